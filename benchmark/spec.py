@@ -1,0 +1,180 @@
+"""What a run is: the protocol, the recipe and the spec whose hash names the result.
+
+Everything that can change the number is in `RunSpec`, and nothing else.  A spec is plain data: it is
+built, hashed and compared without torch, so a plan can be made on any machine.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal
+
+PROTOCOL = 1
+"""Version of the rules every result obeys; it is hashed into every key.
+
+1: train on train800 + val200 (`split="test"`) or on train800 (`split="val"`); evaluate once, after the
+   last epoch, the trained unmerged model, on test or on val200.
+"""
+
+
+def canonical_json(value: Any) -> str:
+    """One text for one value: sorted keys, no spaces, ASCII; floats as Python prints them."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def fingerprint(value: Any, length: int = 16) -> str:
+    """The first `length` hexadecimal digits of the SHA-256 of a JSON-able value."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Every number of the training protocol.  No field has a default: a recipe hides no choice."""
+
+    name: str
+    source: str
+    """Where the numbers come from: paper and table, repository path, or "ours" with the reason."""
+    optimizer: Literal["adamw", "sgd"]
+    lr: float
+    """Peak learning rate; a method's own `lr` replaces it (and is printed in every table)."""
+    weight_decay: float
+    decayed: Literal["all", "matrices"]
+    """What weight decay acts on: every trainable tensor, or those with two or more axes."""
+    momentum: float
+    """Of SGD; AdamW uses betas 0.9 and 0.999."""
+    epochs: int
+    probe_epochs: int
+    """Epochs of methods that leave the features as they are: they train on cached features in seconds."""
+    warmup_epochs: float
+    """Linear from `warmup_lr` to `lr`."""
+    warmup_lr: float
+    min_lr: float
+    """Where the cosine ends."""
+    cooldown_epochs: float
+    """Extra epochs at `min_lr` after the cosine."""
+    schedule_per: Literal["step", "epoch"]
+    batch_size: int
+    drop_last: bool
+    drop_path: float
+    """Stochastic depth; the rate grows linearly from 0 to this with depth."""
+    branch_dropout: float
+    """Element-wise dropout on each branch output instead, growing the same way (RLRR's and AOFT's "drop path")."""
+    label_smoothing: float
+    clip_norm: float | None
+    head_init: Literal["trunc_normal", "zeros"]
+    """Of the weight (sigma 0.02, cut at 2 sigma); the bias starts at zero."""
+    image_size: int | None
+    """Side in pixels; None: what the backbone was trained at (resolved before it is hashed)."""
+    augmentation: Literal["none", "flip"]
+    precision: Literal["bf16", "fp32"]
+    tuned: bool
+    """Whether its numbers were tuned per method or task; tables made with an untuned recipe say so."""
+
+    def __post_init__(self) -> None:
+        problems = []
+        for field, low in [("epochs", 1), ("probe_epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0)]:
+            if getattr(self, field) < low:
+                problems.append(f"{field} must be at least {low}, not {getattr(self, field)}")
+        for field in ("drop_path", "branch_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, field) < 1:
+                problems.append(f"{field} must be in [0, 1), not {getattr(self, field)}")
+        if self.drop_path and self.branch_dropout:
+            problems.append("drop_path and branch_dropout exclude each other")
+        if self.warmup_epochs > self.epochs:
+            problems.append(f"warmup_epochs ({self.warmup_epochs}) exceeds epochs ({self.epochs})")
+        if problems:
+            raise ValueError(f"recipe {self.name!r}: " + "; ".join(problems))
+
+    @property
+    def base(self) -> str:
+        """`name:hash` of the recipe as named, before anything is resolved: what a board is made with."""
+        return f"{self.name}:{fingerprint(asdict(self), 8)}"
+
+    def for_probe(self) -> "Recipe":
+        """The recipe of a method that leaves the features as they are: the same shape over `probe_epochs`."""
+        stretch = self.probe_epochs / self.epochs
+        return replace(
+            self,
+            epochs=self.probe_epochs,
+            warmup_epochs=self.warmup_epochs * stretch,
+            cooldown_epochs=self.cooldown_epochs * stretch,
+            drop_path=0.0,
+            branch_dropout=0.0,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneRef:
+    """A frozen ViT: timm's explicit name with its tag, and the hash of the weights it was loaded from."""
+
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRef:
+    """A task and the very data it was run on."""
+
+    suite: str
+    name: str
+    version: int
+    data: str
+    """Hash of split lists, labels and image bytes."""
+    provenance: str
+    """"lossless", "jpeg75" or "own"."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRef:
+    """A method with every hyper-parameter spelled out, also those left at their default."""
+
+    name: str
+    args: dict[str, Any]
+    version: int
+    plugin: str | None
+    """SHA-256 of the plug-in file, None for a method of the suite."""
+    spec: str
+    """The short form people type, only what differs from the defaults; derived, so not hashed."""
+
+    def hashed(self) -> dict[str, Any]:
+        return {"name": self.name, "args": self.args, "version": self.version, "plugin": self.plugin}
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """One cell: all that can change its number, nothing else."""
+
+    backbone: BackboneRef
+    task: TaskRef
+    method: MethodRef
+    recipe: Recipe
+    """Resolved: the method's learning rate, the task's row and the image size are filled in."""
+    recipe_base: str
+    """`Recipe.base` of the recipe it was resolved from."""
+    split: Literal["val", "test"]
+    seed: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: str
+
+    def to_json(self) -> dict[str, Any]:
+        return json.loads(canonical_json(asdict(self)))
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> "RunSpec":
+        """Raises `ValueError` naming the field when `data` is not a spec of this version of the code."""
+        try:
+            parts: dict[str, Any] = dict(data)
+            for field, kind in (("backbone", BackboneRef), ("task", TaskRef), ("method", MethodRef), ("recipe", Recipe)):
+                parts[field] = kind(**parts[field])
+            parts["mean"], parts["std"] = tuple(parts["mean"]), tuple(parts["std"])
+            return cls(**parts)
+        except (KeyError, TypeError) as error:
+            known = ", ".join(field.name for field in fields(cls))
+            raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
+
+    def key(self) -> str:
+        """16 hexadecimal digits naming this cell; equal specs have equal keys, on every machine."""
+        data = self.to_json()
+        data["method"] = self.method.hashed()
+        return fingerprint({"protocol": PROTOCOL, **data})

@@ -1,0 +1,148 @@
+"""What a PEFT method is, and the registry of all of them."""
+
+import ast
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, TypeVar
+
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+METHODS: dict[str, type["Method"]] = {}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A PEFT method: its hyper-parameters are the fields, `inject` is the one required verb.
+
+    The engine hands `inject` a fully frozen fp32 timm ViT on the CPU, with torch's global generator
+    seeded.  Parameters that `inject` creates are trainable because they are new; pretrained ones stay
+    frozen unless `inject` unfreezes them.  All state lives in parameters and buffers of modules, never
+    on the method, and there is no dtype or device code in a method file.  The head is the engine's.
+    """
+
+    title: ClassVar[str]
+    """What tables call it."""
+    paper: ClassVar[str]
+    """arXiv id or other reference."""
+    version: ClassVar[int] = 1
+    """Raised when the same spec means other mathematics; results of different versions never mix."""
+    lr: ClassVar[float | None] = None
+    """Replaces the recipe's learning rate where that is known to be wrong for this method; say the source."""
+    search: ClassVar[dict[str, tuple[Any, ...]]] = {}
+    """Grid for tuning: field name -> values."""
+    frozen_features: ClassVar[bool] = False
+    """True when the features never change, so that the engine may compute them once."""
+    starts_as_identity: ClassVar[bool] = True
+    """Whether the injected model computes exactly what the pretrained one does."""
+
+    def inject(self, vit: VisionTransformer) -> None:
+        """Put the method into `vit`, in place."""
+        raise NotImplementedError(f"{type(self).__name__} must define inject(vit)")
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        """Closed-form number of trainable parameters for the plain `vit`, without head."""
+        raise NotImplementedError(f"{type(self).__name__} must define expected_params(vit)")
+
+    def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
+        """Look at the training data before training.  images: [n, 3, height, width], normalised; labels: [n]."""
+
+    def penalty(self, vit: VisionTransformer) -> Tensor | None:
+        """An extra loss term, or None."""
+        return None
+
+    def after_step(self, vit: VisionTransformer, step: int, steps: int) -> None:
+        """Called after each optimiser step; `step` counts from 1 to `steps`."""
+
+    def merge(self, vit: VisionTransformer) -> None:
+        """Fold what was learned into the plain timm model, in fp32, in place.
+
+        Raises:
+            TypeError: the method cannot be expressed as weights of the plain model.
+        """
+        raise TypeError(f"{self.spec()} cannot be merged into the plain model")
+
+    @classmethod
+    def mergeable(cls) -> bool:
+        return cls.merge is not Method.merge
+
+    def args(self) -> dict[str, Any]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def spec(self) -> str:
+        """The shortest text that `parse` turns back into this method: `lora(rank=4)`."""
+        changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        name = registered_name(type(self))
+        return f"{name}({', '.join(changed)})" if changed else name
+
+
+M = TypeVar("M", bound=type[Method])
+
+
+def register(name: str) -> Callable[[M], M]:
+    """Class decorator, outermost, that enters a method into `METHODS`.
+
+    Raises:
+        ValueError: the name is taken or is not lower-case letters, digits and underscores.
+    """
+
+    def add(cls: M) -> M:
+        if name in METHODS:
+            raise ValueError(f"method {name!r} is registered twice: by {METHODS[name].__module__} and {cls.__module__}")
+        if not name.isidentifier() or name != name.lower():
+            raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores")
+        METHODS[name] = cls
+        return cls
+
+    return add
+
+
+def registered_name(cls: type[Method]) -> str:
+    return next(name for name, registered in METHODS.items() if registered is cls)
+
+
+def parse(spec: str) -> Method:
+    """The method that a spec string means: `"lora"`, `"lora(rank=4)"`.
+
+    Raises:
+        ValueError: syntax, unknown method, unknown or wrong argument; the message says what exists.
+    """
+    name, arguments = _split(spec)
+    if name not in METHODS:
+        close = difflib.get_close_matches(name, METHODS, n=3)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"no method {name!r}{hint} There are: {', '.join(sorted(METHODS))}")
+    cls = METHODS[name]
+    known = [field.name for field in fields(cls)]
+    for argument in arguments:
+        if argument not in known:
+            close = difflib.get_close_matches(argument, known, n=1)
+            hint = f"; did you mean {close[0]}?" if close else ""
+            takes = ", ".join(known) or "no arguments"
+            raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
+    try:
+        return cls(**arguments)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{spec}: {error}") from None
+
+
+def _split(spec: str) -> tuple[str, dict[str, Any]]:
+    malformed = ValueError(f"cannot read method {spec!r}: write it as name or name(argument=value, ...)")
+    try:
+        node = ast.parse(spec.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        raise malformed from None
+    if isinstance(node, ast.Name):
+        return node.id, {}
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
+        raise malformed
+    arguments: dict[str, Any] = {}
+    for keyword in node.keywords:
+        if keyword.arg is None or keyword.arg in arguments:
+            raise malformed
+        try:
+            arguments[keyword.arg] = ast.literal_eval(keyword.value)
+        except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
+            raise ValueError(f"method {spec!r}: the value of {keyword.arg!r} must be a plain literal") from None
+    return node.func.id, arguments
