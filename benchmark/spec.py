@@ -165,7 +165,12 @@ class RunSpec:
         """Raises `ValueError` naming the field when `data` is not a spec of this version of the code."""
         try:
             parts: dict[str, Any] = dict(data)
-            for field, kind in (("backbone", BackboneRef), ("task", TaskRef), ("method", MethodRef), ("recipe", Recipe)):
+            for field, kind in (
+                ("backbone", BackboneRef),
+                ("task", TaskRef),
+                ("method", MethodRef),
+                ("recipe", Recipe),
+            ):
                 parts[field] = kind(**parts[field])
             parts["mean"], parts["std"] = tuple(parts["mean"]), tuple(parts["std"])
             return cls(**parts)

@@ -1,0 +1,212 @@
+"""Results on disk: one JSON per run, named by the key of its spec.
+
+    results/runs/<backbone>/<suite>/<task>/<method>/<key>.json      the truth
+    results/runs/.../<key>.npz                                      its test predictions (not in git)
+    results/failed/<key>.json                                       the traceback of a cell that failed
+    results/damaged/...                                             files set aside because they cannot be trusted
+
+The predictions are written first; the JSON, holding their SHA-256, is the commit point: a run exists when its
+JSON does.  `<key>.2.json` is a repetition of the same run.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .spec import PROTOCOL, RunSpec
+
+SCHEMA = 1
+"""Version of the record's layout (not of the protocol, which is in the key)."""
+
+_NAME = re.compile(r"(?P<key>[0-9a-f]{16})(?:\.(?P<repetition>[2-9]|[1-9][0-9]+))?\.json")
+
+
+class StoreError(Exception):
+    """A results folder that cannot be used; the message says what, where, and what to do."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write to a temporary file in the same folder, flush it to the disk, rename: a reader sees all or nothing.
+
+    Raises:
+        StoreError: the folder cannot be written (read-only, full disk); nothing is left behind.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
+            temporary = Path(file.name)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+    except OSError as error:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+        raise StoreError(
+            f"cannot write {path}: {error.strerror}; free space or give another --results folder"
+        ) from None
+
+
+def to_text(record: dict[str, Any]) -> str:
+    """A record as people read and diff it: indented, sorted keys, short lists on one line."""
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
+    flat = re.compile(r"\[[^\[\]{}\"]*\]")
+    return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A results folder."""
+
+    root: Path
+
+    def folder(self, spec: RunSpec) -> Path:
+        parts = (spec.backbone.name, spec.task.suite, spec.task.name, spec.method.name)
+        return self.root.joinpath("runs", *(re.sub(r"[^\w.+-]", "_", part) for part in parts))
+
+    def path(self, spec: RunSpec, repetition: int = 1) -> Path:
+        return self.folder(spec) / (spec.key() + ("" if repetition == 1 else f".{repetition}") + ".json")
+
+    def has(self, spec: RunSpec) -> bool:
+        return self.path(spec).exists()
+
+    def get(self, spec: RunSpec) -> dict[str, Any] | None:
+        """The latest record of a run, or None."""
+        latest = [path for path in self.repetitions(spec) if path.exists()]
+        return self.load(latest[-1]) if latest else None
+
+    def repetitions(self, spec: RunSpec) -> list[Path]:
+        """The files of a run, oldest first; empty when it has not been run."""
+        found: list[Path] = []
+        while (path := self.path(spec, len(found) + 1)).exists():
+            found.append(path)
+        return found
+
+    def put(self, spec: RunSpec, record: dict[str, Any], predictions: np.ndarray) -> Path:
+        """Store a finished run; an existing one is never overwritten, the new one becomes its next repetition.
+
+        predictions: [n] class indices in the order of the evaluated split.
+        """
+        path = self.path(spec, len(self.repetitions(spec)) + 1)
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, predictions=predictions.astype(np.uint16))
+        write_atomically(path.with_suffix(".npz"), buffer.getvalue())
+        record = {
+            "schema": SCHEMA,
+            "protocol": PROTOCOL,
+            "key": spec.key(),
+            "spec": spec.to_json(),
+            "predictions_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            **record,
+        }
+        write_atomically(path, to_text(record).encode())
+        self.failure(spec).unlink(missing_ok=True)
+        return path
+
+    def failure(self, spec: RunSpec) -> Path:
+        return self.root / "failed" / f"{spec.key()}.json"
+
+    def put_failure(self, spec: RunSpec, reason: str, traceback: str) -> Path:
+        record = {"schema": SCHEMA, "key": spec.key(), "spec": spec.to_json(), "reason": reason, "traceback": traceback}
+        write_atomically(self.failure(spec), to_text(record).encode())
+        return self.failure(spec)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """A record whose key was recomputed and agrees with its name.
+
+        Raises:
+            StoreError: damaged, misnamed, or written by a newer version.
+        """
+        try:
+            record = json.loads(path.read_text(encoding="utf-8"))
+            schema, protocol = record["schema"], record["protocol"]
+            if schema > SCHEMA or protocol > PROTOCOL:
+                raise StoreError(f"{path} was written by a newer vtab-peft (protocol {protocol}); update this one")
+            spec = RunSpec.from_json(record["spec"])
+            named = _NAME.fullmatch(path.name)
+            if named is None or not spec.key() == record["key"] == named["key"]:
+                raise ValueError("its key does not match its spec and name")
+            if not 0 <= record["result"]["accuracy"] <= 1:
+                raise ValueError("its accuracy is not in [0, 1]")
+        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+            raise StoreError(f"{path} is damaged: {what}") from None
+        return record
+
+    def records(self, complaints: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """All records, sorted by path; a damaged file is set aside in `damaged/` and named in `complaints`."""
+        for path in sorted((self.root / "runs").rglob("*.json")):
+            try:
+                yield path, self.load(path)
+            except StoreError as error:
+                if "newer" in str(error):
+                    complaints.append(f"{error}; left where it is")
+                    continue
+                aside = self.root / "damaged" / path.relative_to(self.root / "runs")
+                complaints.append(f"{error}; set aside as {aside}; run the same command again to fill the gap")
+                aside.parent.mkdir(parents=True, exist_ok=True)
+                path.replace(aside)
+
+    def frame(self, complaints: list[str]) -> pd.DataFrame:
+        """One row per run (its latest repetition), sorted by key; the columns are `COLUMNS`."""
+        latest: dict[str, dict[str, Any]] = {}
+        for path, record in self.records(complaints):
+            row = _row(path, record)
+            if row["key"] not in latest or row["repetition"] > latest[row["key"]]["repetition"]:
+                latest[row["key"]] = row
+        return pd.DataFrame([latest[key] for key in sorted(latest)], columns=list(COLUMNS))
+
+
+COLUMNS = (
+    *("key", "repetition", "path", "split", "seed"),
+    *("backbone", "backbone_sha256", "suite", "task", "task_version", "data", "provenance", "group", "classes"),
+    *("method", "spec", "title", "method_version", "plugin", "recipe", "recipe_base", "tuned", "lr"),
+    *("normalisation", "interpolation", "image_size"),
+    *("accuracy", "trainable_params", "head_params", "total_params"),
+    *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device"),
+)
+"""Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone."""
+
+
+def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    spec, result, facts = record["spec"], record["result"], record["facts"]
+    row = {
+        "key": record["key"],
+        "repetition": int(repetition) if (repetition := path.name.split(".")[1]) != "json" else 1,
+        "path": str(path),
+        "backbone": spec["backbone"]["name"],
+        "backbone_sha256": spec["backbone"]["sha256"],
+        "task": spec["task"]["name"],
+        "task_version": spec["task"]["version"],
+        "method": spec["method"]["name"],
+        "method_version": spec["method"]["version"],
+        "recipe": spec["recipe"]["name"],
+        "normalisation": _normalisation(spec["mean"], spec["std"]),
+        "device": record["provenance"]["device"],
+    }
+    for source, names in (
+        (spec, ("split", "seed", "recipe_base", "interpolation")),
+        (spec["task"], ("suite", "data", "provenance")),
+        (spec["method"], ("spec", "plugin")),
+        (spec["recipe"], ("tuned", "lr", "image_size")),
+        (facts, ("group", "classes", "title")),
+        (result, COLUMNS[COLUMNS.index("accuracy") : COLUMNS.index("device")]),
+    ):
+        row.update((name, source[name]) for name in names)
+    return row
+
+
+def _normalisation(mean: list[float], std: list[float]) -> str:
+    return f"mean {'/'.join(f'{m:g}' for m in mean)} std {'/'.join(f'{s:g}' for s in std)}"
