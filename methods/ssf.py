@@ -1,0 +1,69 @@
+"""SSF, scaling and shifting features (Lian et al., NeurIPS 2022, arXiv:2210.08823): y -> gamma * y + beta.
+
+Behind the patch embedding, every LayerNorm and every linear map (dongzelian/SSF models/vision_transformer.py);
+folds into what it stands behind.
+"""
+
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .base import Method, register
+
+_BEHIND = (("norm1",), ("attn", "qkv"), ("attn", "proj"), ("norm2",), ("mlp", "fc1"), ("mlp", "fc2"))
+
+
+class ScaledShifted(nn.Module):
+    """gamma * module(x) + beta over the channels of a linear map, LayerNorm or patch convolution."""
+
+    def __init__(self, module: nn.Linear | nn.Conv2d | nn.LayerNorm, channels: int) -> None:
+        super().__init__()
+        self.module = module
+        self.gamma = nn.Parameter(torch.empty(channels).normal_(1.0, 0.02))
+        self.beta = nn.Parameter(torch.empty(channels).normal_(0.0, 0.02))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if isinstance(self.module, nn.Conv2d):  # [b, channels, h, w]
+            return self.module(x) * self.gamma[:, None, None] + self.beta[:, None, None]
+        return self.module(x) * self.gamma + self.beta
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        weight, bias = self.module.weight, self.module.bias
+        weight *= self.gamma.reshape(-1, *[1] * (weight.ndim - 1))
+        if bias is None:
+            self.module.bias = nn.Parameter(self.beta.detach().clone(), requires_grad=False)
+        else:
+            bias.mul_(self.gamma).add_(self.beta)
+        return self.module
+
+
+def _places(vit: VisionTransformer) -> list[tuple[nn.Module, str]]:
+    places = [(cast(nn.Module, vit.patch_embed), "proj"), (cast(nn.Module, vit), "norm")]
+    for block in vit.blocks:
+        places += [(block.get_submodule(".".join(path[:-1])), path[-1]) for path in _BEHIND]
+    return places
+
+
+@register("ssf")
+@dataclass(frozen=True)
+class SSF(Method):
+    title = "SSF"
+    paper = "arXiv:2210.08823"
+    starts_as_identity = False  # gamma ~ N(1, 0.02), beta ~ N(0, 0.02)
+
+    def inject(self, vit: VisionTransformer) -> None:
+        for parent, name in _places(vit):
+            module = cast(nn.Linear, getattr(parent, name))
+            setattr(parent, name, ScaledShifted(module, len(module.weight)))
+
+    def merge(self, vit: VisionTransformer) -> None:
+        for parent, name in _places(vit):
+            setattr(parent, name, cast(ScaledShifted, getattr(parent, name)).merged())
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        d, hidden = vit.embed_dim, cast(nn.Linear, vit.blocks[0].get_submodule("mlp.fc1")).out_features
+        return 2 * (2 * d + len(vit.blocks) * (7 * d + hidden))
