@@ -1,0 +1,94 @@
+"""A fresh injected copy of the backbone, and the adapter: every tensor that is new or differs from the checkpoint."""
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from safetensors.torch import save
+from timm.layers.drop import DropPath
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from ..methods import Method
+from .spec import Recipe
+
+
+@dataclass(frozen=True)
+class Injected:
+    """A backbone that carries a method, with the names of what the method added or changed."""
+
+    vit: VisionTransformer
+    adapter_names: tuple[str, ...]
+
+    def adapter(self) -> dict[str, Tensor]:
+        """The adapter as it is now, on the CPU; with the checkpoint and the method it is the whole model."""
+        state = self.vit.state_dict()
+        return {name: state[name].detach().to("cpu", copy=True) for name in self.adapter_names}
+
+    def adapter_bytes(self) -> int:
+        """Size of the adapter as a safetensors file."""
+        return len(save(self.adapter())) if self.adapter_names else 0
+
+    def load_adapter(self, adapter: Mapping[str, Tensor]) -> None:
+        """Raises `ValueError` when the names are not exactly this method's."""
+        if set(adapter) != set(self.adapter_names):
+            odd = sorted(set(adapter) ^ set(self.adapter_names))[:3]
+            raise ValueError(f"this adapter is of another method or backbone; they differ in {', '.join(odd)}")
+        self.vit.load_state_dict(dict(adapter), strict=False)
+
+    def trainable_params(self) -> int:
+        return sum(p.numel() for p in self.vit.parameters() if p.requires_grad)
+
+
+def inject(
+    pristine: VisionTransformer,
+    method: Method,
+    recipe: Recipe,
+    seed: int,
+    examples: tuple[Tensor, Tensor] | None = None,
+) -> Injected:
+    """A copy of the pristine backbone with the method in it, on the CPU, frozen but for what the method trains.
+
+    seed: of torch's global CPU generator, which initial values are drawn from.
+    examples: normalised images [n, 3, height, width] and labels [n] for methods that look at them first.
+    """
+    vit = copy.deepcopy(pristine)
+    _regularise(vit, recipe)
+    original = pristine.state_dict()
+    checkpoint = {id(tensor): original[name] for name, tensor in vit.state_dict(keep_vars=True).items()}
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        method.inject(vit)
+        if examples is not None:
+            method.prepare(vit, *examples)
+    adapter_names = []
+    for name, tensor in vit.state_dict(keep_vars=True).items():
+        untouched = id(tensor) in checkpoint and not tensor.requires_grad
+        if not (untouched and torch.equal(tensor, checkpoint[id(tensor)])):
+            adapter_names.append(name)
+    return Injected(vit, tuple(adapter_names))
+
+
+def wants_examples(method: Method) -> bool:
+    return type(method).prepare is not Method.prepare
+
+
+def store_frozen_as(vit: nn.Module, dtype: torch.dtype) -> None:
+    """Keep the frozen linear maps and convolutions in `dtype`, so that autocast's casts touch only what is trained."""
+    for module in vit.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            for parameter in module.parameters(recurse=False):
+                if not parameter.requires_grad:
+                    parameter.data = parameter.data.to(dtype)
+
+
+def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
+    """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's."""
+    rate = recipe.drop_path or recipe.branch_dropout
+    kind = DropPath if recipe.drop_path else nn.Dropout
+    for i, block in enumerate(vit.blocks):
+        here = rate * i / max(len(vit.blocks) - 1, 1)
+        if here:
+            for place in ("drop_path1", "drop_path2"):
+                setattr(block, place, kind(here))

@@ -1,0 +1,41 @@
+"""Optimiser, learning-rate curve and batches of a recipe."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .spec import Recipe
+
+
+def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Of everything in `model` that is trainable."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    decayed = [p for p in trained if recipe.decayed == "all" or p.ndim >= 2]
+    spared = [p for p in trained if recipe.decayed != "all" and p.ndim < 2]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """Linear warm-up, then a cosine from `lr` to `min_lr`, then `min_lr`; `epoch` counts from 0 and may be broken."""
+    if epoch < recipe.warmup_epochs:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
+    span = recipe.epochs - recipe.warmup_epochs
+    progress = min((epoch - recipe.warmup_epochs) / span, 1.0) if span else 1.0
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def total_epochs(recipe: Recipe) -> int:
+    return recipe.epochs + math.ceil(recipe.cooldown_epochs)
+
+
+def batches(permutation: Tensor, recipe: Recipe) -> list[Tensor]:
+    """The batches of one epoch; a set smaller than a batch is one batch."""
+    parts = list(permutation.split(recipe.batch_size))
+    if recipe.drop_last and len(parts) > 1 and len(parts[-1]) < recipe.batch_size:
+        parts.pop()
+    return parts
