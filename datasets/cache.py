@@ -1,0 +1,239 @@
+"""Every image decoded once: uint8 arrays on disk, shared by whoever needs the same pixels.
+
+    <root>/images/<key>.npy                     [n, 3, height, width] uint8, one file a split
+    <root>/labels/<key>.npy                     [n] int64
+    <root>/tasks/<suite>/<name>-<key>.json      the manifest, written last: a task is cached when it is there
+
+Images and labels are named by what they hold, so tasks with the same images (dsprites_loc and dsprites_ori)
+share them.  Tasks of one small native size are kept at that size and resized on the device; the rest is kept
+at the size of the model's input.  Files appear under their names complete or not at all.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import PIL
+
+from .archive import provenance
+from .atomic import is_whole, remove_leftovers, replacing, write_array
+from .identity import Glances, Splits, data_hash, images_key, stamp
+from .pixels import Glance, Preprocessing, decode, glance
+from .tasks import SPLITS, DataError, SplitName, Task
+
+FORMAT = 1
+"""Version of this layout; manifests of another one are not found."""
+NATIVE_LIMIT = 96
+"""Largest side in pixels of tasks kept at their own size: that of patch_camelyon and smallnorb."""
+AHEAD = 64
+"""Images decoded before they are written (ours): enough to keep the threads busy, little memory."""
+SHOWN = 10
+"""Damaged images named in one message (ours)."""
+
+Progress = Callable[[int, int], None]
+"""Called with (images done, images in all); every image counts twice, once hashed and once decoded."""
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class CachedTask:
+    """A task whose pixels lie ready.  Opening a split is an act of its own, so nobody opens test by accident."""
+
+    task: Task
+    preprocessing: Preprocessing
+    data: str
+    """16 hexadecimal digits: hash of the ordered (image bytes, label) pairs of each split and the class count."""
+    provenance: str
+    classes: int
+    counts: dict[SplitName, int]
+    native: bool
+    """Whether the images are at their own size, to be resized on the device."""
+    files: dict[SplitName, tuple[Path, Path]]
+    """Images and labels of each split."""
+
+    def images(self, split: SplitName) -> np.memmap:
+        """[n, 3, height, width] uint8, read from disk as it is used; what is written to it stays in memory."""
+        return np.load(self.files[split][0], mmap_mode="c")
+
+    def labels(self, split: SplitName) -> np.ndarray:
+        """[n] int64"""
+        return np.load(self.files[split][1])
+
+
+def default_root() -> Path:
+    """`VTAB_PEFT_CACHE`, else `vtab-peft` in the user's cache folder."""
+    if given := os.environ.get("VTAB_PEFT_CACHE"):
+        return Path(given).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vtab-peft"
+
+
+def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask | None:
+    """The task as it lies in the cache; None when it is not there, not whole, or its sources have changed since.
+
+    Raises:
+        DataError: the task's lists or files cannot be used (any more).
+    """
+    try:
+        manifest = json.loads(_manifest_path(task, preprocessing, root).read_text())
+        found = _from_manifest(task, preprocessing, root, manifest)
+        built_from = manifest["stamp"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # not there, or damaged: to be built
+    whole = all(is_whole(file) for files in found.files.values() for file in files)
+    return found if whole and built_from == stamp(task) else None
+
+
+def build(
+    task: Task, preprocessing: Preprocessing, root: Path, progress: Progress | None = None, threads: int = 2
+) -> CachedTask:
+    """Decode the task's images into the cache; arrays that are there already are used.
+
+    Safe to kill, and to run twice at the same time.  Memory stays small: images are written as they are decoded.
+
+    Raises:
+        DataError: lists or images cannot be used (the first ten are named), or the cache cannot be written.
+    """
+    splits = task.load(task)
+    with ThreadPoolExecutor(threads) as pool:
+        return _Builder(task, preprocessing, root, splits, stamp(task, splits), pool, progress).build()
+
+
+@dataclass
+class _Builder:
+    """One build, and how far it has come."""
+
+    task: Task
+    preprocessing: Preprocessing
+    root: Path
+    splits: Splits
+    built_from: str
+    pool: ThreadPoolExecutor
+    progress: Progress | None
+    done: int = 0
+
+    def build(self) -> CachedTask:
+        glances: Glances = {split: list(self.each(glance, self.splits[split].images)) for split in SPLITS}
+        sizes = {seen.size for split in SPLITS for seen in glances[split]}
+        native = len(sizes) == 1 and max(max(size) for size in sizes) <= NATIVE_LIMIT
+        form = None if native else self.preprocessing
+        height, width = sizes.pop() if native else (self.preprocessing.image_size,) * 2
+        manifest = self.manifest(glances, form)
+        made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
+        bytes_each = 3 * height * width
+        needed = sum(n for split, n in made.counts.items() if not is_whole(made.files[split][0])) * bytes_each
+        try:
+            self.make_room(made, needed)
+            for split in SPLITS:
+                self.write_split(made, split, glances[split], form, (3, height, width))
+            with replacing(_manifest_path(self.task, self.preprocessing, self.root)) as file:
+                file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+        except OSError as error:
+            raise DataError(
+                f"cannot write the cache of {self.task.label} ({needed / 1e6:,.1f} MB) in {self.root}: "
+                f"{error.strerror or error}; make room there, or set VTAB_PEFT_CACHE to another folder"
+            ) from None
+        return made
+
+    def make_room(self, made: CachedTask, needed: int) -> None:
+        """Clear away what killed builds left, and see to it that hours are not spent on a build that cannot end."""
+        folders = {file.parent for files in made.files.values() for file in files}
+        for folder in [*folders, _manifest_path(self.task, self.preprocessing, self.root).parent]:
+            folder.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(folder)
+        free = shutil.disk_usage(self.root).free
+        if needed > free:
+            raise OSError(errno.ENOSPC, f"only {free / 1e6:,.1f} MB are free")
+
+    def write_split(
+        self,
+        made: CachedTask,
+        split: SplitName,
+        glances: list[Glance],
+        form: Preprocessing | None,
+        shape: tuple[int, ...],
+    ) -> None:
+        images, labels = made.files[split]
+        if is_whole(images):
+            self.advance(len(glances))
+        else:
+            jobs = zip(self.splits[split].images, glances, strict=True)
+            pixels = self.each(lambda job: decode(job[0], form, job[1].sha256), jobs)
+            write_array(images, (len(glances), *shape), np.dtype(np.uint8), pixels)
+        write_array(labels, (len(glances),), np.dtype(np.int64), [self.splits[split].labels])
+
+    def manifest(self, glances: Glances, form: Preprocessing | None) -> dict[str, Any]:
+        return {
+            "task": self.task.label,
+            "classes": self.task.classes,
+            "counts": {split: len(self.splits[split].images) for split in SPLITS},
+            "data": data_hash(self.task, self.splits, glances),
+            "images": {split: images_key(glances[split], form) for split in SPLITS},
+            "labels": {split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
+            "native": form is None,
+            "pillow": PIL.__version__,
+            "preprocessing": asdict(self.preprocessing),
+            "provenance": provenance(self.task, self.splits),
+            "stamp": self.built_from,
+        }
+
+    def each(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
+        """`work` of every item, in order, on all threads; the damaged ones together in one `DataError` at the end."""
+        waiting: deque[Future[T]] = deque()
+        damaged: list[str] = []
+
+        def finished() -> Iterator[T]:
+            try:
+                result = waiting.popleft().result()
+                self.advance(1)
+                if not damaged:
+                    yield result
+            except DataError as error:
+                damaged.append(str(error))
+
+        for item in items:
+            waiting.append(self.pool.submit(work, item))
+            if len(waiting) >= AHEAD:
+                yield from finished()
+            if len(damaged) >= SHOWN:
+                break
+        while waiting:
+            yield from finished()
+        if damaged:
+            names = "".join(f"\n  {text}" for text in damaged[:SHOWN])
+            more = "\n  (and perhaps more)" if len(damaged) >= SHOWN else ""
+            raise DataError(
+                f"{self.task.label}: images that cannot be used; replace them or take them off the lists:{names}{more}"
+            )
+
+    def advance(self, images: int) -> None:
+        self.done += images
+        if self.progress is not None:
+            self.progress(self.done, 2 * sum(len(split.images) for split in self.splits.values()))
+
+
+def _manifest_path(task: Task, preprocessing: Preprocessing, root: Path) -> Path:
+    """One manifest for each task, place it lies at, and preprocessing."""
+    identity = [FORMAT, task.suite, task.name, task.version, str(task.folder), asdict(preprocessing)]
+    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
+    return root / "tasks" / task.suite / f"{task.name}-{key}.json"
+
+
+def _from_manifest(task: Task, preprocessing: Preprocessing, root: Path, manifest: dict[str, Any]) -> CachedTask:
+    files: dict[SplitName, tuple[Path, Path]] = {
+        split: (
+            root / "images" / f"{manifest['images'][split]}.npy",
+            root / "labels" / f"{manifest['labels'][split]}.npy",
+        )
+        for split in SPLITS
+    }
+    facts = {field: manifest[field] for field in ("data", "provenance", "classes", "counts", "native")}
+    return CachedTask(task=task, preprocessing=preprocessing, files=files, **facts)

@@ -1,0 +1,109 @@
+"""From an encoded image to uint8 pixels, with Pillow, the same on every call."""
+
+import hashlib
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image, ImageFile
+
+from .tasks import DataError
+
+BROKEN = (
+    *(OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error),
+    Image.DecompressionBombError,
+)
+"""What Pillow's many decoders raise on damaged bytes."""
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How images come to the size of the model's input: squashed to a square, nothing cut off."""
+
+    image_size: int
+    """Side in pixels."""
+    interpolation: Literal["bicubic", "bilinear"]
+    """Pillow's filter of that name, which averages over the footprint when it makes images smaller."""
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What is known of an image before its pixels are decoded."""
+
+    sha256: str
+    """Of the file's bytes, or of an array's shape and bytes."""
+    size: tuple[int, int]
+    """(height, width)"""
+
+
+def glance(image: Path | np.ndarray) -> Glance:
+    """Hash the encoded image and read its size from the header.
+
+    Raises:
+        DataError: the file cannot be read or is no image.
+    """
+    if isinstance(image, np.ndarray):
+        text = f"array {image.shape}".encode()
+        return Glance(hashlib.sha256(text + image.tobytes()).hexdigest(), image.shape[:2])
+    data = _bytes(image)
+    with _open(image, data) as picture:
+        return Glance(hashlib.sha256(data).hexdigest(), (picture.height, picture.width))
+
+
+def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256: str | None = None) -> np.ndarray:
+    """Pixels [3, height, width] uint8, RGB; at the image's own size when `preprocessing` is None.
+
+    Grey images get three equal channels, and transparency is dropped (Pillow's `convert`).
+
+    Raises:
+        DataError: the image is damaged, has more than 8 bits a channel, or is not the one with hash `sha256`.
+    """
+    if isinstance(image, np.ndarray):
+        picture = Image.fromarray(image)
+    else:
+        data = _bytes(image)
+        if sha256 not in (None, hashlib.sha256(data).hexdigest()):
+            raise DataError(f"{image}: the file changed while it was being read; start again when nothing writes there")
+        with _open(image, data) as opened:
+            picture = _rgb(image, opened)
+    if preprocessing is not None:
+        filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+        side = preprocessing.image_size
+        picture = picture.resize((side, side), filters[preprocessing.interpolation])
+    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+    if not data:
+        raise DataError(f"{path}: the file is empty")
+    return data
+
+
+def _open(path: Path, data: bytes) -> Image.Image:
+    try:
+        return Image.open(io.BytesIO(data))
+    except BROKEN as error:
+        reason = (
+            "is no image Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else f"is damaged ({error})"
+        )
+        raise DataError(f"{path}: {reason}") from None
+
+
+def _rgb(path: Path, opened: Image.Image) -> Image.Image:
+    if opened.mode.startswith(("I", "F")):
+        raise DataError(f"{path}: has more than 8 bits a channel (mode {opened.mode}); convert it to 8 bits first")
+    if ImageFile.LOAD_TRUNCATED_IMAGES:
+        raise DataError("Pillow was told to accept truncated images; set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False")
+    try:
+        # Pillow warns when a palette's transparency is dropped at once.
+        return (opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB")
+    except BROKEN as error:
+        raise DataError(f"{path}: is damaged ({error})") from None
