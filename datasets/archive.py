@@ -56,6 +56,10 @@ def load(task: Task) -> dict[SplitName, Split]:
     if problems:
         lines = "".join(f"\n  {problem.text}" for problem in problems)
         raise DataError(f"{task.label} cannot be used:{lines}\n  ({HELP})")
+    return splits_of(task, listings)
+
+
+def splits_of(task: Task, listings: dict[SplitName, Listing]) -> dict[SplitName, Split]:
     folder = task.folder or Path()
     return {
         split: Split(np.array(listing.labels, np.int64), [folder / file for file in listing.files])
@@ -70,6 +74,8 @@ def examine(task: Task) -> tuple[dict[SplitName, Listing], list[Problem]]:
     if not task.folder.is_dir():
         return {}, [Problem("missing", f"there is no folder {task.folder}")]
     listings, problems = read_lists(task.folder, task.classes)
+    if not listings and all(problem.state == "partial" for problem in problems):
+        return {}, [Problem("missing", f"{task.folder} holds none of the lists of the archive's layout")]
     problems += _count_problems(task, listings)
     problems += _repeated(task.folder, listings)
     problems += _union_problems(task.folder, listings)

@@ -14,9 +14,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,15 +26,13 @@ import PIL
 from .archive import provenance
 from .atomic import is_whole, remove_leftovers, replacing, write_array
 from .identity import Glances, Splits, data_hash, images_key, stamp
-from .pixels import Glance, Preprocessing, decode, glance
+from .pixels import Glance, Preprocessing, decode, glance, in_order
 from .tasks import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
 """Version of this layout; manifests of another one are not found."""
 NATIVE_LIMIT = 96
 """Largest side in pixels of tasks kept at their own size: that of patch_camelyon and smallnorb."""
-AHEAD = 64
-"""Images decoded before they are written (ours): enough to keep the threads busy, little memory."""
 SHOWN = 10
 """Damaged images named in one message (ours)."""
 
@@ -187,29 +184,18 @@ class _Builder:
 
     def each(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
         """`work` of every item, in order, on all threads; the damaged ones together in one `DataError` at the end."""
-        waiting: deque[Future[T]] = deque()
         damaged: list[str] = []
-
-        def finished() -> Iterator[T]:
-            try:
-                result = waiting.popleft().result()
-                self.advance(1)
-                if not damaged:
-                    yield result
-            except DataError as error:
-                damaged.append(str(error))
-
-        for item in items:
-            waiting.append(self.pool.submit(work, item))
-            if len(waiting) >= AHEAD:
-                yield from finished()
-            if len(damaged) >= SHOWN:
+        for result in in_order(work, items, self.pool):
+            if isinstance(result, DataError):
+                damaged.append(str(result))
+            elif not damaged:
+                yield result
+            self.advance(1)
+            if len(damaged) == SHOWN:
                 break
-        while waiting:
-            yield from finished()
         if damaged:
-            names = "".join(f"\n  {text}" for text in damaged[:SHOWN])
-            more = "\n  (and perhaps more)" if len(damaged) >= SHOWN else ""
+            names = "".join(f"\n  {text}" for text in damaged)
+            more = "\n  (and perhaps more)" if len(damaged) == SHOWN else ""
             raise DataError(
                 f"{self.task.label}: images that cannot be used; replace them or take them off the lists:{names}{more}"
             )

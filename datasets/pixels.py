@@ -4,9 +4,12 @@ import hashlib
 import io
 import struct
 import zlib
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -18,6 +21,11 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 """What Pillow's many decoders raise on damaged bytes."""
+AHEAD = 64
+"""Images taken in hand before the first of them is used (ours): keeps the threads busy, and memory small."""
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -75,6 +83,26 @@ def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256
         side = preprocessing.image_size
         picture = picture.resize((side, side), filters[preprocessing.interpolation])
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+
+
+def in_order(
+    work: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor
+) -> Iterator[Result | DataError]:
+    """`work` of every item, by many threads; a `DataError` is yielded in the place of its item."""
+    waiting: deque[Future[Result]] = deque()
+
+    def first() -> Result | DataError:
+        try:
+            return waiting.popleft().result()
+        except DataError as error:
+            return error
+
+    for item in items:
+        waiting.append(pool.submit(work, item))
+        if len(waiting) >= AHEAD:
+            yield first()
+    while waiting:
+        yield first()
 
 
 def _bytes(path: Path) -> bytes:
