@@ -17,6 +17,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ import PIL
 from .archive import provenance
 from .atomic import is_whole, remove_leftovers, replacing, write_array
 from .identity import Glances, Splits, data_hash, images_key, stamp
-from .pixels import Glance, Preprocessing, decode, glance, in_order
+from .pixels import Preprocessing, decode, glance, in_order
 from .tasks import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
@@ -118,19 +119,19 @@ class _Builder:
     done: int = 0
 
     def build(self) -> CachedTask:
-        glances: Glances = {split: list(self.each(glance, self.splits[split].images)) for split in SPLITS}
+        stream = self.each(glance, chain.from_iterable(self.splits[split].images for split in SPLITS))
+        glances: Glances = {split: list(islice(stream, len(self.splits[split].images))) for split in SPLITS}
         sizes = {seen.size for split in SPLITS for seen in glances[split]}
         native = len(sizes) == 1 and max(max(size) for size in sizes) <= NATIVE_LIMIT
         form = None if native else self.preprocessing
         height, width = sizes.pop() if native else (self.preprocessing.image_size,) * 2
         manifest = self.manifest(glances, form)
         made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
-        bytes_each = 3 * height * width
-        needed = sum(n for split, n in made.counts.items() if not is_whole(made.files[split][0])) * bytes_each
+        missing: Glances = {split: seen for split, seen in glances.items() if not is_whole(made.files[split][0])}
+        needed = 3 * height * width * sum(len(seen) for seen in missing.values())
         try:
             self.make_room(made, needed)
-            for split in SPLITS:
-                self.write_split(made, split, glances[split], form, (3, height, width))
+            self.write(made, missing, form, (3, height, width))
             with replacing(_manifest_path(self.task, self.preprocessing, self.root)) as file:
                 file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
         except OSError as error:
@@ -150,22 +151,20 @@ class _Builder:
         if needed > free:
             raise OSError(errno.ENOSPC, f"only {free / 1e6:,.1f} MB are free")
 
-    def write_split(
-        self,
-        made: CachedTask,
-        split: SplitName,
-        glances: list[Glance],
-        form: Preprocessing | None,
-        shape: tuple[int, ...],
-    ) -> None:
-        images, labels = made.files[split]
-        if is_whole(images):
-            self.advance(len(glances))
-        else:
-            jobs = zip(self.splits[split].images, glances, strict=True)
-            pixels = self.each(lambda job: decode(job[0], form, job[1].sha256), jobs)
-            write_array(images, (len(glances), *shape), np.dtype(np.uint8), pixels)
-        write_array(labels, (len(glances),), np.dtype(np.int64), [self.splits[split].labels])
+    def write(self, made: CachedTask, missing: Glances, form: Preprocessing | None, shape: tuple[int, ...]) -> None:
+        """The labels of all splits, and the images of those that are `missing`."""
+        for split in SPLITS:
+            labels = self.splits[split].labels.astype(np.int64)
+            write_array(made.files[split][1], labels.shape, labels.dtype, [labels])
+        self.advance(sum(made.counts.values()) - sum(len(seen) for seen in missing.values()))
+        jobs = (
+            (image, seen)
+            for split in missing
+            for image, seen in zip(self.splits[split].images, missing[split], strict=True)
+        )
+        pixels = self.each(lambda job: decode(job[0], form, job[1].sha256), jobs)
+        for split, seen in missing.items():
+            write_array(made.files[split][0], (len(seen), *shape), np.dtype(np.uint8), islice(pixels, len(seen)))
 
     def manifest(self, glances: Glances, form: Preprocessing | None) -> dict[str, Any]:
         return {
@@ -186,11 +185,11 @@ class _Builder:
         """`work` of every item, in order, on all threads; the damaged ones together in one `DataError` at the end."""
         damaged: list[str] = []
         for result in in_order(work, items, self.pool):
+            self.advance(1)
             if isinstance(result, DataError):
                 damaged.append(str(result))
             elif not damaged:
                 yield result
-            self.advance(1)
             if len(damaged) == SHOWN:
                 break
         if damaged:

@@ -68,8 +68,11 @@ def check(task: Task, deep: bool = False, threads: int = 2) -> Verdict:
 
 def _state(problems: list[Problem]) -> State:
     """The worst of all problems; nothing there is worse than something wrong."""
-    states = {problem.state for problem in problems}
-    return next((state for state in ("missing", "wrong", "partial") if state in states), "found")
+    worst_first: tuple[State, ...] = ("missing", "wrong", "partial")
+    for state in worst_first:
+        if any(problem.state == state for problem in problems):
+            return state
+    return "found"
 
 
 def _advice(task: Task, state: State) -> str:

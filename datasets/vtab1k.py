@@ -161,7 +161,7 @@ VTAB1K: dict[str, Task] = {
             22_735,
             "https://github.com/google-research/task_adaptation",
             "none stated",
-            "Zhai et al., arXiv:1910.04867; frames of DeepMind Lab, Beattie et al., arXiv:1612.03801",
+            "Zhai et al., 2019, arXiv:1910.04867; frames of DeepMind Lab, Beattie et al., arXiv:1612.03801",
         ),
         _row(
             "kitti",

@@ -1,0 +1,353 @@
+"""The cache holds Pillow's own pixels, shares what is equal, notices changes, and survives whatever kills it."""
+
+import errno
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFile
+from vtab_peft.datasets import atomic, cache
+from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.pixels import Preprocessing
+from vtab_peft.datasets.tasks import SPLITS, DataError, Split, SplitName, Task
+
+MakeFolder = Callable[..., Path]
+BICUBIC = Preprocessing(24, "bicubic")
+BUILD = """
+import sys
+from pathlib import Path
+from vtab_peft.datasets.cache import build
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.pixels import Preprocessing
+folder, root, stop_at = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+
+def progress(done, total):
+    if done == stop_at:
+        print("stopped", flush=True)
+        sys.stdin.read()
+
+print(build(folder_task(folder), Preprocessing(24, "bicubic"), root, progress).data)
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def files(root: Path) -> set[str]:
+    return {str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()}
+
+
+def pixels(found: CachedTask) -> dict[str, bytes]:
+    return {split: found.images(split).tobytes() for split in SPLITS}
+
+
+def builder(folder: Path, root: Path, stop_at: int = -1) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", BUILD, str(folder), str(root), str(stop_at)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_large_images_are_pillows_squash_to_the_input_size(
+    interpolation: str, make_folder: MakeFolder, root: Path
+) -> None:
+    folder = make_folder(side=100)
+    found = build(folder_task(folder), Preprocessing(24, interpolation), root)  # pyright: ignore[reportArgumentType]
+    assert not found.native
+    with Image.open(folder / "images/val200_3.png") as image:
+        wanted = np.asarray(image.resize((24, 24), Image.Resampling[interpolation.upper()]))
+    assert np.array_equal(found.images("val")[3], wanted.transpose(2, 0, 1))
+    assert found.images("val").shape == (4, 3, 24, 24)
+    assert found.images("val").dtype == np.uint8
+
+
+def test_small_images_of_one_size_are_kept_as_they_are(make_folder: MakeFolder, root: Path) -> None:
+    folder = make_folder(side=96)
+    found = build(folder_task(folder), BICUBIC, root)
+    assert found.native
+    with Image.open(folder / "images/test_4.png") as image:
+        assert np.array_equal(found.images("test")[4], np.asarray(image).transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("side", [97, 11])
+def test_one_image_of_another_size_or_one_pixel_too_many_and_all_are_resized(
+    side: int, make_folder: MakeFolder, root: Path
+) -> None:
+    folder = make_folder(side=97 if side == 97 else 12)
+    if side != 97:
+        Image.new("RGB", (side, 12)).save(folder / "images/test_0.png")
+    found = build(folder_task(folder), BICUBIC, root)
+    assert not found.native
+    assert {found.images(split).shape[2:] for split in SPLITS} == {(24, 24)}
+
+
+def test_grey_palette_and_transparent_images_become_rgb(make_folder: MakeFolder, root: Path) -> None:
+    folder = make_folder()
+    grey = Image.new("L", (12, 12), 77)
+    palette = Image.new("P", (12, 12), 1)
+    palette.putpalette([0, 0, 0, 10, 20, 30])
+    grey.save(folder / "images/test_0.png")
+    palette.save(folder / "images/test_1.png", transparency=b"\x00\x80")
+    Image.new("RGBA", (12, 12), (1, 2, 3, 4)).save(folder / "images/test_2.png")
+    images = build(folder_task(folder), BICUBIC, root).images("test")
+    assert [images[i, :, 5, 5].tolist() for i in range(3)] == [[77, 77, 77], [10, 20, 30], [1, 2, 3]]
+
+
+def test_what_is_built_is_found_again_with_its_facts(make_folder: MakeFolder, root: Path) -> None:
+    task = folder_task(make_folder())
+    assert cached(task, BICUBIC, root) is None
+    made = build(task, BICUBIC, root)
+    assert cached(task, BICUBIC, root) == made
+    assert (made.counts, made.classes, made.provenance) == ({"train": 6, "val": 4, "test": 5}, 2, "own")
+    assert made.labels("val").tolist() == [0, 1, 0, 1]
+    assert made.labels("val").dtype == np.int64
+    assert len(made.data) == 16
+    assert cached(task, Preprocessing(32, "bicubic"), root) is None
+
+
+def test_writing_to_the_images_in_memory_leaves_the_cache_alone(make_folder: MakeFolder, root: Path) -> None:
+    found = build(folder_task(make_folder()), BICUBIC, root)
+    before = found.images("test").tobytes()
+    found.images("test")[:] = 0
+    assert found.images("test").tobytes() == before
+
+
+def test_progress_counts_each_image_twice_and_ends_at_the_total(make_folder: MakeFolder, root: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    build(folder_task(make_folder()), BICUBIC, root, lambda done, total: calls.append((done, total)))
+    assert calls[-1] == (30, 30)
+    assert [done for done, _ in calls] == sorted(done for done, _ in calls)
+
+
+def test_the_hash_does_not_depend_on_folder_and_file_names(make_folder: MakeFolder, root: Path) -> None:
+    folder, other = make_folder("a"), make_folder("b")
+    (other / "images").rename(other / "pictures")
+    for path in other.glob("*.txt"):
+        path.write_text(path.read_text().replace("images/", "pictures/"))
+    assert build(folder_task(folder), BICUBIC, root).data == build(folder_task(other), BICUBIC, root).data
+
+
+def swap_first_lines(path: Path) -> None:
+    first, second, *rest = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([second, first, *rest]))
+
+
+CHANGES: dict[str, Callable[[Path], object]] = {
+    "a label": lambda folder: (folder / "val200.txt").write_text(
+        (folder / "val200.txt").read_text().replace("val200_0.png 0", "val200_0.png 1")
+    ),
+    "the order": lambda folder: swap_first_lines(folder / "val200.txt"),
+    "an image": lambda folder: Image.new("RGB", (12, 12)).save(folder / "images/test_1.png"),
+    "the number of classes": lambda folder: (folder / "classes.txt").write_text("cat\ndog\nfox\n"),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_the_hash_depends_on_what_can_change_a_result_and_the_cache_notices(
+    change: str, make_folder: MakeFolder, root: Path
+) -> None:
+    folder = make_folder()
+    (folder / "train800val200.txt").unlink()
+    before = build(folder_task(folder), BICUBIC, root)
+    CHANGES[change](folder)
+    assert cached(folder_task(folder), BICUBIC, root) is None
+    after = build(folder_task(folder), BICUBIC, root)
+    assert after.data != before.data
+    assert cached(folder_task(folder), BICUBIC, root) == after
+
+
+def test_tasks_with_the_same_images_share_them_and_keep_their_own_labels(make_folder: MakeFolder, root: Path) -> None:
+    location, orientation = make_folder("location"), make_folder("orientation")
+    for path in orientation.glob("*.txt"):
+        path.write_text(path.read_text().replace(" 1\n", " 2\n"))
+    one, two = (build(folder_task(folder), BICUBIC, root) for folder in (location, orientation))
+    assert {split: one.files[split][0] for split in SPLITS} == {split: two.files[split][0] for split in SPLITS}
+    assert len(list((root / "images").iterdir())) == 3
+    assert one.labels("test").max() == 1
+    assert two.labels("test").max() == 2
+    assert one.data != two.data
+
+
+def painted(_: Task) -> dict[SplitName, Split]:
+    """Stands in for a procedural task."""
+    rng = np.random.default_rng(1)
+    return {
+        split: Split(np.arange(4) % 2, [rng.integers(0, 256, (8, 10, 3), dtype=np.uint8) for _ in range(4)])
+        for split in SPLITS
+    }
+
+
+def test_images_given_as_arrays_go_the_same_way(make_folder: MakeFolder, root: Path) -> None:
+    task = replace(folder_task(make_folder()), folder=None, load=painted)
+    found = build(task, BICUBIC, root)
+    assert found.native
+    assert cached(task, BICUBIC, root) == found
+    assert np.array_equal(found.images("val")[2], np.asarray(painted(task)["val"].images[2]).transpose(2, 0, 1))
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-300])
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "a truncated image": (truncate, "is damaged"),
+    "an empty file": (lambda path: path.write_bytes(b""), "the file is empty"),
+    "a text": (lambda path: path.write_text("<html>Not found</html>"), "is no image Pillow knows"),
+    "16 bits": (lambda path: Image.new("I;16", (12, 12)).save(path, "PNG"), "more than 8 bits a channel"),
+}
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_images_are_named_together_and_nothing_is_cached(
+    damage: str, suffix: str, make_folder: MakeFolder, root: Path
+) -> None:
+    act, message = DAMAGE[damage]
+    folder = make_folder(side=32, suffix=suffix)
+    bad = [folder / f"images/train800_0.{suffix}", folder / f"images/test_3.{suffix}"]
+    for path in bad:
+        act(path)
+    with pytest.raises(DataError, match="own/pets: images that cannot be used") as caught:
+        build(folder_task(folder), BICUBIC, root)
+    assert str(caught.value).count(message) == 2
+    assert all(str(path) in str(caught.value) for path in bad)
+    assert cached(folder_task(folder), BICUBIC, root) is None
+    assert not any(".tmp-" in name or name.startswith("tasks") for name in files(root))
+
+
+def test_of_many_damaged_images_ten_are_named(make_folder: MakeFolder, root: Path) -> None:
+    folder = make_folder()
+    for path in (folder / "images").iterdir():
+        path.write_bytes(b"")
+    with pytest.raises(DataError, match="and perhaps more") as caught:
+        build(folder_task(folder), BICUBIC, root)
+    assert str(caught.value).count("the file is empty") == 10
+
+
+def test_truncated_images_are_refused_even_if_pillow_was_told_to_accept_them(
+    make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder(side=32)
+    truncate(folder / "images/test_1.png")
+    monkeypatch.setattr(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
+    with pytest.raises(DataError, match="LOAD_TRUNCATED_IMAGES = False"):
+        build(folder_task(folder), BICUBIC, root)
+
+
+def test_a_killed_build_leaves_nothing_that_looks_complete_and_the_next_one_clears_up(
+    make_folder: MakeFolder, root: Path
+) -> None:
+    folder = make_folder(side=100)
+    process = builder(folder, root, stop_at=15 + 6 + 4 + 2)  # amid the test images
+    assert process.stdout is not None
+    assert process.stdout.readline() == "stopped\n"
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert any(".tmp-" in name for name in files(root))
+    assert cached(folder_task(folder), BICUBIC, root) is None
+    rebuilt = build(folder_task(folder), BICUBIC, root)
+    assert not any(".tmp-" in name for name in files(root))
+    clean = build(folder_task(folder), BICUBIC, root.with_name("clean"))
+    assert (rebuilt.data, pixels(rebuilt)) == (clean.data, pixels(clean))
+
+
+def test_a_build_does_not_take_away_what_a_living_one_is_writing(make_folder: MakeFolder, root: Path) -> None:
+    folder = make_folder(side=100)
+    process = builder(folder, root, stop_at=15 + 6 + 4 + 2)
+    assert process.stdout is not None
+    process.stdout.readline()
+    mine = build(folder_task(folder), BICUBIC, root)
+    assert any(".tmp-" in name for name in files(root))
+    output, _ = process.communicate("go on")
+    assert (process.returncode, output.strip()) == (0, mine.data)
+    assert not any(".tmp-" in name for name in files(root))
+    assert cached(folder_task(folder), BICUBIC, root) == mine
+
+
+def test_two_builders_at_once_both_succeed(make_folder: MakeFolder, root: Path) -> None:
+    folder = make_folder(side=100)
+    both = [builder(folder, root) for _ in range(2)]
+    outputs = [process.communicate()[0].strip() for process in both]
+    assert [process.returncode for process in both] == [0, 0]
+    found = cached(folder_task(folder), BICUBIC, root)
+    assert found is not None
+    assert outputs == [found.data] * 2
+    assert not any(".tmp-" in name for name in files(root))
+
+
+def test_leftovers_of_another_machine_go_after_a_day(root: Path) -> None:
+    root.mkdir()
+    fresh, old = root / ".tmp-far-away-host-1-aa", root / ".tmp-far-away-host-1-bb"
+    for path in (fresh, old):
+        path.write_text("")
+    os.utime(old, (0, 0))
+    atomic.remove_leftovers(root)
+    assert files(root) == {fresh.name}
+
+
+def test_too_little_space_is_said_before_anything_is_decoded(
+    make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = shutil.disk_usage("/")._replace(free=1000)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda _: full)
+    with pytest.raises(
+        DataError, match=r"cannot write the cache of own/pets \(0.0 MB\) in .*cache: only 0.0 MB are free"
+    ):
+        build(folder_task(make_folder(side=100)), BICUBIC, root)
+    assert not files(root)
+
+
+def test_a_disk_that_fills_up_during_the_build_is_named_and_nothing_half_written_stays(
+    make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fsync(_: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    task = folder_task(make_folder(side=100))
+    with monkeypatch.context() as full:
+        full.setattr(atomic.os, "fsync", fsync)
+        with pytest.raises(DataError, match=r"No space left on device; make room there, or set VTAB_PEFT_CACHE"):
+            build(task, BICUBIC, root)
+    assert not files(root)
+    assert cached(task, BICUBIC, root) is None
+    assert build(task, BICUBIC, root) == cached(task, BICUBIC, root)
+
+
+@pytest.mark.parametrize("harm", ["cut", "gone"])
+@pytest.mark.parametrize("kind", ["images", "labels", "tasks"])
+def test_a_cache_that_lost_something_is_built_again(kind: str, harm: str, make_folder: MakeFolder, root: Path) -> None:
+    task = folder_task(make_folder())
+    made = build(task, BICUBIC, root)
+    for path in [path for path in (root / kind).rglob("*") if path.is_file()]:
+        path.unlink() if harm == "gone" else path.write_bytes(path.read_bytes()[:-5])
+    assert cached(task, BICUBIC, root) is None
+    assert pixels(build(task, BICUBIC, root)) == pixels(made)
+    assert cached(task, BICUBIC, root) == made
+
+
+def test_a_cache_whose_source_is_gone_says_so(make_folder: MakeFolder, root: Path) -> None:
+    folder = make_folder()
+    task = folder_task(folder)
+    build(task, BICUBIC, root)
+    shutil.rmtree(folder)
+    with pytest.raises(DataError, match=f"there is no folder {folder}"):
+        cached(task, BICUBIC, root)
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VTAB_PEFT_CACHE", "/big/disk")
+    assert default_root() == Path("/big/disk")
+    monkeypatch.delenv("VTAB_PEFT_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    assert default_root() == Path("/caches/vtab-peft")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert default_root() == Path.home() / ".cache" / "vtab-peft"

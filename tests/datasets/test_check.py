@@ -1,0 +1,83 @@
+"""`data check` says of each task whether it is there and right, and what to do."""
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from vtab_peft.datasets.check import check
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.tasks import Task, suite_tasks
+from vtab_peft.datasets.vtab1k import VTAB1K
+
+MakeFolder = Callable[..., Path]
+
+
+def official(folder: Path) -> Task:
+    return replace(VTAB1K["cifar"], folder=folder, classes=2, sizes={"train": (6,), "val": (4,), "test": (5,)})
+
+
+def test_a_good_task_is_found_with_counts_and_provenance(make_folder: MakeFolder) -> None:
+    verdict = check(official(make_folder()), deep=True)
+    assert (verdict.state, verdict.problems, verdict.notes, verdict.advice) == ("found", (), (), "ready")
+    assert verdict.counts == {"train": 6, "val": 4, "test": 5}
+    assert verdict.provenance == "lossless"
+
+
+def test_a_task_that_is_not_there_is_missing(tmp_path: Path) -> None:
+    verdict = check(official(tmp_path / "cifar"))
+    assert verdict.state == "missing"
+    assert verdict.problems == (f"there is no folder {tmp_path / 'cifar'}",)
+    assert verdict.advice.startswith(f"put the task into {tmp_path / 'cifar'}")
+    (tmp_path / "cifar").mkdir()
+    assert check(official(tmp_path / "cifar")).state == "missing"
+
+
+BREAK: dict[str, tuple[Callable[[Path], object], str, str]] = {
+    "a list": (lambda folder: (folder / "val200.txt").unlink(), "partial", "has no val200.txt or val.txt"),
+    "the images": (lambda folder: shutil.rmtree(folder / "images"), "partial", "6 listed images are not in"),
+    "some lines": (lambda folder: (folder / "test.txt").write_text("images/test_0.png 0\n"), "partial", "has 5"),
+    "a label": (lambda folder: (folder / "test.txt").write_text("images/test_0.png 9\n"), "wrong", "out of range"),
+    "the manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "wrong", "is not a JSON object"),
+}
+
+
+@pytest.mark.parametrize("what", BREAK)
+def test_an_incomplete_task_is_partial_and_a_contradictory_one_wrong(what: str, make_folder: MakeFolder) -> None:
+    act, state, message = BREAK[what]
+    folder = make_folder()
+    act(folder)
+    verdict = check(official(folder))
+    assert verdict.state == state
+    assert any(message in problem for problem in verdict.problems)
+    assert str(folder) in verdict.advice
+    assert verdict.provenance == "unknown"
+
+
+def test_only_a_deep_look_finds_damaged_images(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    for number in (1, 3):
+        (folder / f"images/test_{number}.png").write_bytes(b"")
+    assert check(folder_task(folder)).state == "found"
+    verdict = check(folder_task(folder), deep=True)
+    assert verdict.state == "wrong"
+    assert "2 damaged images" in verdict.problems[0]
+    assert str(folder / "images/test_3.png") in verdict.problems[0]
+
+
+def test_a_deep_look_tells_which_test_images_are_in_train_or_val(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    shutil.copy(folder / "images/train800_5.png", folder / "images/test_0.png")
+    shutil.copy(folder / "images/val200_2.png", folder / "images/test_4.png")
+    verdict = check(folder_task(folder), deep=True)
+    assert verdict.state == "found"
+    assert verdict.notes[0].startswith("2 test images are byte for byte in train or val: ")
+    assert str(folder / "images/test_4.png") in verdict.notes[0]
+
+
+def test_procedural_tasks_are_always_found() -> None:
+    task = next(iter(suite_tasks("toy").values()))
+    assert check(task).state == "found"
+    assert check(task).counts == {split: sizes[0] for split, sizes in task.sizes.items()}
+    assert check(task, deep=True).counts == check(task).counts

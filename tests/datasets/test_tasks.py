@@ -1,0 +1,148 @@
+"""The task table holds the field's facts, and names lead to the tasks people mean."""
+
+import csv
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from vtab_peft.datasets.fgvc import FGVC
+from vtab_peft.datasets.tasks import DataError, Task, find, suite_tasks, table
+from vtab_peft.datasets.vtab1k import VTAB1K
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT.parent / "shared" / "reference"
+MakeFolder = Callable[..., Path]
+needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="../shared/reference is not there")
+ROWS = [*VTAB1K.values(), *FGVC.values()]
+
+
+def test_vtab1k_has_19_tasks_in_groups_of_7_4_and_8_in_this_order() -> None:
+    groups = [task.group for task in VTAB1K.values()]
+    assert groups == ["natural"] * 7 + ["specialized"] * 4 + ["structured"] * 8
+
+
+def test_vtab1k_has_940_classes_and_387904_test_images() -> None:
+    assert sum(task.classes for task in VTAB1K.values()) == 940
+    assert sum(task.sizes["test"][0] for task in VTAB1K.values()) == 387_904
+
+
+def test_caltech101_is_accepted_with_either_number_of_test_images() -> None:
+    assert VTAB1K["caltech101"].sizes["test"] == (6_084, 6_085)
+
+
+@needs_reference
+def test_vtab1k_agrees_with_the_reference_table() -> None:
+    with (REFERENCE / "vtab_tasks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["archive_name"] for row in rows] == list(VTAB1K)
+    for row, task in zip(rows, VTAB1K.values(), strict=True):
+        assert (row["group"].lower(), int(row["num_classes"])) == (task.group, task.classes)
+        for split, size in (("train", row["n_train"]), ("val", row["n_val"]), ("test", row["n_test"])):
+            assert task.sizes[split][0] == int(size), (task.name, split)
+
+
+@needs_reference
+def test_fgvc_agrees_with_the_reference_table() -> None:
+    with (REFERENCE / "fgvc_tasks.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["task"] for row in rows] == list(FGVC)
+    for row, task in zip(rows, FGVC.values(), strict=True):
+        assert int(row["classes"]) == task.classes
+        assert {split: int(row[split]) for split in task.sizes} == {split: n for split, (n,) in task.sizes.items()}
+
+
+@pytest.mark.parametrize("task", ROWS, ids=lambda task: task.label)
+def test_every_row_says_where_the_data_comes_from_and_what_one_may_do_with_it(task: Task) -> None:
+    assert task.source.startswith("http")
+    assert task.licence
+    assert any(year in task.citation for year in map(str, range(2004, 2021)))
+    assert table()[task.suite, task.name] is task
+
+
+def test_the_documented_table_is_the_table() -> None:
+    lines = (ROOT / "docs" / "data.md").read_text().splitlines()
+    documented = [line for line in lines if line.startswith("| `")]
+    expected = []
+    for task in ROWS:
+        sizes = [" or ".join(f"{size:,}" for size in task.sizes[split]) for split in ("train", "val", "test")]
+        cells = [f"`{task.name}`", task.group, str(task.classes), *sizes, f"[source]({task.source})", task.licence]
+        expected.append("| " + " | ".join(cells) + " |")
+    assert documented == expected
+
+
+def names(tasks: list[Task]) -> list[str]:
+    return [task.name for task in tasks]
+
+
+def test_a_group_and_all_stand_for_their_tasks_in_order(tmp_path: Path) -> None:
+    assert names(find(["all"], "vtab1k", tmp_path)) == list(VTAB1K)
+    assert names(find(["specialized"], "vtab1k", tmp_path)) == list(VTAB1K)[7:11]
+    assert names(find(["fgvc"], "fgvc", tmp_path)) == list(FGVC)
+
+
+def test_tasks_come_in_the_order_asked_for_and_each_once(tmp_path: Path) -> None:
+    assert names(find(["svhn", "natural", "svhn"], "vtab1k", tmp_path))[:3] == ["svhn", "cifar", "caltech101"]
+    assert len(find(["svhn", "natural", "all"], "vtab1k", tmp_path)) == 19
+
+
+def test_a_task_on_disk_is_looked_for_under_its_name_in_the_data_folder(tmp_path: Path) -> None:
+    assert find(["dtd"], "vtab1k", tmp_path)[0].folder == tmp_path / "dtd"
+
+
+def test_a_task_on_disk_needs_a_data_folder_and_a_procedural_one_does_not() -> None:
+    with pytest.raises(ValueError, match=r"vtab1k/dtd is read from disk: say `--data FOLDER`"):
+        find(["dtd"], "vtab1k", None)
+    assert len(find(["all"], "toy", None)) == len(suite_tasks("toy"))
+
+
+def test_an_unknown_name_is_answered_with_near_matches_and_what_exists(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"no task or group 'cifr' \(did you mean cifar\?\); tasks: cifar, caltech101"):
+        find(["cifr"], "vtab1k", tmp_path)
+    with pytest.raises(ValueError, match=r"no suite 'vtab'; there are vtab1k, fgvc, toy \(did you mean vtab1k\?\)"):
+        find(["cifar"], "vtab", tmp_path)
+
+
+def test_a_task_of_another_suite_is_answered_with_that_suite(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="task of suite fgvc, not of vtab1k: say `--suite fgvc`"):
+        find(["cub"], "vtab1k", tmp_path)
+
+
+def test_without_a_suite_only_folders_are_found(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(make_folder("pets").parent)
+    assert names(find(["pets"], None, None)) == ["pets"]
+    with pytest.raises(ValueError, match="'cats' is neither a folder nor a task: say `--suite`"):
+        find(["cats"], None, None)
+
+
+def test_a_bare_name_that_is_both_task_and_folder_is_never_guessed(
+    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(make_folder("dtd").parent)
+    with pytest.raises(ValueError, match=r"say `--suite vtab1k`, or `./dtd` if you mean the folder"):
+        find(["dtd"], None, None)
+    assert find(["./dtd"], None, None)[0].suite == "own"
+    assert find(["dtd"], "vtab1k", Path("data"))[0].suite == "vtab1k"
+
+
+def test_a_homemade_caltech101_and_the_official_one_lie_side_by_side(make_folder: MakeFolder, tmp_path: Path) -> None:
+    own = make_folder("caltech101")
+    both = find([str(own), "caltech101"], "vtab1k", tmp_path / "data")
+    assert [(task.suite, task.name) for task in both] == [("own", "caltech101"), ("vtab1k", "caltech101")]
+
+
+def test_one_folder_under_two_paths_is_one_task(make_folder: MakeFolder, tmp_path: Path) -> None:
+    folder = make_folder()
+    (tmp_path / "link").symlink_to(folder)
+    assert len(find([str(folder), f"{folder}/", f"{folder}/../{folder.name}", str(tmp_path / "link")], None, None)) == 1
+
+
+def test_two_folders_of_one_name_are_refused(make_folder: MakeFolder) -> None:
+    with pytest.raises(DataError, match=r"are both called own/pets: give one of them another name"):
+        find([str(make_folder("a/pets")), str(make_folder("b/pets"))], None, None)
+
+
+def test_a_row_is_not_changed_when_it_is_located(tmp_path: Path) -> None:
+    located = find(["dtd"], "vtab1k", tmp_path)[0]
+    assert VTAB1K["dtd"].folder is None
+    assert replace(located, folder=None) == VTAB1K["dtd"]
