@@ -1,0 +1,249 @@
+"""Boards and their leaderboards: which runs may be compared, what is averaged, and who ranks where.
+
+A board holds the test runs that share suite, backbone, recipe, normalisation, interpolation, image size and
+provenance of the data.  Ranks and means never cross boards.  Everything here is a pure function of the runs: no
+torch, no clock, no dependence on the order of files (`fmean` is exactly rounded, so a mean has no order either).
+"""
+
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, fields
+from math import fsum
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from ..datasets.tasks import SUITES, suite_tasks
+from .spec import fingerprint
+
+VTAB_GROUPS = ("natural", "specialized", "structured")
+IDENTITY = ("method", "spec", "method_version", "plugin", "args", "lr")
+"""What makes one row of a leaderboard."""
+
+Run = dict[str, Any]
+"""One row of `Store.frame`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Board:
+    """What runs must share to be compared."""
+
+    suite: str
+    backbone: str
+    backbone_sha256: str
+    recipe: str
+    recipe_base: str
+    tuned: bool
+    normalisation: str
+    interpolation: str
+    image_size: int
+    provenance: str
+
+    @property
+    def slug(self) -> str:
+        """Readable, safe as a file name, and different for every board."""
+        names = (
+            re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:64] for name in (self.suite, self.backbone, self.recipe)
+        )
+        return "--".join((*names, fingerprint(asdict(self), 6)))
+
+    @property
+    def title(self) -> str:
+        return one_line(f"{self.suite} · {self.backbone} · {self.recipe}") + ("" if self.tuned else " (untuned)")
+
+
+@dataclass(frozen=True)
+class TaskColumn:
+    """A task as a column: the name with the very data it stands for."""
+
+    name: str
+    version: int
+    data: str
+    group: str
+    label: str
+    """The name, or `name@ab12cd` where a board holds one name with several data hashes or versions."""
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A board with its rows in order; accuracies in [0, 1], None where there is none."""
+
+    board: Board
+    tasks: tuple[TaskColumn, ...]
+    groups: tuple[str, ...]
+    """In order; empty when all tasks are of one group."""
+    rows: tuple[dict[str, Any], ...]
+    """One per method, best first: `columns`, and `label`, a short name that no other row has."""
+
+    @property
+    def columns(self) -> list[str]:
+        """Of `leaderboard.csv`; docs/results.md describes each."""
+        special = {"vtab1k": ["mean_19", "mean_groups"], "fgvc": ["mean_5"]}.get(self.board.suite, [])
+        return [
+            *("rank", "method", "spec", "backbone", "lr", "trainable_params", "trainable_params_with_head"),
+            *(f"accuracy_{task.label}" for task in self.tasks),
+            *(f"group_{group}" for group in self.groups),
+            *("mean_tasks", *special, "std_over_seeds"),
+            *("seconds", "device", "peak_memory_mb", "seeds", "recipe", "backbone_sha256"),
+            *("method_version", "plugin", "args"),
+        ]
+
+    @property
+    def seeds(self) -> str:
+        """`3 seeds`, or `1 to 3 seeds` where rows differ."""
+        counts = [row["seeds"] for row in self.rows]
+        low, high = min(counts), max(counts)
+        return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' * (low != 1)}"
+
+
+def boards(frame: pd.DataFrame) -> list[tuple[Board, pd.DataFrame]]:
+    """The boards that the test runs of a frame make, sorted; validation runs never enter."""
+    keys = [field.name for field in fields(Board)]
+    parts: dict[Board, list[Run]] = defaultdict(list)
+    for run in _runs(frame):
+        if run["split"] == "test":
+            parts[Board(**{key: run[key] for key in keys})].append(run)
+    ordered = sorted(parts, key=lambda board: (board.suite, board.backbone, board.recipe, board.slug))
+    return [(board, pd.DataFrame(parts[board])) for board in ordered]
+
+
+def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
+    """Rows of a board, best first; rows that lack a task are unranked and last."""
+    records = _runs(runs)
+    tasks = _task_columns(board.suite, records)
+    present = {task.group for task in tasks}
+    groups = [group for group in VTAB_GROUPS if group in present] + sorted(present - set(VTAB_GROUPS))
+    groups = groups if len(groups) > 1 else []
+    by_method: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in records:
+        by_method[tuple(run[name] for name in IDENTITY)].append(run)
+    rows = [_row(board, tasks, groups, part) for part in by_method.values()]
+    for row, label in zip(rows, _method_labels(rows), strict=True):
+        row["label"] = label
+    means = [row["mean_tasks"] for row in rows if row["mean_tasks"] is not None]
+    for row in rows:
+        own = row["mean_tasks"]
+        row["rank"] = None if own is None else 1 + sum(mean > own for mean in means)
+    unranked = len(rows) + 1
+    ordered = sorted(rows, key=lambda row: (row["rank"] or unranked, row["spec"], row["label"]))
+    return Leaderboard(board, tuple(tasks), tuple(groups), tuple(ordered))
+
+
+def _runs(frame: pd.DataFrame) -> list[Run]:
+    """The rows of a frame in an order of their own; None where there is nothing."""
+    runs = [{str(k): None if v != v else v for k, v in row.items()} for row in frame.to_dict("records")]
+    return sorted(runs, key=lambda run: run["key"])
+
+
+def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs: list[Run]) -> dict[str, Any]:
+    """What a method did on a board; means and sums over tasks are blank unless it has all of the board's tasks."""
+    by_task = {task: [run for run in runs if _identity(run) == (task.name, task.version, task.data)] for task in tasks}
+    accuracy = {task: _mean(run["accuracy"] for run in part) for task, part in by_task.items()}
+    done = [part for part in by_task.values() if part]
+    complete = len(done) == len(tasks)
+    without = fmean(fmean(run["trainable_params"] for run in part) for part in done)
+    head = fmean(fmean(run["head_params"] for run in part) for part in done)
+    seconds = [fmean(run["train_seconds"] + run["eval_seconds"] for run in part) for part in done]
+    peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
+    first = runs[0]
+    return {
+        **{name: first[name] for name in (*IDENTITY, "backbone", "recipe", "backbone_sha256")},
+        "method": one_line(first["title"]),
+        "trainable_params": round(without),
+        "trainable_params_with_head": round(without + head),
+        **{f"accuracy_{task.label}": value for task, value in accuracy.items()},
+        **{f"group_{name}": _mean(accuracy[task] for task in tasks if task.group == name) for name in groups},
+        "mean_tasks": _mean(accuracy.values()),
+        **_suite_means(board.suite, {task: value for task, value in accuracy.items() if value is not None}),
+        "std_over_seeds": _std_over_seeds(list(by_task.values())) if complete else None,
+        "seconds": fsum(seconds) if complete else None,
+        "device": "; ".join(sorted({one_line(run["device"]) for run in runs if run["device"]})),
+        "peak_memory_mb": max(peaks) / 1e6 if peaks else None,
+        "seeds": min(len({run["seed"] for run in part}) for part in done),
+    }
+
+
+def _suite_means(suite: str, accuracy: dict[TaskColumn, float]) -> dict[str, float | None]:
+    """The means that only a complete row of an official suite has: every task of the suite, each once."""
+    whole = sorted(task.name for task in accuracy) == sorted(table_order(suite))
+    mean = _mean(accuracy.values()) if whole else None
+    if suite == "vtab1k":
+        parts = [[value for task, value in accuracy.items() if task.group == group] for group in VTAB_GROUPS]
+        return {"mean_19": mean, "mean_groups": _mean(map(_mean, parts)) if whole else None}
+    return {"mean_5": mean} if suite == "fgvc" else {}
+
+
+def _std_over_seeds(parts: Sequence[list[Run]]) -> float | None:
+    """Sample standard deviation, over the seeds that every task has, of the mean over tasks."""
+    seeds = set.intersection(*({run["seed"] for run in part} for part in parts))
+    means = [
+        fmean(fmean(run["accuracy"] for run in part if run["seed"] == seed) for part in parts) for seed in sorted(seeds)
+    ]
+    return stdev(means) if len(means) > 1 else None
+
+
+def table_order(suite: str) -> list[str]:
+    """Names of an official suite's tasks in the order of its table; empty for suites that have none."""
+    return list(suite_tasks(suite)) if suite in SUITES else []
+
+
+def _task_columns(suite: str, runs: list[Run]) -> list[TaskColumn]:
+    facts = {_identity(run): one_line(run["group"]) for run in reversed(runs)}
+    tasks = list(facts)
+    names = [one_line(name) for name, _, _ in tasks]
+    labels = distinct(
+        names,
+        [f"{name}@{data[:6]}" for name, (_, _, data) in zip(names, tasks, strict=True)],
+        [f"{name}@{data[:6]}.v{version}" for name, (_, version, data) in zip(names, tasks, strict=True)],
+        [f"{name}@{fingerprint(task)}" for name, task in zip(names, tasks, strict=True)],
+    )
+    columns = [TaskColumn(*task, facts[task], label) for task, label in zip(tasks, labels, strict=True)]
+    official = {name: place for place, name in enumerate(table_order(suite))}
+    groups = {group: place for place, group in enumerate(VTAB_GROUPS)}
+
+    def place(task: TaskColumn) -> tuple[Any, ...]:
+        return (
+            official.get(task.name, len(official)),
+            *((groups.get(task.group, 9), task.group) if task.name not in official else ()),
+            *(task.name, task.version, task.data),
+        )
+
+    return sorted(columns, key=place)
+
+
+def _method_labels(rows: list[dict[str, Any]]) -> list[str]:
+    specs = [one_line(row["spec"]) for row in rows]
+    return distinct(
+        [row["method"] for row in rows],
+        specs,
+        [f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
+        [f"{spec} v{row['method_version']}" for spec, row in zip(specs, rows, strict=True)],
+        [f"{spec} #{fingerprint([row[n] for n in IDENTITY], 6)}" for spec, row in zip(specs, rows, strict=True)],
+    )
+
+
+def distinct(*tiers: Sequence[str]) -> list[str]:
+    """The first tier's labels; those that occur twice are replaced by the next tier's, and so on."""
+    labels = list(tiers[0])
+    for tier in tiers[1:]:
+        seen = Counter(labels)
+        labels = [longer if seen[label] > 1 else label for label, longer in zip(labels, tier, strict=True)]
+    return labels
+
+
+def one_line(text: str) -> str:
+    """Text without line breaks and control characters, so that no name can break a table."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+def _identity(run: Run) -> tuple[str, int, str]:
+    return run["task"], run["task_version"], run["data"]
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """None when there is nothing to average, or a gap among it."""
+    numbers = list(values)
+    known = [number for number in numbers if number is not None]
+    return fmean(known) if known and len(known) == len(numbers) else None

@@ -1,0 +1,181 @@
+"""Leaderboards as text: the columns of a printed table, `leaderboard.csv`, and the table for the terminal.
+
+Accuracies are in percent here.  markup.py dresses the same columns as Markdown and LaTeX.
+"""
+
+import csv
+import io
+import re
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, Literal
+
+from tabulate import tabulate
+
+from .boards import Leaderboard, TaskColumn, distinct, one_line
+
+DASH = "—"
+TERMINAL_WIDTH = 100
+MOST_TASKS = 8
+"""With more tasks than this the terminal table shows the groups' means only."""
+GAPS = "not run or failed, or a mean that lacks one of its tasks"
+
+
+def to_csv(leaderboard: Leaderboard) -> str:
+    """`leaderboard.csv`: the columns of `Leaderboard.columns`, gaps empty, one line per row."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(leaderboard.columns)
+    for row in leaderboard.rows:
+        writer.writerow([_csv_cell(name, row[name]) for name in leaderboard.columns])
+    return text.getvalue()
+
+
+def _csv_cell(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if name.startswith(("accuracy_", "group_", "mean_", "std_")):
+        return f"{100 * value:.2f}"
+    if name in ("seconds", "peak_memory_mb"):
+        return f"{value:.1f}"
+    return f"{value:g}" if name == "lr" else one_line(str(value))
+
+
+Role = Literal["fact", "spec", "task", "group", "mean"]
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a printed table."""
+
+    name: str
+    cells: list[str]
+    role: Role = "fact"
+    group: str = ""
+    """Of a task's column."""
+    ranks: list[float] | None = None
+    """What is printed, as numbers (higher is better), where a column has a best."""
+
+
+def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -> list[Column]:
+    """Everything a full table shows, in order; cells are plain text, `DASH` where there is none."""
+    rows = board.rows
+
+    def text(name: str, form: Callable[[Any], str]) -> list[str]:
+        return [DASH if row[name] is None else form(row[name]) for row in rows]
+
+    def accuracy(name: str, source: str, role: Role, group: str = "") -> Column:
+        decimals = 1 if role == "task" else mean_decimals
+        cells = text(source, lambda value: f"{100 * value:.{decimals}f}")
+        return Column(name, cells, role, group, [-inf if cell == DASH else float(cell) for cell in cells])
+
+    mean = accuracy(f"mean of {len(board.tasks)}", "mean_tasks", "mean")
+    spread = text("std_over_seeds", lambda value: f" ± {100 * value:.{mean_decimals}f}")
+    with_spread = [cell + (std if std != DASH else "") for cell, std in zip(mean.cells, spread, strict=True)]
+    of_groups = any(row.get("mean_groups") is not None for row in rows)
+    return [
+        Column("#", text("rank", str)),
+        Column("method", [row["label"] for row in rows]),
+        Column("spec", text("spec", one_line), "spec"),
+        Column("lr", text("lr", learning_rate)),
+        Column("params", text("trainable_params", count)),
+        Column("+ head", text("trainable_params_with_head", count)),
+        *([Column("seeds", text("seeds", str))] if len({row["seeds"] for row in rows}) > 1 else []),
+        *(
+            accuracy(name, f"accuracy_{task.label}", "task", task.group)
+            for name, task in zip(task_names, board.tasks, strict=True)
+        ),
+        *(accuracy(group, f"group_{group}", "group") for group in board.groups),
+        Column(mean.name, with_spread, "mean", ranks=mean.ranks),
+        *([accuracy("mean of groups", "mean_groups", "mean")] if of_groups else []),
+    ]
+
+
+def marks(column: Column) -> list[str]:
+    """`best`, `second` or nothing for each cell; all cells that tie are marked."""
+    ranks = column.ranks or []
+    top = sorted({rank for rank in ranks if rank > -inf}, reverse=True)
+    names = dict(zip(top, ("best", "second"), strict=False))
+    return [names.get(rank, "") for rank in ranks] or [""] * len(column.cells)
+
+
+def learning_rate(value: float) -> str:
+    """`1e-3`, `2.5e-4`: short, and the same in every table."""
+    mantissa, exponent = f"{value:.2e}".split("e")
+    return f"{float(mantissa):g}e{int(exponent)}" if value else "0"
+
+
+def count(number: float) -> str:
+    """Parameters as `0`, `812`, `36.9k`, `85.8M`: three digits at most."""
+    for unit, size in (("M", 1e6), ("k", 1e3)):
+        if number >= 0.9995 * size:
+            value = number / size
+            return (f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}") + unit
+    return f"{number:.0f}"
+
+
+def heading(board: Leaderboard) -> list[str]:
+    """What a table is, in plain text: two lines that stand above it."""
+    facts = board.board
+    tuned = "tuned" if facts.tuned else "untuned"
+    return [
+        one_line(f"{facts.suite} · {facts.backbone} · recipe {facts.recipe}, {tuned} · {board.seeds}"),
+        one_line(
+            f"test images evaluated once, after the last epoch · data: {facts.provenance} · "
+            f"{facts.image_size} px, {facts.interpolation}, {facts.normalisation}"
+        ),
+    ]
+
+
+def to_terminal(board: Leaderboard) -> str:
+    """A plain table that fits `TERMINAL_WIDTH` columns for up to 7 tasks and 10 methods; wider ones lose the tasks."""
+    many = len(board.tasks) > MOST_TASKS
+    hidden = ("spec", "task" if many else "group")
+    table, names = "", [task.label for task in board.tasks]
+    for method_width, task_width in ((40, 12), (30, 9), (24, 8), (20, 7), (18, 6), (16, 5), (14, 5), (11, 5)):
+        names = short_names(board.tasks, task_width)
+        parts = [part for part in columns(board, names, mean_decimals=1) if part.role not in hidden]
+        table = _plain(parts, method_width)
+        if max(map(len, table.splitlines())) <= TERMINAL_WIDTH:
+            break
+    shown = zip((name.replace("\n", " ") for name in names), board.tasks, strict=True)
+    short = "" if many else ", ".join(f"{name} = {task.label}" for name, task in shown if name != task.label)
+    notes = f"Accuracy in percent, ± standard deviation over seeds. {DASH}: {GAPS}."
+    lines = [*heading(board), "", table, "", notes, *([f"Tasks: {short}."] if short else [])]
+    wrapped = [part for line in lines for part in (line.split("\n") if line == table else _wrap(line))]
+    return "\n".join(wrapped) + "\n"
+
+
+def _plain(parts: Sequence[Column], method_width: int) -> str:
+    heads = [part.name.replace(" of ", "\nof ").replace("+ ", "+\n") for part in parts]
+    cells = [[_cut(cell, method_width) if part.name == "method" else cell for cell in part.cells] for part in parts]
+    # As a row of the body: tabulate pads columns beyond the width of their heads.
+    rows = [heads, *zip(*cells, strict=True)]
+    align = ["right", "left", *["right"] * (len(parts) - 2)]
+    body = tabulate(rows, tablefmt="plain", colalign=align, rowalign="bottom", disable_numparse=True).split("\n")
+    depth = 1 + max(head.count("\n") for head in heads)
+    return "\n".join([*body[:depth], "-" * max(map(len, body)), *body[depth:]])
+
+
+def _wrap(line: str) -> list[str]:
+    return textwrap.wrap(line, TERMINAL_WIDTH, break_on_hyphens=False) or [""]
+
+
+def short_names(tasks: Sequence[TaskColumn], width: int) -> list[str]:
+    """Task names on lines of at most `width` characters, no two alike: `dsprites_loc` becomes `dsprit`, `loc`."""
+    stacked = [_stacked(task.label, width) for task in tasks]
+    return distinct(stacked, [f"{name}\n{place}" for place, name in enumerate(stacked, start=1)])
+
+
+def _stacked(label: str, width: int) -> str:
+    if len(label) <= width:
+        return label
+    words = [word for word in label.split("_") if word]
+    parts = [re.findall(r"\d+|\D+", word) if len(word) > width else [word] for word in words]
+    return "\n".join(part[:width] for word in parts for part in word) or label[:width]
+
+
+def _cut(text: str, width: int) -> str:
+    return text if len(text) <= width else text[: width - 1] + "…"
