@@ -12,9 +12,7 @@ JSON does.  `<key>.2.json` is a repetition of the same run.
 import hashlib
 import io
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from .spec import PROTOCOL, RunSpec
+from ..datasets.atomic import replacing
+from .spec import PROTOCOL, RunSpec, canonical_json
 
 SCHEMA = 1
 """Version of the record's layout (not of the protocol, which is in the key)."""
@@ -35,34 +34,28 @@ class StoreError(Exception):
     """A results folder that cannot be used; the message says what, where, and what to do."""
 
 
+class Damaged(StoreError):
+    """A record that contradicts itself or lacks something; its cell has to be run again."""
+
+
 def write_atomically(path: Path, data: bytes) -> None:
-    """Write to a temporary file in the same folder, flush it to the disk, rename: a reader sees all or nothing.
+    """A reader sees all of the file or nothing.
 
     Raises:
         StoreError: the folder cannot be written (read-only, full disk); nothing is left behind.
     """
-    temporary = None
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".tmp-", delete=False) as file:
-            temporary = Path(file.name)
+        with replacing(path) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-        raise StoreError(
-            f"cannot write {path}: {error.strerror}; free space or give another --results folder"
-        ) from None
+        hint = "free space or give another --results folder"
+        raise StoreError(f"cannot write {path}: {error.strerror}; {hint}") from None
 
 
 def to_text(record: dict[str, Any]) -> str:
     """A record as people read and diff it: indented, sorted keys, short lists on one line."""
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
-    flat = re.compile(r"\[[^\[\]{}\"]*\]")
+    flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # a line end is never inside a string, so strings stay as they are
     return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
 
 
@@ -74,7 +67,7 @@ class Store:
 
     def folder(self, spec: RunSpec) -> Path:
         parts = (spec.backbone.name, spec.task.suite, spec.task.name, spec.method.name)
-        return self.root.joinpath("runs", *(re.sub(r"[^\w.+-]", "_", part) for part in parts))
+        return self.root.joinpath("runs", *(re.sub(r"^\.+|[^\w.+-]", "_", part) for part in parts))
 
     def path(self, spec: RunSpec, repetition: int = 1) -> Path:
         return self.folder(spec) / (spec.key() + ("" if repetition == 1 else f".{repetition}") + ".json")
@@ -100,15 +93,16 @@ class Store:
         predictions: [n] class indices in the order of the evaluated split.
         """
         path = self.path(spec, len(self.repetitions(spec)) + 1)
+        classes = predictions.astype("<u2")
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, predictions=predictions.astype(np.uint16))
+        np.savez_compressed(buffer, predictions=classes)
         write_atomically(path.with_suffix(".npz"), buffer.getvalue())
         record = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
             "key": spec.key(),
             "spec": spec.to_json(),
-            "predictions_sha256": hashlib.sha256(buffer.getvalue()).hexdigest(),
+            "predictions_sha256": hashlib.sha256(classes.tobytes()).hexdigest(),
             **record,
         }
         write_atomically(path, to_text(record).encode())
@@ -127,7 +121,8 @@ class Store:
         """A record whose key was recomputed and agrees with its name.
 
         Raises:
-            StoreError: damaged, misnamed, or written by a newer version.
+            Damaged: its content, key and name do not fit together.
+            StoreError: it cannot be read, or was written by a newer version.
         """
         try:
             record = json.loads(path.read_text(encoding="utf-8"))
@@ -140,9 +135,12 @@ class Store:
                 raise ValueError("its key does not match its spec and name")
             if not 0 <= record["result"]["accuracy"] <= 1:
                 raise ValueError("its accuracy is not in [0, 1]")
-        except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+            _row(path, record)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+        except (ValueError, KeyError, TypeError) as error:
             what = f"no field {error}" if isinstance(error, KeyError) else str(error)
-            raise StoreError(f"{path} is damaged: {what}") from None
+            raise Damaged(f"{path} is damaged: {what}") from None
         return record
 
     def records(self, complaints: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -150,14 +148,25 @@ class Store:
         for path in sorted((self.root / "runs").rglob("*.json")):
             try:
                 yield path, self.load(path)
-            except StoreError as error:
-                if "newer" in str(error):
-                    complaints.append(f"{error}; left where it is")
-                    continue
-                aside = self.root / "damaged" / path.relative_to(self.root / "runs")
+            except Damaged as error:
+                aside = self._set_aside(path)
                 complaints.append(f"{error}; set aside as {aside}; run the same command again to fill the gap")
-                aside.parent.mkdir(parents=True, exist_ok=True)
-                path.replace(aside)
+            except StoreError as error:
+                complaints.append(f"{error}; left where it is")
+
+    def _set_aside(self, path: Path) -> Path:
+        """Move a file to `damaged/`, beside what was set aside under the same name before."""
+        first = self.root / "damaged" / path.relative_to(self.root / "runs")
+        aside, number = first, 1
+        while aside.exists():
+            number += 1
+            aside = first.with_name(f"{first.name}.{number}")
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(aside)
+        except OSError as error:
+            raise StoreError(f"{path} is damaged and cannot be moved to {aside}: {error.strerror}") from None
+        return aside
 
     def frame(self, complaints: list[str]) -> pd.DataFrame:
         """One row per run (its latest repetition), sorted by key; the columns are `COLUMNS`."""
@@ -172,12 +181,13 @@ class Store:
 COLUMNS = (
     *("key", "repetition", "path", "split", "seed"),
     *("backbone", "backbone_sha256", "suite", "task", "task_version", "data", "provenance", "group", "classes"),
-    *("method", "spec", "title", "method_version", "plugin", "recipe", "recipe_base", "tuned", "lr"),
+    *("method", "spec", "title", "method_version", "plugin", "args", "recipe", "recipe_base", "tuned", "lr"),
     *("normalisation", "interpolation", "image_size"),
     *("accuracy", "trainable_params", "head_params", "total_params"),
     *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device"),
 )
-"""Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone."""
+"""Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone;
+`args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults."""
 
 
 def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -192,6 +202,7 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "task_version": spec["task"]["version"],
         "method": spec["method"]["name"],
         "method_version": spec["method"]["version"],
+        "args": canonical_json(spec["method"]["args"]),
         "recipe": spec["recipe"]["name"],
         "normalisation": _normalisation(spec["mean"], spec["std"]),
         "device": record["provenance"]["device"],
