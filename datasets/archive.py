@@ -11,8 +11,10 @@
 """
 
 import json
+import os
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -52,11 +54,16 @@ def load(task: Task) -> dict[SplitName, Split]:
     Raises:
         DataError: lists, labels, counts or files are not as they must be; all problems at once.
     """
+    return splits_of(task, read(task))
+
+
+def read(task: Task) -> dict[SplitName, Listing]:
+    """The lists of a task, once everything about them has been found right; `DataError` as for `load`."""
     listings, problems = examine(task)
     if problems:
         lines = "".join(f"\n  {problem.text}" for problem in problems)
         raise DataError(f"{task.label} cannot be used:{lines}\n  ({HELP})")
-    return splits_of(task, listings)
+    return listings
 
 
 def splits_of(task: Task, listings: dict[SplitName, Listing]) -> dict[SplitName, Split]:
@@ -127,7 +134,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return tuple(line.strip() for line in read_text(path).rstrip().split("\n")) if path.exists() else ()
 
 
-def provenance(task: Task, splits: dict[SplitName, Split]) -> str:
+def provenance(task: Task, files: Iterable[str]) -> str:
     """What the pixels went through on their way from the original files.
 
     For tasks of the official suites `manifest.json` says it; without one, vtab1k images that are all PNG are taken
@@ -146,7 +153,7 @@ def provenance(task: Task, splits: dict[SplitName, Split]) -> str:
         return stated
     if task.suite != "vtab1k":
         return task.provenance
-    png = all(str(image).lower().endswith(".png") for split in splits.values() for image in split.images)
+    png = all(file.lower().endswith(".png") for file in files)
     return "lossless" if png else "jpeg75"
 
 
@@ -215,6 +222,22 @@ def _union_problems(folder: Path, listings: dict[SplitName, Listing]) -> list[Pr
 
 
 def _absent(folder: Path, listing: Listing) -> list[Problem]:
-    absent = [file for file in listing.files if not (folder / file).is_file()]
+    """Images that are listed and not there.  Whole directories are read: much quicker than a look for each file."""
+    there: dict[str, set[str]] = {}
+    absent = []
+    for file in listing.files:
+        parent, _, name = file.rpartition("/")
+        if parent not in there:
+            there[parent] = _names_in(folder / parent)
+        if name not in there[parent]:
+            absent.append(file)
     shown = ", ".join(absent[:3])
     return [Problem("partial", f"{len(absent)} listed images are not in {folder}: {shown}")] if absent else []
+
+
+def _names_in(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries}
+    except OSError:
+        return set()

@@ -100,9 +100,10 @@ def build(
     Raises:
         DataError: lists or images cannot be used (the first ten are named), or the cache cannot be written.
     """
+    built_from = stamp(task)  # before the lists are read: a change while we build makes the cache outdated
     splits = task.load(task)
     with ThreadPoolExecutor(threads) as pool:
-        return _Builder(task, preprocessing, root, splits, stamp(task, splits), pool, progress).build()
+        return _Builder(task, preprocessing, root, splits, built_from, pool, progress).build()
 
 
 @dataclass
@@ -167,6 +168,7 @@ class _Builder:
             write_array(made.files[split][0], (len(seen), *shape), np.dtype(np.uint8), islice(pixels, len(seen)))
 
     def manifest(self, glances: Glances, form: Preprocessing | None) -> dict[str, Any]:
+        files = (str(image) for split in self.splits.values() for image in split.images)
         return {
             "task": self.task.label,
             "classes": self.task.classes,
@@ -177,7 +179,7 @@ class _Builder:
             "native": form is None,
             "pillow": PIL.__version__,
             "preprocessing": asdict(self.preprocessing),
-            "provenance": provenance(self.task, self.splits),
+            "provenance": provenance(self.task, files),
             "stamp": self.built_from,
         }
 

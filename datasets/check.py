@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -40,25 +41,23 @@ def check(task: Task, deep: bool = False, threads: int = 2) -> Verdict:
     `deep` also decodes every image, and looks for test images that are byte for byte in train or val: a note and not
     a problem, since some of the field's own test sets hold such images.
     """
-    if task.suite in PROCEDURAL_SUITES and not deep:
-        return Verdict("found", {split: sizes[0] for split, sizes in task.sizes.items()}, provenance=task.provenance)
     if task.suite in PROCEDURAL_SUITES:
-        splits, problems = task.load(task), []
-    else:
-        listings, problems = examine(task)
-        splits = splits_of(task, listings)
+        counts: dict[SplitName, int] = {split: sizes[0] for split, sizes in task.sizes.items()}
+        notes = _look_inside(task, task.load(task), threads)[1] if deep else []
+        return Verdict("found", counts, notes=tuple(notes), provenance=task.provenance)
+    listings, problems = examine(task)
     made_of, notes = "unknown", []
     try:
-        made_of = provenance(task, splits)
+        made_of = provenance(task, chain.from_iterable(listing.files for listing in listings.values()))
     except DataError as error:
         problems.append(Problem("wrong", str(error)))
     if deep and not problems:
-        damaged, notes = _look_inside(task, splits, threads)
+        damaged, notes = _look_inside(task, splits_of(task, listings), threads)
         problems += damaged
     state = _state(problems)
     return Verdict(
         state=state,
-        counts={split: len(splits[split].images) for split in SPLITS if split in splits},
+        counts={split: len(listing.files) for split, listing in listings.items()},
         problems=tuple(problem.text for problem in problems),
         notes=tuple(notes),
         provenance=made_of if state == "found" else "unknown",

@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import os
 import sys
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 
 import PIL
 
-from .archive import provenance
+from .archive import provenance, read
 from .pixels import Glance, Preprocessing
 from .tasks import SPLITS, DataError, Split, SplitName, Task
 
@@ -16,24 +18,30 @@ Splits = dict[SplitName, Split]
 Glances = dict[SplitName, list[Glance]]
 
 
-def stamp(task: Task, splits: Splits | None = None) -> str:
+def stamp(task: Task) -> str:
     """Changes when the sources do: lists, labels, and each image's path, size and time of change.
 
-    Of procedural tasks the source is the file that makes them.
+    Of procedural tasks the source is the code that makes them: all Python files beside the loader's.
+
+    Raises:
+        DataError: the lists cannot be used, or a listed image cannot be looked at.
     """
-    if task.folder is None:
-        return hashlib.sha256(Path(str(sys.modules[task.load.__module__].__file__)).read_bytes()).hexdigest()
     digest = hashlib.sha256(f"{task.classes}".encode())
-    splits = splits or task.load(task)
-    digest.update(provenance(task, splits).encode())
+    if task.folder is None:
+        for path in sorted(Path(str(sys.modules[task.load.__module__].__file__)).parent.glob("*.py")):
+            digest.update(path.read_bytes())
+        return digest.hexdigest()
+    listings = read(task)
+    digest.update(provenance(task, chain.from_iterable(listing.files for listing in listings.values())).encode())
     for split in SPLITS:
-        digest.update(f"\n{split}\n".encode() + splits[split].labels.tobytes())
-        for image in splits[split].images:
+        digest.update(f"\n{split}\n".encode())
+        for file, label in zip(listings[split].files, listings[split].labels, strict=True):
+            path = f"{task.folder}/{file}"
             try:
-                facts = Path(str(image)).stat()
+                facts = os.stat(path)  # noqa: PTH116 - a `Path` for each of 75,000 files would take seconds
             except OSError as error:
-                raise DataError(f"{task.label}: {image} cannot be read: {error.strerror}") from None
-            digest.update(f"{image} {facts.st_size} {facts.st_mtime_ns}\n".encode())
+                raise DataError(f"{task.label}: {path} cannot be read: {error.strerror}") from None
+            digest.update(f"{file} {label} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 
 

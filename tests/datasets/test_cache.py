@@ -1,6 +1,7 @@
 """The cache holds Pillow's own pixels, shares what is equal, notices changes, and survives whatever kills it."""
 
 import errno
+import importlib
 import os
 import shutil
 import signal
@@ -196,6 +197,21 @@ def test_images_given_as_arrays_go_the_same_way(make_folder: MakeFolder, root: P
 
 def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
+
+
+def test_a_procedural_task_is_built_again_when_the_code_beside_it_changes(
+    tmp_path: Path, make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "painter_of_this_test.py").write_text("from brush_of_this_test import painted as load\n")
+    (tmp_path / "code" / "brush_of_this_test.py").write_text("def painted(task): ...\n")
+    monkeypatch.syspath_prepend(tmp_path / "code")
+    monkeypatch.setattr(painted, "__module__", importlib.import_module("painter_of_this_test").__name__)
+    task = replace(folder_task(make_folder()), folder=None, load=painted)
+    build(task, BICUBIC, root)
+    assert cached(task, BICUBIC, root) is not None
+    (tmp_path / "code" / "brush_of_this_test.py").write_text("def painted(task): return 1\n")
+    assert cached(task, BICUBIC, root) is None
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
