@@ -1,0 +1,98 @@
+"""Fake results: records as a run leaves them, made from a few facts and no model."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.spec import BackboneRef, MethodRef, RunSpec, TaskRef
+from vtab_peft.benchmark.store import Store
+
+BACKBONE = BackboneRef(name="vit_tiny_patch16_224.augreg_in21k_ft_in1k", sha256="5e" * 32)
+
+
+def fake_spec(
+    task: str = "flowers",
+    method: str = "lora",
+    seed: int = 0,
+    *,
+    suite: str = "own",
+    data: str = "d0" * 32,
+    version: int = 1,
+    provenance: str = "own",
+    args: dict[str, Any] | None = None,
+    spec: str | None = None,
+    method_version: int = 1,
+    plugin: str | None = None,
+    lr: float = 1e-3,
+    recipe: str = "uniform_3ep",
+    tuned: bool = False,
+    split: str = "test",
+    backbone: BackboneRef = BACKBONE,
+) -> RunSpec:
+    named = replace(RECIPES[recipe], tuned=tuned)
+    return RunSpec(
+        backbone=backbone,
+        task=TaskRef(suite=suite, name=task, version=version, data=data, provenance=provenance),
+        method=MethodRef(name=method, args=args or {}, version=method_version, plugin=plugin, spec=spec or method),
+        recipe=replace(named, lr=lr, image_size=224),
+        recipe_base=named.base,
+        split=split,  # pyright: ignore[reportArgumentType]
+        seed=seed,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.5, 0.5, 0.5),
+        interpolation="bicubic",
+    )
+
+
+def fake_record(
+    accuracy: float = 0.5, *, title: str = "LoRA", group: str = "natural", params: int = 36864, **changes: Any
+) -> dict[str, Any]:
+    result = {
+        "accuracy": accuracy,
+        "trainable_params": params,
+        "head_params": 1930,
+        "total_params": 5_500_000 + params,
+        "train_seconds": 60.0,
+        "eval_seconds": 4.0,
+        "images_per_second": 50.0,
+        "peak_bytes": 700_000_000,
+        "adapter_bytes": 4 * params,
+    }
+    return {
+        "facts": {"group": group, "classes": 10, "title": title},
+        "result": result | changes,
+        "provenance": {"device": "cpu (fake)"},
+    }
+
+
+PutFake = Callable[..., RunSpec]
+
+
+@pytest.fixture
+def fake() -> SimpleNamespace:
+    """`fake.spec(...)` and `fake.record(...)`, for tests that put runs themselves."""
+    return SimpleNamespace(spec=fake_spec, record=fake_record)
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    return Store(tmp_path / "results")
+
+
+@pytest.fixture
+def put(store, monkeypatch) -> PutFake:
+    """`put(task, method, seed, accuracy, title=..., ...)` stores a fake run and returns its spec."""
+    monkeypatch.setattr("os.fsync", lambda _: None)  # the disk of a test need not survive a power cut
+
+    def put(task: str, method: str, seed: int, accuracy: float, *, into: Store = store, **facts: Any) -> RunSpec:
+        of_record = ("title", "group", "params", "train_seconds", "eval_seconds", "peak_bytes", "head_params")
+        record = fake_record(accuracy, **{name: facts.pop(name) for name in of_record if name in facts})
+        spec = fake_spec(task, method, seed, **facts)
+        into.put(spec, record, np.zeros(10, dtype=np.int64))
+        return spec
+
+    return put

@@ -1,0 +1,359 @@
+"""The store keeps what was measured, gives it back unchanged, and trusts no file that contradicts itself."""
+
+import hashlib
+import json
+import resource
+import subprocess
+import sys
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vtab_peft.benchmark import store as store_module
+from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.benchmark.spec import PROTOCOL, BackboneRef, MethodRef, RunSpec, TaskRef
+from vtab_peft.benchmark.store import COLUMNS, Store, StoreError, to_text, write_atomically
+
+
+def stored_files(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
+
+
+def rewrite(path, change) -> None:
+    record = json.loads(path.read_text())
+    change(record)
+    path.write_text(json.dumps(record))
+
+
+# Round trips
+
+
+def test_a_run_comes_back_as_it_was_put(store, fake):
+    spec = fake.spec(args={"rank": 4, "sites": "[q,  v]", "scales": [0.1, 1.0]})
+    record = fake.record(0.75) | {"curve": [0.5, 0.25], "note": 'two  spaces [1,  2] and "quotes"'}
+    path = store.put(spec, record, np.array([3, 1, 2]))
+    loaded = store.load(path)
+    assert {name: loaded[name] for name in record} == record
+    assert RunSpec.from_json(loaded["spec"]) == spec
+    assert loaded["key"] == spec.key() == path.stem
+    assert store.has(spec)
+    assert store.get(spec) == loaded
+
+
+def test_predictions_are_kept_with_their_hash(store, fake):
+    path = store.put(fake.spec(), fake.record(), np.array([3, 1, 65535]))
+    with np.load(path.with_suffix(".npz")) as archive:
+        predictions = archive["predictions"]
+    assert predictions.tolist() == [3, 1, 65535]
+    expected = hashlib.sha256(np.array([3, 1, 65535], dtype="<u2").tobytes()).hexdigest()
+    assert store.load(path)["predictions_sha256"] == expected
+
+
+def test_the_frame_has_one_row_per_run_sorted_by_key(store, put):
+    specs = [put("flowers", "lora", seed, 0.5 + seed / 10) for seed in range(3)]
+    frame = store.frame(complaints := [])
+    assert complaints == []
+    assert list(frame.columns) == list(COLUMNS)
+    assert frame["key"].tolist() == sorted(spec.key() for spec in specs)
+    by_seed = frame.set_index("seed")["accuracy"].to_dict()
+    assert by_seed == {0: 0.5, 1: 0.6, 2: 0.7}
+
+
+def test_the_frame_of_an_empty_folder_is_empty_with_all_columns(store):
+    assert list(store.frame([]).columns) == list(COLUMNS)
+
+
+names = st.text(st.characters(codec="utf-8"), max_size=12)
+numbers = st.floats(allow_nan=False, allow_infinity=False) | st.integers(-(2**40), 2**40)
+values = st.recursive(
+    names | numbers | st.booleans() | st.none(), lambda inner: st.lists(inner, max_size=3), max_leaves=5
+)
+specs = st.builds(
+    RunSpec,
+    backbone=st.builds(BackboneRef, name=names, sha256=names),
+    task=st.builds(TaskRef, suite=names, name=names, version=st.integers(1, 9), data=names, provenance=names),
+    method=st.builds(
+        MethodRef,
+        name=names,
+        args=st.dictionaries(names, values, max_size=4),
+        version=st.integers(1, 9),
+        plugin=st.none() | names,
+        spec=names,
+    ),
+    recipe=st.builds(lambda lr, name: replace(UNIFORM, lr=lr, name=name), st.floats(0, 1), names),
+    recipe_base=names,
+    split=st.sampled_from(["val", "test"]),
+    seed=st.integers(0, 2**31),
+    mean=st.tuples(*[st.floats(0, 1)] * 3),
+    std=st.tuples(*[st.floats(0, 1)] * 3),
+    interpolation=names,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(specs)
+def test_any_spec_survives_the_text_of_a_record(spec):
+    read = RunSpec.from_json(json.loads(to_text({"spec": spec.to_json()}))["spec"])
+    assert read == spec
+    assert read.key() == spec.key()
+
+
+@settings(deadline=None, max_examples=30)
+@given(specs, st.randoms(use_true_random=False))
+def test_a_key_does_not_depend_on_the_order_of_arguments(spec, random):
+    arguments = list(spec.method.args.items())
+    random.shuffle(arguments)
+    assert replace(spec, method=replace(spec.method, args=dict(arguments))).key() == spec.key()
+
+
+def other(value):
+    """A value of the same kind that is not this one."""
+    match value:
+        case bool():
+            return not value
+        case int() | float():
+            return value + 1
+        case str():
+            return value + "x"
+        case tuple():
+            return (value[0] + 1, *value[1:])
+        case dict():
+            return value | {"new": 1}
+        case None:
+            return 1
+    raise AssertionError(value)
+
+
+def test_a_key_changes_with_every_field_of_the_spec(fake):
+    spec = fake.spec()
+    keys = {(): spec.key()}
+    for field in fields(spec):
+        part = getattr(spec, field.name)
+        if field.name in ("backbone", "task", "method", "recipe"):
+            for inner in fields(part):
+                if (field.name, inner.name) == ("method", "spec"):
+                    continue  # another way of writing the arguments
+                if inner.name in ("drop_path", "branch_dropout"):  # they exclude each other
+                    changed = replace(part, drop_path=0.0, branch_dropout=0.05 if inner.name[0] == "b" else 0.0)
+                elif inner.name == "label_smoothing":
+                    changed = replace(part, label_smoothing=0.1)
+                else:
+                    changed = replace(part, **{inner.name: other(getattr(part, inner.name))})
+                keys[field.name, inner.name] = replace(spec, **{field.name: changed}).key()
+        else:
+            keys[(field.name,)] = replace(spec, **{field.name: other(part)}).key()
+    assert len(set(keys.values())) == len(keys)
+    assert len(keys) > 40
+
+
+def test_a_key_does_not_change_with_the_short_form_of_the_method(fake):
+    assert fake.spec(spec="lora()").key() == fake.spec(spec="lora").key()
+
+
+def test_a_key_changes_with_the_protocol(fake, monkeypatch):
+    before = fake.spec().key()
+    monkeypatch.setattr("vtab_peft.benchmark.spec.PROTOCOL", PROTOCOL + 1)
+    assert fake.spec().key() != before
+
+
+# Files that cannot be trusted
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-40])
+
+
+def no_text(path):
+    path.write_bytes(b"\xff\xfe\x00")
+
+
+def other_seed(path):
+    rewrite(path, lambda record: record["spec"].update(seed=99))
+
+
+def impossible_accuracy(path):
+    rewrite(path, lambda record: record["result"].update(accuracy=75.0))
+
+
+def no_facts(path):
+    rewrite(path, lambda record: record.pop("facts"))
+
+
+def unknown_field(path):
+    rewrite(path, lambda record: record["spec"].update(surprise=1))
+
+
+def a_list(path):
+    path.write_text("[1, 2]")
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (cut, "damaged"),
+        (no_text, "damaged"),
+        (a_list, "damaged"),
+        (other_seed, "its key does not match"),
+        (impossible_accuracy, "accuracy is not in [0, 1]"),
+        (no_facts, "no field 'facts'"),
+        (unknown_field, "surprise"),
+    ],
+)
+def test_a_damaged_record_is_set_aside_and_named_and_the_others_are_read(store, put, damage, reason):
+    put("flowers", "lora", 1, 0.6)
+    path = store.path(put("flowers", "lora", 0, 0.5))
+    damage(path)
+    before = path.read_bytes()
+    frame = store.frame(complaints := [])
+    assert frame["seed"].tolist() == [1]
+    (complaint,) = complaints
+    assert str(path) in complaint
+    assert reason in complaint
+    aside = store.root / "damaged" / path.relative_to(store.root / "runs")
+    assert str(aside) in complaint
+    assert aside.read_bytes() == before
+    assert not path.exists()
+    store.frame(complaints := [])
+    assert complaints == []
+
+
+def test_a_record_under_another_name_is_set_aside(store, put):
+    path = store.path(put("flowers", "lora", 0, 0.5))
+    path.rename(path.with_name("0123456789abcdef.json"))
+    assert len(store.frame(complaints := [])) == 0
+    assert "its key does not match its spec and name" in complaints[0]
+
+
+def test_a_second_damaged_file_of_the_same_name_does_not_replace_the_first(store, put):
+    texts = [b"first", b"second"]
+    for text in texts:
+        store.path(put("flowers", "lora", 0, 0.5)).write_bytes(text)
+        store.frame([])
+    kept = [path.read_bytes() for path in sorted((store.root / "damaged").rglob("*")) if path.is_file()]
+    assert kept == texts
+
+
+@pytest.mark.parametrize("version", ["schema", "protocol"])
+def test_a_newer_record_is_refused_and_left_where_it_is(store, put, version):
+    path = store.path(put("flowers", "lora", 0, 0.5))
+    rewrite(path, lambda record: record.update({version: record[version] + 1}))
+    before = path.read_bytes()
+    assert len(store.frame(complaints := [])) == 0
+    assert "newer vtab-peft" in complaints[0]
+    assert "left where it is" in complaints[0]
+    assert path.read_bytes() == before
+
+
+def test_the_name_of_the_folder_does_not_decide_what_is_newer(tmp_path, put):
+    store = Store(tmp_path / "newer")
+    store.path(put("flowers", "lora", 0, 0.5, into=store)).write_text("{")
+    store.frame(complaints := [])
+    assert "set aside" in complaints[0]
+
+
+# Repetitions and failures
+
+
+def test_a_repetition_never_overwrites_and_the_latest_counts(store, put):
+    spec = put("flowers", "lora", 0, 0.5)
+    first = store.path(spec)
+    before = first.read_bytes(), first.with_suffix(".npz").read_bytes()
+    for accuracy in (0.6, 0.7):
+        put("flowers", "lora", 0, accuracy)
+    key = spec.key()
+    assert [path.name for path in store.repetitions(spec)] == [f"{key}.json", f"{key}.2.json", f"{key}.3.json"]
+    assert (first.read_bytes(), first.with_suffix(".npz").read_bytes()) == before
+    assert store.path(spec, 2).with_suffix(".npz").exists()
+    frame = store.frame([])
+    assert frame["accuracy"].tolist() == [0.7]
+    assert frame["repetition"].tolist() == [3]
+    latest = store.get(spec)
+    assert latest is not None
+    assert latest["result"]["accuracy"] == 0.7
+
+
+def test_the_tenth_repetition_is_later_than_the_ninth(store, put):
+    for repetition in range(1, 12):
+        put("flowers", "lora", 0, repetition / 100)
+    assert store.frame([])["accuracy"].tolist() == [0.11]
+
+
+def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
+    spec = fake.spec()
+    real = write_atomically
+
+    def killed_before_the_json(path, data):
+        if path.suffix == ".json":
+            raise KeyboardInterrupt
+        real(path, data)
+
+    monkeypatch.setattr(store_module, "write_atomically", killed_before_the_json)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(spec, fake.record(), np.zeros(3, dtype=int))
+    assert not store.has(spec)
+    assert store.get(spec) is None
+    assert len(store.frame([])) == 0
+    monkeypatch.undo()
+    store.put(spec, fake.record(), np.ones(3, dtype=int))
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.json"]
+    with np.load(store.path(spec).with_suffix(".npz")) as archive:
+        assert archive["predictions"].tolist() == [1, 1, 1]
+
+
+def test_success_removes_the_record_of_the_failure(store, fake):
+    spec = fake.spec()
+    failed = store.put_failure(spec, "ran out of memory", "Traceback ...")
+    assert json.loads(failed.read_text())["reason"] == "ran out of memory"
+    assert len(store.frame([])) == 0
+    store.put(spec, fake.record(), np.zeros(3, dtype=int))
+    assert not failed.exists()
+
+
+# The disk
+
+
+def test_a_failing_disk_is_named_and_leaves_nothing_behind(store, fake, monkeypatch):
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(
+        StoreError, match=r"cannot write .*No space left on device; free space or give another --results"
+    ):
+        store.put(fake.spec(), fake.record(), np.zeros(3, dtype=int))
+    assert stored_files(store) == []
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path, fake):
+    (tmp_path / "results").write_text("")
+    with pytest.raises(StoreError, match="cannot write"):
+        Store(tmp_path / "results").put(fake.spec(), fake.record(), np.zeros(3, dtype=int))
+
+
+def test_a_file_that_the_system_cuts_short_leaves_the_old_one_whole(tmp_path):
+    """RLIMIT_FSIZE is a disk that is full after 100 bytes, for a process of its own."""
+    target = tmp_path / "record.json"
+    target.write_text("old")
+    code = (
+        "import signal, sys; from pathlib import Path\n"
+        "from vtab_peft.benchmark.store import StoreError, write_atomically\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "try: write_atomically(Path(sys.argv[1]), b'x' * 10_000_000)\n"
+        "except StoreError as error: print(error)\n"
+    )
+    limit = lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))  # noqa: E731
+    done = subprocess.run(
+        [sys.executable, "-B", "-c", code, target], preexec_fn=limit, capture_output=True, text=True, check=True
+    )
+    assert f"cannot write {target}: File too large" in done.stdout
+    assert target.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize("name", ["..", "../../escape", "/etc", "a/b", "", "null\0byte", "line\nbreak"])
+def test_no_name_leads_out_of_the_results_folder(store, fake, name):
+    path = store.put(fake.spec(name, suite=name, method=name), fake.record(), np.zeros(3, dtype=int))
+    assert path.resolve().is_relative_to(store.root.resolve() / "runs")
+    assert len(store.frame([])) == 1
