@@ -1,0 +1,343 @@
+"""Who may be compared with whom, and what the means are: checked by numbers worked out by hand."""
+
+import json
+import random
+from dataclasses import replace
+from math import sqrt
+
+import numpy as np
+import pytest
+from vtab_peft.benchmark.boards import Leaderboard, boards, distinct, leaderboard, one_line
+from vtab_peft.benchmark.store import Store
+
+# Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.
+NATURAL = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]
+SPECIALIZED = ["patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"]
+STRUCTURED = [
+    *("clevr_count", "clevr_dist", "dmlab", "kitti"),
+    *("dsprites_loc", "dsprites_ori", "smallnorb_azi", "smallnorb_ele"),
+]
+VTAB = {
+    **dict.fromkeys(NATURAL, "natural"),
+    **dict.fromkeys(SPECIALIZED, "specialized"),
+    **dict.fromkeys(STRUCTURED, "structured"),
+}
+
+
+def leaderboards(store: Store) -> list[Leaderboard]:
+    return [leaderboard(board, runs) for board, runs in boards(store.frame([]))]
+
+
+def only(store: Store) -> Leaderboard:
+    (board,) = leaderboards(store)
+    return board
+
+
+def row(board: Leaderboard, label: str) -> dict:
+    (found,) = (row for row in board.rows if row["label"] == label)
+    return found
+
+
+# Boards
+
+
+def test_an_empty_store_has_no_board(store):
+    assert leaderboards(store) == []
+
+
+def test_validation_runs_never_enter(store, put):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "lora", 1, 0.9, split="val")
+    put("cars", "lora", 0, 0.9, split="val")
+    board = only(store)
+    assert [task.name for task in board.tasks] == ["flowers"]
+    assert board.rows[0]["accuracy_flowers"] == 0.5
+    assert board.rows[0]["seeds"] == 1
+
+
+def test_only_validation_runs_make_no_board(store, put):
+    put("flowers", "lora", 0, 0.5, split="val")
+    assert leaderboards(store) == []
+
+
+def test_an_official_task_and_a_home_made_one_of_the_same_name_never_mix(store, put):
+    put("caltech101", "lora", 0, 0.9, suite="vtab1k", data="aa" * 32, provenance="lossless")
+    put("caltech101", "lora", 0, 0.3, suite="own", data="bb" * 32)
+    own, official = leaderboards(store)
+    assert [board.board.suite for board in (own, official)] == ["own", "vtab1k"]
+    assert own.rows[0]["mean_tasks"] == 0.3
+    assert official.rows[0]["mean_tasks"] == 0.9
+
+
+def other_weights(spec):
+    return replace(spec, backbone=replace(spec.backbone, sha256="77" * 32))
+
+
+def other_backbone(spec):
+    return replace(spec, backbone=replace(spec.backbone, name="vit_base_patch16_224.orig_in21k"))
+
+
+def other_recipe(spec):
+    return replace(spec, recipe=replace(spec.recipe, name="uniform"), recipe_base="uniform:12345678")
+
+
+def edited_recipe(spec):
+    return replace(spec, recipe_base="uniform_3ep:12345678")
+
+
+def other_normalisation(spec):
+    return replace(spec, mean=(0.485, 0.456, 0.406))
+
+
+def other_interpolation(spec):
+    return replace(spec, interpolation="bilinear")
+
+
+def other_size(spec):
+    return replace(spec, recipe=replace(spec.recipe, image_size=384))
+
+
+def other_provenance(spec):
+    return replace(spec, task=replace(spec.task, provenance="jpeg75"))
+
+
+def other_suite(spec):
+    return replace(spec, task=replace(spec.task, suite="mine"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *(other_weights, other_backbone, other_recipe, edited_recipe, other_normalisation),
+        *(other_interpolation, other_size, other_provenance, other_suite),
+    ],
+)
+def test_ranks_and_means_never_cross_boards(store, fake, put, change):
+    put("flowers", "lora", 0, 0.5)
+    store.put(change(fake.spec("flowers", "ssf")), fake.record(0.9, title="SSF"), np.zeros(1, dtype=int))
+    found = leaderboards(store)
+    assert sorted(len(board.rows) for board in found) == [1, 1]
+    assert [board.rows[0]["rank"] for board in found] == [1, 1]
+    assert len({board.board.slug for board in found}) == 2
+
+
+def test_a_slug_is_readable_and_safe_as_a_file_name(store, put):
+    put("flowers", "lora", 0, 0.5, suite="../a b|c\n")
+    slug = only(store).board.slug
+    assert slug.startswith(".._a_b_c_--vit_tiny_patch16_224.augreg_in21k_ft_in1k--uniform_3ep--")
+    assert "/" not in slug
+
+
+# Means
+
+
+def test_a_cell_is_the_mean_over_seeds_and_the_mean_over_tasks_is_unweighted(store, put):
+    for seed, (flowers, cars) in enumerate([(0.50, 0.10), (0.60, 0.30), (0.70, 0.20)]):
+        put("flowers", "lora", seed, flowers)
+        put("cars", "lora", seed, cars, group="structured")
+    only_row = only(store).rows[0]
+    assert only_row["accuracy_flowers"] == pytest.approx(0.6)
+    assert only_row["accuracy_cars"] == pytest.approx(0.2)
+    assert only_row["mean_tasks"] == pytest.approx(0.4)
+    assert only_row["group_natural"] == pytest.approx(0.6)
+    assert only_row["group_structured"] == pytest.approx(0.2)
+    # Means over tasks per seed: 0.30, 0.45, 0.45; their mean 0.40, squares (0.01 + 0.0025 + 0.0025) / 2.
+    assert only_row["std_over_seeds"] == pytest.approx(sqrt(0.0075))
+    assert only_row["seeds"] == 3
+
+
+def test_the_std_uses_only_seeds_that_every_task_has(store, put):
+    for seed, accuracy in enumerate([0.5, 0.7, 0.9]):
+        put("flowers", "lora", seed, accuracy)
+    for seed, accuracy in enumerate([0.1, 0.1]):
+        put("cars", "lora", seed, accuracy)
+    only_row = only(store).rows[0]
+    assert only_row["std_over_seeds"] == pytest.approx(sqrt(0.5) * 0.1)  # of 0.3 and 0.4
+    assert only_row["accuracy_flowers"] == pytest.approx(0.7)
+    assert only_row["seeds"] == 2
+
+
+def test_one_common_seed_has_no_std(store, put):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "lora", 1, 0.6)
+    put("cars", "lora", 1, 0.6)
+    assert only(store).rows[0]["std_over_seeds"] is None
+
+
+def test_costs_are_summed_over_tasks_and_parameters_averaged(store, put):
+    put("flowers", "lora", 0, 0.5, params=100, head_params=10, train_seconds=10.0, eval_seconds=1.0, peak_bytes=5e6)
+    put("flowers", "lora", 1, 0.5, params=100, head_params=10, train_seconds=20.0, eval_seconds=3.0, peak_bytes=7e6)
+    put("cars", "lora", 0, 0.5, params=300, head_params=50, train_seconds=100.0, eval_seconds=1.0, peak_bytes=None)
+    only_row = only(store).rows[0]
+    assert only_row["seconds"] == pytest.approx((11 + 23) / 2 + 101)
+    assert only_row["trainable_params"] == 200
+    assert only_row["trainable_params_with_head"] == 230
+    assert only_row["peak_memory_mb"] == 7.0
+
+
+def put_vtab(put, method="lora", skip=(), accuracy=lambda place: place / 100, **facts):
+    for place, (name, group) in enumerate(VTAB.items()):
+        if name not in skip:
+            suite = {"suite": "vtab1k", "provenance": "lossless", "group": group}
+            put(name, method, 0, accuracy(place), **suite | facts)
+
+
+def test_both_means_of_a_complete_vtab_row(store, put):
+    put_vtab(put)
+    only_row = only(store).rows[0]
+    assert only_row["mean_19"] == pytest.approx(0.09)  # 0 .. 18
+    assert only_row["mean_tasks"] == only_row["mean_19"]
+    assert only_row["group_natural"] == pytest.approx(0.03)  # 0 .. 6
+    assert only_row["group_specialized"] == pytest.approx(0.085)  # 7 .. 10
+    assert only_row["group_structured"] == pytest.approx(0.145)  # 11 .. 18
+    assert only_row["mean_groups"] == pytest.approx((0.03 + 0.085 + 0.145) / 3)
+
+
+def test_vtab_columns_stand_in_the_order_of_papers(store, put):
+    put_vtab(put)
+    assert [task.name for task in only(store).tasks] == list(VTAB)
+
+
+def test_the_means_of_nineteen_need_all_nineteen(store, put):
+    put_vtab(put, skip=["kitti"])
+    only_row = only(store).rows[0]
+    assert only_row["mean_tasks"] == pytest.approx((171 - 14) / 1800)  # of the board's own 18
+    assert only_row["mean_19"] is None
+    assert only_row["mean_groups"] is None
+
+
+def test_a_row_with_one_task_twice_and_another_missing_has_no_mean_of_nineteen(store, put):
+    put_vtab(put, skip=["kitti"])
+    put("cifar", "lora", 0, 0.5, suite="vtab1k", provenance="lossless", data="ee" * 32)
+    assert only(store).rows[0]["mean_19"] is None
+
+
+def test_a_suite_of_ones_own_with_the_nineteen_names_has_no_mean_of_nineteen(store, put):
+    put_vtab(put, suite="own")
+    board = only(store)
+    assert "mean_19" not in board.columns
+    assert "mean_19" not in board.rows[0]
+    assert "mean_groups" not in board.rows[0]
+
+
+def test_the_mean_of_five_is_that_of_a_complete_fgvc_row(store, put):
+    names = ["cub", "nabirds", "oxfordflowers", "stanforddogs", "stanfordcars"]
+    for place, name in enumerate(names):
+        put(name, "lora", 0, 0.1 * place, suite="fgvc", group="fgvc", provenance="lossless")
+        if place:
+            put(name, "ssf", 0, 0.9, suite="fgvc", group="fgvc", provenance="lossless", title="SSF")
+    board = only(store)
+    assert row(board, "LoRA")["mean_5"] == pytest.approx(0.2)
+    assert row(board, "SSF")["mean_5"] is None
+    assert board.groups == ()
+
+
+# Ranks and rows
+
+
+def test_a_row_that_lacks_a_task_is_unranked_and_last_and_its_gaps_are_blank(store, put):
+    for method, title, accuracy in [("weak", "Weak", 0.1), ("half", "Half", 0.9)]:
+        put("flowers", method, 0, accuracy, title=title)
+    put("cars", "weak", 0, 0.1, title="Weak")
+    weak, half = only(store).rows
+    assert (weak["label"], weak["rank"]) == ("Weak", 1)
+    assert (half["label"], half["rank"]) == ("Half", None)
+    for gap in ("accuracy_cars", "mean_tasks", "std_over_seeds", "seconds"):
+        assert half[gap] is None
+    assert half["accuracy_flowers"] == 0.9
+    assert half["trainable_params"] == 36864
+
+
+def test_ties_share_the_lower_rank_and_stand_in_the_order_of_their_specs(store, put):
+    # 0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit when they are added up naively.
+    for method, cells in [("b", (0.1, 0.2, 0.3)), ("a", (0.3, 0.2, 0.1)), ("best", (0.5, 0.5, 0.5)), ("c", (0, 0, 0))]:
+        for task, accuracy in zip(("x", "y", "z"), cells, strict=True):
+            put(task, method, 0, accuracy, title=method.upper())
+    assert [(row["spec"], row["rank"]) for row in only(store).rows] == [("best", 1), ("a", 2), ("b", 2), ("c", 4)]
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"lr": 5e-3},
+        {"method_version": 2},
+        {"plugin": "ab" * 32},
+        {"spec": "lora(rank=4)", "args": {"rank": 4}},
+        {"args": {"rank": 16}},  # another default of the same spec string
+    ],
+)
+def test_what_differs_in_the_method_is_a_row_of_its_own_with_a_name_of_its_own(store, put, difference):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "lora", 0, 0.7, **difference)
+    board = only(store)
+    assert [row["accuracy_flowers"] for row in board.rows] == [0.7, 0.5]
+    assert len({row["label"] for row in board.rows}) == 2
+
+
+def test_a_name_is_as_short_as_it_can_be(store, put):
+    put("flowers", "lora", 0, 0.9)
+    put("flowers", "ssf", 0, 0.8, title="SSF")
+    put("flowers", "ssf", 0, 0.7, title="SSF", lr=5e-3)
+    put("flowers", "vpt", 0, 0.6, title="VPT", spec="vpt(tokens=1)", args={"tokens": 1})
+    put("flowers", "vpt", 0, 0.5, title="VPT", spec="vpt", args={"tokens": 10})
+    assert [row["label"] for row in only(store).rows] == [
+        "LoRA",
+        "ssf lr 0.001",
+        "ssf lr 0.005",
+        "vpt(tokens=1)",
+        "vpt",
+    ]
+
+
+# Columns
+
+
+def test_two_versions_of_the_data_of_a_task_are_two_columns(store, put):
+    put("flowers", "lora", 0, 0.5, data="aaaaaaaa" * 8)
+    put("flowers", "lora", 0, 0.9, data="bbbbbbbb" * 8)
+    put("cars", "lora", 0, 0.1)
+    board = only(store)
+    assert [task.label for task in board.tasks] == ["cars", "flowers@aaaaaa", "flowers@bbbbbb"]
+    assert board.rows[0]["accuracy_flowers@aaaaaa"] == 0.5
+    assert board.rows[0]["accuracy_flowers@bbbbbb"] == 0.9
+
+
+def test_two_versions_of_a_task_are_two_columns_even_with_the_same_data(store, put):
+    put("flowers", "lora", 0, 0.5, version=1)
+    put("flowers", "lora", 0, 0.9, version=2)
+    assert [task.label for task in only(store).tasks] == ["flowers@d0d0d0.v1", "flowers@d0d0d0.v2"]
+
+
+def test_tasks_of_ones_own_stand_by_group_and_then_by_name(store, put):
+    for name, group in [
+        *(("z", "natural"), ("a", "structured"), ("m", "specialized")),
+        *(("b", "natural"), ("k", "other"), ("l", "another")),
+    ]:
+        put(name, "lora", 0, 0.5, group=group)
+    board = only(store)
+    assert [task.name for task in board.tasks] == ["b", "z", "m", "a", "l", "k"]
+    assert board.groups == ("natural", "specialized", "structured", "another", "other")
+
+
+def test_a_leaderboard_does_not_depend_on_the_order_of_the_runs(store, put):
+    rng = random.Random(0)
+    for task in ("x", "y", "z"):
+        for method in ("a", "b", "c"):
+            for seed in range(3):
+                put(task, method, seed, rng.random(), title=method, train_seconds=rng.random())
+    frame = store.frame([])
+
+    def shown(frame):
+        return json.dumps([leaderboard(*pair).rows for pair in boards(frame)])
+
+    expected = shown(frame)
+    for seed in range(5):
+        assert shown(frame.sample(frac=1, random_state=seed)) == expected
+
+
+def test_labels_stay_short_unless_they_are_alike():
+    assert distinct(["a", "a", "b"], ["a1", "a2", "b1"]) == ["a1", "a2", "b"]
+
+
+def test_a_line_is_one_line():
+    assert one_line(" a\n\tb\x00\x1b[31m  c\u2028d ") == "a b [31m c d"
