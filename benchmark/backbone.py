@@ -2,6 +2,7 @@
 
 import difflib
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -14,7 +15,11 @@ from timm.models import get_pretrained_cfg
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from . import toy_vit
 from .spec import BackboneRef
+
+TOY = "toy_vit"
+"""The embedded backbone, which needs no download."""
 
 LEGACY = {
     "vit_base_patch16_224_in21k": "vit_base_patch16_224.orig_in21k or vit_base_patch16_224.augreg_in21k",
@@ -52,35 +57,62 @@ def load(name: str, weights: str | None = None, image_size: int | None = None) -
     Raises:
         BackboneError: unknown or ambiguous name, not a plain ViT, unreadable or unfitting weights.
     """
-    _check_name(name)
-    cfg = get_pretrained_cfg(name)
-    assert cfg is not None
-    size = image_size or cfg.input_size[-1]
-    seeded = weights is not None and weights.split(":")[0] == "random"
+    facts = _facts(name)
+    size = image_size or facts.image_size
+    seed = _random_seed(weights)
     with torch.random.fork_rng():
-        torch.manual_seed(_random_seed(weights) if seeded and weights else 0)
-        vit = timm.create_model(name, pretrained=False, num_classes=0, img_size=size)
+        torch.manual_seed(seed or 0)
+        vit = facts.build(size)
     if type(vit) is not VisionTransformer or not all(type(block) is Block for block in vit.blocks):
         raise BackboneError(f"backbone {name!r} is not a plain ViT ({type(vit).__name__}); see `list backbones`")
-    if seeded:
-        sha256, notes = _state_sha256(vit), (f"{name}: random weights, a control",)
+    if seed is not None:
+        sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        file = Path(weights) if weights else _from_hub(name, cfg.hf_hub_id)
-        sha256, notes = _load_file(vit, file, name)
+        sha256, notes = _load_file(vit, Path(weights) if weights else facts.default_weights(), name)
     vit.requires_grad_(False)
+    return Backbone(BackboneRef(name=name, sha256=sha256), vit, facts.mean, facts.std, size, notes)
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is known of a backbone before its weights are read."""
+
+    build: Callable[[int], nn.Module]
+    default_weights: Callable[[], Path]
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    image_size: int
+
+
+def _facts(name: str) -> _Facts:
+    if name == TOY:
+        return _Facts(
+            lambda size: toy_vit.build(image_size=size),
+            lambda: toy_vit.WEIGHTS,
+            toy_vit.MEAN,
+            toy_vit.STD,
+            toy_vit.IMAGE_SIZE,
+        )
+    _check_name(name)
+    cfg = get_pretrained_cfg(name)
+    assert cfg is not None  # _check_name found the tag
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
-    return Backbone(BackboneRef(name=name, sha256=sha256), vit, mean, std, size, notes)
+    return _Facts(
+        lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size),
+        lambda: _from_hub(name, cfg.hf_hub_id),
+        mean,
+        std,
+        cfg.input_size[-1],
+    )
 
 
 def names() -> list[str]:
-    """Every plain ViT with pretrained weights that timm knows, with its tag."""
-    return [name for name in timm.list_pretrained("vit_*") if type_of(name) is VisionTransformer]
-
-
-def type_of(name: str) -> type:
-    """The class behind a timm name, told by its module without building it."""
-    module = timm.models.model_entrypoint(name.split(".")[0]).__module__
-    return VisionTransformer if module == "timm.models.vision_transformer" else nn.Module
+    """The embedded backbone and every ViT with pretrained weights that timm knows, with its tag."""
+    plain = timm.models.vision_transformer.__name__
+    known = [
+        n for n in timm.list_pretrained("vit_*") if timm.models.model_entrypoint(n.split(".")[0]).__module__ == plain
+    ]
+    return [TOY, *known]
 
 
 def _check_name(name: str) -> None:
@@ -94,14 +126,17 @@ def _check_name(name: str) -> None:
     if timm.is_model(architecture) and not tag:
         raise BackboneError(f"backbone {name!r} leaves open which weights; say one of: {', '.join(tagged)}")
     if name not in tagged:
-        close = difflib.get_close_matches(name, tagged or timm.list_pretrained("vit_*"), n=3)
+        close = difflib.get_close_matches(name, tagged or [TOY, *timm.list_pretrained("vit_*")], n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} See `list backbones`")
 
 
-def _random_seed(weights: str) -> int:
-    _, _, seed = weights.partition(":")
-    if seed and not seed.isdecimal():
+def _random_seed(weights: str | None) -> int | None:
+    """The seed in `random` or `random:SEED`; None when real weights are asked for."""
+    kind, _, seed = (weights or "").partition(":")
+    if kind != "random":
+        return None
+    if seed and not (seed.isascii() and seed.isdecimal()):
         raise BackboneError(f"--weights {weights}: write random or random:SEED with a whole number")
     return int(seed or 0)
 

@@ -88,7 +88,11 @@ class Recipe:
     @property
     def base(self) -> str:
         """`name:hash` of the recipe as named, before anything is resolved: what a board is made with."""
-        return f"{self.name}:{fingerprint(asdict(self), 8)}"
+        return f"{self.name}:{fingerprint(self.hashed(), 8)}"
+
+    def hashed(self) -> dict[str, Any]:
+        """All that can change a number."""
+        return {name: value for name, value in asdict(self).items() if name not in ("source", "tuned")}
 
     def for_probe(self) -> "Recipe":
         """The recipe of a method that leaves the features as they are: the same shape over `probe_epochs`."""
@@ -180,6 +184,5 @@ class RunSpec:
 
     def key(self) -> str:
         """16 hexadecimal digits naming this cell; equal specs have equal keys, on every machine."""
-        data = self.to_json()
-        data["method"] = self.method.hashed()
-        return fingerprint({"protocol": PROTOCOL, **data})
+        hashed = {**asdict(self), "method": self.method.hashed(), "recipe": self.recipe.hashed()}
+        return fingerprint({"protocol": PROTOCOL, **hashed})

@@ -1,0 +1,107 @@
+"""The verbs `list` and `data check`: what there is."""
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from tabulate import tabulate
+
+from ..datasets.tasks import find, table
+from .recipes import RECIPES
+
+Row = dict[str, Any]
+
+
+def show(what: str, as_json: bool) -> int:
+    rows = LISTS[what]()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
+        print(tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True))
+    return 0
+
+
+def check_data(options: argparse.Namespace) -> int:
+    """`vtab-peft data check`: one line per task; exit status 1 unless all can be used."""
+    from ..datasets.check import check
+
+    verdicts = [(task, check(task, options.deep)) for task in find(options.tasks, options.suite, options.data)]
+    rows = [
+        (
+            task.label,
+            verdict.state,
+            *(verdict.counts.get(split, "") for split in ("train", "val", "test")),
+            verdict.provenance,
+        )
+        for task, verdict in verdicts
+    ]
+    print(tabulate(rows, ("task", "state", "train", "val", "test", "provenance"), tablefmt="simple"))
+    for task, verdict in verdicts:
+        for problem in verdict.problems:
+            print(f"{task.label}: {problem}")
+        if verdict.advice:
+            print(f"{task.label}: {verdict.advice}")
+    return 0 if all(verdict.state == "found" for _, verdict in verdicts) else 1
+
+
+def _methods() -> list[Row]:
+    from ..methods import METHODS
+
+    return [
+        {
+            "name": name,
+            "title": cls.title,
+            "paper": cls.paper,
+            "defaults": cls().args(),
+            "search": {field: list(values) for field, values in cls.search.items()},
+            "lr": cls.lr,
+            "mergeable": cls.mergeable(),
+            "starts_as_identity": cls.starts_as_identity,
+            "version": cls.version,
+        }
+        for name, cls in sorted(METHODS.items())
+    ]
+
+
+def _tasks() -> list[Row]:
+    return [
+        {
+            "suite": suite,
+            "name": name,
+            "group": task.group,
+            "classes": task.classes,
+            **{split: "/".join(map(str, sizes)) for split, sizes in task.sizes.items()},
+            "licence": task.licence,
+        }
+        for (suite, name), task in table().items()
+    ]
+
+
+def _backbones() -> list[Row]:
+    from .backbone import names
+
+    return [{"name": name} for name in names()]
+
+
+def _recipes() -> list[Row]:
+    return [asdict(recipe) for recipe in RECIPES.values()]
+
+
+LISTS: dict[str, Callable[[], list[Row]]] = {
+    "methods": _methods,
+    "tasks": _tasks,
+    "backbones": _backbones,
+    "recipes": _recipes,
+}
+
+
+def _cell(value: Any) -> Any:
+    """For people: yes and no, dictionaries as arguments, nothing for None."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item!r}" for key, item in value.items())
+    return "" if value is None else value

@@ -1,0 +1,190 @@
+"""The process that does the work.  torch is imported here and nowhere in the parent.
+
+A worker keeps its backbone from cell to cell and answers requests on a pipe, one at a time:
+
+    Describe -> ("described", (BackboneInfo, [MethodInfo]))  or  ("refused", message)
+    Cell     -> ("progress", (phase, done, of)) any number of times, then
+                ("finished", summary)  or  ("failed", (reason, traceback))
+
+It stores results itself, so that nothing is lost when the parent dies.
+"""
+
+import signal
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .plan import BackboneInfo, Cell, MethodInfo
+from .spec import MethodRef
+
+if TYPE_CHECKING:
+    from .backbone import Backbone
+
+SPEED_BATCH = 8
+"""Images in the forward pass that is timed for estimates (ours: a second or so for ViT-B on two cores)."""
+
+
+@dataclass(frozen=True)
+class Describe:
+    """Ask what a backbone and method specs mean."""
+
+    backbone: str
+    weights: str | None
+    image_size: int | None
+    precision: str
+    methods: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the parent shows of a finished cell."""
+
+    path: Path
+    accuracy: float
+    seconds: float
+    images_per_second: float
+    agrees: bool | None
+    """For a repetition: whether it predicts exactly what the stored run did."""
+
+
+class Worker:
+    """State kept between requests: the last backbone."""
+
+    def __init__(self, results: Path, threads: int, argv: list[str]) -> None:
+        import torch
+
+        torch.set_num_threads(threads)
+        self.results, self.argv = results, argv
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
+
+    def backbone(self, name: str, weights: str | None, image_size: int | None) -> "Backbone":
+        from .backbone import load
+
+        wanted = (name, weights, image_size)
+        if self._loaded is None or self._loaded[0] != wanted:
+            self._loaded = (wanted, load(*wanted))
+        return self._loaded[1]
+
+    def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
+        """Raises `BackboneError` or `ValueError` with a message for the user."""
+        from ..methods import METHODS, parse
+        from .measure import device_name
+
+        specs = list(METHODS) if list(request.methods) == ["all"] else list(request.methods)
+        methods = list({method.spec(): method for method in map(parse, specs)}.values())
+        backbone = self.backbone(request.backbone, request.weights, request.image_size)
+        info = BackboneInfo(
+            ref=backbone.ref,
+            weights=request.weights,
+            mean=backbone.mean,
+            std=backbone.std,
+            image_size=backbone.image_size,
+            notes=backbone.notes,
+            seconds_per_image=self._seconds_per_image(backbone, request.precision),
+            device=device_name(self.device),
+        )
+        return info, [
+            MethodInfo(
+                ref=MethodRef(
+                    name=method.spec().partition("(")[0],
+                    args=method.args(),
+                    version=method.version,
+                    plugin=None,
+                    spec=method.spec(),
+                ),
+                title=method.title,
+                lr=method.lr,
+                frozen_features=method.frozen_features,
+                trainable_params=method.expected_params(backbone.vit),
+            )
+            for method in methods
+        ]
+
+    def run(self, cell: Cell, connection: Connection) -> Summary:
+        from ..methods import parse
+        from .engine import run
+        from .measure import provenance
+        from .store import Store
+
+        spec, store = cell.spec, Store(self.results)
+        backbone = self.backbone(spec.backbone.name, cell.weights, spec.recipe.image_size)
+        if backbone.ref != spec.backbone:
+            raise RuntimeError(f"the weights of {spec.backbone.name} changed since the plan was made")
+        result, predictions = run(
+            spec,
+            parse(spec.method.spec),
+            backbone,
+            cell.data,
+            self.device,
+            lambda *progress: connection.send(("progress", progress)),
+        )
+        facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title}
+        record = {"result": result.to_json(), "facts": facts, "provenance": provenance(self.device, self.argv)}
+        earlier = store.get(spec)
+        path = store.put(spec, record, predictions)
+        stored = store.load(path)
+        agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
+        seconds = result.train_seconds + result.eval_seconds
+        return Summary(path, result.accuracy, seconds, result.images_per_second, agrees)
+
+    def _seconds_per_image(self, backbone: "Backbone", precision: str) -> float:
+        import copy
+
+        import torch
+
+        from .adapter import store_frozen_as
+        from .measure import now
+
+        vit = copy.deepcopy(backbone.vit).to(self.device).eval()
+        bf16 = precision == "bf16"
+        if bf16:
+            store_frozen_as(vit, torch.bfloat16)
+        images = torch.zeros(SPEED_BATCH, 3, backbone.image_size, backbone.image_size, device=self.device)
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+            vit(images)  # the first pass also sets things up
+            started = now(self.device)
+            vit(images)
+        return (now(self.device) - started) / SPEED_BATCH
+
+
+def serve(connection: Connection, results: Path, threads: int, argv: list[str]) -> None:
+    """The worker's life: answer until the parent closes the pipe or dies."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    worker = Worker(results, threads, argv)
+    try:
+        while True:
+            request = connection.recv()
+            if isinstance(request, Describe):
+                connection.send(_described(worker, request))
+            else:
+                connection.send(_done(worker, request, connection))
+    except (EOFError, BrokenPipeError):
+        return
+
+
+def _described(worker: Worker, request: Describe) -> tuple[str, Any]:
+    from .backbone import BackboneError
+
+    try:
+        return "described", worker.describe(request)
+    except (BackboneError, ValueError) as error:
+        return "refused", str(error)
+
+
+def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]:
+    from .store import Store, StoreError
+
+    try:
+        return "finished", worker.run(cell, connection)
+    except BrokenPipeError:
+        raise
+    except StoreError as error:
+        return "unwritable", str(error)
+    except Exception as error:  # one cell fails, the sweep goes on; the traceback is stored
+        reason = f"{type(error).__name__}: {error}"
+        Store(worker.results).put_failure(cell.spec, reason, traceback.format_exc())
+        return "failed", reason
