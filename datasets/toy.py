@@ -31,7 +31,7 @@ from .tasks import SPLITS, Split, SplitName, Task
 
 SIZES: dict[SplitName, int] = {"train": 800, "val": 200, "test": 500}
 """VTAB-1k's 1000 labelled images; the test set is small so that `smoke` stays short."""
-BLOCK = 50
+BLOCK = 20
 """Pictures painted at a time, so that the intermediate arrays stay in the processor's cache."""
 
 TEXTURES = ("stripes", "waves", "zigzag", "checks", "grid", "dots", "rings", "bricks", "clouds", "speckle")
