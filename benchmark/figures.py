@@ -16,7 +16,7 @@ import numpy as np
 
 from .boards import Leaderboard, one_line
 from .labels import nearest_edge, place
-from .tables import DASH, count
+from .tables import DASH, count, cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,16 +37,16 @@ STYLE = {
     "axes.edgecolor": INK,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
-    "xtick.minor.width": 0.4,
-    "xtick.major.size": 3,
-    "ytick.major.size": 3,
-    "xtick.minor.size": 1.6,
+    **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4},
+    **{"xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.6},
     "text.parse_math": False,  # names may hold dollar signs
     "svg.hashsalt": "vtab-peft",
     "svg.fonttype": "path",
 }
+CELL = 0.25
+"""Inches that an accuracy needs in the heat map."""
+LONGEST = 30
+"""Characters of a name."""
 AIR = (3, 0)
 """Points of air that a name needs around it, in width and height; its height has some already."""
 WORST = 20
@@ -119,7 +119,7 @@ def _draw_accuracy_vs_params(board: Leaderboard) -> "Figure":
     axes.errorbar(x, mean, spread, fmt="none", ecolor=INK, elinewidth=0.6, capsize=1.5, capthick=0.6, zorder=2)
     axes.scatter(x[on_front], mean[on_front], s=17, color=FRONT, edgecolors="white", linewidths=0.5, zorder=3)
     axes.scatter(x[~on_front], mean[~on_front], s=14, facecolors="white", edgecolors=INK, linewidths=0.8, zorder=3)
-    _name_points(axes, [row["label"] for row in rows], np.stack([x, mean], axis=1), spread, on_front)
+    _name_points(axes, [cut(row["label"], LONGEST) for row in rows], np.stack([x, mean], axis=1), spread, on_front)
     return figure
 
 
@@ -154,10 +154,8 @@ def _name_points(axes: "Axes", names: list[str], data: np.ndarray, spread: np.nd
     """Write each name beside its point, off all others; a thin line leads to it where there is no room close by."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
-    figure = axes.get_figure(root=True)
-    assert figure is not None
-    scale = 72 / figure.dpi
-    renderer = FigureCanvasAgg(figure).get_renderer()
+    scale = 72 / PNG_DPI
+    renderer = FigureCanvasAgg(axes.get_figure(root=True)).get_renderer()  # pyright: ignore[reportArgumentType]
     box = axes.get_window_extent(renderer)
     to_points = lambda where: (axes.transData.transform(where) - (box.x0, box.y0)) * scale  # noqa: E731
     points = to_points(data)
@@ -195,14 +193,16 @@ def _draw_tasks(board: Leaderboard) -> "Figure":
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    names, labels = [task.label for task in board.tasks], [row["label"] for row in board.rows]
+    names = [cut(task.label, LONGEST) for task in board.tasks]
+    labels = [cut(row["label"], LONGEST) for row in board.rows]
     accuracy = _percent([[row[f"accuracy_{task.label}"] for task in board.tasks] for row in board.rows])
     below = np.nanmax(accuracy, axis=0) - accuracy
     worst = min(WORST, 5 * max(1, int(np.ceil(np.nanmax(below) / 5))))
-    wide = PAGE if len(names) > 9 else COLUMN
     # Inches; task names lean by 60 degrees.
     left, right = 0.1 + _text_width(labels), max(0.06, 0.5 * _text_width(names[-1:]) - 0.05)
     bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * _text_width(names)
+    needed = left + right + CELL * len(names)
+    wide = next((width for width in (COLUMN, PAGE) if needed <= width), needed)
     high, width = bottom + height + top, wide - left - right
     figure = Figure(figsize=(wide, high))
     axes = figure.add_axes((left / wide, bottom / high, width / wide, height / high))
@@ -217,19 +217,19 @@ def _draw_tasks(board: Leaderboard) -> "Figure":
     axes.tick_params(length=0, labelsize=6, pad=2, top=True, bottom=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
     figure.text(0.06 / wide, 1 - 0.05 / high, _title(board), va="top", fontsize=6.5, linespacing=1.3)
-    bar = figure.add_axes((left / wide, 0.29 / high, min(1.6, width) / wide, 0.06 / high))
-    beyond = "max" if np.nanmax(below) > worst else "neither"
-    figure.colorbar(image, cax=bar, orientation="horizontal", extend=beyond, ticks=range(0, worst + 1, 5))
+    bar = figure.add_axes((min(left, wide - 1.75) / wide, 0.29 / high, 1.6 / wide, 0.06 / high))
+    figure.colorbar(image, cax=bar, orientation="horizontal", ticks=range(0, worst + 1, 5))
     bar.tick_params(labelsize=6, length=2, pad=1)
-    bar.set_xlabel("points below the best of the task", fontsize=6, labelpad=1)
+    beyond = " and more" if np.nanmax(below) > worst else ""
+    bar.set_xlabel(f"0 to {worst}{beyond} points below the task's best", fontsize=6, labelpad=1)
     return figure
 
 
-def _text_width(names: list[str], size: float = 6) -> float:
-    """Inches that the widest of some names takes."""
+def _text_width(names: list[str]) -> float:
+    """Inches that the widest of some names takes at 6 points."""
     from matplotlib.textpath import TextPath
 
-    return max(float(TextPath((0, 0), f"{name}.", size).get_extents().x1) for name in names) / 72
+    return max(float(TextPath((0, 0), f"{name}.", 6).get_extents().x1) for name in names) / 72
 
 
 def _write_cells(axes: "Axes", accuracy: np.ndarray, best: np.ndarray) -> None:

@@ -8,7 +8,10 @@ import re
 from collections.abc import Callable, Sequence
 
 from .boards import Leaderboard
-from .tables import DASH, GAPS, Column, columns, heading, marks
+from .tables import DASH, GAPS, Column, columns, heading, marks, unit
+
+WIDEST = 16
+"""Columns of a LaTeX table that a page takes at its own size (ours: 16 of about 0.43 in); more are scaled down."""
 
 
 def to_markdown(board: Leaderboard) -> str:
@@ -25,8 +28,7 @@ def to_markdown(board: Leaderboard) -> str:
             "",
             *("| " + " | ".join(line) + " |" for line in (names, rule, *rows)),
             "",
-            "Accuracy in percent; mean ± standard deviation over seeds. "
-            f"**Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
+            f"{unit(board)}. **Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
             "Rows without a rank lack a task. Trainable parameters without and with the head.",
             "",
         ]
@@ -40,15 +42,17 @@ def to_latex(board: Leaderboard) -> str:
     rows = _styled(parts, {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}, latex)
     head, conditions = (latex(line) for line in heading(board))
     names = [latex(part.name) for part in parts]
+    wide = len(parts) > WIDEST
     return "\n".join(
         [
             r"% \usepackage{booktabs,graphicx}",
             r"\begin{table*}[t]",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{head}; {conditions}. Accuracy (\%), mean $\pm$ standard deviation over seeds; "
-            rf"\textbf{{bold}}: best of its column; \underline{{underlined}}: second; --: {GAPS}. "
+            rf"\caption{{{head}; {conditions}. {latex(unit(board))}; \textbf{{bold}}: best of its column; "
+            rf"\underline{{underlined}}: second; --: {GAPS}. "
             "Trainable parameters without and with the head.}",
             rf"\label{{tab:{board.board.slug.replace('_', '-')}}}",
+            *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
             rf"\begin{{tabular}}{{rl{'r' * (len(parts) - 2)}}}",
             r"\toprule",
             *_group_heads(parts),
@@ -56,7 +60,7 @@ def to_latex(board: Leaderboard) -> str:
             r"\midrule",
             *(" & ".join(row) + r" \\" for row in rows),
             r"\bottomrule",
-            r"\end{tabular}",
+            r"\end{tabular}" + "}" * wide,
             r"\end{table*}",
             "",
         ]

@@ -129,6 +129,12 @@ def heading(board: Leaderboard) -> list[str]:
     ]
 
 
+def unit(board: Leaderboard) -> str:
+    """What the numbers are."""
+    spread = any(row["std_over_seeds"] is not None for row in board.rows)
+    return "Accuracy in percent" + (", mean ± standard deviation over seeds" if spread else "")
+
+
 def to_terminal(board: Leaderboard) -> str:
     """A plain table that fits `TERMINAL_WIDTH` columns for up to 7 tasks and 10 methods; wider ones lose the tasks."""
     many = len(board.tasks) > MOST_TASKS
@@ -142,7 +148,7 @@ def to_terminal(board: Leaderboard) -> str:
             break
     shown = zip((name.replace("\n", " ") for name in names), board.tasks, strict=True)
     short = "" if many else ", ".join(f"{name} = {task.label}" for name, task in shown if name != task.label)
-    notes = f"Accuracy in percent, ± standard deviation over seeds. {DASH}: {GAPS}."
+    notes = f"{unit(board)}. {DASH}: {GAPS}."
     lines = [*heading(board), "", table, "", notes, *([f"Tasks: {short}."] if short else [])]
     wrapped = [part for line in lines for part in (line.split("\n") if line == table else _wrap(line))]
     return "\n".join(wrapped) + "\n"
@@ -150,7 +156,7 @@ def to_terminal(board: Leaderboard) -> str:
 
 def _plain(parts: Sequence[Column], method_width: int) -> str:
     heads = [part.name.replace(" of ", "\nof ").replace("+ ", "+\n") for part in parts]
-    cells = [[_cut(cell, method_width) if part.name == "method" else cell for cell in part.cells] for part in parts]
+    cells = [[cut(cell, method_width) if part.name == "method" else cell for cell in part.cells] for part in parts]
     # As a row of the body: tabulate pads columns beyond the width of their heads.
     rows = [heads, *zip(*cells, strict=True)]
     align = ["right", "left", *["right"] * (len(parts) - 2)]
@@ -177,5 +183,6 @@ def _stacked(label: str, width: int) -> str:
     return "\n".join(part[:width] for word in parts for part in word) or label[:width]
 
 
-def _cut(text: str, width: int) -> str:
+def cut(text: str, width: int) -> str:
+    """At most `width` characters, with an ellipsis where some are missing."""
     return text if len(text) <= width else text[: width - 1] + "…"
