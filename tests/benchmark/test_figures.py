@@ -178,7 +178,7 @@ def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put, monkeypatc
         {"LoRA": (36_864, 0.5)},
         {"LoRA": (36_864, 0.5), "SSF": (36_864, 0.5)},
         {"Zero": (1_000, 0.0), "One": (10**9, 0.98)},
-        {"$x^2": (10, 0.5), "\\frac{": (100, 0.6), "<b>&": (1000, 0.7), "漢字": (2000, 0.6), "m" * 200: (10, 0.1)},
+        {"$\\frac{$": (10, 0.5), "\\frac{": (100, 0.6), "<b>&": (1000, 0.7), "漢字": (2000, 0.6), "m" * 200: (10, 0.1)},
     ],
     ids=["only zero", "one", "twice the same", "extremes", "hostile names"],
 )

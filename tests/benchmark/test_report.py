@@ -173,8 +173,9 @@ def test_a_report_that_cannot_be_written_says_so(store, put, tmp_path):
         write(store, tmp_path / "out")
 
 
-def test_reporting_needs_no_torch_and_matplotlib_only_to_draw(store, put, tmp_path):
+def test_another_process_without_torch_writes_the_same_bytes(store, put, tmp_path):
     put("flowers", "lora", 0, 0.5)
+    put("flowers", "linear", 0, 0.4, title="Linear", params=0)
     code = (
         "import sys; from pathlib import Path\n"
         "from vtab_peft.benchmark.report import write; from vtab_peft.benchmark.store import Store\n"
@@ -183,8 +184,11 @@ def test_reporting_needs_no_torch_and_matplotlib_only_to_draw(store, put, tmp_pa
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
         "assert not {'torch', 'timm', 'torchvision'} & sys.modules.keys()\n"
     )
-    subprocess.run([sys.executable, "-c", code, str(store.root), str(tmp_path / "out")], check=True)
-    assert (tmp_path / "out" / "README.md").exists()
+    other_hashes = os.environ | {"PYTHONHASHSEED": "12345"}
+    command = [sys.executable, "-c", code, str(store.root), str(tmp_path / "theirs")]
+    subprocess.run(command, check=True, env=other_hashes)
+    write(store, tmp_path / "ours")
+    assert contents(tmp_path / "theirs") == contents(tmp_path / "ours")
 
 
 @pytest.mark.slow

@@ -114,6 +114,10 @@ def test_the_best_is_bold_and_the_second_underlined_and_all_ties_are_marked():
     assert marks(column) == ["best", "second", "best", "", "second", ""]
 
 
+def test_a_gap_is_never_marked():
+    assert marks(Column("x", ["81.2", "—"], ranks=[81.2, float("-inf")])) == ["best", ""]
+
+
 def test_columns_without_a_best_have_no_marks():
     assert marks(Column("lr", ["1e-3", "1e-3"])) == ["", ""]
 
