@@ -62,7 +62,10 @@ def load(name: str, weights: str | None = None, image_size: int | None = None) -
     seed = _random_seed(weights)
     with torch.random.fork_rng():
         torch.manual_seed(seed or 0)
-        vit = facts.build(size)
+        try:
+            vit = facts.build(size)
+        except TypeError:  # families without an image size
+            raise BackboneError(f"backbone {name!r} is not a plain ViT; see `list backbones`") from None
     if type(vit) is not VisionTransformer or not all(type(block) is Block for block in vit.blocks):
         raise BackboneError(f"backbone {name!r} is not a plain ViT ({type(vit).__name__}); see `list backbones`")
     if seed is not None:

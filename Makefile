@@ -1,0 +1,61 @@
+# Two commands do everything: `make benchmark` and `make test`.  `make help` lists the rest.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PYTEST := $(BIN)/python -m pytest
+
+.PHONY: help benchmark test test-slow lint types smoke gpu-check format clean
+
+help:  ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+benchmark: $(VENV)/installed  ## set up, run the smoke benchmark, print its table
+	@$(BIN)/vtab-peft smoke
+
+test: $(VENV)/installed-test  ## the fast tests: under 5 minutes on 2 cores
+	$(PYTEST)
+
+test-slow: $(VENV)/installed-test  ## the slow tests: under 15 minutes
+	$(PYTEST) -m slow
+
+lint: $(VENV)/installed-dev  ## style
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+types: $(VENV)/installed-dev  ## static types
+	$(BIN)/pyright
+
+smoke: benchmark  ## the same as `make benchmark`
+
+gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no network, no pip
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && \
+	PYTHONPATH="$$link" $(PYTHON) -m pytest -m gpu; status=$$?; rm -rf "$$link"; exit $$status
+
+format: $(VENV)/installed-dev  ## rewrite the code in the project's style
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+clean:  ## remove the environment and caches
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+
+$(VENV)/bin/python:
+	@command -v $(PYTHON) >/dev/null || { echo "Python is missing.  Type: sudo apt install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	{ echo "$$($(PYTHON) --version) is too old: 3.11 or newer is needed.  Type: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	{ echo "Python's venv module is missing.  Type: sudo apt install python3-venv"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/installed: pyproject.toml | $(VENV)/bin/python
+	@echo "Installing (PyTorch is several gigabytes; this takes minutes the first time) ..."
+	$(BIN)/pip install --quiet -e .
+	@touch $@
+
+$(VENV)/installed-test: pyproject.toml | $(VENV)/installed
+	$(BIN)/pip install --quiet -e ".[test]"
+	@touch $@
+
+$(VENV)/installed-dev: pyproject.toml | $(VENV)/installed-test
+	$(BIN)/pip install --quiet -e ".[dev]"
+	@touch $@

@@ -1,0 +1,58 @@
+"""Spec strings and the registry: what is refused, and how well the refusal helps."""
+
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vtab_peft.methods import METHODS, Method, parse, register
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("lorra", "did you mean lora"),
+        ("lora(rnak=4)", "did you mean rank"),
+        ("lora(rank=0)", "rank must be at least 1"),
+        ("lora(4)", "write it as name"),
+        ("lora(rank=4", "write it as name"),
+        ("lora(rank=__import__('os'))", "plain literal"),
+        ("lora(rank=2)(rank=4)", "write it as name"),
+        ("lora(sites='qx')", "must name each of q, k, v, o, fc1, fc2"),
+        ("lora(sites='qq')", "at most once"),
+        ("lora(sites='')", "must name"),
+        ("bitfit(rank=4)", "takes: no arguments"),
+        ("aoft_lora(form='papr')", "form must be one of paper, released, exact"),
+        ("aoft_lora(form='exact', start='zeros')", "divides by"),
+        ("", "write it as name"),
+        ("lora\x00", "write it as name"),
+    ],
+)
+def test_wrong_specs_are_refused_with_help(spec: str, says: str) -> None:
+    with pytest.raises(ValueError, match=says):
+        parse(spec)
+
+
+@given(st.text(max_size=60))
+def test_any_text_is_a_method_or_a_value_error(text: str) -> None:
+    try:
+        parsed = parse(text)
+    except ValueError:
+        return
+    assert isinstance(parsed, Method)
+
+
+def test_a_name_is_registered_once() -> None:
+    @dataclass(frozen=True)
+    class Another(Method):
+        """Another LoRA."""
+
+    with pytest.raises(ValueError, match="registered twice"):
+        register("lora")(Another)
+    with pytest.raises(ValueError, match="lower-case"):
+        register("Lo-RA")(Another)
+    assert METHODS["lora"] is not Another
+
+
+def test_spec_shows_only_what_differs() -> None:
+    assert parse("lora(rank=8, alpha=4.0)").spec() == "lora(alpha=4.0)"

@@ -1,0 +1,195 @@
+"""The contract: what every registered method must do.  A new method is under it as soon as it is registered."""
+
+import copy
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from vtab_peft.benchmark.adapter import Injected, inject, store_frozen_as
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.methods import METHODS, Method, parse
+
+NAMES = sorted(METHODS)
+STILL = replace(RECIPES["smoke"], drop_path=0.0)
+"""A recipe without stochastic depth."""
+
+UNTRAINED: dict[str, str] = {}
+"""Trainable tensors without a gradient within 3 steps: method -> why that is right."""
+
+
+@pytest.fixture(params=NAMES)
+def method(request: pytest.FixtureRequest) -> Method:
+    return parse(request.param)
+
+
+def trained(vit: VisionTransformer, method: Method, images: Tensor, seed: int = 0) -> tuple[Injected, set[str]]:
+    """Three steps of SGD 0.1 with a random head; also the names of tensors that had a gradient in one of them."""
+    injected = inject(vit, method, STILL, seed)
+    torch.manual_seed(7)
+    head = nn.Linear(vit.num_features, 5)
+    labels = torch.arange(len(images)) % 5
+    own = [(name, p) for name, p in injected.vit.named_parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD([*(p for _, p in own), *head.parameters()], lr=0.1)
+    moved: set[str] = set()
+    injected.vit.train()
+    for _ in range(3):
+        loss = nn.functional.cross_entropy(head(injected.vit(images)), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        moved |= {name for name, p in own if p.grad is not None and p.grad.abs().max() > 0}
+    injected.vit.eval()
+    return injected, moved
+
+
+def test_metadata_is_filled_in(method: Method) -> None:
+    assert method.title
+    assert method.paper
+    assert method.version >= 1
+    assert type(method).__doc__
+    assert set(method.search) <= set(method.args())
+    for field, values in method.search.items():
+        for value in values:
+            parse(f"{method.spec().partition('(')[0]}({field}={value!r})")
+
+
+def test_spec_string_is_the_method(method: Method) -> None:
+    assert parse(method.spec()) == method
+    everything = ", ".join(f"{name}={value!r}" for name, value in method.args().items())
+    assert parse(f"{method.spec().partition('(')[0]}({everything})") == method
+
+
+def test_features_keep_their_shape(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    injected = inject(vit, method, STILL, seed=0)
+    assert injected.vit(images).shape == (4, 32)
+
+
+def test_start_is_the_pretrained_model_exactly_where_claimed(
+    vit: VisionTransformer, method: Method, images: Tensor
+) -> None:
+    with torch.no_grad():
+        before, after = vit(images), inject(vit, method, STILL, seed=0).vit.eval()(images)
+    assert torch.equal(before, after) == method.starts_as_identity
+
+
+def test_every_trainable_tensor_learns(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    injected, moved = trained(vit, method, images)
+    still = {name for name, p in injected.vit.named_parameters() if p.requires_grad} - moved
+    assert not still or method.spec() in UNTRAINED
+
+
+def test_frozen_weights_do_not_move(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    fresh = inject(vit, method, STILL, seed=0).vit
+    injected, _ = trained(vit, method, images)
+    for (name, before), after in zip(fresh.named_parameters(), injected.vit.parameters(), strict=True):
+        if not before.requires_grad:
+            assert torch.equal(before, after), name
+            assert after.grad is None, name
+
+
+def test_pristine_backbone_is_left_alone(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    before = copy.deepcopy(vit.state_dict())
+    trained(vit, method, images)
+    assert all(torch.equal(before[name], tensor) for name, tensor in vit.state_dict().items())
+    assert not any(p.requires_grad for p in vit.parameters())
+
+
+def test_parameter_count_is_the_closed_form(vit: VisionTransformer, method: Method) -> None:
+    assert inject(vit, method, STILL, seed=0).trainable_params() == method.expected_params(vit)
+
+
+def test_same_seed_gives_same_weights_and_streams_are_not_disturbed(vit: VisionTransformer, method: Method) -> None:
+    torch.manual_seed(3)
+    expected_next = torch.rand(1)
+    torch.manual_seed(3)
+    first = inject(vit, method, STILL, seed=5).vit.state_dict()
+    assert torch.equal(torch.rand(1), expected_next), "inject must not consume the caller's random stream"
+    second = inject(vit, method, STILL, seed=5).vit.state_dict()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_adapter_goes_into_a_fresh_model(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    injected, _ = trained(vit, method, images, seed=1)
+    fresh = inject(vit, method, STILL, seed=2)
+    fresh.load_adapter(injected.adapter())
+    with torch.no_grad():
+        assert torch.equal(injected.vit(images), fresh.vit.eval()(images))
+
+
+def test_adapter_holds_what_is_trained_and_no_checkpoint(vit: VisionTransformer, method: Method) -> None:
+    injected = inject(vit, method, STILL, seed=0)
+    assert sum(tensor.numel() for tensor in injected.adapter().values()) == injected.trainable_params()
+
+
+def test_merged_model_is_plain_timm_and_computes_the_same(
+    vit: VisionTransformer, method: Method, images: Tensor
+) -> None:
+    injected, _ = trained(vit, method, images)
+    if not method.mergeable():
+        with pytest.raises(TypeError, match="cannot be merged"):
+            method.merge(injected.vit)
+        return
+    with torch.no_grad():
+        expected = injected.vit(images)
+        method.merge(injected.vit)
+        merged = injected.vit(images)
+    assert list(injected.vit.state_dict()) == list(vit.state_dict())
+    torch.testing.assert_close(merged, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_bf16_autocast_stays_close_to_fp32(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    injected, _ = trained(vit, method, images)
+    with torch.no_grad():
+        exact = injected.vit(images)
+        store_frozen_as(injected.vit, torch.bfloat16)
+        with torch.autocast("cpu", torch.bfloat16):
+            rounded = injected.vit(images).float()
+    assert (rounded - exact).norm() / exact.norm() < 0.05
+
+
+PUBLISHED_COUNTS = {
+    "linear": "linear",
+    "full": "full",
+    "bitfit": "bitfit (all biases incl. LN, patch-embed)",
+    "lora": "lora q,v r=8",
+    "lora(rank=1)": "lora q,v r=1",
+    "lora(rank=32)": "lora q,v r=32",
+    "lora(sites='qkvo')": "lora q,k,v,o r=8",
+    "lora(sites='qkvo,fc1,fc2')": "lora all six linears r=8",
+    "adaptformer": "adapter-pfeiffer r=8 / adaptformer r=8 (biases)",
+    "adaptformer(bottleneck=64)": "adapter-pfeiffer r=64 / adaptformer r=64 (biases)",
+    "vpt_deep": "vpt-deep p=10",
+    "vpt_deep(tokens=50)": "vpt-deep p=50",
+    "ssf": "ssf",
+}
+"""Our spec -> the row of tests/golden/param_counts_vitb16.csv."""
+
+COMPUTED_COUNTS = {
+    "aoft_lora(scale='none')": 36_864,
+    "aoft_lora": 36_864 + 24 * 8,
+    "aoft_lora(sites='qv,fc1,fc2')": 129_408,
+    "aoft_lora(rank=1)": 36_864 + 24,
+    "aoft_adapter(scale='none')": 18_432,
+    "aoft_adapter": 18_432 + 12 * 8,
+}
+"""Trainable parameters of AOFT on ViT-B/16, without head, from D = 768 and D' = 3072 by hand."""
+
+
+@pytest.fixture(scope="module")
+def vit_base() -> VisionTransformer:
+    with torch.device("meta"):
+        return timm.create_model("vit_base_patch16_224", num_classes=0)
+
+
+@pytest.mark.parametrize("spec", [*PUBLISHED_COUNTS, *COMPUTED_COUNTS])
+def test_counts_on_vit_b16_are_the_published_ones(vit_base: VisionTransformer, spec: str) -> None:
+    path = Path(__file__).parents[1] / "golden" / "param_counts_vitb16.csv"
+    with path.open() as file:
+        listed = {row["method_config"]: float(row["trainable_params_excl_head"]) for row in csv.DictReader(file)}
+    expected = COMPUTED_COUNTS[spec] if spec in COMPUTED_COUNTS else listed[PUBLISHED_COUNTS[spec]]
+    assert parse(spec).expected_params(vit_base) == expected

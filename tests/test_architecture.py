@@ -1,0 +1,72 @@
+"""The arrows between the folders point one way, and what must stay light stays light."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("benchmark", "methods", "datasets")
+LIGHT = (
+    *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep"),
+    *("store", "boards", "tables", "figures", "report"),
+)
+
+
+def imported(path: Path) -> set[str]:
+    """Absolute module names that a file imports, `vtab_peft.` prefixed for its own package."""
+    package = ["vtab_peft", *path.relative_to(ROOT).parts[:-1]]
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*base, *([node.module] if node.module else [])])
+            names |= {f"{module}.{alias.name}" for alias in node.names} | {module}
+    return names
+
+
+@pytest.mark.parametrize("path", [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))], ids=str)
+def test_imports_point_one_way(path: Path) -> None:
+    folder = path.relative_to(ROOT).parts[0]
+    own = {name.split(".")[1] for name in imported(path) if name.startswith("vtab_peft.")}
+    allowed = set(FOLDERS) if folder == "benchmark" else {folder}
+    assert own <= allowed
+    assert not any(name.split(".")[0] in FOLDERS for name in imported(path)), "import relatively, not by folder name"
+    if folder == "datasets":
+        assert not any(name.split(".")[0] in ("torch", "timm", "torchvision") for name in imported(path))
+
+
+def test_datasets_is_no_regular_package() -> None:
+    """With an __init__.py, a script run from the checkout would hide Hugging Face's `datasets`."""
+    assert not (ROOT / "datasets" / "__init__.py").exists()
+
+
+def loaded_by(code: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\nimport sys; print(*sys.modules)"], capture_output=True, text=True, check=True
+    )
+    return {name.split(".")[0] for name in done.stdout.split()}
+
+
+@pytest.mark.parametrize("module", LIGHT)
+def test_parent_process_needs_no_torch(module: str) -> None:
+    assert not loaded_by(f"import vtab_peft.benchmark.{module}") & {"torch", "timm", "torchvision"}
+
+
+def test_help_loads_nothing_heavy() -> None:
+    code = "from vtab_peft.benchmark.cli import parser; parser().format_help()"
+    assert not loaded_by(code) & {"torch", "timm", "numpy", "pandas", "PIL", "matplotlib", "scipy"}
+
+
+def test_launcher_says_what_to_type_before_installation() -> None:
+    bare = subprocess.run(
+        [sys.executable, "-I", "-S", str(ROOT / "run_benchmark.py")], capture_output=True, text=True, check=False
+    )
+    assert bare.returncode == 1
+    assert "make benchmark" in bare.stderr
+    assert "pip install -e ." in bare.stderr
+    assert "Traceback" not in bare.stderr
