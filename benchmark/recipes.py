@@ -39,8 +39,8 @@ RECIPES: dict[str, Recipe] = {
         replace(
             UNIFORM,
             name="uniform_3ep",
-            source="ours: `uniform` cut to 3 epochs of small batches, for a look at real data on a CPU. Batch and drop-path "
-            "were chosen on val200 of dsprites_loc with LoRA: 0.54, against 0.45 at batch 16 and lr 2e-3",
+            source="ours: `uniform` cut to 3 epochs of small batches, for a look at real data on a CPU. Batch and "
+            "drop-path were chosen on val200 of dsprites_loc with LoRA: 0.54, against 0.45 at batch 16 and lr 2e-3",
             epochs=3,
             warmup_epochs=0.3,
             batch_size=8,

@@ -138,3 +138,21 @@ def test_unreadable_weights_are_refused(weights: str, says: str, tmp_path: Path)
         (tmp_path / f"text.{suffix}").write_text("not weights")
     with pytest.raises(BackboneError, match=says):
         load(NAME, weights.format(tmp=tmp_path))
+
+
+def test_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str, filename: str) -> str:
+        raise OSError(f"no route to {repository}/{filename}")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    with pytest.raises(BackboneError, match=r"no route to timm/vit_tiny_patch16_224.*--weights FILE"):
+        load(NAME)
+
+
+def test_weights_come_from_the_hub_when_no_file_is_given(
+    state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(state, file)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, filename: str(file))
+    assert load(NAME).ref == load(NAME, str(file)).ref
