@@ -18,10 +18,28 @@ def show(what: str, as_json: bool) -> int:
     rows = LISTS[what]()
     if as_json:
         print(json.dumps(rows, indent=1))
+    elif what == "recipes":
+        print(_side_by_side(rows))
     else:
-        shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
+        shown = [
+            {HEADINGS.get(key, key): _cell(value) for key, value in row.items() if key not in UNSHOWN} for row in rows
+        ]
         print(tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True))
     return 0
+
+
+HEADINGS = {"mergeable": "merges", "starts_as_identity": "starts as identity", "frozen_features": "frozen features"}
+UNSHOWN = ("search", "version")
+"""Left to --json, so that a line stays a line."""
+
+
+def _side_by_side(rows: list[Row]) -> str:
+    """One column a recipe: they are there to be compared."""
+    fields = [field for field in rows[0] if field not in ("name", "source")]
+    lines = [[field, *(_cell(row[field]) for row in rows)] for field in fields]
+    sources = [f"{row['name']}: {row['source']}" for row in rows]
+    table = tabulate(lines, ["", *(row["name"] for row in rows)], tablefmt="simple", disable_numparse=True)
+    return "\n".join([table, "", *sources])
 
 
 def check_data(options: argparse.Namespace) -> int:
@@ -42,7 +60,7 @@ def check_data(options: argparse.Namespace) -> int:
     for task, verdict in verdicts:
         for problem in verdict.problems:
             print(f"{task.label}: {problem}")
-        if verdict.advice:
+        if verdict.state != "found":
             print(f"{task.label}: {verdict.advice}")
     return 0 if all(verdict.state == "found" for _, verdict in verdicts) else 1
 
