@@ -110,7 +110,7 @@ def noisy(images: Tensor, g: torch.Generator) -> Tensor:
 def write_weights(vit: nn.Module, path: Path) -> None:
     """fp16 safetensors, complete or not at all."""
     data = save({name: tensor.detach().half().contiguous() for name, tensor in vit.state_dict().items()})
-    temporary = path.with_suffix(".part")
+    temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
         file.write(data)
         file.flush()
