@@ -44,9 +44,8 @@ class World:
     def __init__(self, seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
         self.attractors = attractors(g)  # [FRACTALS, points, 2]
-        self.templates = torch.cat(
-            [outlines(GLYPHS // 2, g), strokes(GLYPHS // 2, g)]
-        )  # [GLYPHS, 1, TEMPLATE, TEMPLATE]
+        closed, open_ = outlines(GLYPHS // 2, g), strokes(GLYPHS // 2, g)
+        self.templates = torch.cat([closed, open_])  # [GLYPHS, 1, TEMPLATE, TEMPLATE]
         self.noise = spectra(512, g)  # [512, SIDE, SIDE] in [0, 1]
         self.palettes = torch.rand(PALETTES, 4, 3, generator=g)  # colours 0, 1 of the ground, 2, 3 of what lies on it
 
@@ -77,17 +76,17 @@ class World:
             part = colours[leafy, torch.randint(4, (len(leafy),), generator=g)]
             part = (part + 0.2 * torch.randn(len(leafy), 3, generator=g)).clamp(0, 1)
             shade = (part + 0.3 * torch.randn(len(leafy), 3, generator=g)).clamp(0, 1)
-            cover, _ = self.placed(torch.randint(GLYPHS // 2, (len(leafy),), generator=g), 0.25, 0.9, 1.9, g)
+            cover = self.placed(torch.randint(GLYPHS // 2, (len(leafy),), generator=g), 0.25, 0.9, 1.9, g)
             image[leafy] = image[leafy].lerp(mix(part, shade, self.some_noise(len(leafy), g)), cover)
         return image
 
     def some_noise(self, b: int, g: torch.Generator) -> Tensor:
         return self.noise[torch.randint(len(self.noise), (b,), generator=g)][:, None]
 
-    def placed(self, which: Tensor, low: float, high: float, reach: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Glyphs turned, mirrored, resized to `low`..`high` of the half side and moved by up to `reach`.
+    def placed(self, which: Tensor, low: float, high: float, reach: float, g: torch.Generator) -> Tensor:
+        """Coverage of glyphs, turned, mirrored, resized to `low`..`high` of the half side, as far out as `reach`.
 
-        Returns their coverage [b, 1, SIDE, SIDE] and their centres [b, 2] (1 is the edge of the picture).
+        [b, 1, SIDE, SIDE]; a `reach` of 1 keeps them inside the picture.
         """
         b = len(which)
         linear, size = turns(b, low, high, g)
@@ -95,7 +94,7 @@ class World:
         inverse = torch.linalg.inv(linear)
         theta = torch.cat([inverse, -(inverse @ centre[:, :, None])], 2)
         grid = F.affine_grid(theta, [b, 1, SIDE, SIDE], align_corners=False)
-        return F.grid_sample(self.templates[which], grid, align_corners=False), centre
+        return F.grid_sample(self.templates[which], grid, align_corners=False)
 
     def add_fractal(self, image: Tensor, colours: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
         b = len(image)
@@ -122,7 +121,7 @@ class World:
             which = torch.where(same, first, torch.randint(GLYPHS, (b,), generator=g))[rows]
             there[rows, which] = 1
             large = 0.5 if index < 2 else 0.3
-            cover, _ = self.placed(which, 0.14, large, 1.0, g)
+            cover = self.placed(which, 0.14, large, 1.0, g)
             colour = colours[rows, torch.randint(2, 4, (len(rows),), generator=g)]
             colour = (colour + 0.15 * torch.randn(len(rows), 3, generator=g)).clamp(0, 1)
             image[rows] = image[rows].lerp(colour[:, :, None, None], cover)
