@@ -25,13 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from ..datasets.tasks import DataError
     from .executor import Refused, Unwritable, WorkerLost
+    from .gate import BaselineError
     from .store import StoreError
 
     try:
         return options.verb(options)
-    except (DataError, Refused, StoreError, Unwritable, WorkerLost, ValueError) as error:
+    except (Refused, BaselineError, ValueError) as error:
         print(f"vtab-peft: {error}", file=sys.stderr)
-        return 2 if isinstance(error, Refused | ValueError) else 1
+        return 2
+    except (DataError, StoreError, Unwritable, WorkerLost) as error:
+        print(f"vtab-peft: {error}", file=sys.stderr)
+        return 1
     except BrokenPipeError:  # `vtab-peft list methods | head`
         sys.stderr.close()
         return 0
@@ -67,7 +71,13 @@ def parser() -> argparse.ArgumentParser:
     check.set_defaults(verb=_data_check)
 
     smoke = verbs.add_parser("smoke", help="a small benchmark without internet, weights or data, in minutes")
+    _add_plugin(smoke)
     smoke.add_argument("--threads", type=_positive, default=2, help="torch threads (default 2)")
+    gate = smoke.add_mutually_exclusive_group()
+    gate.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="compare with stored ranges; exit 1 on a regression"
+    )
+    gate.add_argument("--write-baseline", type=Path, metavar="FILE", help="store the ranges this run allows")
     smoke.set_defaults(verb=_smoke)
     return top
 
@@ -82,9 +92,16 @@ def _add_results(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: results")
 
 
+def _add_plugin(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument(
+        "--plugin", nargs="+", type=Path, default=[], metavar="FILE", help="Python files with methods of your own"
+    )
+
+
 def _add_run_options(run: argparse.ArgumentParser) -> None:
     _add_task_options(run)
     run.add_argument("--methods", nargs="+", required=True, help="spec strings such as lora or 'lora(rank=4)', or all")
+    _add_plugin(run)
     run.add_argument("--seeds", nargs="+", type=_seed, default=[0, 1, 2], help="default: 0 1 2")
     run.add_argument("--backbone", required=True, help="timm name with its tag; see `list backbones`")
     run.add_argument("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED]; default: timm's hub")
@@ -126,7 +143,7 @@ def _data_check(options: argparse.Namespace) -> int:
 def _smoke(options: argparse.Namespace) -> int:
     from .smoke import smoke
 
-    return smoke(options.threads)
+    return smoke(options)
 
 
 def _positive(text: str) -> int:

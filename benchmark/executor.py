@@ -5,8 +5,9 @@ costs one cell; it is recorded, a new worker is started, the sweep goes on.
 """
 
 import multiprocessing
+import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -35,8 +36,9 @@ class WorkerLost(Exception):
 class WorkerProcess:
     """One spawned worker and the pipe to it."""
 
-    def __init__(self, results: Path, threads: int, argv: list[str]) -> None:
-        self._arguments = (results, threads, argv)
+    def __init__(self, results: Path, threads: int, plugins: Sequence[Path] = ()) -> None:
+        argv = [Path(sys.argv[0]).name, *sys.argv[1:]]
+        self._arguments = (results, threads, argv, plugins)
         self._start()
 
     def _start(self) -> None:

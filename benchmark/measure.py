@@ -4,7 +4,6 @@ import os
 import platform
 import resource
 import subprocess
-import sys
 import time
 from datetime import UTC, datetime
 from functools import cache
@@ -96,7 +95,3 @@ def git_state() -> dict[str, Any]:
     sha = git("rev-parse", "HEAD") if (root / ".git").exists() else None
     changed = git("status", "--porcelain", "--", *_SOURCES) if sha else None
     return {"git_sha": sha, "git_dirty": bool(changed) if sha else None}
-
-
-def command_line() -> list[str]:
-    return [Path(sys.argv[0]).name, *sys.argv[1:]]

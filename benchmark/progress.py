@@ -63,7 +63,7 @@ class Progress:
         self._estimate_done += cell.seconds
         line = f"[{self.done:{len(str(self.total))}d}/{self.total}] {cell}: {text}"
         if self._bars:
-            self._bars.line(line)
+            self._bars.line(line, duration(self.seconds_left()))
         else:
             left = f"; {duration(self.seconds_left())} left" if self.done < self.total else ""
             print(line + left, file=self.stream, flush=True)
@@ -85,12 +85,13 @@ class _Bars:
             position=0,
             unit="cell",
             dynamic_ncols=True,
-            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} gone, {remaining} left",
+            bar_format="{desc} {n_fmt}/{total_fmt} |{bar}| {elapsed} gone{postfix}",
             desc="all",
         )
         self.cell = tqdm(total=1, file=stream, position=1, dynamic_ncols=True, leave=False)
 
     def begin(self, name: str) -> None:
+        self.cell.unit = " epochs"
         self.cell.reset(total=1)
         self.cell.set_description_str(name)
 
@@ -100,8 +101,9 @@ class _Bars:
         self.cell.unit = " epochs" if phase == "train" else " test images"
         self.cell.update(done - self.cell.n)
 
-    def line(self, text: str) -> None:
+    def line(self, text: str, left: str) -> None:
         self.cells.write(text, file=self.cells.fp)
+        self.cells.set_postfix_str(f"{left} left", refresh=False)
         self.cells.update(1)
 
     def close(self) -> None:

@@ -31,8 +31,7 @@ def run(options: argparse.Namespace) -> int:
         normalisation=options.normalisation,
         interpolation=options.interpolation,
     )
-    argv = [Path(sys.argv[0]).name, *sys.argv[1:]]
-    worker = WorkerProcess(options.results, options.threads, argv)
+    worker = WorkerProcess(options.results, options.threads, options.plugin)
     try:
         backbone, methods = worker.describe(
             Describe(

@@ -36,6 +36,9 @@ class Describe:
     image_size: int | None
     precision: str
     methods: Sequence[str]
+    """Spec strings; `all` means every registered method."""
+    all_plugged: bool = False
+    """Whether everything that plug-in files register comes along."""
 
 
 @dataclass(frozen=True)
@@ -53,11 +56,11 @@ class Summary:
 class Worker:
     """State kept between requests: the last backbone."""
 
-    def __init__(self, results: Path, threads: int, argv: list[str]) -> None:
+    def __init__(self, results: Path, threads: int, argv: list[str], plugins: Sequence[Path]) -> None:
         import torch
 
         torch.set_num_threads(threads)
-        self.results, self.argv = results, argv
+        self.results, self.argv, self.plugins = results, argv, plugins
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
 
@@ -72,10 +75,16 @@ class Worker:
     def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
         """Raises `BackboneError` or `ValueError` with a message for the user."""
         from ..methods import METHODS, parse
+        from ..methods.plugin import plugin_sha256
         from .measure import device_name
 
-        specs = list(METHODS) if list(request.methods) == ["all"] else list(request.methods)
-        methods = list({method.spec(): method for method in map(parse, specs)}.values())
+        plugged = self.load_plugins()
+        specs = [name for spec in request.methods for name in (METHODS if spec == "all" else [spec])]
+        methods = list(
+            {
+                method.spec(): method for method in map(parse, [*specs, *(plugged if request.all_plugged else ())])
+            }.values()
+        )
         backbone = self.backbone(request.backbone, request.weights, request.image_size)
         info = BackboneInfo(
             ref=backbone.ref,
@@ -93,7 +102,7 @@ class Worker:
                     name=method.spec().partition("(")[0],
                     args=method.args(),
                     version=method.version,
-                    plugin=None,
+                    plugin=plugin_sha256(method),
                     spec=method.spec(),
                 ),
                 title=method.title,
@@ -104,12 +113,19 @@ class Worker:
             for method in methods
         ]
 
+    def load_plugins(self) -> list[str]:
+        """Names of the methods that the plug-in files register."""
+        from ..methods.plugin import load_plugin
+
+        return [name for path in self.plugins for name in load_plugin(path)]
+
     def run(self, cell: Cell, connection: Connection) -> Summary:
         from ..methods import parse
         from .engine import run
         from .measure import provenance
         from .store import Store
 
+        self.load_plugins()  # a worker that replaces a lost one has not described anything
         spec, store = cell.spec, Store(self.results)
         backbone = self.backbone(spec.backbone.name, cell.weights, spec.recipe.image_size)
         if backbone.ref != spec.backbone:
@@ -151,10 +167,10 @@ class Worker:
         return (now(self.device) - started) / SPEED_BATCH
 
 
-def serve(connection: Connection, results: Path, threads: int, argv: list[str]) -> None:
+def serve(connection: Connection, results: Path, threads: int, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    worker = Worker(results, threads, argv)
+    worker = Worker(results, threads, argv, plugins)
     try:
         while True:
             request = connection.recv()

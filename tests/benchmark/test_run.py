@@ -99,7 +99,10 @@ def worker_of(run: subprocess.Popen[str]) -> psutil.Process:
     return next(p for p in psutil.Process(run.pid).children() if "spawn_main" in " ".join(p.cmdline()))
 
 
-@pytest.mark.parametrize("blow", ["kill parent", "kill worker", "interrupt"])
+@pytest.mark.parametrize(
+    "blow",
+    ["kill parent", *(pytest.param(blow, marks=pytest.mark.slow) for blow in ("kill worker", "interrupt"))],
+)
 def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
     blow: str, make_task: Callable[..., Path], tmp_path: Path
 ) -> None:

@@ -1,0 +1,56 @@
+"""Methods of one's own, from a file outside the suite."""
+
+import hashlib
+import importlib.util
+import sys
+from pathlib import Path
+
+from .base import METHODS, Method
+
+_LOADED: dict[Path, tuple[str, str, list[str]]] = {}
+"""Plug-in file -> (SHA-256 when it was loaded, module name, names it registered)."""
+
+
+class PluginError(ValueError):
+    """A plug-in file that cannot be used; the message names the file and the reason."""
+
+
+def load_plugin(path: Path) -> list[str]:
+    """Run a plug-in file once; returns the names of the methods it registered.
+
+    Raises:
+        PluginError: the file is missing, raises an error, or registers nothing.
+    """
+    path = path.expanduser().resolve()
+    if path not in _LOADED:
+        _LOADED[path] = _load(path)
+    return _LOADED[path][2]
+
+
+def plugin_sha256(method: Method) -> str | None:
+    """SHA-256 of the plug-in file that a method comes from; None for a method of the suite."""
+    modules = {module: sha256 for sha256, module, _ in _LOADED.values()}
+    return modules.get(type(method).__module__)
+
+
+def _load(path: Path) -> tuple[str, str, list[str]]:
+    if not path.is_file():
+        raise PluginError(f"no plug-in file at {path}")
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = f"vtab_peft_plugin_{sha256[:16]}"
+    before = set(METHODS)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise PluginError(f"plug-in {path} is no Python file: its name must end in .py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever the user's file raises
+        for registered in set(METHODS) - before:
+            del METHODS[registered]
+        raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}") from None
+    new = sorted(set(METHODS) - before)
+    if not new:
+        raise PluginError(f'plug-in {path} registers no method; put @register("name") above a Method class')
+    return sha256, name, new
