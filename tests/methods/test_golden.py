@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods.adaptformer import ParallelAdapterBlock
-from vtab_peft.methods.aoft import AOFTUpdate, approximately_orthogonal
+from vtab_peft.methods.aoft import AOFTUpdate, Form, approximately_orthogonal
 from vtab_peft.methods.lora import LowRank
 from vtab_peft.methods.ssf import ScaledShifted
 from vtab_peft.methods.updates import UpdatedLinear
@@ -93,17 +93,34 @@ def test_aoft_lora(name: str) -> None:
     case = Case(name)
     outputs, inputs = case["frozen.weight"].shape
     form = "released" if "released" in name else "paper"
-    update = AOFTUpdate(inputs, outputs, 8, form, "zeros", "zeros").double()
+    update = aoft_update(case, inputs, outputs, form)
+    module = UpdatedLinear(linear(case, bias=form == "paper"), ("o",), {"o": update})  # the released layer drops it
+    y, x = backward(case, module)
+    case.check(y, x, aoft_gradients(update))
+    if "merged.weight" in case:
+        torch.testing.assert_close(module.merged().weight, case["merged.weight"], rtol=0, atol=1e-6)
+
+
+def test_aoft_adapter_matrix() -> None:
+    case = Case("aoft_adapter_linear")
+    update = aoft_update(case, 48, 48, "released")
+    y, x = backward(case, update)
+    case.check(y, x, aoft_gradients(update))
+
+
+def aoft_update(case: Case, inputs: int, outputs: int, form: Form) -> AOFTUpdate:
+    update = AOFTUpdate(inputs, outputs, case["param.q_lambda"].numel(), form, "zeros", "zeros").double()
     for ours, side in ((update.q_down, "left"), (update.q_up, "right")):
         ours.data = torch.cat([case[f"param.q_0_{side}"].reshape(1), case[f"param.q_{side}"].flatten()])
     update.scale.data = case["param.q_lambda"].flatten()
-    module = UpdatedLinear(linear(case, bias=form == "paper"), ("o",), {"o": update})  # the released layer drops it
-    y, x = backward(case, module)
+    return update
+
+
+def aoft_gradients(update: AOFTUpdate) -> dict[str, Tensor]:
     gradients = {"q_lambda": update.scale.grad}
     for ours, side in ((update.q_down, "left"), (update.q_up, "right")):
         gradients |= {f"q_0_{side}": ours.grad[:1], f"q_{side}": ours.grad[1:]}
-    case.check(y, x, gradients)
-    torch.testing.assert_close(module.merged().weight, case["merged.weight"], rtol=0, atol=1e-6)
+    return gradients
 
 
 def test_aoft_matrix_in_both_forms() -> None:

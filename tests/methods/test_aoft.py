@@ -1,0 +1,62 @@
+"""AO(q) against the D x D matrix it is cut from, and what the paper says of it."""
+
+import numpy as np
+import pytest
+import torch
+from vtab_peft.methods.aoft import POLE_GUARD, approximately_orthogonal
+
+
+def whole_matrix(q: np.ndarray) -> np.ndarray:
+    """Q(q) as printed: [[q0, -q'^T], [q', I - q' q'^T / (1 + q0)]]."""
+    q0, tail = q[0], q[1:]
+    lower = np.eye(len(tail)) - np.outer(tail, tail) / (1 + q0)
+    return np.block([[np.array([[q0]]), -tail[None]], [tail[:, None], lower]])
+
+
+@pytest.mark.parametrize("columns", [1, 2, 8, 24])
+def test_it_is_the_first_columns_of_the_whole_matrix(columns: int) -> None:
+    q = np.random.default_rng(0).normal(size=24) * 0.3
+    ours = approximately_orthogonal(torch.from_numpy(q), columns)
+    np.testing.assert_allclose(ours.numpy(), whole_matrix(q)[:, :columns], atol=1e-14)
+
+
+def test_a_unit_vector_gives_the_rotation_that_takes_e0_to_it() -> None:
+    q = np.random.default_rng(1).normal(size=24)
+    q /= np.linalg.norm(q)
+    rotation = approximately_orthogonal(torch.from_numpy(q), 24).numpy()
+    np.testing.assert_allclose(rotation.T @ rotation, np.eye(24), atol=1e-12)
+    np.testing.assert_allclose(np.linalg.det(rotation), 1.0, atol=1e-12)
+    np.testing.assert_allclose(rotation[:, 0], q, atol=1e-14)
+
+
+def test_the_exact_form_is_orthonormal_for_any_vector() -> None:
+    q = 3 * torch.randn(24, dtype=torch.float64, generator=torch.Generator().manual_seed(2))
+    columns = approximately_orthogonal(q, 8, "exact")
+    torch.testing.assert_close(columns.T @ columns, torch.eye(8, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_columns_start_nearly_orthogonal_in_768_dimensions() -> None:
+    """At our start, |q| is near one: no pair of columns is closer to parallel than 0.02."""
+    q = torch.cat([torch.zeros(1), torch.randn(767, generator=torch.Generator().manual_seed(3)) / 768**0.5])
+    columns = torch.nn.functional.normalize(approximately_orthogonal(q, 8), dim=0)
+    cosines = columns.T @ columns - torch.eye(8)
+    assert cosines.abs().max() < 0.02
+
+
+@pytest.mark.parametrize("q0", [-1.0, -1 + 1e-9, -1 - 1e-9])
+def test_the_pole_is_guarded(q0: float) -> None:
+    q = torch.full((16,), 0.1, dtype=torch.float64)
+    q[0] = q0
+    q.requires_grad_(True)
+    columns = approximately_orthogonal(q, 4)
+    columns.sum().backward()
+    assert columns.abs().max() < 1 + 0.01 / POLE_GUARD
+    assert q.grad is not None
+    assert q.grad.isfinite().all()
+
+
+def test_released_form_lets_no_gradient_through_the_corner() -> None:
+    q = torch.zeros(8, dtype=torch.float64, requires_grad=True)
+    approximately_orthogonal(q, 3, "released")[0, 0].backward()
+    assert q.grad is not None
+    assert q.grad.abs().max() == 0
