@@ -57,7 +57,7 @@ def inject(
     _regularise(vit, recipe)
     original = pristine.state_dict()
     checkpoint = {id(tensor): original[name] for name, tensor in vit.state_dict(keep_vars=True).items()}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method.inject(vit)
         if examples is not None:

@@ -60,7 +60,7 @@ def load(name: str, weights: str | None = None, image_size: int | None = None) -
     facts = _facts(name)
     size = image_size or facts.image_size
     seed = _random_seed(weights)
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed or 0)
         try:
             vit = facts.build(size)

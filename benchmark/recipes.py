@@ -48,6 +48,15 @@ RECIPES: dict[str, Recipe] = {
         ),
         replace(
             UNIFORM,
+            name="toy",
+            source="ours: `uniform` shortened for the toy suite, where it is long enough for the ranks to settle",
+            epochs=30,
+            warmup_epochs=3,
+            batch_size=32,
+            precision="fp32",
+        ),
+        replace(
+            UNIFORM,
             name="smoke",
             source="ours: shows within minutes that everything works; ranks nothing",
             epochs=3,

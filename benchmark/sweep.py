@@ -66,6 +66,8 @@ def report(results: Path) -> int:
     for complaint in written.complaints:
         _say(complaint)
     print(written.text)
+    if written.boards:
+        print(f"report: {results / 'README.md'}")
     return 0 if written.boards and not written.complaints else 1
 
 

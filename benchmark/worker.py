@@ -189,6 +189,8 @@ def _described(worker: Worker, request: Describe) -> tuple[str, Any]:
         return "described", worker.describe(request)
     except (BackboneError, ValueError) as error:
         return "refused", str(error)
+    except Exception as error:  # a plug-in's mistake shows here first
+        return "refused", f"{type(error).__name__}: {error}"
 
 
 def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]:
