@@ -9,6 +9,7 @@ A worker keeps its backbone from cell to cell and answers requests on a pipe, on
 It stores results itself, so that nothing is lost when the parent dies.
 """
 
+import os
 import signal
 import traceback
 from collections.abc import Sequence
@@ -170,6 +171,8 @@ class Worker:
 def serve(connection: Connection, results: Path, threads: int, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    # Waiting OpenMP threads sleep: where others use the machine too, spinning ones made a cell ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     worker = Worker(results, threads, argv, plugins)
     try:
         while True:
