@@ -16,7 +16,7 @@ from typing import TextIO
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from timm.layers.config import set_fused_attn
 from torch import Tensor, nn
 
@@ -146,6 +146,8 @@ def train(pictures: Pictures, layouts: Tensor, groups: list[int], args: argparse
     g = torch.Generator().manual_seed(args.seed + 2)
     set_fused_attn(False)  # the plain one takes half the time in bf16 on a CPU at this length
     vit = build()
+    if args.init:
+        vit.load_state_dict({name: tensor.float() for name, tensor in load_file(args.init).items()})
     readout = Readout(vit.embed_dim, groups)
     optimizer = torch.optim.AdamW([*vit.parameters(), *readout.parameters()], lr=args.lr, weight_decay=0.05, fused=True)
     for step in range(1, args.steps + 1):
@@ -167,8 +169,9 @@ def train(pictures: Pictures, layouts: Tensor, groups: list[int], args: argparse
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the weights and the log")
+    parser.add_argument("--init", type=Path, help="go on from these weights, with new linear layers")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pictures", type=int, default=150_000, help="each takes 14 kB of memory")
+    parser.add_argument("--pictures", type=int, default=150_000, help="150,000 take 11 GB of memory")
     parser.add_argument("--steps", type=int, default=12_000)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--lr", type=float, default=1e-3)
