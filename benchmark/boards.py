@@ -15,7 +15,8 @@ from typing import Any
 
 import pandas as pd
 
-from ..datasets.tasks import SUITES, suite_tasks
+from ..datasets.task import SUITES
+from ..datasets.tasks import suite_tasks
 from .spec import fingerprint
 
 VTAB_GROUPS = ("natural", "specialized", "structured")

@@ -58,7 +58,7 @@ RECIPES: dict[str, Recipe] = {
         replace(
             UNIFORM,
             name="smoke",
-            source="ours: small batches and a high rate, so that three epochs tell methods from the probe (seen on val200)",
+            source="ours: small batches and a high rate, so that three epochs tell methods from the probe",
             lr=3e-3,
             epochs=3,
             probe_epochs=30,

@@ -11,7 +11,8 @@ from tqdm import tqdm
 
 from ..datasets import cache
 from ..datasets.cache import CachedTask, Preprocessing
-from ..datasets.tasks import Task, find
+from ..datasets.task import Task
+from ..datasets.tasks import find
 from .executor import Tally, WorkerProcess, execute
 from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan
 from .progress import Progress, duration

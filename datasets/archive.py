@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from .tasks import SPLITS, SUITES, DataError, Split, SplitName, Task
+from .task import SPLITS, SUITES, DataError, Split, SplitName, Task
 
 LISTS: dict[SplitName, tuple[str, ...]] = {
     "train": ("train800.txt", "train.txt"),

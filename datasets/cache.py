@@ -28,7 +28,7 @@ from .archive import provenance
 from .atomic import is_whole, remove_leftovers, replacing, write_array
 from .identity import Glances, Splits, data_hash, images_key, stamp
 from .pixels import Preprocessing, decode, glance, in_order
-from .tasks import SPLITS, DataError, SplitName, Task
+from .task import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
 """Version of this layout; manifests of another one are not found."""

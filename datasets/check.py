@@ -10,7 +10,7 @@ import numpy as np
 
 from .archive import HELP, Problem, examine, provenance, splits_of
 from .pixels import decode, glance, in_order
-from .tasks import PROCEDURAL_SUITES, SPLITS, DataError, Split, SplitName, Task
+from .task import PROCEDURAL_SUITES, SPLITS, DataError, Split, SplitName, Task
 
 State = Literal["found", "partial", "wrong", "missing"]
 """Usable; not all there; there, but not as it should be; not there."""

@@ -5,7 +5,7 @@ can differ; the data hash in every result tells them apart.
 """
 
 from .archive import load
-from .tasks import Task
+from .task import Task
 
 
 def _row(name: str, classes: int, sizes: tuple[int, int, int], source: str, licence: str, citation: str) -> Task:

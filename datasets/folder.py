@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from .archive import HELP, PROVENANCES, class_names, load, read_lists, read_text
-from .tasks import SUITES, DataError, Task, nearest
+from .task import SUITES, DataError, Task, nearest
 
 FACTS = ("suite", "name", "group", "provenance", "version", "licence", "source", "citation")
 """What `task.toml` may say."""

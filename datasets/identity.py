@@ -12,7 +12,7 @@ import PIL
 
 from .archive import provenance, read
 from .pixels import Glance, Preprocessing
-from .tasks import SPLITS, DataError, Split, SplitName, Task
+from .task import SPLITS, DataError, Split, SplitName, Task
 
 Splits = dict[SplitName, Split]
 Glances = dict[SplitName, list[Glance]]

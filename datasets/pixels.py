@@ -14,7 +14,7 @@ from typing import Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageFile
 
-from .tasks import DataError
+from .task import DataError
 
 BROKEN = (
     *(OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error),

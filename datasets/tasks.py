@@ -1,67 +1,17 @@
-"""What a task is, which tasks there are, and how the names people type become tasks."""
+"""Which tasks there are, and how the names that people type become tasks."""
 
-import difflib
 import os
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
-import numpy as np
+from .fgvc import FGVC
+from .folder import folder_task
+from .task import PROCEDURAL_SUITES, SUITES, DataError, Task, nearest
+from .toy import TOY
+from .vtab1k import VTAB1K
 
-SPLITS = ("train", "val", "test")
-SplitName = Literal["train", "val", "test"]
-"""`train` and `val` are VTAB-1k's train800 and val200; their concatenation, in this order, is the 1000."""
-
-SUITES = ("vtab1k", "fgvc", "toy")
-"""The suites of the project itself; a folder of one's own can claim none of these names."""
-PROCEDURAL_SUITES = ("toy",)
-"""Suites whose images are made at the time of use, so that they lie nowhere."""
-
-
-class DataError(Exception):
-    """Data that cannot be used; the message says what, where, and what to do."""
-
-
-@dataclass(frozen=True)
-class Split:
-    """The examples of one split, in order."""
-
-    labels: np.ndarray
-    """[n] int64"""
-    images: Sequence[Path | np.ndarray]
-    """n encoded image files, or n uint8 arrays [height, width, 3]."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A row of the task table."""
-
-    suite: str
-    """`vtab1k`, `fgvc`, `toy`, or what a folder's `task.toml` says (`own` otherwise)."""
-    name: str
-    group: str
-    """`natural`, `specialized` or `structured` in VTAB; the suite's name where there are no groups."""
-    classes: int
-    sizes: dict[SplitName, tuple[int, ...]]
-    """Accepted number of images per split; empty for a folder of one's own."""
-    load: Callable[["Task"], dict[SplitName, Split]]
-    """Reads `folder`, or makes the images (procedural tasks).  Raises `DataError`."""
-    source: str
-    licence: str
-    citation: str
-    folder: Path | None = None
-    """Where this task lies on this machine; None for procedural tasks and for rows not yet located."""
-    class_names: tuple[str, ...] = ()
-    provenance: str = "own"
-    """`lossless`, `jpeg75` or `own`; for vtab1k it depends on the files and is known once they are read."""
-    version: int = 1
-    """Raised when the same name means other data or labels."""
-
-    @property
-    def label(self) -> str:
-        """What messages call it: `vtab1k/cifar`."""
-        return f"{self.suite}/{self.name}"
+_ROWS = {"vtab1k": VTAB1K, "fgvc": FGVC, "toy": TOY}
 
 
 def suite_tasks(suite: str) -> dict[str, Task]:
@@ -70,16 +20,9 @@ def suite_tasks(suite: str) -> dict[str, Task]:
     Raises:
         ValueError: there is no such suite.
     """
-    # Imported here because the rows are made of the types above.
-    if suite == "vtab1k":
-        from .vtab1k import VTAB1K as tasks
-    elif suite == "fgvc":
-        from .fgvc import FGVC as tasks
-    elif suite == "toy":
-        from .toy import TOY as tasks
-    else:
+    if suite not in _ROWS:
         raise ValueError(f"no suite {suite!r}; there are {', '.join(SUITES)}" + nearest(suite, SUITES))
-    return tasks
+    return _ROWS[suite]
 
 
 def table() -> dict[tuple[str, str], Task]:
@@ -112,8 +55,6 @@ def find(names: Sequence[str], suite: str | None, data: Path | None) -> list[Tas
 
 def _meant(name: str, suite: str | None, data: Path | None) -> list[Task]:
     """The tasks that one name means."""
-    from .folder import folder_task
-
     if "/" in name or os.sep in name:
         return [folder_task(Path(name))]
     tasks = suite_tasks(suite) if suite else {}
@@ -147,8 +88,3 @@ def _located(task: Task, data: Path | None) -> Task:
             f"{task.label} is read from disk: say `--data FOLDER`, the one that holds {task.name}/ (see docs/data.md)"
         )
     return replace(task, folder=data.expanduser().resolve() / task.name)
-
-
-def nearest(name: str, choices: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(choices), n=2)
-    return f" (did you mean {' or '.join(near)}?)" if near else ""

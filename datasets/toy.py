@@ -27,7 +27,7 @@ from .scene import (
     turned,
     wave,
 )
-from .tasks import SPLITS, Split, SplitName, Task
+from .task import SPLITS, Split, SplitName, Task
 
 SIZES: dict[SplitName, int] = {"train": 800, "val": 200, "test": 500}
 """VTAB-1k's 1000 labelled images; the test set is small so that `smoke` stays short."""

@@ -7,7 +7,7 @@ caltech101's test set has 6,084 images there and 6,085 in the shared archive, wh
 from typing import Literal
 
 from .archive import load
-from .tasks import Task
+from .task import Task
 
 
 def _row(

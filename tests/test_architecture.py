@@ -3,12 +3,14 @@
 import ast
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
+SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep"),
     *("store", "boards", "tables", "figures", "report"),
@@ -29,7 +31,7 @@ def imported(path: Path) -> set[str]:
     return names
 
 
-@pytest.mark.parametrize("path", [p for folder in FOLDERS for p in sorted((ROOT / folder).rglob("*.py"))], ids=str)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
     folder = path.relative_to(ROOT).parts[0]
     own = {name.split(".")[1] for name in imported(path) if name.startswith("vtab_peft.")}
@@ -38,6 +40,12 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not any(name.split(".")[0] in FOLDERS for name in imported(path)), "import relatively, not by folder name"
     if folder == "datasets":
         assert not any(name.split(".")[0] in ("torch", "timm", "torchvision") for name in imported(path))
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    names = {path: ".".join(["vtab_peft", *path.relative_to(ROOT).with_suffix("").parts]) for path in SOURCES}
+    graph = {name: imported(path) & set(names.values()) - {name} for path, name in names.items()}
+    list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
 
 
 def test_datasets_is_no_regular_package() -> None:

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from vtab_peft.benchmark import toy_vit
-from vtab_peft.datasets.tasks import Split
+from vtab_peft.datasets.task import Split
 from vtab_peft.datasets.toy import TOY
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from vtab_peft.datasets.archive import load, provenance, read
 from vtab_peft.datasets.folder import folder_task
-from vtab_peft.datasets.tasks import DataError, Task
+from vtab_peft.datasets.task import DataError, Task
 from vtab_peft.datasets.vtab1k import VTAB1K
 
 MakeFolder = Callable[..., Path]

@@ -18,7 +18,7 @@ from vtab_peft.datasets import atomic, cache
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import Preprocessing
-from vtab_peft.datasets.tasks import SPLITS, DataError, Split, SplitName, Task
+from vtab_peft.datasets.task import SPLITS, DataError, Split, SplitName, Task
 
 MakeFolder = Callable[..., Path]
 BICUBIC = Preprocessing(24, "bicubic")

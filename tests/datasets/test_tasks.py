@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 from vtab_peft.datasets.fgvc import FGVC
-from vtab_peft.datasets.tasks import DataError, Task, find, suite_tasks, table
+from vtab_peft.datasets.task import DataError, Task
+from vtab_peft.datasets.tasks import find, suite_tasks, table
 from vtab_peft.datasets.vtab1k import VTAB1K
 
 ROOT = Path(__file__).parents[2]

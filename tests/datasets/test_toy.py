@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from vtab_peft.datasets.scene import SIDE, Scene, scattered
-from vtab_peft.datasets.tasks import SPLITS, Split
+from vtab_peft.datasets.task import SPLITS, Split
 from vtab_peft.datasets.toy import SIZES, TOY, draw
 
 PIXELS = {
