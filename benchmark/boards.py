@@ -52,7 +52,10 @@ class Board:
 
     @property
     def title(self) -> str:
-        return one_line(f"{self.suite} · {self.backbone} · {self.recipe}") + ("" if self.tuned else " (untuned)")
+        weights = f"weights {self.backbone_sha256[:6]}"
+        return one_line(f"{self.suite} · {self.backbone}, {weights} · {self.recipe}") + (
+            "" if self.tuned else ", untuned"
+        )
 
 
 @dataclass(frozen=True)

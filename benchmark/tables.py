@@ -123,8 +123,8 @@ def heading(board: Leaderboard) -> list[str]:
     return [
         one_line(f"{facts.suite} · {facts.backbone} · recipe {facts.recipe}, {tuned} · {board.seeds}"),
         one_line(
-            f"test images evaluated once, after the last epoch · data: {facts.provenance} · "
-            f"{facts.image_size} px, {facts.interpolation}, {facts.normalisation}"
+            f"weights {facts.backbone_sha256[:6]} · test images evaluated once, after the last epoch · "
+            f"data: {facts.provenance} · {facts.image_size} px, {facts.interpolation}, {facts.normalisation}"
         ),
     ]
 
