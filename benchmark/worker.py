@@ -171,8 +171,9 @@ class Worker:
 def serve(connection: Connection, results: Path, threads: int, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    # Waiting OpenMP threads sleep: where others use the machine too, spinning ones made a cell ten times slower.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a cell ten times slower on a machine that
+    # others use too; not spinning at all made it twice as slow on an idle one (toy_vit, 2 threads).
+    os.environ.setdefault("GOMP_SPINCOUNT", "3000")
     worker = Worker(results, threads, argv, plugins)
     try:
         while True:
