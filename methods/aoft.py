@@ -105,7 +105,7 @@ class _AOFT(Method):
     scale: Scale = "zeros"
     """Start of the scaling vector.  Zero starts at the pretrained model (ours); `none` is AOFT without star."""
     start: Start = "normal"
-    """Start of q' (ours, chosen on val: zero `scale` needs projections that already span something)."""
+    """Start of q' (ours: zero `scale` needs projections that already span something)."""
     paper = "arXiv:2507.13260"
 
     def __post_init__(self) -> None:
