@@ -4,7 +4,7 @@ A worker keeps its backbone from cell to cell and answers requests on a pipe, on
 
     Describe -> ("described", (BackboneInfo, [MethodInfo]))  or  ("refused", message)
     Cell     -> ("progress", (phase, done, of)) any number of times, then
-                ("finished", summary)  or  ("failed", (reason, traceback))
+                ("finished", Summary), ("failed", reason) with the traceback stored, or ("unwritable", reason)
 
 It stores results itself, so that nothing is lost when the parent dies.
 """
