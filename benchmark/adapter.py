@@ -48,26 +48,30 @@ def inject(
     seed: int,
     examples: tuple[Tensor, Tensor] | None = None,
 ) -> Injected:
-    """A copy of the pristine backbone with the method in it, on the CPU, frozen but for what the method trains.
+    """A copy of the pristine backbone with the method in it, frozen but for what the method trains.
 
     seed: of torch's global CPU generator, which initial values are drawn from.
-    examples: normalised images [n, 3, height, width] and labels [n] for methods that look at them first.
+    examples: normalised images [n, 3, height, width] and labels [n] for methods that look at them first; the copy
+    then ends up on their device.
     """
     vit = copy.deepcopy(pristine)
     _regularise(vit, recipe)
     original = pristine.state_dict()
-    checkpoint = {id(tensor): original[name] for name, tensor in vit.state_dict(keep_vars=True).items()}
+    seen = vit.state_dict(keep_vars=True)  # kept alive, so that no new tensor takes the id of an old one
+    checkpoint = {id(tensor): original[name] for name, tensor in seen.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method.inject(vit)
         if examples is not None:
+            vit.to(examples[0].device)
             method.prepare(vit, *examples)
-    adapter_names = []
+            vit.zero_grad()
+    adapter_names: dict[int, str] = {}  # one name for a tensor that several layers share
     for name, tensor in vit.state_dict(keep_vars=True).items():
         untouched = id(tensor) in checkpoint and not tensor.requires_grad
-        if not (untouched and torch.equal(tensor, checkpoint[id(tensor)])):
-            adapter_names.append(name)
-    return Injected(vit, tuple(adapter_names))
+        if not (untouched and torch.equal(tensor.cpu(), checkpoint[id(tensor)])):
+            adapter_names.setdefault(id(tensor), name)
+    return Injected(vit, tuple(adapter_names.values()))
 
 
 def wants_examples(method: Method) -> bool:

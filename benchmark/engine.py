@@ -125,7 +125,7 @@ def train(
     def normalise(batch: Tensor) -> Tensor:
         return to_input(batch, backbone.image_size, spec.interpolation, spec.mean, spec.std)
 
-    examples = (normalise(images).cpu(), labels.cpu()) if wants_examples(method) else None
+    examples = (normalise(images), labels) if wants_examples(method) else None
     injected = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
     vit = injected.vit.to(device)
     head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)

@@ -72,7 +72,7 @@ def _methods() -> list[Row]:
         {
             "name": name,
             "title": cls.title,
-            "paper": cls.paper,
+            "paper": str(cls.paper or ""),
             "defaults": cls().args(),
             "search": {field: list(values) for field, values in cls.search.items()},
             "lr": cls.lr,

@@ -23,8 +23,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, register
-from .updates import merge_linears, parse_sites, site_shapes, update_linears
+from .base import Method, Paper, register
+from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
 
 Form = Literal["paper", "released", "exact"]
 Scale = Literal["zeros", "ones", "normal", "uniform", "none"]
@@ -55,7 +55,7 @@ def approximately_orthogonal(q: Tensor, columns: int, form: Form = "paper") -> T
     return torch.cat([torch.cat([corner, tail])[:, None], torch.cat([-row[None], block])], dim=1)
 
 
-class AOFTUpdate(nn.Module):
+class AOFTUpdate(Update):
     """x -> AO(q_up) diag(scale) AO(q_down)^T x."""
 
     def __init__(self, inputs: int, outputs: int, rank: int, form: Form, scale: Scale, start: Start) -> None:
@@ -106,7 +106,9 @@ class _AOFT(Method):
     """Start of the scaling vector.  Zero starts at the pretrained model (ours); `none` is AOFT without star."""
     start: Start = "normal"
     """Start of q' (ours: zero `scale` needs projections that already span something)."""
-    paper = "arXiv:2507.13260"
+    paper = Paper("ICCV", 2025, "2507.13260", "CalliopeYang/AOFT")
+    equation = r"W' = W + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T"
+    evidence = "golden"
 
     def __post_init__(self) -> None:
         for field, kind in (("form", Form), ("scale", Scale), ("start", Start)):
@@ -131,13 +133,14 @@ class AOFTLoRA(_AOFT):
 
     sites: str = "qv"
     title = "AOFT-LoRA"
+    places = "q, v"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         parse_sites(self.sites)
 
     def inject(self, vit: VisionTransformer) -> None:
-        update_linears(vit, self.sites, self.update)
+        update_linears(vit, self.sites, lambda weight, _: self.update(weight.shape[1], weight.shape[0]))
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)
@@ -164,6 +167,7 @@ class AOFTAdapter(_AOFT):
     """A linear adapter after the MLP, before the residual add, so that it folds into fc2."""
 
     title = "AOFT-Adapter"
+    places = "after the MLP"
 
     def inject(self, vit: VisionTransformer) -> None:
         for block in vit.blocks:

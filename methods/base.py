@@ -4,12 +4,31 @@ import ast
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 METHODS: dict[str, type["Method"]] = {}
+
+Evidence = Literal["golden", "closed form", "peft", "paper only"]
+"""How we know that an entry computes what its name says: its authors' code gave the same numbers (`golden`), its
+definition leaves no choice (`closed form`), Hugging Face peft computes it (`peft`), or only the paper's text."""
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a method comes from."""
+
+    venue: str
+    """And where there is none, "arXiv"."""
+    year: int
+    arxiv: str | None = None
+    code: str | None = None
+    """The official code, as owner/name on GitHub."""
+
+    def __str__(self) -> str:
+        return f"{self.venue} {self.year}"
 
 
 @dataclass(frozen=True)
@@ -24,8 +43,13 @@ class Method:
 
     title: ClassVar[str]
     """What tables call it."""
-    paper: ClassVar[str]
-    """arXiv id or other reference."""
+    paper: ClassVar[Paper | None]
+    """None for what needs no paper, such as the linear probe."""
+    equation: ClassVar[str]
+    """LaTeX, the heart of it in one line; x and h are token features, W a pretrained weight [out, in]."""
+    places: ClassVar[str]
+    """What it touches by default, in words: "q, v", "after each block"."""
+    evidence: ClassVar[Evidence]
     version: ClassVar[int] = 1
     """Raised when the same spec means other mathematics; results of different versions never mix."""
     lr: ClassVar[float | None] = None
@@ -46,7 +70,10 @@ class Method:
         raise NotImplementedError(f"{type(self).__name__} must define expected_params(vit)")
 
     def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
-        """Look at the training data before training.  images: [n, 3, height, width], normalised; labels: [n]."""
+        """Look at the training data before training, on the device that trains, after `inject`.
+
+        images: [n, 3, height, width], normalised; labels: [n].  Gradients left behind are dropped.
+        """
 
     def penalty(self, vit: VisionTransformer) -> Tensor | None:
         """An extra loss term, or None."""
@@ -75,6 +102,17 @@ class Method:
         changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
         name = registered_name(type(self))
         return f"{name}({', '.join(changed)})" if changed else name
+
+
+def at_least_one(**sizes: int) -> None:
+    """Check of hyper-parameters: `at_least_one(rank=self.rank)`.
+
+    Raises:
+        ValueError: one of them is below 1.
+    """
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"{name} must be at least 1, not {size}")
 
 
 M = TypeVar("M", bound=type[Method])

@@ -6,7 +6,8 @@ from typing import cast
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .base import Method, register
+from .base import Method, Paper, register
+from .updates import mlp_width
 
 
 @register("linear")
@@ -15,7 +16,10 @@ class Linear(Method):
     """Only the head learns; the features are computed once."""
 
     title = "Linear probe"
-    paper = "baseline"
+    paper = None
+    equation = r"\text{logits} = W_{head}\,h + b_{head}"
+    places = "head"
+    evidence = "closed form"
     frozen_features = True
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -34,7 +38,10 @@ class Full(Method):
     """Everything learns."""
 
     title = "Full fine-tuning"
-    paper = "baseline"
+    paper = None
+    equation = r"\theta \leftarrow \theta - \eta \nabla_\theta L"
+    places = "everything"
+    evidence = "closed form"
     lr = 1e-4  # ours: at 1e-3 full fine-tuning falls to 58.5 mean accuracy (OSU-MLB/ViT_PEFT_Vision's released runs)
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -44,7 +51,7 @@ class Full(Method):
         pass
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, hidden = vit.embed_dim, _hidden(vit)
+        d, hidden = vit.embed_dim, mlp_width(vit)
         projection = cast(nn.Conv2d, vit.patch_embed.proj)
         embedding = projection.weight.numel() + d
         tokens = sum(t.numel() for t in (vit.cls_token, vit.reg_token, vit.pos_embed) if t is not None)
@@ -59,7 +66,10 @@ class BitFit(Method):
     """Every bias learns: of linear maps, LayerNorms and the patch embedding (Ben Zaken et al., ACL 2022)."""
 
     title = "BitFit"
-    paper = "arXiv:2106.10199"
+    paper = Paper("ACL", 2022, "2106.10199", "benzakenelad/BitFit")
+    equation = r"y = W x + b, \quad b \text{ learned}"
+    places = "all biases"
+    evidence = "closed form"
 
     def inject(self, vit: VisionTransformer) -> None:
         for module in vit.modules():
@@ -71,8 +81,4 @@ class BitFit(Method):
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d = vit.embed_dim
-        return 2 * d + len(vit.blocks) * (7 * d + _hidden(vit))
-
-
-def _hidden(vit: VisionTransformer) -> int:
-    return cast(nn.Linear, vit.blocks[0].get_submodule("mlp.fc1")).out_features
+        return 2 * d + len(vit.blocks) * (7 * d + mlp_width(vit))

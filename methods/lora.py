@@ -8,15 +8,16 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, register
-from .updates import merge_linears, parse_sites, site_shapes, update_linears
+from .base import Method, Paper, at_least_one, register
+from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
 
 
-class LowRank(nn.Module):
+class LowRank(Update):
     """x -> scale * B A x."""
 
-    def __init__(self, inputs: int, outputs: int, rank: int, scale: float) -> None:
+    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:  # weight: [outputs, inputs]
         super().__init__()
+        outputs, inputs = weight.shape
         self.scale = scale
         self.a = nn.Parameter(torch.empty(rank, inputs))
         self.b = nn.Parameter(torch.zeros(outputs, rank))  # zero: the model starts unchanged
@@ -32,23 +33,25 @@ class LowRank(nn.Module):
 @register("lora")
 @dataclass(frozen=True)
 class LoRA(Method):
-    """Separate factors for each site; `alpha = rank` means a scale of one."""
+    """A low-rank product added to each weight; `alpha = rank` means a scale of one."""
 
     rank: int = 8
     alpha: float = 8.0
     sites: str = "qv"
     title = "LoRA"
-    paper = "arXiv:2106.09685"
+    paper = Paper("ICLR", 2022, "2106.09685", "microsoft/LoRA")
+    equation = r"W' = W + \tfrac{\alpha}{r} B A"
+    places = "q, v"
+    evidence = "golden"
     search = {"alpha": (0.8, 8.0, 80.0)}
 
     def __post_init__(self) -> None:
         parse_sites(self.sites)
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, not {self.rank}")
+        at_least_one(rank=self.rank)
 
     def inject(self, vit: VisionTransformer) -> None:
         scale = self.alpha / self.rank
-        update_linears(vit, self.sites, lambda inputs, outputs: LowRank(inputs, outputs, self.rank, scale))
+        update_linears(vit, self.sites, lambda weight, _: LowRank(weight, self.rank, scale))
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)

@@ -11,7 +11,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, register
+from .base import Method, Paper, register
+from .updates import mlp_width
 
 _BEHIND = (("norm1",), ("attn", "qkv"), ("attn", "proj"), ("norm2",), ("mlp", "fc1"), ("mlp", "fc2"))
 
@@ -51,8 +52,13 @@ def _places(vit: VisionTransformer) -> list[tuple[nn.Module, str]]:
 @register("ssf")
 @dataclass(frozen=True)
 class SSF(Method):
+    """A scale and a shift for every channel of every linear map and LayerNorm."""
+
     title = "SSF"
-    paper = "arXiv:2210.08823"
+    paper = Paper("NeurIPS", 2022, "2210.08823", "dongzelian/SSF")
+    equation = r"y \leftarrow \gamma \odot y + \beta"
+    places = "patch embedding, LayerNorms, all linears"
+    evidence = "golden"
     starts_as_identity = False  # gamma ~ N(1, 0.02), beta ~ N(0, 0.02)
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -65,5 +71,5 @@ class SSF(Method):
             setattr(parent, name, cast(ScaledShifted, getattr(parent, name)).merged())
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, hidden = vit.embed_dim, cast(nn.Linear, vit.blocks[0].get_submodule("mlp.fc1")).out_features
+        d, hidden = vit.embed_dim, mlp_width(vit)
         return 2 * (2 * d + len(vit.blocks) * (7 * d + hidden))

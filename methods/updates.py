@@ -1,14 +1,16 @@
-"""The linear maps of a ViT block by name, and additive updates of them.
+"""The linear maps of a ViT block by name, and what methods do to them.
 
 `q`, `k`, `v` are the three row blocks of timm's fused `attn.qkv`, `o` is `attn.proj`, `fc1` and `fc2` the MLP.
-An update is a module with `forward(x)` and `delta()`, the dense matrix [out, in] that does the same.
+An `Update` is added to such a map and works on activations; a `Transform` makes new weights of the old ones.
 """
 
 import re
-from collections.abc import Callable, Iterator
-from typing import Protocol, cast
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from typing import cast
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -22,9 +24,23 @@ _LINEARS = (
 )
 
 
-class Update(Protocol):
-    def __call__(self, x: Tensor) -> Tensor: ...
-    def delta(self) -> Tensor: ...
+class Update(nn.Module, ABC):
+    """An addition to a linear map: forward(x: [b, n, in]) -> [b, n, out]."""
+
+    @abstractmethod
+    def delta(self) -> Tensor:
+        """[out, in], the weight that does the same."""
+
+    def bias_delta(self) -> Tensor | None:
+        """[out], or None when the bias stays."""
+        return None
+
+
+class Transform(nn.Module, ABC):
+    """New weights from pretrained ones: forward(weight: [out, in], bias: [out]) -> the same shapes."""
+
+    @abstractmethod
+    def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]: ...
 
 
 def parse_sites(sites: str) -> tuple[str, ...]:
@@ -44,7 +60,7 @@ def parse_sites(sites: str) -> tuple[str, ...]:
 class UpdatedLinear(nn.Module):
     """y = W x + b, and on the rows of each named part an update of the same input is added."""
 
-    def __init__(self, linear: nn.Linear, parts: tuple[str, ...], updates: dict[str, nn.Module]) -> None:
+    def __init__(self, linear: nn.Linear, parts: tuple[str, ...], updates: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.linear, self.parts, self.updates = linear, parts, nn.ModuleDict(updates)
 
@@ -59,40 +75,98 @@ class UpdatedLinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """The plain linear that computes the same."""
-        rows = self.linear.weight.chunk(len(self.parts))
-        for part, block in zip(self.parts, rows, strict=True):
+        for part, (weight, bias) in _rows(self.linear, self.parts).items():
             if part in self.updates:
-                block += cast(Update, self.updates[part]).delta()
+                update = cast(Update, self.updates[part])
+                weight += update.delta()
+                if (shift := update.bias_delta()) is not None and bias is not None:
+                    bias += shift
         return self.linear
 
 
-def update_linears(vit: VisionTransformer, sites: str, make: Callable[[int, int], nn.Module]) -> None:
-    """Add `make(inputs, outputs)` to every linear map that `sites` names, in every block."""
-    wanted = parse_sites(sites)
-    for block in vit.blocks:
-        for parent_name, name, parts in _LINEARS:
-            chosen = [part for part in parts if part in wanted]
-            if chosen:
-                parent = block.get_submodule(parent_name)
-                linear = cast(nn.Linear, getattr(parent, name))
-                outputs = linear.out_features // len(parts)
-                updates = {part: make(linear.in_features, outputs) for part in chosen}
-                setattr(parent, name, UpdatedLinear(linear, parts, updates))
+class TransformedLinear(nn.Module):
+    """y = W' x + b', where on the rows of each named part (W', b') is the transform of (W, b)."""
+
+    def __init__(self, linear: nn.Linear, parts: tuple[str, ...], transforms: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.linear, self.parts, self.transforms = linear, parts, nn.ModuleDict(transforms)
+
+    def weights(self) -> tuple[Tensor, Tensor | None]:
+        made = [
+            self.transforms[part](*rows) if part in self.transforms else rows
+            for part, rows in _rows(self.linear, self.parts).items()
+        ]
+        if len(made) == 1:
+            return made[0]
+        return torch.cat([weight for weight, _ in made]), (
+            None if self.linear.bias is None else torch.cat([bias for _, bias in made])
+        )
+
+    def forward(self, x: Tensor) -> Tensor:  # x: [b, n, in]
+        return F.linear(x, *self.weights())
+
+    @torch.no_grad()
+    def merged(self) -> nn.Linear:
+        """The plain linear that computes the same."""
+        weight, bias = self.weights()
+        self.linear.weight.copy_(weight)
+        if bias is not None:
+            self.linear.bias.copy_(bias)
+        return self.linear
+
+
+Make = Callable[[Tensor, Tensor | None], nn.Module]
+"""From the pretrained rows of one site, weight [out, in] and bias [out], to what goes there."""
+
+
+def update_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
+    """Add `make(weight, bias)`, an `Update`, to every linear map that `sites` names, in every block."""
+    _wrap_linears(vit, sites, make, UpdatedLinear)
+
+
+def transform_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
+    """Pass every linear map that `sites` names through `make(weight, bias)`, a `Transform`, in every block."""
+    _wrap_linears(vit, sites, make, TransformedLinear)
 
 
 def merge_linears(vit: VisionTransformer) -> None:
-    """Fold all updates into the linears they were added to."""
+    """Fold all updates and transforms into the linears they were put on."""
     for block in vit.blocks:
         for parent_name, name, _ in _LINEARS:
             parent = block.get_submodule(parent_name)
-            if isinstance(updated := getattr(parent, name), UpdatedLinear):
-                setattr(parent, name, updated.merged())
+            if isinstance(wrapped := getattr(parent, name), UpdatedLinear | TransformedLinear):
+                setattr(parent, name, wrapped.merged())
+
+
+def _wrap_linears(
+    vit: VisionTransformer, sites: str, make: Make, wrapper: type[UpdatedLinear] | type[TransformedLinear]
+) -> None:
+    wanted = parse_sites(sites)
+    for block in vit.blocks:
+        for parent_name, name, parts in _LINEARS:
+            parent = block.get_submodule(parent_name)
+            linear = cast(nn.Linear, getattr(parent, name))
+            made = {part: make(*rows) for part, rows in _rows(linear, parts).items() if part in wanted}
+            if made:
+                setattr(parent, name, wrapper(linear, parts, made))
+
+
+def _rows(linear: nn.Linear, parts: tuple[str, ...]) -> dict[str, tuple[Tensor, Tensor | None]]:
+    """Views of weight [out, in] and bias [out] of each part."""
+    weights = linear.weight.chunk(len(parts))
+    biases = [None] * len(parts) if linear.bias is None else linear.bias.chunk(len(parts))
+    return dict(zip(parts, zip(weights, biases, strict=True), strict=True))
 
 
 def site_shapes(vit: VisionTransformer, sites: str) -> Iterator[tuple[int, int]]:
     """(inputs, outputs) of every linear map that `sites` names, over all blocks of the plain `vit`."""
-    d, hidden = vit.embed_dim, cast(nn.Linear, vit.blocks[0].get_submodule("mlp.fc1")).out_features
+    d, hidden = vit.embed_dim, mlp_width(vit)
     shapes = {"fc1": (d, hidden), "fc2": (hidden, d)}
     for _ in vit.blocks:
         for site in parse_sites(sites):
             yield shapes.get(site, (d, d))
+
+
+def mlp_width(vit: VisionTransformer) -> int:
+    """Hidden features of the MLP in each block of the plain `vit`."""
+    return cast(nn.Linear, vit.blocks[0].get_submodule("mlp.fc1")).out_features

@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, register
+from .base import Method, Paper, at_least_one, register
 
 
 class PromptedBlock(nn.Module):
@@ -32,16 +32,20 @@ class PromptedBlock(nn.Module):
 @register("vpt_deep")
 @dataclass(frozen=True)
 class VPTDeep(Method):
+    """Learned tokens in front of every block."""
+
     tokens: int = 10
     dropout: float = 0.1
     title = "VPT-Deep"
-    paper = "arXiv:2203.12119"
+    paper = Paper("ECCV", 2022, "2203.12119", "KMnP/vpt")
+    equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, P_l, x])"
+    places = "tokens of every block"
+    evidence = "golden"
     search = {"tokens": (1, 5, 10, 50, 100)}
     starts_as_identity = False
 
     def __post_init__(self) -> None:
-        if self.tokens < 1:
-            raise ValueError(f"tokens must be at least 1, not {self.tokens}")
+        at_least_one(tokens=self.tokens)
 
     def inject(self, vit: VisionTransformer) -> None:
         patch = cast(tuple[int, int], vit.patch_embed.patch_size)

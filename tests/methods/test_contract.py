@@ -4,15 +4,17 @@ import copy
 import csv
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.adapter import Injected, inject, store_frozen_as
+from vtab_peft.benchmark.adapter import Injected, inject, store_frozen_as, wants_examples
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import METHODS, Method, parse
+from vtab_peft.methods.base import Evidence
 
 NAMES = sorted(METHODS)
 STILL = replace(RECIPES["smoke"], drop_path=0.0)
@@ -27,9 +29,15 @@ def method(request: pytest.FixtureRequest) -> Method:
     return parse(request.param)
 
 
+def put_into(vit: VisionTransformer, method: Method, seed: int = 0) -> Injected:
+    """The method in a copy of `vit`, having looked at four images if it wants to."""
+    examples = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(9)), torch.tensor([0, 1, 0, 1])
+    return inject(vit, method, STILL, seed, examples if wants_examples(method) else None)
+
+
 def trained(vit: VisionTransformer, method: Method, images: Tensor, seed: int = 0) -> tuple[Injected, set[str]]:
     """Three steps of SGD 0.1 with a random head; also the names of tensors that had a gradient in one of them."""
-    injected = inject(vit, method, STILL, seed)
+    injected = put_into(vit, method, seed)
     torch.manual_seed(7)
     head = nn.Linear(vit.num_features, 5)
     labels = torch.arange(len(images)) % 5
@@ -49,9 +57,14 @@ def trained(vit: VisionTransformer, method: Method, images: Tensor, seed: int = 
 
 def test_metadata_is_filled_in(method: Method) -> None:
     assert method.title
-    assert method.paper
+    assert method.places
+    assert method.equation
+    assert method.evidence in get_args(Evidence)
+    assert method.paper is None or 2017 <= method.paper.year <= 2026
     assert method.version >= 1
-    assert type(method).__doc__
+    first_line = (type(method).__doc__ or "").partition("\n")[0]
+    assert first_line.endswith("."), "the docstring's first line is what lists say of the method"
+    assert not first_line.startswith(type(method).__name__ + "(")
     assert set(method.search) <= set(method.args())
     for field, values in method.search.items():
         for value in values:
@@ -65,7 +78,7 @@ def test_spec_string_is_the_method(method: Method) -> None:
 
 
 def test_features_keep_their_shape(vit: VisionTransformer, method: Method, images: Tensor) -> None:
-    injected = inject(vit, method, STILL, seed=0)
+    injected = put_into(vit, method, seed=0)
     assert injected.vit(images).shape == (4, 32)
 
 
@@ -73,7 +86,7 @@ def test_start_is_the_pretrained_model_exactly_where_claimed(
     vit: VisionTransformer, method: Method, images: Tensor
 ) -> None:
     with torch.no_grad():
-        before, after = vit(images), inject(vit, method, STILL, seed=0).vit.eval()(images)
+        before, after = vit(images), put_into(vit, method, seed=0).vit.eval()(images)
     assert torch.equal(before, after) == method.starts_as_identity
 
 
@@ -84,7 +97,7 @@ def test_every_trainable_tensor_learns(vit: VisionTransformer, method: Method, i
 
 
 def test_frozen_weights_do_not_move(vit: VisionTransformer, method: Method, images: Tensor) -> None:
-    fresh = inject(vit, method, STILL, seed=0).vit
+    fresh = put_into(vit, method, seed=0).vit
     injected, _ = trained(vit, method, images)
     for (name, before), after in zip(fresh.named_parameters(), injected.vit.parameters(), strict=True):
         if not before.requires_grad:
@@ -100,30 +113,31 @@ def test_pristine_backbone_is_left_alone(vit: VisionTransformer, method: Method,
 
 
 def test_parameter_count_is_the_closed_form(vit: VisionTransformer, method: Method) -> None:
-    assert inject(vit, method, STILL, seed=0).trainable_params() == method.expected_params(vit)
+    assert put_into(vit, method, seed=0).trainable_params() == method.expected_params(vit)
 
 
 def test_same_seed_gives_same_weights_and_streams_are_not_disturbed(vit: VisionTransformer, method: Method) -> None:
     torch.manual_seed(3)
     expected_next = torch.rand(1)
     torch.manual_seed(3)
-    first = inject(vit, method, STILL, seed=5).vit.state_dict()
+    first = put_into(vit, method, seed=5).vit.state_dict()
     assert torch.equal(torch.rand(1), expected_next), "inject must not consume the caller's random stream"
-    second = inject(vit, method, STILL, seed=5).vit.state_dict()
+    second = put_into(vit, method, seed=5).vit.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_adapter_goes_into_a_fresh_model(vit: VisionTransformer, method: Method, images: Tensor) -> None:
     injected, _ = trained(vit, method, images, seed=1)
-    fresh = inject(vit, method, STILL, seed=2)
+    fresh = put_into(vit, method, seed=2)
     fresh.load_adapter(injected.adapter())
     with torch.no_grad():
         assert torch.equal(injected.vit(images), fresh.vit.eval()(images))
 
 
 def test_adapter_holds_what_is_trained_and_no_checkpoint(vit: VisionTransformer, method: Method) -> None:
-    injected = inject(vit, method, STILL, seed=0)
-    assert sum(tensor.numel() for tensor in injected.adapter().values()) == injected.trainable_params()
+    injected = put_into(vit, method, seed=0)
+    learned = [tensor for tensor in injected.adapter().values() if tensor.is_floating_point()]  # the rest are indices
+    assert sum(tensor.numel() for tensor in learned) == injected.trainable_params()
 
 
 def test_merged_model_is_plain_timm_and_computes_the_same(
@@ -150,6 +164,15 @@ def test_bf16_autocast_stays_close_to_fp32(vit: VisionTransformer, method: Metho
         with torch.autocast("cpu", torch.bfloat16):
             rounded = injected.vit(images).float()
     assert (rounded - exact).norm() / exact.norm() < 0.05
+
+
+@pytest.mark.slow
+def test_it_compiles_without_a_graph_break(vit: VisionTransformer, method: Method, images: Tensor) -> None:
+    injected, _ = trained(vit, method, images)
+    expected = injected.vit(images)
+    torch._dynamo.reset()
+    compiled = torch.compile(injected.vit, fullgraph=True, backend="aot_eager")(images)
+    torch.testing.assert_close(compiled, expected, rtol=1e-4, atol=1e-5)
 
 
 PUBLISHED_COUNTS = {

@@ -1,0 +1,50 @@
+"""A ViT block as its two residual branches, and the ways an adapter joins them.
+
+Sequential adapters are `nn.Sequential(module, Residual(adapter))`: behind a norm, a branch or a whole block.
+Parallel ones are the `beside` of a `Branch`.
+"""
+
+from typing import cast
+
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+
+
+class Residual(nn.Module):
+    """x -> x + adapter(x)."""
+
+    def __init__(self, adapter: nn.Module) -> None:
+        super().__init__()
+        self.adapter = adapter
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
+        return x + self.adapter(x)
+
+
+class Branch(nn.Module):
+    """One residual branch of a pre-norm block, with an optional adapter in parallel.
+
+    h = norm(x);  x -> x + drop_path(scale(inner(h))) + beside(x, h)
+
+    The parallel adapter gets the residual stream x and what the branch reads of it, h: both [b, n, d].
+    """
+
+    def __init__(
+        self, norm: nn.Module, inner: nn.Module, scale: nn.Module, drop_path: nn.Module, beside: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.norm, self.inner, self.scale, self.drop_path, self.beside = norm, inner, scale, drop_path, beside
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
+        h = self.norm(x)
+        y = x + self.drop_path(self.scale(self.inner(h)))
+        return y if self.beside is None else y + self.beside(x, h)
+
+
+def branches(block: nn.Module) -> tuple[Branch, Branch]:
+    """The attention and the MLP branch of a timm block; run one after the other they are the block."""
+    whole = cast(Block, block)
+    return (
+        Branch(whole.norm1, whole.attn, whole.ls1, whole.drop_path1),
+        Branch(whole.norm2, whole.mlp, whole.ls2, whole.drop_path2),
+    )
