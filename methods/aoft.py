@@ -1,6 +1,6 @@
-"""AOFT, approximately orthogonal fine-tuning (ICCV 2025, arXiv:2507.13260).
+"""AOFT, approximately orthogonal fine-tuning (ICCV 2025, arXiv:2507.13260): the generator, and AOFT in LoRA's place.
 
-One vector q = (q0, q') of length D generates r approximately orthogonal columns, the first r of
+One vector q = (q0, q') of length D generates r approximately orthogonal columns AO(q), the first r of
 
     Q(q) = [ q0         -q'^T      ]          c = 1 / (1 + q0)
            [ q'    I - c q' q'^T   ]
@@ -8,37 +8,41 @@ One vector q = (q0, q') of length D generates r approximately orthogonal columns
 which is the rotation taking e0 to q when |q| = 1; the norm is not enforced, hence "approximately".  Two such
 matrices are the down- and up-projection of an update
 
-    x -> AO(q_down) diag(scale) AO(q_up)^T x,
+    x -> AO(q_up) diag(scale) AO(q_down)^T x,
 
 so the number of parameters does not grow with the rank.  The scaling vector is the starred form, AOFT*.
-Released code: CalliopeYang/AOFT 2ffd89c; it uses c = 1 / ((1 + q0)^2 + 1) and lets no gradient through entry [0, 0].
+
+What is known of the paper, and how: the formula, both projections and the star are published; the released code
+(CalliopeYang/AOFT 2ffd89c) uses c = 1 / ((1 + q0)^2 + 1), lets no gradient through entry [0, 0], starts from q = 0
+and drops the bias of the linear maps it adapts; that the LoRA rows of the paper's tables mean q and v is inferred
+from their parameter counts.  docs/aoft.md has the whole account.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, cast, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register
+from .base import Method, Paper, at_least_one, register
 from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
 
 Form = Literal["paper", "released", "exact"]
 Scale = Literal["zeros", "ones", "normal", "uniform", "none"]
-Start = Literal["normal", "zeros"]
+Start = Literal["zeros", "normal", "identity"]
 
 POLE_GUARD = 1e-3
-"""Ours: |1 + q0| is kept above this, where the paper's coefficient has its pole.  Training starts at q0 = 0."""
+"""Ours: |1 + q0| is kept above this, where the paper's coefficient has its pole.  Training starts at q0 = 0 or 1."""
 
 
 def approximately_orthogonal(q: Tensor, columns: int, form: Form = "paper") -> Tensor:
     """The first `columns` columns of Q(q), [d, columns], from q: [d].
 
     `paper` is the published matrix, `released` the authors' code, `exact` the published one of q / |q|, whose
-    columns are orthonormal.
+    columns are orthonormal.  Column 0 is (q0; q'), column j is e_j - q_j (1; c q').
     """
     if form == "exact":
         q = q / q.norm()
@@ -55,17 +59,55 @@ def approximately_orthogonal(q: Tensor, columns: int, form: Form = "paper") -> T
     return torch.cat([torch.cat([corner, tail])[:, None], torch.cat([-row[None], block])], dim=1)
 
 
-class AOFTUpdate(Update):
-    """x -> AO(q_up) diag(scale) AO(q_down)^T x."""
+def start_vector(width: int, start: Start) -> Tensor:
+    """q: [width].  `zeros` is the released code's; the others are ours.
 
-    def __init__(self, inputs: int, outputs: int, rank: int, form: Form, scale: Scale, start: Start) -> None:
+    `normal` has q0 = 0 and q' ~ N(0, 1/width): near the unit sphere, so near orthogonal columns.
+    `identity` is q = e0, where Q(q) = I and the columns are exactly orthonormal.
+    """
+    q = torch.zeros(width)
+    if start == "normal":
+        q[1:].normal_(std=width**-0.5)
+    elif start == "identity":
+        q[0] = 1.0
+    return q
+
+
+SCALES: dict[str, Callable[[int], Tensor]] = {
+    "zeros": torch.zeros,
+    "ones": torch.ones,
+    "normal": torch.randn,  # released LoRA file
+    "uniform": torch.rand,  # released adapter file
+}
+
+
+class AOFTUpdate(Update):
+    """x -> AO(q_up) diag(scale) AO(q_down)^T x, minus `dropped_bias` [outputs] if there is one.
+
+    The D x r matrices are built once a step: that was the faster way by measurement (perf/aoft_products.py), the
+    other being products with identity plus a rank-two term.
+    """
+
+    dropped_bias: Tensor | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        rank: int,
+        form: Form,
+        scale: Scale,
+        start: Start,
+        dropped_bias: Tensor | None = None,
+    ) -> None:
         super().__init__()
         if rank > min(inputs, outputs):
             raise ValueError(f"rank {rank} exceeds the {min(inputs, outputs)} dimensions it has here")
         self.rank = rank
         self.form: Form = form
-        self.q_down, self.q_up = (nn.Parameter(_start_vector(width, start)) for width in (inputs, outputs))
-        self.scale = None if scale == "none" else nn.Parameter(_SCALES[scale](rank))
+        self.q_down, self.q_up = (nn.Parameter(start_vector(width, start)) for width in (inputs, outputs))
+        self.scale = None if scale == "none" else nn.Parameter(SCALES[scale](rank))
+        self.register_buffer("dropped_bias", dropped_bias, persistent=False)
 
     def factors(self) -> tuple[Tensor, Tensor]:
         """Scaled down-projection [inputs, rank] and up-projection [outputs, rank]."""
@@ -75,52 +117,39 @@ class AOFTUpdate(Update):
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
         down, up = self.factors()
-        return F.linear(F.linear(x, down.T), up)
+        return F.linear(F.linear(x, down.T), up, self.bias_delta())
 
     def delta(self) -> Tensor:
         down, up = self.factors()
         return up @ down.T
 
-
-_SCALES: dict[str, Callable[[int], Tensor]] = {
-    "zeros": torch.zeros,
-    "ones": torch.ones,
-    "normal": torch.randn,  # released LoRA file
-    "uniform": torch.rand,  # released adapter file
-}
-
-
-def _start_vector(width: int, start: Start) -> Tensor:
-    """q0 = 0, and q' either zero (released code) or N(0, 1/D): near the unit sphere, so near orthogonal columns."""
-    q = torch.zeros(width)
-    if start == "normal":
-        q[1:].normal_(std=width**-0.5)
-    return q
+    def bias_delta(self) -> Tensor | None:
+        return None if self.dropped_bias is None else -self.dropped_bias
 
 
 @dataclass(frozen=True)
-class _AOFT(Method):
+class AOFT(Method):
+    """What all forms of AOFT share."""
+
     rank: int = 8
     form: Form = "paper"
     scale: Scale = "zeros"
     """Start of the scaling vector.  Zero starts at the pretrained model (ours); `none` is AOFT without star."""
     start: Start = "normal"
-    """Start of q' (ours: zero `scale` needs projections that already span something)."""
+    """Start of the generating vectors; a zero `scale` needs projections that already span something."""
     paper = Paper("ICCV", 2025, "2507.13260", "CalliopeYang/AOFT")
-    equation = r"W' = W + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T"
     evidence = "golden"
 
     def __post_init__(self) -> None:
         for field, kind in (("form", Form), ("scale", Scale), ("start", Start)):
             if getattr(self, field) not in get_args(kind):
                 raise ValueError(f"{field} must be one of {', '.join(get_args(kind))}, not {getattr(self, field)!r}")
-        if self.rank < 1:
-            raise ValueError(f"rank must be at least 1, not {self.rank}")
+        at_least_one(rank=self.rank)
         if self.form == "exact" and self.start == "zeros":
             raise ValueError("form='exact' divides by |q|, so it cannot start at zero; use start='normal'")
 
-    def update(self, inputs: int, outputs: int) -> AOFTUpdate:
-        return AOFTUpdate(inputs, outputs, self.rank, self.form, self.scale, self.start)
+    def update(self, inputs: int, outputs: int, dropped_bias: Tensor | None = None) -> AOFTUpdate:
+        return AOFTUpdate(inputs, outputs, self.rank, self.form, self.scale, self.start, dropped_bias)
 
     def update_params(self, inputs: int, outputs: int) -> int:
         return inputs + outputs + (0 if self.scale == "none" else self.rank)
@@ -128,11 +157,14 @@ class _AOFT(Method):
 
 @register("aoft_lora")
 @dataclass(frozen=True)
-class AOFTLoRA(_AOFT):
-    """LoRA's placement with approximately orthogonal projections."""
+class AOFTLoRA(AOFT):
+    """LoRA's placement with approximately orthogonal projections, starting at the pretrained model."""
 
     sites: str = "qv"
+    keep_bias: bool = True
+    """False drops the pretrained bias of every adapted linear map, as the released code does."""
     title = "AOFT-LoRA"
+    equation = r"W' = W + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T"
     places = "q, v"
 
     def __post_init__(self) -> None:
@@ -140,7 +172,11 @@ class AOFTLoRA(_AOFT):
         parse_sites(self.sites)
 
     def inject(self, vit: VisionTransformer) -> None:
-        update_linears(vit, self.sites, lambda weight, _: self.update(weight.shape[1], weight.shape[0]))
+        def make(weight: Tensor, bias: Tensor | None) -> AOFTUpdate:
+            outputs, inputs = weight.shape
+            return self.update(inputs, outputs, None if self.keep_bias or bias is None else bias.detach().clone())
+
+        update_linears(vit, self.sites, make)
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)
@@ -149,39 +185,46 @@ class AOFTLoRA(_AOFT):
         return sum(self.update_params(*shape) for shape in site_shapes(vit, self.sites))
 
 
-class AdaptedMlp(nn.Module):
-    """h = MLP(x); y = h + AO(q_up) diag(scale) AO(q_down)^T h."""
-
-    def __init__(self, mlp: nn.Module, update: AOFTUpdate) -> None:
-        super().__init__()
-        self.mlp, self.update = mlp, update
-
-    def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
-        h = self.mlp(x)
-        return h + self.update(h)
-
-
-@register("aoft_adapter")
+@register("aoft_lora_paper")
 @dataclass(frozen=True)
-class AOFTAdapter(_AOFT):
-    """A linear adapter after the MLP, before the residual add, so that it folds into fc2."""
+class AOFTLoRAPaper(AOFTLoRA):
+    """The paper's LoRA row: q and v, no scaling vector.
 
-    title = "AOFT-Adapter"
-    places = "after the MLP"
+    Published: the formula.  Read in the released code: rank 8 and q = 0 at the start, which makes the update
+    diag(0, 1, ..., 1) on the first 8 coordinates.  Inferred: q and v, from the parameter count; the bias is kept.
+    """
 
-    def inject(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
-            block.mlp = AdaptedMlp(cast(nn.Module, block.mlp), self.update(vit.embed_dim, vit.embed_dim))
+    scale: Scale = "none"
+    start: Start = "zeros"
+    title = "AOFT-LoRA (paper)"
+    starts_as_identity = False
 
-    @torch.no_grad()
-    def merge(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
-            adapted = cast(AdaptedMlp, block.mlp)
-            fc2, delta = cast(nn.Linear, adapted.mlp.fc2), adapted.update.delta()
-            fc2.weight.add_(delta @ fc2.weight)
-            if fc2.bias is not None:
-                fc2.bias.add_(delta @ fc2.bias)
-            block.mlp = adapted.mlp
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return len(vit.blocks) * self.update_params(vit.embed_dim, vit.embed_dim)
+@register("aoft_lora_dagger")
+@dataclass(frozen=True)
+class AOFTLoRADagger(AOFTLoRA):
+    """The paper's LoRA+AOFT†, as far as it can be told: the released placement in the published form.
+
+    Published: "less than half of LoRA's parameters".  Read in the released code: sites, rank, both starts.
+    Inferred, with little certainty: that the dagger means these sites; the bias is kept.
+    """
+
+    scale: Scale = "normal"
+    start: Start = "zeros"
+    sites: str = "qv,fc1,fc2"
+    title = "AOFT-LoRA†"
+    places = "q, v, fc1, fc2"
+    starts_as_identity = False
+
+
+@register("aoft_lora_released")
+@dataclass(frozen=True)
+class AOFTLoRAReleased(AOFTLoRADagger):
+    """The authors' LoRA code as it runs, dropped biases and detached corner included.
+
+    All of it is read in the released code (model/ViT_unitary_lora.py); none of its particulars is published.
+    """
+
+    form: Form = "released"
+    keep_bias: bool = False
+    title = "AOFT-LoRA (released)"

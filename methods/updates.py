@@ -92,15 +92,16 @@ class TransformedLinear(nn.Module):
         self.linear, self.parts, self.transforms = linear, parts, nn.ModuleDict(transforms)
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
-        made = [
-            self.transforms[part](*rows) if part in self.transforms else rows
-            for part, rows in _rows(self.linear, self.parts).items()
-        ]
-        if len(made) == 1:
-            return made[0]
-        return torch.cat([weight for weight, _ in made]), (
-            None if self.linear.bias is None else torch.cat([bias for _, bias in made])
-        )
+        """[out, in] and [out]: what the transforms make of the whole linear map."""
+        weights, biases = [], []
+        for part, (weight, bias) in _rows(self.linear, self.parts).items():
+            if part in self.transforms:
+                weight, bias = self.transforms[part](weight, bias)
+            weights.append(weight)
+            biases.append(bias)
+        if len(weights) == 1:
+            return weights[0], biases[0]
+        return torch.cat(weights), None if self.linear.bias is None else torch.cat(biases)
 
     def forward(self, x: Tensor) -> Tensor:  # x: [b, n, in]
         return F.linear(x, *self.weights())
