@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest
 
-.PHONY: help benchmark test test-slow lint types smoke gpu-check format clean
+.PHONY: help benchmark test test-slow lint types smoke gpu-check gpu-speed docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -31,6 +31,14 @@ smoke: benchmark  ## the same as `make benchmark`
 gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no network, no pip
 	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && \
 	PYTHONPATH="$$link" $(PYTHON) -m pytest -m gpu; status=$$?; rm -rf "$$link"; exit $$status
+
+gpu-speed:  ## measure speed on a CUDA device into perf/results: no network, no pip
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && \
+	PYTHONPATH="$$link" $(PYTHON) perf/aoft_products.py --cuda; status=$$?; rm -rf "$$link"; exit $$status
+
+docs: $(VENV)/installed  ## rewrite docs/methods.md from the registry
+	$(BIN)/vtab-peft list methods --markdown > docs/methods.md.new
+	mv docs/methods.md.new docs/methods.md
 
 format: $(VENV)/installed-dev  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

@@ -52,7 +52,10 @@ def parser() -> argparse.ArgumentParser:
 
     listing = verbs.add_parser("list", help="what there is: methods, tasks, backbones, recipes")
     listing.add_argument("what", choices=["methods", "tasks", "backbones", "recipes"])
-    listing.add_argument("--json", action="store_true", help="machine-readable")
+    style = listing.add_mutually_exclusive_group()
+    style.add_argument("--json", dest="style", action="store_const", const="json", help="machine-readable")
+    style.add_argument("--markdown", dest="style", action="store_const", const="markdown", help="for a web page")
+    listing.set_defaults(style="text")
     listing.set_defaults(verb=_list)
 
     run = verbs.add_parser("run", help="fine-tune and evaluate every (method, task, seed) that is still missing")
@@ -119,7 +122,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     from .listing import show
 
-    return show(options.what, options.json)
+    return show(options.what, options.style)
 
 
 def _run(options: argparse.Namespace) -> int:

@@ -14,23 +14,25 @@ from .recipes import RECIPES
 Row = dict[str, Any]
 
 
-def show(what: str, as_json: bool) -> int:
+def show(what: str, style: str) -> int:
+    """Print one of `LISTS` as `text`, `json` or `markdown`."""
     rows = LISTS[what]()
-    if as_json:
+    if style == "json":
         print(json.dumps(rows, indent=1))
-    elif what == "recipes":
+    elif what == "methods":
+        from . import catalogue
+
+        print(
+            catalogue.page(rows) if style == "markdown" else catalogue.table(rows),
+            end="" if style == "markdown" else "\n",
+        )
+    elif style == "text" and what == "recipes":
         print(_side_by_side(rows))
     else:
-        shown = [
-            {HEADINGS.get(key, key): _cell(value) for key, value in row.items() if key not in UNSHOWN} for row in rows
-        ]
-        print(tabulate(shown, headers="keys", tablefmt="simple", disable_numparse=True))
+        shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
+        form = "pipe" if style == "markdown" else "simple"
+        print(tabulate(shown, headers="keys", tablefmt=form, disable_numparse=True))
     return 0
-
-
-HEADINGS = {"mergeable": "merges", "starts_as_identity": "starts as identity", "frozen_features": "frozen features"}
-UNSHOWN = ("search", "version")
-"""Left to --json, so that a line stays a line."""
 
 
 def _side_by_side(rows: list[Row]) -> str:
@@ -66,22 +68,9 @@ def check_data(options: argparse.Namespace) -> int:
 
 
 def _methods() -> list[Row]:
-    from ..methods import METHODS
+    from . import catalogue
 
-    return [
-        {
-            "name": name,
-            "title": cls.title,
-            "paper": str(cls.paper or ""),
-            "defaults": cls().args(),
-            "search": {field: list(values) for field, values in cls.search.items()},
-            "lr": cls.lr,
-            "mergeable": cls.mergeable(),
-            "starts_as_identity": cls.starts_as_identity,
-            "version": cls.version,
-        }
-        for name, cls in sorted(METHODS.items())
-    ]
+    return catalogue.methods()
 
 
 def _tasks() -> list[Row]:
@@ -117,9 +106,7 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def _cell(value: Any) -> Any:
-    """For people: yes and no, dictionaries as arguments, nothing for None."""
+    """For people: yes and no, nothing for None."""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, dict):
-        return ", ".join(f"{key}={item!r}" for key, item in value.items())
     return "" if value is None else value

@@ -1,31 +1,42 @@
 """AdaptFormer (Chen et al., NeurIPS 2022, arXiv:2205.13535): a bottleneck in parallel with the MLP.
 
-It reads the residual stream before the LayerNorm (ShoufaChen/AdaptFormer models/custom_modules.py).
+It reads the residual stream before the block's LayerNorm (ShoufaChen/AdaptFormer models/custom_modules.py).
 """
 
 import math
 from dataclasses import dataclass
+from typing import Literal, get_args
 
+import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .base import Method, Paper, at_least_one, register
 from .blocks import branches
 
+Scale = float | Literal["learned"]
+OwnNorm = Literal["none", "in", "out"]
+
 
 class ParallelBottleneck(nn.Module):
-    """x -> s Up(drop(relu(Down(x)))), zero at the start."""
+    """x -> s Up(drop(relu(Down(x)))), zero at the start; a LayerNorm of its own stands before or behind it, or none."""
 
-    def __init__(self, d: int, bottleneck: int, scale: float, dropout: float) -> None:
+    def __init__(
+        self, d: int, bottleneck: int, scale: Scale = 0.1, dropout: float = 0.1, layernorm: OwnNorm = "none"
+    ) -> None:
         super().__init__()
+        self.norm_in, self.norm_out = (
+            nn.LayerNorm(d) if layernorm == place else nn.Identity() for place in ("in", "out")
+        )
         self.down, self.up = nn.Linear(d, bottleneck), nn.Linear(bottleneck, d)
-        self.scale, self.dropout = scale, nn.Dropout(dropout)
+        self.dropout = nn.Dropout(dropout)
+        self.scale = nn.Parameter(torch.ones(1)) if scale == "learned" else scale  # models/adapter.py: from 1, not 0.1
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         for zero in (self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(zero)
 
     def forward(self, x: Tensor, h: Tensor) -> Tensor:  # [b, n, d], of which h is not read
-        return self.up(self.dropout(self.down(x).relu())) * self.scale
+        return self.norm_out(self.up(self.dropout(self.down(self.norm_in(x)).relu())) * self.scale)
 
 
 @register("adaptformer")
@@ -34,8 +45,11 @@ class AdaptFormer(Method):
     """A ReLU bottleneck in parallel with the MLP, on the residual stream."""
 
     bottleneck: int = 8
-    scale: float = 0.1
+    scale: Scale = 0.1
+    """A number, or "learned": one trained factor per block."""
     dropout: float = 0.1
+    layernorm: OwnNorm = "none"
+    """A trained LayerNorm on what the bottleneck reads ("in") or gives ("out"); the paper's results are without."""
     title = "AdaptFormer"
     paper = Paper("NeurIPS", 2022, "2205.13535", "ShoufaChen/AdaptFormer")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + s\,W_u\,\mathrm{ReLU}(W_d x + b_d) + s\,b_u"
@@ -45,13 +59,18 @@ class AdaptFormer(Method):
 
     def __post_init__(self) -> None:
         at_least_one(bottleneck=self.bottleneck)
+        if isinstance(self.scale, str) and self.scale != "learned":
+            raise ValueError(f"scale must be a number or 'learned', not {self.scale!r}")
+        if self.layernorm not in get_args(OwnNorm):
+            raise ValueError(f"layernorm must be one of {', '.join(get_args(OwnNorm))}, not {self.layernorm!r}")
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):
             attention, mlp = branches(block)
-            mlp.beside = ParallelBottleneck(vit.embed_dim, self.bottleneck, self.scale, self.dropout)
+            mlp.beside = ParallelBottleneck(vit.embed_dim, self.bottleneck, self.scale, self.dropout, self.layernorm)
             vit.blocks[i] = nn.Sequential(attention, mlp)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d, r = vit.embed_dim, self.bottleneck
-        return len(vit.blocks) * (2 * d * r + r + d)
+        own = (self.scale == "learned") + (0 if self.layernorm == "none" else 2 * d)
+        return len(vit.blocks) * (2 * d * r + r + d + own)

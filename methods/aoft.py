@@ -131,22 +131,31 @@ class AOFTUpdate(Update):
 class AOFT(Method):
     """What all forms of AOFT share."""
 
-    rank: int = 8
     form: Form = "paper"
     scale: Scale = "zeros"
     """Start of the scaling vector.  Zero starts at the pretrained model (ours); `none` is AOFT without star."""
     start: Start = "normal"
     """Start of the generating vectors; a zero `scale` needs projections that already span something."""
     paper = Paper("ICCV", 2025, "2507.13260", "CalliopeYang/AOFT")
-    evidence = "golden"
+    evidence = "closed form"
 
     def __post_init__(self) -> None:
         for field, kind in (("form", Form), ("scale", Scale), ("start", Start)):
             if getattr(self, field) not in get_args(kind):
                 raise ValueError(f"{field} must be one of {', '.join(get_args(kind))}, not {getattr(self, field)!r}")
-        at_least_one(rank=self.rank)
         if self.form == "exact" and self.start == "zeros":
             raise ValueError("form='exact' divides by |q|, so it cannot start at zero; use start='normal'")
+
+
+@dataclass(frozen=True)
+class AOFTUpdates(AOFT):
+    """AOFT as pairs of projections."""
+
+    rank: int = 8
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        at_least_one(rank=self.rank)
 
     def update(self, inputs: int, outputs: int, dropped_bias: Tensor | None = None) -> AOFTUpdate:
         return AOFTUpdate(inputs, outputs, self.rank, self.form, self.scale, self.start, dropped_bias)
@@ -157,7 +166,7 @@ class AOFT(Method):
 
 @register("aoft_lora")
 @dataclass(frozen=True)
-class AOFTLoRA(AOFT):
+class AOFTLoRA(AOFTUpdates):
     """LoRA's placement with approximately orthogonal projections, starting at the pretrained model."""
 
     sites: str = "qv"
@@ -228,3 +237,4 @@ class AOFTLoRAReleased(AOFTLoRADagger):
     form: Form = "released"
     keep_bias: bool = False
     title = "AOFT-LoRA (released)"
+    evidence = "golden"

@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .aoft import AOFT, AOFTUpdate, Form, Scale, Start
+from .aoft import AOFTUpdate, AOFTUpdates, Form, Scale, Start
 from .base import register
 from .blocks import Residual, branches
 
@@ -36,13 +36,13 @@ class BehindBranch(nn.Module):
         linear, delta = cast(nn.Linear, getattr(self.branch, last)), cast(AOFTUpdate, self.adapter.adapter).delta()
         linear.weight += delta @ linear.weight
         if linear.bias is not None:
-            linear.bias += delta @ linear.bias
+            linear.bias.add_(delta @ linear.bias)
         return self.branch
 
 
 @register("aoft_adapter")
 @dataclass(frozen=True)
-class AOFTAdapter(AOFT):
+class AOFTAdapter(AOFTUpdates):
     """A linear adapter of approximately orthogonal projections behind the MLP, starting at the pretrained model."""
 
     after: After = "mlp"
@@ -90,7 +90,7 @@ class AOFTAdapterPaper(AOFTAdapter):
 
 @register("aoft_adapter_released")
 @dataclass(frozen=True)
-class AOFTAdapterReleased(AOFT):
+class AOFTAdapterReleased(AOFTUpdates):
     """The authors' adapter code as it runs: on the residual stream, behind attention and MLP.
 
     All of it is read in the released code (model/ViT_unitary_adapter.py); none of its particulars is published.
@@ -100,6 +100,7 @@ class AOFTAdapterReleased(AOFT):
     scale: Scale = "uniform"
     start: Start = "zeros"
     title = "AOFT-Adapter (released)"
+    evidence = "golden"
     equation = r"x \leftarrow x + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T\,\mathrm{LN}(x)"
     places = "residual stream, behind attention and MLP"
     starts_as_identity = False

@@ -6,7 +6,8 @@ Parallel ones are the `beside` of a `Branch`.
 
 from typing import cast
 
-from timm.models.vision_transformer import Block
+import torch
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 
@@ -48,3 +49,23 @@ def branches(block: nn.Module) -> tuple[Branch, Branch]:
         Branch(whole.norm1, whole.attn, whole.ls1, whole.drop_path1),
         Branch(whole.norm2, whole.mlp, whole.ls2, whole.drop_path2),
     )
+
+
+class OverGrid(nn.Module):
+    """A zero-padded convolutional module on tokens: the patches are one map [b, c, height, width].
+
+    Prefix tokens are each a map of their own, so that they meet the centre taps only, or pass unchanged.
+    """
+
+    def __init__(self, module: nn.Module, vit: VisionTransformer, keep_prefix: bool = False) -> None:
+        super().__init__()
+        self.module, self.prefix, self.keep_prefix = module, vit.num_prefix_tokens, keep_prefix
+        self.grid = cast(tuple[int, int], vit.patch_embed.grid_size)
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, prefix + height * width, c]
+        prefix, patches = x[:, : self.prefix], x[:, self.prefix :]
+        if not self.keep_prefix:
+            alone = prefix.flatten(0, 1)[..., None, None]  # [b * prefix, c, 1, 1]
+            prefix = self.module(alone).reshape(prefix.shape)
+        convolved = self.module(patches.transpose(1, 2).unflatten(2, self.grid))
+        return torch.cat([prefix, convolved.flatten(2).transpose(1, 2)], dim=1)

@@ -1,7 +1,8 @@
-"""LoRA (Hu et al., ICLR 2022, arXiv:2106.09685): W' = W + (alpha / rank) B A."""
+"""LoRA (Hu et al., ICLR 2022, arXiv:2106.09685): W' = W + (alpha / rank) B A, and two of its variants."""
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -9,25 +10,31 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .base import Method, Paper, at_least_one, register
-from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
+from .updates import Update, UpdatedLinear, merge_linears, parse_sites, site_shapes, update_linears
 
 
 class LowRank(Update):
-    """x -> scale * B A x."""
+    """x -> scale * B A drop(x)."""
 
-    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:  # weight: [outputs, inputs]
+    def __init__(self, weight: Tensor, rank: int, scale: float, dropout: float = 0.0) -> None:  # [outputs, inputs]
         super().__init__()
         outputs, inputs = weight.shape
-        self.scale = scale
+        self.scale, self.dropout = scale, nn.Dropout(dropout)
         self.a = nn.Parameter(torch.empty(rank, inputs))
         self.b = nn.Parameter(torch.zeros(outputs, rank))  # zero: the model starts unchanged
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # peft/tuners/lora/layer.py, reset_lora_parameters
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        return F.linear(F.linear(x, self.a), self.b) * self.scale
+        down, up = self.factors()
+        return F.linear(F.linear(self.dropout(x), down), up) * self.scale
 
     def delta(self) -> Tensor:
-        return self.b @ self.a * self.scale
+        down, up = self.factors()
+        return up @ down * self.scale
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """[rank, inputs] and [outputs, rank]: what maps down and what maps up."""
+        return self.a, self.b
 
 
 @register("lora")
@@ -50,11 +57,57 @@ class LoRA(Method):
         at_least_one(rank=self.rank)
 
     def inject(self, vit: VisionTransformer) -> None:
-        scale = self.alpha / self.rank
-        update_linears(vit, self.sites, lambda weight, _: LowRank(weight, self.rank, scale))
+        update_linears(vit, self.sites, lambda weight, _: LowRank(weight, self.rank, self.scale()))
+
+    def scale(self) -> float:
+        return self.alpha / self.rank
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return sum(self.rank * (inputs + outputs) for inputs, outputs in site_shapes(vit, self.sites))
+
+
+@register("rslora")
+@dataclass(frozen=True)
+class RankStabilisedLoRA(LoRA):
+    """LoRA whose scale falls with the root of the rank, so that higher ranks do not learn more slowly."""
+
+    title = "rsLoRA"
+    paper = Paper("arXiv", 2023, "2312.03732", "huggingface/peft")
+    equation = r"W' = W + \tfrac{\alpha}{\sqrt{r}} B A"
+
+    def scale(self) -> float:
+        return self.alpha / math.sqrt(self.rank)
+
+
+@register("lora_fused")
+@dataclass(frozen=True)
+class FusedLoRA(Method):
+    """A low-rank product on the fused qkv, whose projection down is shared by query, key and value."""
+
+    rank: int = 8
+    dropout: float = 0.0  # of the input, as the module has it; NOAH's training script sets 0.1
+    title = "LoRA (fused qkv)"
+    paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
+    equation = r"W_{qkv}' = W_{qkv} + B A,\ B \in \mathbb{R}^{3d \times r}"
+    places = "q, k, v"
+    evidence = "golden"
+    search = {"rank": (1, 5, 10)}  # as NOAH: experiments/NOAH/supernet/supernet-B_prompt_VTAB.yaml
+
+    def __post_init__(self) -> None:
+        at_least_one(rank=self.rank)
+
+    def inject(self, vit: VisionTransformer) -> None:
+        for block in vit.blocks:
+            attention = block.get_submodule("attn")
+            qkv = cast(nn.Linear, attention.qkv)
+            update = LowRank(qkv.weight, self.rank, 1.0, self.dropout)
+            attention.qkv = UpdatedLinear(qkv, ("qkv",), {"qkv": update})
+
+    def merge(self, vit: VisionTransformer) -> None:
+        merge_linears(vit)
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        return len(vit.blocks) * self.rank * (vit.embed_dim + 3 * vit.embed_dim)

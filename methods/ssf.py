@@ -4,6 +4,7 @@ Behind the patch embedding, every LayerNorm and every linear map (dongzelian/SSF
 folds into what it stands behind.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,7 +15,8 @@ from torch import Tensor, nn
 from .base import Method, Paper, register
 from .updates import mlp_width
 
-_BEHIND = (("norm1",), ("attn", "qkv"), ("attn", "proj"), ("norm2",), ("mlp", "fc1"), ("mlp", "fc2"))
+NORMS = ("norm1", "norm2")
+_BEHIND = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 
 
 class ScaledShifted(nn.Module):
@@ -42,10 +44,26 @@ class ScaledShifted(nn.Module):
         return self.module
 
 
-def _places(vit: VisionTransformer) -> list[tuple[nn.Module, str]]:
-    places = [(cast(nn.Module, vit.patch_embed), "proj"), (cast(nn.Module, vit), "norm")]
+def scale_and_shift(vit: VisionTransformer, behind: Iterable[str]) -> None:
+    """Put a `ScaledShifted` around the patch embedding, the final norm and the named modules of every block."""
+    for parent, name in _places(vit, behind):
+        module = cast(nn.Linear, getattr(parent, name))
+        setattr(parent, name, ScaledShifted(module, len(module.weight)))
+
+
+def fold(vit: VisionTransformer, behind: Iterable[str]) -> None:
+    """Undo `scale_and_shift`, what was learned going into the modules."""
+    for parent, name in _places(vit, behind):
+        setattr(parent, name, cast(ScaledShifted, getattr(parent, name)).merged())
+
+
+def _places(vit: VisionTransformer, behind: Iterable[str]) -> list[tuple[nn.Module, str]]:
+    final = "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"  # behind the pooling in models that average
+    places = [(cast(nn.Module, vit.patch_embed), "proj"), (cast(nn.Module, vit), final)]
     for block in vit.blocks:
-        places += [(block.get_submodule(".".join(path[:-1])), path[-1]) for path in _BEHIND]
+        for path in behind:
+            parent, _, name = path.rpartition(".")
+            places.append((block.get_submodule(parent), name))
     return places
 
 
@@ -62,13 +80,10 @@ class SSF(Method):
     starts_as_identity = False  # gamma ~ N(1, 0.02), beta ~ N(0, 0.02)
 
     def inject(self, vit: VisionTransformer) -> None:
-        for parent, name in _places(vit):
-            module = cast(nn.Linear, getattr(parent, name))
-            setattr(parent, name, ScaledShifted(module, len(module.weight)))
+        scale_and_shift(vit, _BEHIND)
 
     def merge(self, vit: VisionTransformer) -> None:
-        for parent, name in _places(vit):
-            setattr(parent, name, cast(ScaledShifted, getattr(parent, name)).merged())
+        fold(vit, _BEHIND)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d, hidden = vit.embed_dim, mlp_width(vit)

@@ -74,12 +74,14 @@ class UpdatedLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The plain linear that computes the same."""
+        """The plain linear that computes the same; it gets a bias if it had none and an update adds one."""
+        shifts = {part: cast(Update, update).bias_delta() for part, update in self.updates.items()}
+        if self.linear.bias is None and any(shift is not None for shift in shifts.values()):
+            self.linear.bias = nn.Parameter(self.linear.weight.new_zeros(self.linear.out_features), requires_grad=False)
         for part, (weight, bias) in _rows(self.linear, self.parts).items():
             if part in self.updates:
-                update = cast(Update, self.updates[part])
-                weight += update.delta()
-                if (shift := update.bias_delta()) is not None and bias is not None:
+                weight += cast(Update, self.updates[part]).delta()
+                if bias is not None and (shift := shifts[part]) is not None:
                     bias += shift
         return self.linear
 

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from vtab_peft.methods.aoft import POLE_GUARD, approximately_orthogonal
+from aoft_products import matrices, rank_two
+from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, approximately_orthogonal, start_vector
 
 
 def whole_matrix(q: np.ndarray) -> np.ndarray:
@@ -60,3 +61,51 @@ def test_released_form_lets_no_gradient_through_the_corner() -> None:
     approximately_orthogonal(q, 3, "released")[0, 0].backward()
     assert q.grad is not None
     assert q.grad.abs().max() == 0
+
+
+@pytest.mark.parametrize("rank", [1, 2, 8, 24])
+def test_products_with_the_matrix_equal_identity_plus_rank_two(rank: int) -> None:
+    generator = torch.Generator().manual_seed(4)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, dtype=torch.float64, generator=generator).mul_(0.3).requires_grad_()
+
+    inputs = normal(3, 5, 24), normal(24), normal(32)
+    with_matrices, without = matrices(*inputs, rank), rank_two(*inputs, rank)
+    torch.testing.assert_close(with_matrices, without, rtol=0, atol=1e-12)
+    weights = torch.randn(with_matrices.shape, dtype=torch.float64, generator=generator)
+    ours = torch.autograd.grad((with_matrices * weights).sum(), inputs)
+    theirs = torch.autograd.grad((without * weights).sum(), inputs)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-12)
+
+
+def test_the_update_is_the_scaled_product_of_both_matrices() -> None:
+    update = AOFTUpdate(24, 32, 4, "paper", "normal", "normal").double()
+    down, up = (whole_matrix(q.detach().numpy())[:, :4] for q in (update.q_down, update.q_up))
+    expected = up @ np.diag(update.scale.detach().numpy()) @ down.T
+    np.testing.assert_allclose(update.delta().detach().numpy(), expected, atol=1e-12)
+    x = torch.randn(2, 3, 24, dtype=torch.float64)
+    np.testing.assert_allclose(update(x).detach().numpy(), x.numpy() @ expected.T, atol=1e-12)
+
+
+def test_starts_are_what_they_are_called() -> None:
+    torch.manual_seed(5)
+    assert start_vector(768, "zeros").abs().max() == 0
+    assert start_vector(768, "identity").tolist() == [1.0] + [0.0] * 767
+    normal = start_vector(768, "normal")
+    assert normal[0] == 0
+    assert abs(float(normal.norm()) - 1) < 0.1
+    identity = approximately_orthogonal(start_vector(768, "identity"), 8)
+    assert torch.equal(identity, torch.eye(768, 8))
+
+
+def test_released_start_is_a_diagonal_without_its_first_entry() -> None:
+    update = AOFTUpdate(24, 32, 4, "released", "ones", "zeros")
+    expected = torch.zeros(32, 24)
+    expected[1, 1] = expected[2, 2] = expected[3, 3] = 1
+    assert torch.equal(update.delta(), expected)
+
+
+def test_a_rank_above_the_width_is_refused() -> None:
+    with pytest.raises(ValueError, match="rank 33 exceeds the 32 dimensions"):
+        AOFTUpdate(64, 32, 33, "paper", "zeros", "normal")

@@ -1,0 +1,82 @@
+"""Mona (Yin et al., CVPR 2025, arXiv:2408.08345): depthwise convolutions of three sizes in a bottleneck.
+
+Written for Swin (Leiyi-Hu/mona Swin-Transformer-Classification/mmcls/models/backbones/swin_transformer_mona.py:27-85),
+which has patches only.  The port to ViT is ours: class and register tokens pass the same adapter with the centre taps
+of its convolutions, as in Convpass.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .base import Method, Paper, at_least_one, register
+from .blocks import OverGrid, Residual, branches
+
+KERNELS = (3, 5, 7)
+
+
+class Mean(nn.Module):
+    """x -> the mean of what the modules make of it."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        super().__init__()
+        self.parts = nn.ModuleList(modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack([part(x) for part in self.parts]).mean(0)
+
+
+class MonaAdapter(nn.Module):
+    """x -> Up(drop(gelu(mix(Down(gamma * LN(x) + gamma_x * x))))), where `mix` convolves in two residual steps.
+
+    All projections and convolutions start as PyTorch makes them, so the adapter is not zero at the start.
+    """
+
+    def __init__(self, vit: VisionTransformer, bottleneck: int, dropout: float) -> None:
+        super().__init__()
+        d = vit.embed_dim
+        self.norm = nn.LayerNorm(d)
+        self.gamma, self.gamma_x = nn.Parameter(torch.full((d,), 1e-6)), nn.Parameter(torch.ones(d))
+        self.down, self.up, self.dropout = nn.Linear(d, bottleneck), nn.Linear(bottleneck, d), nn.Dropout(dropout)
+        depthwise = Mean(nn.Conv2d(bottleneck, bottleneck, k, padding=k // 2, groups=bottleneck) for k in KERNELS)
+        pointwise = nn.Conv2d(bottleneck, bottleneck, 1)
+        self.mix = OverGrid(nn.Sequential(Residual(depthwise), Residual(pointwise)), vit)
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
+        z = self.mix(self.down(self.norm(x) * self.gamma + x * self.gamma_x))
+        return self.up(self.dropout(F.gelu(z)))
+
+
+@register("mona")
+@dataclass(frozen=True)
+class Mona(Method):
+    """A bottleneck with multi-scale depthwise convolutions, on the residual stream after each branch."""
+
+    bottleneck: int = 64
+    dropout: float = 0.1
+    title = "Mona"
+    paper = Paper("CVPR", 2025, "2408.08345", "Leiyi-Hu/mona")
+    equation = r"x \leftarrow x + W_u\,\mathrm{GELU}(\mathrm{Conv}(W_d(\gamma_x x + \gamma\,\mathrm{LN}(x))))"
+    places = "after attention and MLP branch"
+    evidence = "golden"
+    search = {"bottleneck": (32, 64, 128)}  # the widths that the paper ablates
+    starts_as_identity = False  # see MonaAdapter
+
+    def __post_init__(self) -> None:
+        at_least_one(bottleneck=self.bottleneck)
+
+    def inject(self, vit: VisionTransformer) -> None:
+        for i, block in enumerate(vit.blocks):
+            adapters = (Residual(MonaAdapter(vit, self.bottleneck, self.dropout)) for _ in range(2))
+            attention, mlp = branches(block)
+            vit.blocks[i] = nn.Sequential(attention, next(adapters), mlp, next(adapters))
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        d, r = vit.embed_dim, self.bottleneck
+        projections = 2 * d * r + r + d
+        convolutions = sum(k * k * r + r for k in KERNELS) + r * r + r
+        return len(vit.blocks) * 2 * (4 * d + projections + convolutions)  # 4: the LayerNorm, gamma and gamma_x

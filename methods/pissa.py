@@ -1,0 +1,59 @@
+"""PiSSA (Meng et al., NeurIPS 2024, arXiv:2404.02948): LoRA that starts at a weight's principal singular triplets."""
+
+from dataclasses import dataclass
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor
+
+from .base import Paper, register
+from .lora import LoRA, LowRank
+from .updates import update_linears
+
+
+class Principal(LowRank):
+    """x -> scale * (B A - B_0 A_0) x, where scale * B_0 A_0 is the best approximation of W at this rank.
+
+    PiSSA freezes the residual W - scale * B_0 A_0; subtracting here leaves the pretrained weight as it is.
+    """
+
+    a0: Tensor
+    b0: Tensor
+
+    @torch.no_grad()
+    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:  # weight: [outputs, inputs]
+        super().__init__(weight, rank, scale)
+        if rank > min(weight.shape):
+            raise ValueError(f"rank={rank} is more than the {min(weight.shape)} singular values of a weight here")
+        u, s, vh = torch.linalg.svd(weight, full_matrices=False)
+        root = (s[:rank] / scale).sqrt()  # peft/tuners/lora/layer.py:429-462
+        self.a.copy_(root[:, None] * vh[:rank])
+        self.b.copy_(u[:, :rank] * root)
+        self.register_buffer("a0", self.a.clone(), persistent=False)
+        self.register_buffer("b0", self.b.clone(), persistent=False)
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        # B A - B_0 A_0 = B (A - A_0) + (B - B_0) A_0: exactly zero at the start, and no small difference of
+        # large products, which half precision would lose
+        return torch.cat([self.a - self.a0, self.a0]), torch.cat([self.b, self.b - self.b0], dim=1)
+
+
+@register("pissa")
+@dataclass(frozen=True)
+class PiSSA(LoRA):
+    """LoRA on the principal singular values and vectors of each weight; what they leave is frozen."""
+
+    title = "PiSSA"
+    paper = Paper("NeurIPS", 2024, "2404.02948", "GraphPKU/PiSSA")
+    equation = (
+        r"W' = W - \tfrac{\alpha}{r} B_0 A_0 + \tfrac{\alpha}{r} B A,\ \tfrac{\alpha}{r} B_0 A_0 = U_r S_r V_r^\top"
+    )
+    search = {"rank": (4, 8, 16)}  # ours: alpha cancels at the start, and the paper keeps it equal to the rank
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.alpha <= 0:
+            raise ValueError(f"alpha must be positive, not {self.alpha}: singular values are divided by alpha / rank")
+
+    def inject(self, vit: VisionTransformer) -> None:
+        update_linears(vit, self.sites, lambda weight, _: Principal(weight, self.rank, self.scale()))

@@ -1,0 +1,104 @@
+"""SCT, salient channel tuning (Zhao et al., IJCV 2023, arXiv:2309.08513): a linear map among the loudest channels.
+
+Loud is a channel of large L2 norm over the patch tokens of all training images of a class, averaged over the classes
+(showlab/SCT train_model_sct.py:27-110; adapter: models/vision_transformer_sct.py:272-307).
+"""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .base import Method, Paper, at_least_one, register
+from .blocks import branches
+
+Place = Literal["attn", "mlp"]
+
+LOOK_BATCH = 32
+"""Ours: images looked at together in `prepare`; the choice does not depend on it."""
+
+
+class ChannelAdapter(nn.Module):
+    """x -> x + scale * (W x_I + b) on the channels I."""
+
+    index: Tensor
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__()
+        self.scale, self.linear = scale, nn.Linear(channels, channels)
+        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+        self.register_buffer("index", torch.arange(channels))  # until `prepare` chooses
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
+        change = self.linear(x.index_select(-1, self.index)) * self.scale
+        return x.index_add(-1, self.index, change.to(x.dtype))
+
+
+@register("sct")
+@dataclass(frozen=True)
+class SCT(Method):
+    """A linear adapter on the 96 channels of the residual stream that are loudest in the training images."""
+
+    channels: int = 96
+    """And all of them in a backbone that has fewer."""
+    place: Place = "attn"
+    """`attn`: on the residual stream behind the attention; `mlp`: on the MLP's output before it is added."""
+    scale: float = 1.0
+    """Of the adapter; the released forward leaves it out, though the configs (configs/model_sct/vtab) set 0.1 to 1."""
+    title = "SCT"
+    paper = Paper("IJCV", 2023, "2309.08513", "showlab/SCT")
+    equation = r"x_I \leftarrow x_I + s\,(W x_I + b)"
+    places = "after the attention, 96 channels"
+    evidence = "golden"
+    search = {"scale": (0.1, 0.3, 1.0)}
+    starts_as_identity = False  # W ~ N(0, 0.02)
+
+    def __post_init__(self) -> None:
+        at_least_one(channels=self.channels)
+        if self.place not in get_args(Place):
+            raise ValueError(f"place must be one of {', '.join(get_args(Place))}, not {self.place!r}")
+
+    def inject(self, vit: VisionTransformer) -> None:
+        for i, block in enumerate(vit.blocks):
+            attention, mlp = branches(block)
+            adapter = ChannelAdapter(min(self.channels, vit.embed_dim), self.scale)
+            if self.place == "attn":
+                vit.blocks[i] = nn.Sequential(attention, adapter, mlp)
+            else:
+                mlp.scale = nn.Sequential(mlp.scale, adapter)
+                vit.blocks[i] = nn.Sequential(attention, mlp)
+
+    @torch.no_grad()
+    def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
+        """Choose the channels by the features that the pretrained model has there, for `mlp` behind the block."""
+        vit.eval()  # no stochastic depth
+        adapters = [module for module in vit.modules() if isinstance(module, ChannelAdapter)]
+        places = adapters if self.place == "attn" else list(vit.blocks)
+        features: list[Tensor] = []  # of each place, [b, n, d]
+
+        def bypass(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
+            return inputs[0]
+
+        def record(_: nn.Module, __: tuple[Tensor, ...], output: Tensor) -> None:
+            features.append(output)
+
+        hooks = [adapter.register_forward_hook(bypass) for adapter in adapters]
+        hooks += [place.register_forward_hook(record) for place in places]
+        squares = images.new_zeros(len(places), int(labels.max()) + 1, vit.embed_dim)
+        for batch, classes in zip(images.split(LOOK_BATCH), labels.split(LOOK_BATCH), strict=True):
+            vit(batch)
+            for of_class, x in zip(squares, features, strict=True):
+                of_class.index_add_(0, classes, x[:, vit.num_prefix_tokens :].square().sum(1))
+            features.clear()
+        for hook in hooks:
+            hook.remove()
+        for adapter, of_class in zip(adapters, squares, strict=True):
+            loudness = of_class.sqrt().sum(0)  # [d]; the mean over classes ranks the same
+            adapter.index.copy_(loudness.topk(len(adapter.index)).indices.sort().values)
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        channels = min(self.channels, vit.embed_dim)
+        return len(vit.blocks) * (channels**2 + channels)

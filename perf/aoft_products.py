@@ -1,0 +1,112 @@
+"""Which way to multiply by AO(q): the D x r matrix built once a step, or identity plus a rank-two term.
+
+Column 0 of AO(q) is (q0; q') and column j is e_j - q_j (1; c q'), so a product needs no matrix: one inner product and
+two outer updates a token.  `methods/aoft.py` keeps the way this measurement favours; the other is the reference
+that its tests compare with.
+
+    python perf/aoft_products.py            on the CPU, one thread
+    python perf/aoft_products.py --cuda     on the GPU, eager and compiled
+
+Writes perf/results/aoft_products_<device>.json: milliseconds of one forward and backward pass of the update alone,
+median of the repetitions.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from vtab_peft.benchmark.measure import now, provenance
+from vtab_peft.methods.aoft import approximately_orthogonal
+
+RESULTS = Path(__file__).parent / "results"
+SHAPES = ((192, 192, 8), (768, 768, 8), (768, 3072, 8), (768, 768, 64), (1280, 1280, 8))
+"""(inputs, outputs, rank): ViT-Ti, ViT-B attention, ViT-B fc1, a large rank, ViT-H."""
+TOKENS = 197
+
+
+def rank_two_down(x: Tensor, q: Tensor, columns: int) -> Tensor:
+    """AO(q)^T x in the paper's form.  x: [..., d], q: [d] -> [..., columns]."""
+    q0, tail = q[:1], q[1:]
+    first = x[..., :1]
+    inner = x[..., 1:] @ tail[:, None]
+    rest = x[..., 1:columns] - tail[: columns - 1] * (first + inner / (1 + q0))
+    return torch.cat([q0 * first + inner, rest], dim=-1)
+
+
+def rank_two_up(z: Tensor, q: Tensor) -> Tensor:
+    """AO(q) z in the paper's form.  z: [..., columns], q: [d] -> [..., d]."""
+    q0, tail = q[:1], q[1:]
+    columns = z.shape[-1]
+    first, others = z[..., :1], z[..., 1:]
+    weighted = others @ tail[: columns - 1, None]
+    rest = (first - weighted / (1 + q0)) * tail
+    return torch.cat([q0 * first - weighted, rest[..., : columns - 1] + others, rest[..., columns - 1 :]], dim=-1)
+
+
+def matrices(x: Tensor, q_down: Tensor, q_up: Tensor, rank: int) -> Tensor:
+    """The update as `methods/aoft.py` computes it."""
+    down, up = approximately_orthogonal(q_down, rank), approximately_orthogonal(q_up, rank)
+    return F.linear(F.linear(x, down.T), up)
+
+
+def rank_two(x: Tensor, q_down: Tensor, q_up: Tensor, rank: int) -> Tensor:
+    return rank_two_up(rank_two_down(x, q_down, rank), q_up)
+
+
+def milliseconds(way: Callable[..., Tensor], arguments: list[Tensor], rank: int, bf16: bool, repeats: int) -> float:
+    device = arguments[0].device
+    taken = []
+    for _ in range(repeats + 3):
+        started = now(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            y = way(*arguments, rank)
+        y.float().square().mean().backward()
+        taken.append(now(device) - started)
+        for tensor in arguments:
+            tensor.grad = None
+    return statistics.median(taken[3:]) * 1e3
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    options.add_argument("--cuda", action="store_true", help="measure on the GPU, with torch.compile as well")
+    options.add_argument("--repeats", type=int, default=20, help="timed passes of each (20)")
+    chosen = options.parse_args()
+    device = torch.device("cuda" if chosen.cuda else "cpu")
+    if not chosen.cuda:
+        torch.set_num_threads(1)
+    batch = 64 if chosen.cuda else 8
+    rows = []
+    for inputs, outputs, rank in SHAPES:
+        x = torch.randn(batch, TOKENS, inputs, device=device, requires_grad=True)
+        vectors = [(torch.randn(d, device=device) / d**0.5).requires_grad_() for d in (inputs, outputs)]
+        for bf16 in (False, True):
+            row = {"inputs": inputs, "outputs": outputs, "rank": rank, "precision": "bf16" if bf16 else "fp32"}
+            for way in (matrices, rank_two):
+                row[way.__name__] = milliseconds(way, [x, *vectors], rank, bf16, chosen.repeats)
+                if chosen.cuda:
+                    compiled = torch.compile(way)
+                    row[f"{way.__name__}_compiled"] = milliseconds(compiled, [x, *vectors], rank, bf16, chosen.repeats)
+            rows.append(row)
+            print(
+                "  ".join(
+                    f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
+                )
+            )
+    record = {"unit": "ms, forward and backward", "batch": batch, "tokens": TOKENS, "rows": rows} | provenance(
+        device, sys.argv
+    )
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"aoft_products_{device.type}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

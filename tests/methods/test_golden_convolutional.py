@@ -1,0 +1,177 @@
+"""Convpass and Mona, the adapters that see the patch grid, against numbers computed with official code."""
+
+from typing import cast
+
+import pytest
+import torch
+from golden_blocks import Alone, assert_same_start, injected, one_block_vit, weights_and_biases
+from golden_cases import MANIFEST, Case
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from vtab_peft.methods import parse
+from vtab_peft.methods.blocks import OverGrid, Residual
+from vtab_peft.methods.convpass import Bypass
+from vtab_peft.methods.mona import MonaAdapter
+
+
+def bypass_names(bypass: Bypass) -> dict[str, Tensor]:
+    return weights_and_biases(
+        {
+            "adapter_conv": bypass.convolution.module,
+            "adapter_down": bypass.down,
+            "adapter_up": bypass.up,
+        }
+    )
+
+
+def bypasses(vit: VisionTransformer) -> list[Bypass]:
+    return [module for module in vit.modules() if isinstance(module, Bypass)]
+
+
+def test_convpass_module() -> None:
+    case = Case("convpass_module")
+    vit = one_block_vit(grid=(14, 14))
+    parse(f"convpass_attn(bottleneck={MANIFEST['convpass_module']['hyper']['dim']})").inject(vit)
+    (bypass,) = bypasses(vit)
+    case.compare(Alone(bypass), bypass_names(bypass))
+
+
+def test_convpass_block() -> None:
+    case, hyper = Case("convpass_block"), MANIFEST["convpass_block"]["hyper"]
+    vit = injected(parse(f"convpass(bottleneck={hyper['dim']}, scale={hyper['s']})"), case, grid=(14, 14))
+    parameters = {
+        f"{prefix}.{name}": ours
+        for prefix, bypass in zip(("adapter_attn", "adapter_mlp"), bypasses(vit), strict=True)
+        for name, ours in bypass_names(bypass).items()
+    }
+    case.compare(vit.blocks, parameters)
+
+
+@pytest.mark.parametrize("method", ["convpass", "convpass_attn"])
+def test_convpass_starts_as_published(method: str) -> None:
+    official = dict(MANIFEST["convpass_module"]["official_init_d768"])
+    xavier = official.pop("adapter_conv.weight [xavier_init=True]")
+    if method == "convpass_attn":
+        official["adapter_conv.weight"] = xavier
+    vit = one_block_vit(768)
+    torch.manual_seed(0)
+    parse(method).inject(vit)
+    for bypass in bypasses(vit):
+        assert_same_start(official, bypass_names(bypass))
+
+
+def test_identity_kernel_and_xavier_kernel() -> None:
+    """Their statistics are too alike at this size for the test above to tell them apart."""
+    x = torch.randn(2, 17, 8, generator=torch.Generator().manual_seed(0))
+    for method, same in (("convpass", True), ("convpass_attn", False), ("convpass(kernel='xavier')", False)):
+        vit = one_block_vit()
+        parse(method).inject(vit)
+        assert all(torch.equal(bypass.convolution(x), x) == same for bypass in bypasses(vit)), method
+
+
+def test_convpass_attn_leaves_the_mlp_branch_alone() -> None:
+    vit = one_block_vit()
+    parse("convpass_attn").inject(vit)
+    attention, mlp = cast(nn.Sequential, vit.blocks[0])
+    assert isinstance(attention.beside, Bypass)
+    assert mlp.beside is None
+
+
+def test_bypass_is_dropped_with_the_rate_of_its_block() -> None:
+    vit = one_block_vit(drop_path_rate=0.0)
+    vit.blocks[0].drop_path1 = rate = nn.Dropout(1.0)
+    parse("convpass").inject(vit)
+    attention, mlp = bypasses(vit)
+    assert attention.drop_path is rate
+    assert isinstance(mlp.drop_path, nn.Identity)
+
+
+def marked(vit: VisionTransformer, token: int) -> Tensor:
+    """[prefix, height, width] of where a convolution that sums 3 x 3 neighbours takes one token; prefix apart."""
+    convolution = nn.Conv2d(1, 1, 3, padding=1, bias=False)
+    nn.init.ones_(convolution.weight)
+    over = OverGrid(convolution, vit)
+    x = torch.zeros(1, over.prefix + over.grid[0] * over.grid[1], 1)
+    x[0, token] = 1
+    return over(x).detach()[0, :, 0]
+
+
+def test_patches_are_laid_out_on_a_grid_that_need_not_be_square() -> None:
+    vit = one_block_vit(grid=(3, 5), reg_tokens=2)  # 1 class token and 2 registers in front
+    row, column = 1, 4  # at the right edge
+    seen = marked(vit, 3 + row * 5 + column)
+    expected = torch.zeros(3, 5)
+    expected[0:3, 3:5] = 1
+    assert torch.equal(seen[:3], torch.zeros(3)), "no patch reaches a prefix token"
+    assert torch.equal(seen[3:].reshape(3, 5), expected)
+
+
+@pytest.mark.parametrize("token", [0, 1, 2])
+def test_prefix_token_meets_the_centre_tap_only(token: int) -> None:
+    seen = marked(one_block_vit(grid=(3, 5), reg_tokens=2), token)
+    assert torch.equal(seen, nn.functional.one_hot(torch.tensor(token), 18).float())
+
+
+@pytest.mark.parametrize("method", ["convpass", "mona"])
+@pytest.mark.parametrize("tokens", [{"reg_tokens": 4}, {"class_token": False, "global_pool": "avg"}])
+def test_any_number_of_prefix_tokens_and_any_grid(method: str, tokens: dict[str, int | bool | str]) -> None:
+    vit = one_block_vit(grid=(2, 3), **tokens)
+    parse(method).inject(vit)
+    assert vit(torch.randn(2, 3, 8, 12)).shape == (2, 48)
+
+
+def mona_names(adapter: MonaAdapter) -> dict[str, Tensor]:
+    depthwise, pointwise = (residual.adapter for residual in cast(nn.Sequential, adapter.mix.module))
+    convolutions = {f"adapter_conv.conv{i}": part for i, part in enumerate(cast(nn.Module, depthwise).parts, 1)}
+    return {
+        "gamma": adapter.gamma,
+        "gammax": adapter.gamma_x,
+        **weights_and_biases(
+            {
+                "norm": adapter.norm,
+                "project1": adapter.down,
+                "project2": adapter.up,
+                **convolutions,
+                "adapter_conv.projector": cast(nn.Module, pointwise),
+            }
+        ),
+    }
+
+
+def test_mona_module() -> None:
+    case, hyper = Case("mona_module"), MANIFEST["mona_module"]["hyper"]
+    vit = one_block_vit(grid=tuple(hyper["hw"]), class_token=False, global_pool="avg")
+    adapter = MonaAdapter(vit, hyper["bottleneck"], 0.1)
+    case.compare(Residual(adapter), mona_names(adapter))
+
+
+def test_mona_starts_as_published() -> None:
+    torch.manual_seed(0)
+    adapter = MonaAdapter(one_block_vit(768), 64, 0.1)
+    assert_same_start(MANIFEST["mona_module"]["official_init_d768"], mona_names(adapter))
+
+
+def test_mona_stands_behind_each_branch() -> None:
+    vit = one_block_vit()
+    parse("mona").inject(vit)
+    attention, first, mlp, second = cast(nn.Sequential, vit.blocks[0].eval())
+    x = torch.randn(2, 17, 48, generator=torch.Generator().manual_seed(0))
+    x1 = attention(x)
+    x2 = x1 + first.adapter(x1)
+    x3 = mlp(x2)
+    torch.testing.assert_close(vit.blocks(x), x3 + second.adapter(x3))
+    assert first.adapter is not second.adapter
+    assert attention.inner is not mlp.inner
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("convpass(bottleneck=0)", "bottleneck must be at least 1"),
+        ("convpass_attn(kernel='zeros')", "kernel must be one of identity, xavier, not 'zeros'"),
+        ("mona(bottleneck=0)", "bottleneck must be at least 1"),
+    ],
+)
+def test_wrong_hyper_parameters_are_named(spec: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse(spec)
