@@ -20,7 +20,7 @@ from their parameter counts.  docs/aoft.md has the whole account.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -170,7 +170,7 @@ class AOFTLoRA(AOFTUpdates):
     """LoRA's placement with approximately orthogonal projections, starting at the pretrained model."""
 
     sites: str = "qv"
-    keep_bias: bool = True
+    keep_bias: ClassVar[bool] = True
     """False drops the pretrained bias of every adapted linear map, as the released code does."""
     title = "AOFT-LoRA"
     equation = r"W' = W + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T"
@@ -235,6 +235,6 @@ class AOFTLoRAReleased(AOFTLoRADagger):
     """
 
     form: Form = "released"
-    keep_bias: bool = False
+    keep_bias = False
     title = "AOFT-LoRA (released)"
     evidence = "golden"
