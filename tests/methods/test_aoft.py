@@ -1,10 +1,15 @@
 """AO(q) against the D x D matrix it is cut from, and what the paper says of it."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from aoft_products import matrices, rank_two
-from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, approximately_orthogonal, start_vector
+from timm.models.vision_transformer import VisionTransformer
+from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, AOFTUpdates, approximately_orthogonal, start_vector
 
 
 def whole_matrix(q: np.ndarray) -> np.ndarray:
@@ -109,3 +114,23 @@ def test_released_start_is_a_diagonal_without_its_first_entry() -> None:
 def test_a_rank_above_the_width_is_refused() -> None:
     with pytest.raises(ValueError, match="rank 33 exceeds the 32 dimensions"):
         AOFTUpdate(64, 32, 33, "paper", "zeros", "normal")
+
+
+def documented_norms() -> list[tuple[str, str]]:
+    page = (Path(__file__).parents[2] / "docs" / "aoft.md").read_text()
+    table = page[page.index("| norm of ΔW |") :].partition("\n\n")[0]
+    return re.findall(r"^\| `(\w+)` \| ([\d.]+) \|", table, re.MULTILINE)
+
+
+def test_all_entries_with_updates_have_their_norm_documented() -> None:
+    with_updates = {name for name, method in METHODS.items() if issubclass(method, AOFTUpdates)}
+    assert {name for name, _ in documented_norms()} == with_updates
+
+
+@pytest.mark.parametrize(("name", "norm"), documented_norms())
+def test_norm_of_the_update_at_the_start_is_as_documented(name: str, norm: str) -> None:
+    vit = VisionTransformer(embed_dim=768, depth=12, num_heads=12, num_classes=0).requires_grad_(False)
+    torch.manual_seed(0)
+    parse(name).inject(vit)
+    norms = [module.delta().norm().item() for module in vit.modules() if isinstance(module, AOFTUpdate)]
+    assert f"{sum(norms) / len(norms):.2f}" == norm
