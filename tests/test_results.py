@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from tabulate import tabulate
 from vtab_peft.benchmark.report import write
 from vtab_peft.benchmark.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.benchmark.toy_vit.transfer import transfer_table
+from vtab_peft.datasets.tasks import suite_tasks
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -31,3 +34,19 @@ def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])
 def test_transfer_table_is_what_the_records_say(readme: Path) -> None:
     assert transfer_table(Store(RESULTS).frame([])) in readme.read_text()
+
+
+def test_table_of_starts_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "aoft.md").read_text()
+    table = starts_table(Store(RESULTS).frame([]))
+    assert table in page, f"put this into docs/aoft.md:\n{table}"
+
+
+def starts_table(runs: pd.DataFrame) -> str:
+    """Validation accuracy in percent of every variant of `aoft_lora` on the toy suite, best mean first."""
+    chosen = runs[(runs["split"] == "val") & (runs["suite"] == "toy") & runs["spec"].str.startswith("aoft_lora")]
+    tasks = list(suite_tasks("toy"))
+    table = chosen.pivot_table(index="spec", columns="task", values="accuracy")[tasks] * 100
+    table["mean"] = table.mean(axis=1)
+    rows = [[f"`{spec}`", *row] for spec, *row in table.sort_values("mean", ascending=False).itertuples()]
+    return tabulate(rows, ["spec", *tasks, "mean"], tablefmt="pipe", floatfmt=".1f")

@@ -21,7 +21,8 @@ RECIPE = "toy"
 def transfer_table(runs: pd.DataFrame) -> str:
     """Accuracy in percent, mean ± standard deviation over seeds, per toy task.
 
-    runs: rows of `Store.frame`; the random twin is the backbone on which only the probe was run.
+    runs: rows of `Store.frame`; the random twin is the backbone on which only the probe was run.  Methods with fewer
+    seeds than the probe are left out.
 
     Raises:
         ValueError: there are no runs of the probe on two backbones to compare.
@@ -30,7 +31,8 @@ def transfer_table(runs: pd.DataFrame) -> str:
     if len(own) != 2:
         raise ValueError(f"need runs of recipe {RECIPE} on the pretrained backbone and one random twin, not {len(own)}")
     twin, pretrained = sorted(own, key=lambda frame: frame["spec"].nunique())
-    specs = sorted(set(pretrained["spec"]), key=lambda spec: (spec != "linear", spec))
+    seeds = pretrained.groupby("spec")["seed"].nunique()
+    specs = sorted(seeds.index[seeds == seeds["linear"]], key=lambda spec: (spec != "linear", spec))
     columns = {"linear, random twin": twin, **{spec: pretrained[pretrained["spec"] == spec] for spec in specs}}
     rows = []
     for task in suite_tasks("toy"):
