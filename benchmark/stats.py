@@ -1,0 +1,246 @@
+"""What a comparison may conclude: intervals, paired tests, ranks.  Arrays in, numbers out; no torch, no files.
+
+Two kinds of chance are told apart.  Seeds: another run of the same cell gives another number.  Images: another test
+set would.  Conclusions about a method on a task need both; conclusions over tasks take the tasks as the sample.
+What the data cannot support is refused with the reason (`Unsupported`) instead of being printed as a number.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+import numpy as np
+from scipy import stats
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+LEAST_SEEDS = 3
+"""Ours: below three runs a standard deviation is a guess."""
+LEAST_TASKS = 6
+"""With n tasks the smallest two-sided p of Wilcoxon's test is 2^(1-n); five tasks cannot reach 0.05."""
+RESAMPLES = 10_000
+"""Of the bootstrap (ours): the ends of a 95 % interval then rest on 250 resamples each."""
+
+
+class Unsupported(ValueError):
+    """The data cannot support the conclusion asked for; the message says why."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A against B: by how much A is better, and how sure that is."""
+
+    difference: Interval
+    """Of A's accuracy minus B's."""
+    probability: float
+    """Share of resamples in which A is better, ties counting half."""
+
+    @property
+    def significant(self) -> bool:
+        return self.difference.low > 0 or self.difference.high < 0
+
+
+@dataclass(frozen=True)
+class PairOverTasks:
+    """Two methods over the same tasks."""
+
+    a: str
+    b: str
+    wins: int
+    """Tasks on which A is better."""
+    ties: int
+    losses: int
+    p: float
+    """Of Wilcoxon's signed-rank test, two-sided, exact."""
+    p_holm: float
+    """The same after Holm's correction over all pairs."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Methods over the same tasks, best first."""
+
+    methods: tuple[str, ...]
+    average_ranks: tuple[float, ...]
+    """1 is best; ties share the mean of their places."""
+    friedman_p: float
+    """Of Iman and Davenport's F form of Friedman's test: that all methods are alike."""
+    critical_difference: float
+    """Nemenyi's, in average ranks, at `ALPHA`."""
+
+
+def over_seeds(accuracies: Sequence[float]) -> Interval:
+    """Mean over runs and its Student-t interval.
+
+    Raises:
+        Unsupported: fewer than 3 runs.
+    """
+    n = len(accuracies)
+    if n < LEAST_SEEDS:
+        raise Unsupported(f"an interval over seeds needs at least {LEAST_SEEDS} of them, there are {n}")
+    values = np.asarray(accuracies, dtype=float)
+    mean = float(values.mean())
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * values.std(ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half)
+
+
+def over_images(correct: int, images: int) -> Interval:
+    """Accuracy of one run and Wilson's score interval (Wilson, JASA 1927)."""
+    if images < 1:
+        raise Unsupported("an interval over images needs at least one image")
+    found = stats.binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(correct / images, float(found.low), float(found.high))
+
+
+def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
+    """Exact two-sided p that two runs with the same seed err equally often.  [images] bool each (McNemar, 1947)."""
+    _same_shape(correct_a, correct_b)
+    only_a = int((correct_a & ~correct_b).sum())
+    only_b = int((correct_b & ~correct_a).sum())
+    return 1.0 if only_a + only_b == 0 else float(stats.binomtest(only_a, only_a + only_b, 0.5).pvalue)
+
+
+def paired_bootstrap(
+    correct_a: np.ndarray, correct_b: np.ndarray, rng: np.random.Generator, resamples: int = RESAMPLES
+) -> Comparison:
+    """A against B on one task, over seeds and images together.  [seeds, images] bool each, paired in both.
+
+    Each resample draws seeds, then images, with replacement; both methods get the same draw.  The mean difference
+    under weights (w, v) of seeds and images is w^T (A - B) v, so no resampled matrix is ever made.
+
+    Raises:
+        Unsupported: fewer than 3 seeds.
+    """
+    _same_shape(correct_a, correct_b)
+    seeds, images = correct_a.shape
+    if seeds < LEAST_SEEDS:
+        raise Unsupported(f"comparing two methods on a task needs at least {LEAST_SEEDS} seeds, there are {seeds}")
+    difference = correct_a.astype(np.float32) - correct_b.astype(np.float32)
+    found = np.empty(resamples)
+    for i in range(resamples):
+        seed_weights = np.bincount(rng.integers(seeds, size=seeds), minlength=seeds)
+        image_weights = np.bincount(rng.integers(images, size=images), minlength=images)
+        found[i] = seed_weights @ difference @ image_weights / (seeds * images)
+    low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    better = float((found > 0).mean() + 0.5 * (found == 0).mean())
+    return Comparison(Interval(float(difference.mean()), float(low), float(high)), better)
+
+
+def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALPHA) -> list[PairOverTasks]:
+    """All pairs of methods by Wilcoxon's signed-rank test over tasks, with Holm's correction (Demsar, JMLR 2006).
+
+    scores: method -> accuracy per task, in one order of tasks.
+
+    Raises:
+        Unsupported: tasks are missing, or so few that no difference could reach `alpha` after the correction.
+    """
+    table = _table(scores)
+    pairs = list(combinations(scores, 2))
+    tasks = table.shape[1]
+    floor = 2.0 ** (1 - tasks) * len(pairs)
+    if tasks < LEAST_TASKS or floor > alpha:
+        raise Unsupported(
+            f"with {tasks} tasks and {len(pairs)} pairs no p-value can fall below {floor:.3g} after Holm's correction, "
+            f"so none can reach {alpha}: compare fewer methods or more tasks"
+        )
+    rows = dict(zip(scores, table, strict=True))
+    raw = [wilcoxon(rows[a] - rows[b]) for a, b in pairs]
+    return [
+        PairOverTasks(a, b, *_wins(rows[a] - rows[b]), p, corrected)
+        for (a, b), p, corrected in zip(pairs, raw, holm(raw), strict=True)
+    ]
+
+
+def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
+    """Average ranks over tasks, Friedman's test and Nemenyi's critical difference (Demsar, JMLR 2006).
+
+    Raises:
+        Unsupported: fewer than 3 methods or 6 tasks, or tasks are missing.
+    """
+    table = _table(scores)
+    methods, tasks = table.shape
+    if methods < 3 or tasks < LEAST_TASKS:
+        raise Unsupported(
+            f"Friedman's test needs at least 3 methods and {LEAST_TASKS} tasks, there are {methods} and {tasks}"
+        )
+    ranks = stats.rankdata(-table, axis=0)
+    average = ranks.mean(axis=1)
+    order = np.argsort(average, kind="stable")
+    names = list(scores)
+    return Ranking(
+        tuple(names[i] for i in order),
+        tuple(float(average[i]) for i in order),
+        _iman_davenport(average, tasks),
+        critical_difference(methods, tasks),
+    )
+
+
+def critical_difference(methods: int, tasks: int, alpha: float = ALPHA) -> float:
+    """Nemenyi's: average ranks that differ by more are different at `alpha`.  Demsar, JMLR 2006, section 3.2.2."""
+    q = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / math.sqrt(2)
+    return float(q * math.sqrt(methods * (methods + 1) / (6 * tasks)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down correction (Scand. J. Stat. 1979): adjusted p-values in the order given."""
+    order = sorted(range(len(p_values)), key=lambda i: p_values[i])
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for place, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _iman_davenport(average_ranks: np.ndarray, tasks: int) -> float:
+    k, n = len(average_ranks), tasks
+    chi2 = 12 * n / (k * (k + 1)) * (float((average_ranks**2).sum()) - k * (k + 1) ** 2 / 4)
+    room = n * (k - 1) - chi2
+    return 0.0 if room <= 1e-9 else float(stats.f.sf((n - 1) * chi2 / room, k - 1, (k - 1) * (n - 1)))
+
+
+def wilcoxon(differences: np.ndarray) -> float:
+    """Exact two-sided p of the signed-rank test, whatever ties and zeros there are (Pratt's treatment of zeros).
+
+    Given the sizes of the differences, each sign is a fair coin under the null hypothesis; the distribution of the
+    rank sum is counted by adding one rank after the other.  Tables round it to normal where sizes tie.
+    """
+    sizes = np.abs(differences).round(12)  # so that 0.3 - 0.2 and 0.2 - 0.1 tie
+    doubled = (2 * stats.rankdata(sizes)[sizes > 0]).astype(int)  # midranks are halves
+    positive = int(doubled[differences[sizes > 0] > 0].sum())
+    ways = np.zeros(doubled.sum() + 1)
+    ways[0] = 1
+    for rank in doubled:
+        ways[rank:] += ways[:-rank].copy()
+    tail = min(ways[: positive + 1].sum(), ways[positive:].sum())
+    return float(min(1.0, 2 * tail / ways.sum()))
+
+
+def _wins(differences: np.ndarray) -> tuple[int, int, int]:
+    return int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum())
+
+
+def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
+    """[methods, tasks]."""
+    lengths = {len(row) for row in scores.values()}
+    if len(lengths) != 1:
+        raise Unsupported("the methods were not run on the same number of tasks")
+    table = np.array([list(row) for row in scores.values()], dtype=float)
+    if np.isnan(table).any():
+        missing = [name for name, row in zip(scores, table, strict=True) if np.isnan(row).any()]
+        raise Unsupported(f"tasks are missing for {', '.join(missing)}")
+    return table
+
+
+def _same_shape(a: np.ndarray, b: np.ndarray) -> None:
+    if a.shape != b.shape:
+        raise Unsupported(f"the two methods were not run on the same seeds and images: {a.shape} against {b.shape}")
