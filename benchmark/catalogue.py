@@ -1,5 +1,7 @@
 """What every method is, from the registry: rows for `list methods`, and the page docs/methods.md."""
 
+import contextlib
+import importlib.util
 import inspect
 import json
 import shutil
@@ -24,13 +26,29 @@ from .recipes import RECIPES
 COUNTED_ON = "vit_base_patch16_224"
 """The backbone whose parameter counts are listed."""
 
+ROUNDING = 1e-3
+"""Percent, ours: fp32 features that moved less did so because sums were taken in another order."""
+
 
 def methods() -> list[dict[str, Any]]:
     """One row per registered method, at its defaults, sorted by name."""
     with torch.device("meta"):
         vit = cast(VisionTransformer, timm.create_model(COUNTED_ON, num_classes=0))
     change = _start_change()
-    return [_row(name, cls(), cls().expected_params(vit), change(cls())) for name, cls in sorted(METHODS.items())]
+    rows = []
+    for name, cls in sorted(METHODS.items()):
+        if cls.needs is None or importlib.util.find_spec(cls.needs):
+            rows.append(_row(name, cls(), cls().expected_params(vit), change(cls())))
+        else:
+            rows.append(_row(name, cls(), _closed_form(cls(), vit), None))
+    return rows
+
+
+def _closed_form(method: Method, vit: VisionTransformer) -> int | None:
+    """None where only the package that is missing knows the number."""
+    with contextlib.suppress(ValueError):
+        return method.expected_params(vit)
+    return None
 
 
 def _start_change() -> Callable[[Method], float]:
@@ -53,7 +71,7 @@ def _start_change() -> Callable[[Method], float]:
     return change
 
 
-def _row(name: str, method: Method, params: int, change: float) -> dict[str, Any]:
+def _row(name: str, method: Method, params: int | None, change: float | None) -> dict[str, Any]:
     cls, paper = type(method), method.paper
     return {
         "name": name,
@@ -73,6 +91,7 @@ def _row(name: str, method: Method, params: int, change: float) -> dict[str, Any
         "starts_as_identity": cls.starts_as_identity,
         "change_at_start": change,
         "evidence": cls.evidence,
+        "needs": cls.needs,
         "version": cls.version,
     }
 
@@ -83,10 +102,10 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         {
             "name": row["name"],
             "from": f"{row['venue']} {row['year']}" if row["year"] else "",
-            "params": f"{row['params_vit_b16']:,}",
+            "params": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": row["evidence"],
+            "evidence": f"peft (needs {row['needs']})" if row["needs"] else row["evidence"],
             "what it is": row["description"],
         }
         for row in rows
@@ -102,7 +121,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     )
     return (
         f"{lines}\n\n{len(rows)} methods.  params: trainable on {COUNTED_ON} without head, at the defaults.\n"
-        "start: how far the features of toy_vit move when the method is put in; `same` is the pretrained model."
+        "start: how far the features of toy_vit move when the method is put in; `same` is the pretrained model.\n"
+        'needs peft: pip install "vtab-peft[peft]"; `?` is known with it.'
     )
 
 
@@ -112,7 +132,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         {
             "method": f"[`{row['name']}`](#{row['name']})",
             "from": f"{row['venue']} {row['year']}" if row["year"] else "",
-            "parameters": f"{row['params_vit_b16']:,}",
+            "parameters": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
             "evidence": row["evidence"],
@@ -123,7 +143,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     lines.append(tabulate(summary, headers="keys", tablefmt="pipe", disable_numparse=True, colalign=_align(summary)))
     for row in rows:
         lines += ["", *_section(row)]
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", _DECLINED])
 
 
 _HEAD = """\
@@ -134,12 +154,28 @@ _HEAD = """\
 {count} methods. Parameters are the trainable ones on `{backbone}` without the head, at the defaults,
 from a closed form that a test compares with the model. *Merges*: what was learned folds into the plain timm
 model, which then computes the same without extra cost. *Start*: how far the features of `toy_vit` move when
-the method is put in, relative to their norm; `same` is the pretrained model, bit for bit. *Evidence*: `golden`
-means that outputs and gradients equal numbers computed with official code
-([tests/golden/methods](../tests/golden/methods)); `closed form` that the definition leaves no choice; `peft` that
-Hugging Face peft computes it; `paper only` that there is nothing but the paper's text to compare with.
+the method is put in, relative to their norm; `same` is the pretrained model, bit for bit, and `rounding` the same
+but for the order in which sums are taken. *Evidence*: `golden` means that outputs and gradients equal numbers
+computed with official code ([tests/golden/methods](../tests/golden/methods)); `closed form` that the definition
+leaves no choice; `peft` that Hugging Face peft computes it, which `pip install "vtab-peft[peft]"` adds; `paper only`
+that there is nothing but the paper's text to compare with.
 
 In the equations x and h are token features and W is a pretrained weight [out, in]; LN and MLP are the model's own.
+"""
+
+
+_DECLINED = """\
+## Declined
+
+- **Side-tuning** (ECCV 2020; the form compared on VTAB is that of KMnP/vpt): a pretrained AlexNet beside the backbone,
+  its 9,216 features mapped to 768 and mixed in with a learned weight, 9,547,585 parameters. It needs a second
+  pretrained network, which is not among the checked weights, and it adapts nothing in the ViT.
+- **LST** (NeurIPS 2022): its code covers text and vision-language models only. For a ViT the side network's initial
+  weights, its attention heads and the layers it taps are not given, nor what makes the 2.38 M parameters reported on
+  VTAB. Whatever stood here would be our own method under its name.
+- **GLoRA's and NOAH's searches**: they train a supernet for 500 epochs and search it by evolution. That is another
+  protocol, not another method; `glora` is one fixed configuration, and NOAH's parts are `lora_fused`, `adapter_noah`
+  and `vpt_deep`.
 """
 
 
@@ -149,6 +185,8 @@ def _section(row: dict[str, Any]) -> list[str]:
     if row["code"]:
         facts.append(("Official code", f"[{row['code']}](https://github.com/{row['code']})"))
     facts.append(("Defaults", _arguments(row["defaults"])))
+    if row["needs"]:
+        facts.append(("Needs", f'{row["needs"]}: `pip install "vtab-peft[{row["needs"]}]"`'))
     if row["search"]:
         facts.append(("Tuned over", "; ".join(f"`{name}` in {_values(grid)}" for name, grid in row["search"].items())))
     if row["lr"]:
@@ -181,8 +219,18 @@ def _values(grid: Sequence[Any]) -> str:
 
 
 def _start(row: dict[str, Any]) -> str:
+    if row["starts_as_identity"]:
+        return "same"
+    if row["change_at_start"] is None:
+        return "?"
     percent = 100 * row["change_at_start"]
-    return "same" if row["starts_as_identity"] else f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+    if percent < ROUNDING:
+        return "rounding"
+    return f"{percent:.0f} %" if percent >= 10 else f"{percent:.2g} %"
+
+
+def _count(params: int | None) -> str:
+    return "?" if params is None else f"{params:,}"
 
 
 def _yes(fact: bool) -> str:

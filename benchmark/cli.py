@@ -17,6 +17,7 @@ examples:
   vtab-peft run --suite vtab1k --data vtab-1k --tasks svhn --methods "lora(rank=4)" --again
   vtab-peft run --tasks path/to/folder --methods linear lora aoft_lora --recipe uniform
   vtab-peft report
+  vtab-peft check-method my_method.py
 """
 
 
@@ -52,6 +53,7 @@ def parser() -> argparse.ArgumentParser:
 
     listing = verbs.add_parser("list", help="what there is: methods, tasks, backbones, recipes")
     listing.add_argument("what", choices=["methods", "tasks", "backbones", "recipes"])
+    _add_plugin(listing)
     style = listing.add_mutually_exclusive_group()
     style.add_argument("--json", dest="style", action="store_const", const="json", help="machine-readable")
     style.add_argument("--markdown", dest="style", action="store_const", const="markdown", help="for a web page")
@@ -66,12 +68,41 @@ def parser() -> argparse.ArgumentParser:
     _add_results(report)
     report.set_defaults(verb=_report)
 
+    judge = verbs.add_parser("check-method", help="does a method of your own keep what the suite's methods keep?")
+    judge.add_argument("file", type=Path, metavar="FILE", help="a Python file with methods in it")
+    judge.add_argument("--only", metavar="NAME", help="one method of the file, or one check as the table words it")
+    judge.set_defaults(verb=_check_method)
+
     data = verbs.add_parser("data", help="look after the data")
     data_verbs = data.add_subparsers(required=True, metavar="VERB")
     check = data_verbs.add_parser("check", help="one line per task: is it there, whole, and what to do next")
     _add_task_options(check)
     check.add_argument("--deep", action="store_true", help="decode every image and look for leaks between the splits")
     check.set_defaults(verb=_data_check)
+    status = data_verbs.add_parser("status", help="the counts at a glance: `check` without the reasons")
+    _add_task_options(status)
+    status.set_defaults(verb=_data_status)
+    cache = data_verbs.add_parser("cache", help="what decoded images take on the disk, and room for others")
+    act = cache.add_mutually_exclusive_group(required=True)
+    act.add_argument("--list", action="store_true", help="every task: its size, its last use, and where it came from")
+    act.add_argument("--prune", action="store_true", help="remove what nobody can use any more")
+    cache.add_argument("--dry-run", action="store_true", help="with --prune: only say what would go")
+    cache.set_defaults(verb=_data_cache)
+    fetch = data_verbs.add_parser("fetch", help="get the original files, or be told what to put where by hand")
+    fetch.add_argument("tasks", nargs="*", default=["all"], metavar="TASK", help="names, groups, or all (default)")
+    fetch.add_argument("--suite", default="vtab1k", choices=["vtab1k", "fgvc"], help="default: vtab1k")
+    fetch.add_argument("--raw", type=Path, metavar="FOLDER", help="where the original files go, a folder per task")
+    fetch.add_argument("--archive", action="store_true", help="take the shared vtab-1k archive (JPEG) instead")
+    fetch.add_argument("--data", type=Path, metavar="FOLDER", help="with --archive: where its task folders go")
+    fetch.add_argument("--dry-run", action="store_true", help="print what is there, and what would be done")
+    fetch.set_defaults(verb=_data_fetch)
+    build = data_verbs.add_parser("build", help="make official tasks out of the original files, without loss")
+    build.add_argument("tasks", nargs="*", default=["all"], metavar="TASK", help="names, groups, or all (default)")
+    build.add_argument("--suite", default="vtab1k", choices=["vtab1k", "fgvc"], help="default: vtab1k")
+    build.add_argument("--raw", type=Path, required=True, metavar="FOLDER", help="holds a folder of originals per task")
+    build.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="where the task folders go")
+    build.add_argument("--again", action="store_true", help="replace tasks that are there")
+    build.set_defaults(verb=_data_build)
 
     smoke = verbs.add_parser("smoke", help="a small benchmark without internet, weights or data, in minutes")
     _add_plugin(smoke)
@@ -122,7 +153,7 @@ def _add_run_options(run: argparse.ArgumentParser) -> None:
 def _list(options: argparse.Namespace) -> int:
     from .listing import show
 
-    return show(options.what, options.style)
+    return show(options.what, options.style, options.plugin)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -137,10 +168,40 @@ def _report(options: argparse.Namespace) -> int:
     return report(options.results)
 
 
+def _check_method(options: argparse.Namespace) -> int:
+    from .checking import check_method
+
+    return check_method(options)
+
+
 def _data_check(options: argparse.Namespace) -> int:
-    from .listing import check_data
+    from .data import check_data
 
     return check_data(options)
+
+
+def _data_status(options: argparse.Namespace) -> int:
+    from .data import status
+
+    return status(options)
+
+
+def _data_cache(options: argparse.Namespace) -> int:
+    from .data import cache
+
+    return cache(options)
+
+
+def _data_fetch(options: argparse.Namespace) -> int:
+    from .fetching import fetch_data
+
+    return fetch_data(options)
+
+
+def _data_build(options: argparse.Namespace) -> int:
+    from .building import build_data
+
+    return build_data(options)
 
 
 def _smoke(options: argparse.Namespace) -> int:

@@ -183,8 +183,8 @@ def _fit(
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
             optimizer.step()
-            optimizer.zero_grad()
             method.after_step(injected.vit, epoch * steps + step + 1, epochs * steps)
+            optimizer.zero_grad()
             total += loss.detach()
         losses.append(float(total) / steps)
         if not math.isfinite(losses[-1]):

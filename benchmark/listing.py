@@ -1,22 +1,34 @@
-"""The verbs `list` and `data check`: what there is."""
+"""The verb `list`: what there is."""
 
-import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
 
-from ..datasets.tasks import find, table
+from ..datasets.tasks import table
 from .recipes import RECIPES
 
 Row = dict[str, Any]
 
 
-def show(what: str, style: str) -> int:
-    """Print one of `LISTS` as `text`, `json` or `markdown`."""
-    rows = LISTS[what]()
+def show(what: str, style: str, plugins: Sequence[Path] = ()) -> int:
+    """Print one of `LISTS` as `text`, `json` or `markdown`; methods with those that plug-in files register.
+
+    Raises:
+        ValueError: a plug-in cannot be loaded or listed, or another list was asked for.
+    """
+    if plugins:
+        _load(plugins, what)
+    try:
+        rows = LISTS[what]()
+    except Exception as error:
+        if not plugins:
+            raise
+        advice = "`vtab-peft check-method FILE` says what is wrong with a plug-in"
+        raise ValueError(f"the methods cannot be listed: {type(error).__name__}: {error}; {advice}") from error
     if style == "json":
         print(json.dumps(rows, indent=1))
     elif what == "methods":
@@ -35,6 +47,15 @@ def show(what: str, style: str) -> int:
     return 0
 
 
+def _load(plugins: Sequence[Path], what: str) -> None:
+    if what != "methods":
+        raise ValueError(f"--plugin brings methods, not {what}")
+    from ..methods.plugin import load_plugin
+
+    for path in plugins:
+        load_plugin(path)
+
+
 def _side_by_side(rows: list[Row]) -> str:
     """One column a recipe: they are there to be compared."""
     fields = [field for field in rows[0] if field not in ("name", "source")]
@@ -42,29 +63,6 @@ def _side_by_side(rows: list[Row]) -> str:
     sources = [f"{row['name']}: {row['source']}" for row in rows]
     table = tabulate(lines, ["", *(row["name"] for row in rows)], tablefmt="simple", disable_numparse=True)
     return "\n".join([table, "", *sources])
-
-
-def check_data(options: argparse.Namespace) -> int:
-    """`vtab-peft data check`: one line per task; exit status 1 unless all can be used."""
-    from ..datasets.check import check
-
-    verdicts = [(task, check(task, options.deep)) for task in find(options.tasks, options.suite, options.data)]
-    rows = [
-        (
-            task.label,
-            verdict.state,
-            *(verdict.counts.get(split, "") for split in ("train", "val", "test")),
-            verdict.provenance,
-        )
-        for task, verdict in verdicts
-    ]
-    print(tabulate(rows, ("task", "state", "train", "val", "test", "provenance"), tablefmt="simple"))
-    for task, verdict in verdicts:
-        for problem in verdict.problems:
-            print(f"{task.label}: {problem}")
-        if verdict.state != "found":
-            print(f"{task.label}: {verdict.advice}")
-    return 0 if all(verdict.state == "found" for _, verdict in verdicts) else 1
 
 
 def _methods() -> list[Row]:

@@ -69,7 +69,7 @@ def cpu_name() -> str:
 @cache
 def package_versions() -> dict[str, str]:
     found = {}
-    for name in ("vtab-peft", "torch", "torchvision", "timm", "numpy", "pillow"):
+    for name in ("vtab-peft", "torch", "torchvision", "timm", "peft", "numpy", "pillow"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -75,12 +75,12 @@ class Worker:
 
     def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
         """Raises `BackboneError` or `ValueError` with a message for the user."""
-        from ..methods import METHODS, parse
+        from ..methods import default_specs, parse
         from ..methods.plugin import plugin_sha256
         from .measure import device_name
 
         plugged = self.load_plugins()
-        specs = [name for spec in request.methods for name in (METHODS if spec == "all" else [spec])]
+        specs = [name for spec in request.methods for name in (default_specs() if spec == "all" else [spec])]
         methods = list(
             {
                 method.spec(): method for method in map(parse, [*specs, *(plugged if request.all_plugged else ())])

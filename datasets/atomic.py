@@ -24,7 +24,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         OSError: no space, no permission, ...; nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{PREFIX}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}")
+    temporary = path.with_name(temporary_name())
     try:
         with temporary.open("xb") as file:
             yield file
@@ -61,13 +61,24 @@ def is_whole(path: Path) -> bool:
 def remove_leftovers(folder: Path) -> None:
     """Remove what killed processes left unfinished in `folder`."""
     for path in folder.glob(f"{PREFIX}*"):
-        host, process, _ = path.name.removeprefix(PREFIX).rsplit("-", 2)
         try:
-            abandoned = time.time() - path.stat().st_mtime > DAY
-            if abandoned or (host == platform.node() and not _is_alive(int(process))):
+            if is_abandoned(path.name, path.stat().st_mtime):
                 path.unlink()
         except FileNotFoundError:
             continue  # its writer has just finished, or another process removes it as well
+
+
+def temporary_name() -> str:
+    """For what this process is writing; other processes can tell from it whether the writer still lives."""
+    return f"{PREFIX}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}"
+
+
+def is_abandoned(name: str, last_write: float) -> bool:
+    """Whether what is called `name`, a `temporary_name`, has no writer any more.  last_write: seconds since 1970."""
+    if time.time() - last_write > DAY:
+        return True
+    host, process, _ = name.removeprefix(PREFIX).rsplit("-", 2)
+    return host == platform.node() and not _is_alive(int(process))
 
 
 def _is_alive(process: int) -> bool:

@@ -2,7 +2,8 @@
 
     <root>/images/<key>.npy                     [n, 3, height, width] uint8, one file a split
     <root>/labels/<key>.npy                     [n] int64
-    <root>/tasks/<suite>/<name>-<key>.json      the manifest, written last: a task is cached when it is there
+    <root>/tasks/<suite>/<name>-<key>.json      the manifest, written last: a task is cached when it is there;
+                                                its time is that of the last use
 
 Images and labels are named by what they hold, so tasks with the same images (dsprites_loc and dsprites_ori)
 share them.  Tasks of one small native size are kept at that size and resized on the device; the rest is kept
@@ -16,6 +17,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -80,14 +82,18 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask |
     Raises:
         DataError: the task's lists or files cannot be used (any more).
     """
+    path = _manifest_path(task, preprocessing, root)
     try:
-        manifest = json.loads(_manifest_path(task, preprocessing, root).read_text())
+        manifest = json.loads(path.read_text())
         found = _from_manifest(task, preprocessing, root, manifest)
         built_from = manifest["stamp"]
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: to be built
     whole = all(is_whole(file) for files in found.files.values() for file in files)
-    return found if whole and built_from == stamp(task) else None
+    if not whole or built_from != stamp(task):
+        return None
+    _touch(path)
+    return found
 
 
 def build(
@@ -129,6 +135,8 @@ class _Builder:
         manifest = self.manifest(glances, form)
         made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
         missing: Glances = {split: seen for split, seen in glances.items() if not is_whole(made.files[split][0])}
+        for split in made.files.keys() - missing.keys():
+            _touch(made.files[split][0])  # no manifest names it yet: only its age tells that it is in use
         needed = 3 * height * width * sum(len(seen) for seen in missing.values())
         try:
             self.make_room(made, needed)
@@ -174,6 +182,7 @@ class _Builder:
             "classes": self.task.classes,
             "counts": {split: len(self.splits[split].images) for split in SPLITS},
             "data": data_hash(self.task, self.splits, glances),
+            "folder": None if self.task.folder is None else str(self.task.folder),
             "images": {split: images_key(glances[split], form) for split in SPLITS},
             "labels": {split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
             "native": form is None,
@@ -214,13 +223,23 @@ def _manifest_path(task: Task, preprocessing: Preprocessing, root: Path) -> Path
     return root / "tasks" / task.suite / f"{task.name}-{key}.json"
 
 
-def _from_manifest(task: Task, preprocessing: Preprocessing, root: Path, manifest: dict[str, Any]) -> CachedTask:
-    files: dict[SplitName, tuple[Path, Path]] = {
+def array_files(manifest: dict[str, Any], root: Path) -> dict[SplitName, tuple[Path, Path]]:
+    """Images and labels of each split that a manifest names."""
+    return {
         split: (
             root / "images" / f"{manifest['images'][split]}.npy",
             root / "labels" / f"{manifest['labels'][split]}.npy",
         )
         for split in SPLITS
     }
+
+
+def _from_manifest(task: Task, preprocessing: Preprocessing, root: Path, manifest: dict[str, Any]) -> CachedTask:
     facts = {field: manifest[field] for field in ("data", "provenance", "classes", "counts", "native")}
-    return CachedTask(task=task, preprocessing=preprocessing, files=files, **facts)
+    return CachedTask(task=task, preprocessing=preprocessing, files=array_files(manifest, root), **facts)
+
+
+def _touch(path: Path) -> None:
+    """Note that it was used just now; in a cache that may only be read, nobody can and nobody need."""
+    with suppress(OSError):
+        os.utime(path)

@@ -3,9 +3,9 @@
 import importlib
 import pkgutil
 
-from .base import METHODS, Method, parse, register
+from .base import METHODS, Method, default_specs, parse, register
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Method", "parse", "register"]
+__all__ = ["METHODS", "Method", "default_specs", "parse", "register"]

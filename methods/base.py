@@ -4,6 +4,7 @@ import ast
 import difflib
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, TypeVar
 
 from timm.models.vision_transformer import VisionTransformer
@@ -60,6 +61,10 @@ class Method:
     """True when the features never change, so that the engine may compute them once."""
     starts_as_identity: ClassVar[bool] = True
     """Whether the injected model computes exactly what the pretrained one does."""
+    stands_for_many: ClassVar[bool] = False
+    """True for an entry that means little without arguments; `--methods all` leaves it out."""
+    needs: ClassVar[str | None] = None
+    """A package that the method imports when it is put in; an extra of this name installs it."""
 
     def inject(self, vit: VisionTransformer) -> None:
         """Put the method into `vit`, in place."""
@@ -80,7 +85,7 @@ class Method:
         return None
 
     def after_step(self, vit: VisionTransformer, step: int, steps: int) -> None:
-        """Called after each optimiser step; `step` counts from 1 to `steps`."""
+        """Called after each optimiser step, gradients still there; `step` counts from 1 to `steps`."""
 
     def merge(self, vit: VisionTransformer) -> None:
         """Fold what was learned into the plain timm model, in fp32, in place.
@@ -134,6 +139,12 @@ def register(name: str) -> Callable[[M], M]:
         return cls
 
     return add
+
+
+def default_specs() -> list[str]:
+    """What `--methods all` means: every entry at its defaults, as far as the packages that it needs are there."""
+    there = {cls.needs: cls.needs is None or find_spec(cls.needs) is not None for cls in METHODS.values()}
+    return [name for name, cls in METHODS.items() if there[cls.needs] and not cls.stands_for_many]
 
 
 def registered_name(cls: type[Method]) -> str:

@@ -31,8 +31,9 @@ def transfer_table(runs: pd.DataFrame) -> str:
     if len(own) != 2:
         raise ValueError(f"need runs of recipe {RECIPE} on the pretrained backbone and one random twin, not {len(own)}")
     twin, pretrained = sorted(own, key=lambda frame: frame["spec"].nunique())
-    seeds = pretrained.groupby("spec")["seed"].nunique()
-    specs = sorted(seeds.index[seeds == seeds["linear"]], key=lambda spec: (spec != "linear", spec))
+    seeds = {spec: set(own["seed"]) for spec, own in pretrained.groupby("spec")}
+    complete = [str(spec) for spec in seeds if seeds[spec] == seeds["linear"]]
+    specs = sorted(complete, key=lambda spec: (spec != "linear", spec))
     columns = {"linear, random twin": twin, **{spec: pretrained[pretrained["spec"] == spec] for spec in specs}}
     rows = []
     for task in suite_tasks("toy"):

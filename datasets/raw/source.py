@@ -12,21 +12,22 @@ from pathlib import Path
 
 import numpy as np
 
-from ..task import SplitName
+from ..task import DataError, SplitName
 
 Picture = Path | bytes | np.ndarray
-"""An encoded image file, its bytes, or uint8 pixels [height, width, 3]; files and bytes are taken over as they are."""
+"""An encoded image file, its bytes, or uint8 pixels [height, width, 3] or [height, width]: grey, which every reader
+turns into three equal channels.  Files and bytes are taken over as they are."""
 
 
 @dataclass(frozen=True)
 class Examples:
-    """Some examples of a task, in order.  Pictures are asked for one at a time, so that none need be in memory."""
+    """Some examples of a task, in order.  Pictures are asked for when they are needed, so that few are in memory."""
 
     keys: Sequence[str]
-    """What the list file's comment and the manifest call them; unique."""
+    """What the original calls them, unique: TFDS's keys.  The manifest names the 1000 training images by them."""
     labels: Sequence[int]
     picture: Callable[[int], Picture]
-    """From the position in `keys` to the image."""
+    """From the position in `keys` to the image; called from several threads at once."""
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -60,6 +61,24 @@ class RawFile:
     """Of the download, where it is known for certain."""
     manual: str | None = None
     """What to do by hand where a licence or a login stands before the download."""
+    instead: tuple[str, ...] = ()
+    """Other forms of the same content that are read as well, below the raw folder: unpacked, or another format."""
+    stand_in: tuple[str, str] | None = None
+    """A file that may take the original's place, and what to call the data then; its provenance is `own`."""
+
+    def find(self, raw: Path) -> Path:
+        """Where it lies in the task's raw folder: `path`, else one of `instead`, else `stand_in`.
+
+        Raises:
+            DataError: none of them is there; the message says where to get it.
+        """
+        accepted = [self.path, *self.instead, *(self.stand_in or ())[:1]]
+        for name in accepted:
+            if (raw / name).exists():
+                return raw / name
+        also = f" (or {', '.join(accepted[1:])})" if accepted[1:] else ""
+        get = f"{self.manual}; see {self.url}" if self.manual else f"get it from {self.url}"
+        raise DataError(f"there is no {self.path}{also} in {raw}: {get}")
 
 
 @dataclass(frozen=True)
@@ -86,3 +105,8 @@ def tfds_order(keys: Sequence[str], salt: str) -> list[int]:
         return hasher.digest()
 
     return sorted(range(len(keys)), key=digest)
+
+
+def first_1000(examples: Examples, order: Sequence[int], val_from: int) -> dict[SplitName, Examples]:
+    """train800 and val200 where both come from one TFDS split that holds `examples` in `order`."""
+    return {"train": examples.take(order[:800]), "val": examples.take(order[val_from : val_from + 200])}

@@ -62,8 +62,9 @@ def test_every_row_says_where_the_data_comes_from_and_what_one_may_do_with_it(ta
 
 
 def test_the_documented_table_is_the_table() -> None:
-    lines = (ROOT / "docs" / "data.md").read_text().splitlines()
-    documented = [line for line in lines if line.startswith("| `")]
+    page = (ROOT / "docs" / "data.md").read_text()
+    section = page[page.index("## The tasks of the suites") :]
+    documented = [line for line in section.splitlines() if line.startswith("| `")]
     expected = []
     for task in ROWS:
         sizes = [" or ".join(f"{size:,}" for size in task.sizes[split]) for split in ("train", "val", "test")]

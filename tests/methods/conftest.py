@@ -3,19 +3,7 @@
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
-
-PLAIN = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
-BACKBONES = {"vit": PLAIN, "vit_layerscale": {**PLAIN, "init_values": 0.1}}
-
-
-def tiny(kind: str) -> VisionTransformer:
-    """A frozen pretrained-like ViT of 5 tokens: no tensor is zero, so that nothing hides behind one."""
-    generator = torch.Generator().manual_seed(0)
-    vit = VisionTransformer(**BACKBONES[kind]).eval()
-    with torch.no_grad():
-        for parameter in vit.parameters():
-            parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    return vit.requires_grad_(False)
+from vtab_peft.benchmark.tiny import BACKBONES, pictures, tiny
 
 
 @pytest.fixture(params=list(BACKBONES))
@@ -26,4 +14,4 @@ def vit(request: pytest.FixtureRequest) -> VisionTransformer:
 @pytest.fixture
 def images() -> torch.Tensor:
     """[4, 3, 32, 32]"""
-    return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return pictures()

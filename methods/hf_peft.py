@@ -1,0 +1,203 @@
+"""What Hugging Face peft computes, on a timm ViT: the bridge, and `hf` for any of its tuners.
+
+peft replaces linear maps by their names, so the fused `attn.qkv` becomes three of them.  They are views of its rows,
+and only while peft puts a tuner in, or merges it, are they linear maps of their own.  Needs the extra `peft`.
+"""
+
+import copy
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .base import Method, at_least_one, register
+from .updates import parse_sites
+
+_PATHS = {"q": "attn.qkv.q", "k": "attn.qkv.k", "v": "attn.qkv.v", "o": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+
+
+class Rows(nn.Module):
+    """One third of the rows of a linear map, as a linear map: its weight and bias are views."""
+
+    def __init__(self, fused: nn.Linear, third: int) -> None:
+        super().__init__()
+        self.fused, self.third = fused, third
+
+    @property
+    def weight(self) -> Tensor:
+        return self.fused.weight.chunk(3)[self.third]
+
+    @property
+    def bias(self) -> Tensor | None:
+        return None if self.fused.bias is None else self.fused.bias.chunk(3)[self.third]
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, in] -> [b, n, out / 3]
+        return F.linear(x, self.weight, self.bias)
+
+    def copied(self) -> nn.Linear:
+        outputs, inputs = self.weight.shape
+        linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")  # draws no random numbers
+        for name, _ in linear.named_parameters():
+            setattr(linear, name, nn.Parameter(getattr(self, name).detach().clone(), requires_grad=False))
+        return linear
+
+    @torch.no_grad()
+    def take(self, linear: nn.Linear) -> None:
+        """Write what peft made of the copy into the rows; some tuners start by changing the weight."""
+        for name, parameter in linear.named_parameters(recurse=False):
+            if parameter.requires_grad:
+                raise ValueError(f"peft would train the pretrained {name} of query, key or value; leave bias='none'")
+            getattr(self, name).copy_(parameter)
+
+
+class SplitQKV(nn.Module):
+    """`attn.qkv` as three linear maps."""
+
+    def __init__(self, fused: nn.Linear) -> None:
+        super().__init__()
+        self.fused = fused
+        self.q, self.k, self.v = (Rows(fused, third).copied() for third in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, d] -> [b, n, 3 * d]
+        return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
+
+    def view_rows(self) -> None:
+        """Replace the linear maps, also within what peft put around them, by views of the fused one."""
+        for rows, parent, name in self._innermost():
+            rows.take(getattr(parent, name))
+            setattr(parent, name, rows)
+
+    def copy_rows(self) -> None:
+        """And back."""
+        for rows, parent, name in self._innermost():
+            setattr(parent, name, rows.copied())
+
+    def _innermost(self) -> Iterator[tuple[Rows, nn.Module, str]]:
+        for third, name in enumerate("qkv"):
+            parent: nn.Module = self
+            while hasattr(inner := getattr(parent, name), "base_layer"):
+                parent, name = inner, "base_layer"
+            yield Rows(self.fused, third), parent, name
+
+
+def adapt(model: nn.Module, names: list[str], tuner: str, options: dict[str, Any]) -> Any:
+    """Put a tuner of peft on the named linear maps of `model`; returns peft's own handle of it.
+
+    Raises:
+        ValueError: peft is not installed, has no such tuner, or refuses the options.
+    """
+    try:
+        from peft import mapping
+    except ImportError:
+        raise ValueError(f'{tuner} comes from peft, which is missing: pip install "vtab-peft[peft]"') from None
+    tuners: dict[str, Any] = {kind.value.lower(): kind for kind in mapping.PEFT_TYPE_TO_TUNER_MAPPING}
+    if tuner not in tuners:
+        raise ValueError(f"this peft has no tuner {tuner!r}; it has {', '.join(sorted(tuners))}")
+    if tuner == "boft":
+        _without_cuda_code(options)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Specified to not save")  # random bases come from a fixed seed
+            make_config: Any = mapping.PEFT_TYPE_TO_CONFIG_MAPPING[tuners[tuner]]
+            config = make_config(target_modules=names, **options)
+        handle = mapping.PEFT_TYPE_TO_TUNER_MAPPING[tuners[tuner]](model, config, "default")
+    except (TypeError, AttributeError, ImportError, NotImplementedError) as error:
+        raise ValueError(f"peft cannot put {tuner} on a ViT with {options}: {error}") from None
+    handle._cast_adapter_dtype("default")  # as peft.get_peft_model: RandLoRA draws its bases in bf16
+    del model.peft_config
+    return handle
+
+
+def _without_cuda_code(options: dict[str, Any]) -> None:
+    """peft's BOFT compiles CUDA code at run time where it can, and else silently uses one butterfly factor."""
+    if options.get("boft_n_butterfly_factor", 1) > 1:
+        raise ValueError("peft's BOFT has one butterfly factor here: more need CUDA code that it compiles at run time")
+    from peft.tuners.boft import layer
+
+    layer._FBD_CUDA = False  # looked for, and not there
+
+
+def tuned_layers(vit: nn.Module) -> dict[str, Any]:
+    """Name -> what peft put in place of a linear map."""
+    from peft.tuners.tuners_utils import BaseTunerLayer
+
+    return {name: module for name, module in vit.named_modules() if isinstance(module, BaseTunerLayer)}
+
+
+@dataclass(frozen=True)
+class FromPeft(Method):
+    """A tuner of peft on the named linear maps of every block."""
+
+    sites: str = "qv"
+    places = "q, v"
+    evidence = "peft"
+    needs = "peft"
+
+    def __post_init__(self) -> None:
+        parse_sites(self.sites)
+        at_least_one(**{name: value for name, value in self.args().items() if type(value) is int})
+
+    def tuner(self) -> tuple[str, dict[str, Any]]:
+        """Its name in peft, and the options that differ from peft's defaults."""
+        raise NotImplementedError(f"{type(self).__name__} must define tuner()")
+
+    def inject(self, vit: VisionTransformer) -> None:
+        self.put_in(vit)
+
+    def put_in(self, vit: VisionTransformer) -> Any:
+        """Returns peft's own handle."""
+        names = []
+        for i, block in enumerate(vit.blocks):
+            attention = cast(Any, block.get_submodule("attn"))
+            attention.qkv = SplitQKV(attention.qkv)
+            names += [f"blocks.{i}.{_PATHS[site]}" for site in parse_sites(self.sites)]
+        handle = adapt(vit, names, *self.tuner())
+        for block in vit.blocks:
+            cast(SplitQKV, block.get_submodule("attn.qkv")).view_rows()
+        return handle
+
+    def merge(self, vit: VisionTransformer) -> None:
+        for block in vit.blocks:
+            cast(SplitQKV, block.get_submodule("attn.qkv")).copy_rows()
+        for name, layer in tuned_layers(vit).items():
+            try:
+                layer.requires_grad_(False).merge()
+            except NotImplementedError:
+                raise TypeError(f"{self.spec()} cannot be merged into the plain model") from None
+            vit.set_submodule(name, layer.get_base_layer())
+        for block in vit.blocks:
+            attention = cast(Any, block.get_submodule("attn"))
+            attention.qkv.view_rows()
+            attention.qkv = attention.qkv.fused
+
+
+@register("hf")
+@dataclass(frozen=True)
+class HF(FromPeft):
+    """Any tuner of peft, by its name there and its options: `hf(type='miss', options={'r': 8})`."""
+
+    type: str = "lora"
+    options: dict[str, Any] | None = None
+    title = "peft"
+    stands_for_many = True
+    paper = None
+    equation = r"W' = \mathrm{peft}(W)"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.type == "adalora":
+            raise ValueError("type='adalora' would never lower its rank; there is a method adalora that does")
+
+    def tuner(self) -> tuple[str, dict[str, Any]]:
+        return self.type, self.options or {}
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        """Counted in a copy: what an arbitrary tuner trains, only peft knows."""
+        other = copy.deepcopy(vit).requires_grad_(False)
+        self.inject(other)
+        return sum(parameter.numel() for parameter in other.parameters() if parameter.requires_grad)

@@ -1,0 +1,234 @@
+"""SPT, sensitivity-aware tuning (He et al., ICCV 2023, arXiv:2303.08566): the training images choose what learns.
+
+The sensitivity of an entry of a weight, bias or norm is its squared gradient, summed over batches of training images.
+The most sensitive entries learn, but a matrix with many of them stays frozen and gets one low-rank module instead, and
+a vector with many of them learns as a whole.  The class token always learns, patch embedding and positions never do
+(ziplab/SPT engine.py:92-300; modules: model/vision_transformer_timm.py:236-555).  How is in `sensitivity`.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from timm.layers.drop import DropPath
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from .base import Method, Paper, at_least_one, register
+from .lora import LowRank
+from .sensitivity import Piece, choose, squared_gradients
+from .updates import SITES, UpdatedLinear, merge_linears, mlp_width, site_shapes
+
+ALPHA, BETA = 10, 5
+"""Many are a tenth of the module's size, and a fifth of the vector's (configs/*_sensitivity.sh, engine.py:104)."""
+
+_PLACES = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+_PARTS = {"qkv": ("q", "k", "v"), "proj": ("o",), "fc1": ("fc1",), "fc2": ("fc2",)}
+
+
+class ChosenEntries(nn.Module):
+    """A linear map or LayerNorm of which some entries are learned values."""
+
+    index: Tensor
+
+    def __init__(self, inner: nn.Linear | nn.LayerNorm, index: Tensor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.register_buffer("index", index)  # [k], into the weight and the bias behind it
+        self.values = nn.Parameter(_entries(inner).detach()[index])
+
+    def tensors(self) -> list[Tensor]:
+        """Weight and, if there is one, bias."""
+        flat = _entries(self.inner).to(self.values.dtype).scatter(0, self.index, self.values)
+        own = list(self.inner.parameters())
+        return [new.reshape(old.shape) for new, old in zip(flat.split([p.numel() for p in own]), own, strict=True)]
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
+        weight, bias = [*self.tensors(), None][:2]
+        if isinstance(self.inner, nn.LayerNorm):
+            return F.layer_norm(x, self.inner.normalized_shape, weight, bias, self.inner.eps)
+        return F.linear(x, cast(Tensor, weight), bias)
+
+    @torch.no_grad()
+    def merged(self) -> nn.Module:
+        for old, new in zip(self.inner.parameters(), self.tensors(), strict=True):
+            old.copy_(new)
+        return self.inner
+
+
+class DroppedLowRank(LowRank):
+    """x -> drop_path(B A drop(x))."""
+
+    def __init__(self, weight: Tensor, rank: int, dropout: float, drop_path: float) -> None:
+        super().__init__(weight, rank, 1.0, dropout)
+        self.drop_path = DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
+        return self.drop_path(super().forward(x))
+
+
+class AdaptedLinear(nn.Module):
+    """A linear map with an adapter behind some of its parts: y -> y + adapter(y)."""
+
+    def __init__(self, linear: nn.Module, parts: tuple[str, ...], adapters: dict[str, nn.Module]) -> None:
+        super().__init__()
+        self.linear, self.parts, self.adapters = linear, parts, nn.ModuleDict(adapters)
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
+        pieces = list(self.linear(x).chunk(len(self.parts), dim=-1))
+        for i, part in enumerate(self.parts):
+            if part in self.adapters:  # that of o reads what o reads: vision_transformer_timm.py:435-439
+                pieces[i] = pieces[i] + self.adapters[part](x if part == "o" else pieces[i])
+        return torch.cat(pieces, dim=-1)
+
+
+@dataclass(frozen=True)
+class _SPT(Method):
+    budget: int = 400_000
+    """Trainable parameters, spent exactly as long as there is something left to train."""
+    rank: int = 8
+    dropout: float = 0.1
+    """Of what the modules read, that of o excepted."""
+    drop_path: float = 0.1
+    """Of the modules (vision_transformer_timm.py:285)."""
+    paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")
+    places = "chosen by the training images"
+    evidence = "paper only"
+    search = {"budget": (200_000, 400_000, 600_000, 800_000, 1_000_000)}  # configs/vtab_supervised_spt_lora.sh
+
+    def __post_init__(self) -> None:
+        at_least_one(budget=self.budget, rank=self.rank)
+
+    @abstractmethod
+    def module_params(self, inputs: int, outputs: int) -> int:
+        """Of the low-rank module of a matrix."""
+
+    @abstractmethod
+    def module(self, weight: Tensor, dropout: float) -> nn.Module:
+        """The low-rank module of a matrix [outputs, inputs]."""
+
+    @abstractmethod
+    def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
+        """The linear map with the modules of some of its parts."""
+
+    def inject(self, vit: VisionTransformer) -> None:
+        """Frees the class token; the rest is up to `prepare`."""
+        if self.budget < _token_params(vit):
+            raise ValueError(f"budget={self.budget} does not even cover the class token's {vit.embed_dim} parameters")
+        if vit.cls_token is not None:
+            vit.cls_token.requires_grad_(True)
+
+    @torch.enable_grad()
+    def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
+        vit.eval()  # no stochastic depth
+        places = list(_places(vit))
+        modules = [cast(nn.Linear, getattr(parent, name)) for parent, name in places]
+        pieces = [
+            piece
+            for i, (_, name) in enumerate(places)
+            for piece in self._pieces(
+                i, _matrices(modules[i], name), [t for t in modules[i].parameters() if t.ndim == 1]
+            )
+        ]
+        sensitivity = squared_gradients(vit, [t for module in modules for t in module.parameters()], images, labels)
+        as_whole, chosen = choose(sensitivity, pieces, self.budget - _token_params(vit))
+        whole = {(piece.place, piece.part) for piece, yes in zip(pieces, as_whole.tolist(), strict=True) if yes}
+        masks = chosen.split([len(_entries(module)) for module in modules])
+        for i, ((parent, name), module, mask) in enumerate(zip(places, modules, masks, strict=True)):
+            tuned = ChosenEntries(module, mask.nonzero().flatten()) if mask.any() else module
+            made = {
+                part: self.module(weight, 0.0 if part == "o" else self.dropout)
+                for part, weight in _matrices(module, name).items()
+                if (i, part) in whole
+            }
+            if made:
+                tuned = self.around(tuned, _PARTS[name], made).to(mask.device)
+            setattr(parent, name, tuned)
+
+    def _pieces(self, place: int, matrices: dict[str, Tensor], vectors: list[Tensor]) -> Iterator[Piece]:
+        for part, weight in matrices.items():
+            outputs, inputs = weight.shape
+            params = self.module_params(inputs, outputs)
+            if params > weight.numel():
+                raise ValueError(f"rank={self.rank} makes {params} parameters of a matrix of {weight.numel()}")
+            yield Piece(place, part, weight.numel(), params, -(-params // ALPHA))
+        for vector in (piece for whole in vectors for piece in whole.chunk(len(matrices) or 1)):
+            yield Piece(place, None, len(vector), len(vector), -(-len(vector) // BETA))
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        d, hidden = vit.embed_dim, mlp_width(vit)
+        modules = sum(self.module_params(*shape) for shape in site_shapes(vit, ",".join(SITES)))
+        biases = (2 if vit.blocks[0].get_submodule("attn.qkv").bias is None else 5) * d + hidden
+        vectors = len(vit.blocks) * (4 * d + biases) + 2 * d  # with the LayerNorms, and the last one
+        return min(self.budget, modules + vectors + _token_params(vit))
+
+
+@register("spt_lora")
+@dataclass(frozen=True)
+class SPTLoRA(_SPT):
+    """The weights most sensitive to the training images learn, by LoRA where a matrix has many of them."""
+
+    title = "SPT-LoRA"
+    equation = r"W' = W + B A \text{ if } |S \cap W| \ge |B, A| / 10, \text{ else } W'_{ij} = w_{ij},\ ij \in S"
+
+    def module_params(self, inputs: int, outputs: int) -> int:
+        return self.rank * (inputs + outputs)
+
+    def module(self, weight: Tensor, dropout: float) -> nn.Module:
+        return DroppedLowRank(weight, self.rank, dropout, self.drop_path)
+
+    def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
+        return UpdatedLinear(cast(nn.Linear, linear), parts, modules)
+
+    def merge(self, vit: VisionTransformer) -> None:
+        for name, module in list(vit.named_modules()):
+            if isinstance(module, ChosenEntries):
+                vit.set_submodule(name, module.merged())
+        merge_linears(vit)
+
+
+@register("spt_adapter")
+@dataclass(frozen=True)
+class SPTAdapter(_SPT):
+    """The weights most sensitive to the training images learn, by an adapter where a matrix has many of them."""
+
+    title = "SPT-Adapter"
+    equation = r"y \leftarrow y + A(y) \text{ if } |S \cap W| \ge |A| / 10, \text{ else } W'_{ij} = w_{ij},\ ij \in S"
+
+    def module_params(self, inputs: int, outputs: int) -> int:
+        return 2 * outputs * self.rank + self.rank + outputs
+
+    def module(self, weight: Tensor, dropout: float) -> nn.Module:
+        down, up = nn.Linear(len(weight), self.rank), nn.Linear(self.rank, len(weight))  # down starts as any linear map
+        nn.init.zeros_(up.weight)
+        nn.init.zeros_(up.bias)
+        return nn.Sequential(nn.Dropout(dropout), down, nn.GELU(), up, DropPath(self.drop_path))
+
+    def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
+        return AdaptedLinear(linear, parts, modules)
+
+
+def _places(vit: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
+    """Parent and name of every module that may learn."""
+    for block in vit.blocks:
+        for path in _PLACES:
+            parent, _, name = path.rpartition(".")
+            yield block.get_submodule(parent), name
+    yield vit, "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"
+
+
+def _matrices(module: nn.Linear, name: str) -> dict[str, Tensor]:
+    parts = _PARTS.get(name, ())
+    return dict(zip(parts, module.weight.chunk(len(parts)), strict=True)) if parts else {}
+
+
+def _entries(module: nn.Linear | nn.LayerNorm) -> Tensor:
+    """Weight and bias as one vector."""
+    return torch.cat([tensor.flatten() for tensor in module.parameters()])
+
+
+def _token_params(vit: VisionTransformer) -> int:
+    return 0 if vit.cls_token is None else vit.embed_dim

@@ -1,0 +1,259 @@
+"""Archives of strangers are unpacked into their folder and nowhere else, up to a bound, or refused with a reason."""
+
+import errno
+import fcntl
+import gzip
+import io
+import os
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vtab_peft.datasets import extract as module
+from vtab_peft.datasets.extract import bound, extract, extracted, is_archive, merge
+from vtab_peft.datasets.task import DataError
+
+LINK = stat.S_IFLNK | 0o777
+FILES = {"images/a/1.png": b"one", "images/a/2.png": b"two" * 1000, "labels.txt": b"a b\n", "empty": b""}
+
+
+def make_zip(path: Path, files: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for name, content in files.items():
+            file.writestr(name, content)
+    return path
+
+
+def make_tar(path: Path, files: dict[str, bytes], *more: tarfile.TarInfo) -> Path:
+    mode = {".gz": "w:gz", ".tgz": "w:gz", ".bz2": "w:bz2", ".xz": "w:xz"}.get(path.suffix, "w")
+    with tarfile.open(path, mode) as file:  # pyright: ignore[reportCallIssue, reportArgumentType]
+        for name, content in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            file.addfile(info, io.BytesIO(content))
+        for info in more:
+            file.addfile(info)
+    return path
+
+
+def special(name: str, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def zip_entry(path: Path, name: str, mode: int, data: bytes = b"content") -> Path:
+    """As the program zip writes it: with the type of the file."""
+    with zipfile.ZipFile(path, "a") as file:
+        info = zipfile.ZipInfo(name)
+        info.external_attr = mode << 16
+        file.writestr(info, data)
+    return path
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.fixture
+def inside(tmp_path: Path) -> Path:
+    folder = tmp_path / "around" / "inside"
+    folder.mkdir(parents=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.tgz", "x.tar.bz2", "x.tar.xz", "X.ZIP"])
+def test_every_kind_of_archive_gives_its_files(name: str, tmp_path: Path, inside: Path) -> None:
+    make: Callable[[Path, dict[str, bytes]], Path] = make_zip if name.lower().endswith("zip") else make_tar
+    told: list[int] = []
+    assert is_archive(name)
+    extract(make(tmp_path / name, FILES), inside, progress=told.append)
+    assert content(inside) == FILES
+    assert told[-1] >= sum(map(len, FILES.values()))
+
+
+def test_a_gzipped_file_gives_the_file(tmp_path: Path, inside: Path) -> None:
+    archive = tmp_path / "labels.h5.gz"
+    archive.write_bytes(gzip.compress(b"labels"))
+    extract(archive, inside)
+    assert content(inside) == {"labels.h5": b"labels"}
+
+
+@pytest.mark.parametrize("name", ["train_32x32.mat", "x.hdf5", "NWPU-RESISC45.rar", "", "zip"])
+def test_other_files_are_no_archives(name: str) -> None:
+    assert not is_archive(name)
+
+
+@pytest.mark.parametrize("name", ["../evil", "images/../../evil", "{outside}/evil", "..", "a/.."])
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_path_out_of_the_folder_is_refused(name: str, suffix: str, tmp_path: Path, inside: Path) -> None:
+    make = make_zip if suffix == ".zip" else make_tar
+    archive = make(tmp_path / f"x{suffix}", {name.format(outside=tmp_path): b"evil"})
+    with pytest.raises(DataError, match="leads out of the folder; do not trust this file"):
+        extract(archive, inside)
+    assert set(content(tmp_path)) == {archive.name}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
+@pytest.mark.parametrize("target", ["../../../etc/passwd", "/etc/passwd"])
+def test_a_link_out_of_the_folder_is_refused(kind: bytes, target: str, tmp_path: Path, inside: Path) -> None:
+    archive = make_tar(tmp_path / "x.tar", {}, special("images/link", kind, target))
+    with pytest.raises(DataError, match=r"the link images/link to '.*passwd' leads out of the folder"):
+        extract(archive, inside)
+
+
+def test_a_zipped_link_out_of_the_folder_is_refused(tmp_path: Path, inside: Path) -> None:
+    with pytest.raises(DataError, match="leads out of the folder"):
+        extract(zip_entry(tmp_path / "x.zip", "link", LINK, b"../../secret"), inside)
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path, inside: Path) -> None:
+    """First a link to a folder outside, then a file "below" it: the oldest trick there is."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    archive = make_tar(tmp_path / "x.tar", {}, special("door", tarfile.SYMTYPE, str(outside)))
+    with tarfile.open(archive, "a") as file:
+        info = tarfile.TarInfo("door/evil")
+        info.size = 4
+        file.addfile(info, io.BytesIO(b"evil"))
+    with pytest.raises(DataError, match="leads out of the folder"):
+        extract(archive, inside)
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_a_link_to_a_file_of_the_archive_becomes_that_file(suffix: str, tmp_path: Path, inside: Path) -> None:
+    archive = tmp_path / f"x{suffix}"
+    if suffix == ".zip":
+        zip_entry(make_zip(archive, FILES), "images/same.png", LINK, b"a/1.png")
+    else:
+        links = (special("images/same.png", tarfile.SYMTYPE, "a/1.png"), special("h", tarfile.LNKTYPE, "labels.txt"))
+        make_tar(archive, FILES, *links)
+    extract(archive, inside)
+    assert (inside / "images/same.png").read_bytes() == b"one"
+    assert not any(path.is_symlink() for path in inside.rglob("*"))
+    assert suffix == ".zip" or (inside / "h").read_bytes() == b"a b\n"
+
+
+def test_a_link_to_nothing_is_refused(tmp_path: Path, inside: Path) -> None:
+    archive = make_tar(tmp_path / "x.tar", FILES, special("link", tarfile.SYMTYPE, "nothing"))
+    with pytest.raises(DataError, match="the link link leads to nothing, which is no file of the archive"):
+        extract(archive, inside)
+
+
+@pytest.mark.parametrize("kind", [tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE])
+def test_devices_and_pipes_are_refused(kind: bytes, tmp_path: Path, inside: Path) -> None:
+    with pytest.raises(DataError, match="odd is neither a file nor a folder"):
+        extract(make_tar(tmp_path / "x.tar", {}, special("odd", kind)), inside)
+
+
+def test_a_zip_that_states_types_gives_its_files_and_no_pipes(tmp_path: Path, inside: Path) -> None:
+    archive = zip_entry(tmp_path / "x.zip", "regular", stat.S_IFREG | 0o644)
+    extract(archive, inside)
+    assert content(inside) == {"regular": b"content"}
+    with pytest.raises(DataError, match="pipe is neither a file nor a folder"):
+        extract(zip_entry(archive, "pipe", stat.S_IFIFO | 0o644), inside)
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar.gz", "x.gz"])
+def test_a_bomb_is_stopped_at_the_bound(name: str, tmp_path: Path, inside: Path) -> None:
+    """Four megabytes of zeros; what an archive says of its own size is not asked."""
+    zeros, archive = bytes(4 << 20), tmp_path / name
+    if name == "x.gz":
+        archive.write_bytes(gzip.compress(zeros))
+    else:
+        (make_zip if name == "x.zip" else make_tar)(archive, {"zeros": zeros})
+    with pytest.raises(DataError, match="it unpacks to more than 2,000,000 bytes"):
+        extract(archive, inside, limit=2_000_000)
+    assert sum(len(data) for data in content(inside).values()) <= 2_000_000
+
+
+def test_empty_files_count_as_well(tmp_path: Path, inside: Path) -> None:
+    archive = make_tar(tmp_path / "x.tar.gz", {f"{number}": b"" for number in range(1000)})
+    with pytest.raises(DataError, match="more than 100,000 bytes"):
+        extract(archive, inside, limit=100_000)
+    assert len(list(inside.iterdir())) < 200
+
+
+def test_the_bound_hangs_on_the_archives_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = make_tar(tmp_path / "x.tar", FILES)
+    assert bound(archive) == 1 << 30
+    monkeypatch.setattr(module, "FLOOR", 0)
+    assert bound(archive) == 20 * archive.stat().st_size
+
+
+@pytest.mark.parametrize("name", ["x.zip", "x.tar", "x.tar.gz", "x.h5.gz"])
+def test_a_damaged_archive_is_reported(name: str, tmp_path: Path, inside: Path) -> None:
+    archive = tmp_path / name
+    if name.endswith("h5.gz"):
+        archive.write_bytes(gzip.compress(os.urandom(5000)))
+    else:
+        (make_zip if name == "x.zip" else make_tar)(archive, {"a": os.urandom(5000)})
+    archive.write_bytes(archive.read_bytes()[:3000])
+    with pytest.raises(DataError, match=rf"{archive} is damaged .*; remove it and fetch it again"):
+        extract(archive, inside)
+
+
+def test_a_flipped_byte_is_noticed(tmp_path: Path, inside: Path) -> None:
+    archive = make_zip(tmp_path / "x.zip", {"a": os.urandom(5000)})
+    data = bytearray(archive.read_bytes())
+    data[2000] ^= 1
+    archive.write_bytes(data)
+    with pytest.raises(DataError, match="is damaged"):
+        extract(archive, inside)
+
+
+def test_what_place_leaves_out_is_not_written(tmp_path: Path, inside: Path) -> None:
+    archive = make_zip(tmp_path / "x.zip", FILES)
+    extract(archive, inside, place=lambda name: name.removeprefix("images/") if name.startswith("images/") else None)
+    assert set(content(inside)) == {"a/1.png", "a/2.png"}
+
+
+def test_a_full_disk_is_reported(tmp_path: Path, inside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    archive = make_zip(tmp_path / "x.zip", {"folder/": b""})
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(DataError, match="No space left on device; make room and try again"):
+        extract(archive, inside)
+
+
+def test_the_hidden_folder_vanishes_with_and_without_an_error(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "x.zip", FILES)
+    with extracted(archive) as folder:
+        assert content(folder) == FILES
+        (folder / "labels.txt").rename(tmp_path / "labels.txt")
+    archive.write_bytes(b"no zip")
+    with pytest.raises(DataError), extracted(archive):
+        pass
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.txt", "x.zip"]
+
+
+def test_what_a_killed_process_left_is_not_taken_for_content(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "x.zip", FILES)
+    (tmp_path / ".x.zip.unpacked").mkdir()
+    (tmp_path / ".x.zip.unpacked" / "half").write_text("written")
+    with extracted(archive) as folder:
+        assert content(folder) == FILES
+
+
+def test_two_processes_do_not_unpack_one_archive(tmp_path: Path) -> None:
+    archive = make_zip(tmp_path / "x.zip", FILES)
+    with archive.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        with pytest.raises(DataError, match="another process is unpacking"), extracted(archive):
+            pass
+
+
+def test_merging_keeps_what_only_the_target_has_and_replaces_files(tmp_path: Path) -> None:
+    source, target = tmp_path / "source", tmp_path / "target"
+    for root, files in ((source, {"both/new": "1", "both/same": "2"}), (target, {"both/same": "0", "both/old": "3"})):
+        for name, text in files.items():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            (root / name).write_text(text)
+    merge(source, target)
+    assert content(target) == {"both/new": b"1", "both/same": b"2", "both/old": b"3"}

@@ -1,0 +1,349 @@
+"""`data fetch` brings what tasks are made of into the raw folder, or says what to put where."""
+
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from fileserver import FileServer, tarred, zipped
+from vtab_peft.benchmark import fetching
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.fetching import Meter
+from vtab_peft.datasets.download import Progress
+from vtab_peft.datasets.fetch import Item, fetch, items
+from vtab_peft.datasets.published import SECOND_HOMES, SIZES, Published, published
+from vtab_peft.datasets.raw.source import RawFile, Source
+from vtab_peft.datasets.raw.sources import SOURCES
+from vtab_peft.datasets.task import DataError
+from vtab_peft.datasets.tasks import find
+
+PUBLIC = {
+    "/svhn/train_32x32.mat": b"pixels" * 1000,
+    "/dtd/dtd-r1.0.1.tar.gz": tarred({"dtd/labels/test1.txt": b"x", "dtd/images/banded/1.jpg": b"y"}),
+    "/kitti/data_object_image_2.zip": zipped({"training/image_2/0.png": b"i", "testing/image_2/0.png": b"t"}),
+    "/kitti/data_object_label_2.zip": zipped({"training/label_2/0.txt": b"l"}),
+    "/pcam/train_y.h5.gz": b"gzipped, and wanted like that",
+}
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setenv("no_proxy", "*")
+    with FileServer(dict(PUBLIC)) as server:
+        yield server
+
+
+class Silent:
+    """Nobody wants to know."""
+
+    def begin(self, what: str) -> Progress:
+        return lambda _done, _total: None
+
+    def note(self, text: str) -> None:
+        pass
+
+
+SILENT = Silent()
+
+
+def item(server: FileServer, path: str, url: str, raw: Path, **facts: Any) -> Item:
+    return Item(("task",), raw, RawFile(path, server.url(url), **facts))
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def names(folder: Path) -> set[str]:
+    return {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_plain_file_lies_under_its_path(server: FileServer, tmp_path: Path) -> None:
+    known = sha256(PUBLIC["/svhn/train_32x32.mat"])
+    wanted = item(server, "train_32x32.mat", "/svhn/train_32x32.mat?raw=true", tmp_path, sha256=known)
+    assert wanted.state == "to fetch"
+    fetch(wanted, SILENT)
+    assert (tmp_path / "train_32x32.mat").read_bytes() == PUBLIC["/svhn/train_32x32.mat"]
+    assert wanted.state == "there"
+    fetch(wanted, SILENT)
+    assert len(server.requests) == 1
+
+
+def test_an_archive_is_unpacked_and_does_not_stay(server: FileServer, tmp_path: Path) -> None:
+    fetch(item(server, "dtd", "/dtd/dtd-r1.0.1.tar.gz", tmp_path), SILENT)
+    assert names(tmp_path) == {"dtd/labels/test1.txt", "dtd/images/banded/1.jpg"}
+
+
+def test_an_archive_that_is_wanted_as_it_is_stays_packed(server: FileServer, tmp_path: Path) -> None:
+    fetch(item(server, "train_y.h5.gz", "/pcam/train_y.h5.gz", tmp_path, instead=("train_y.h5",)), SILENT)
+    assert names(tmp_path) == {"train_y.h5.gz"}
+
+
+def test_two_archives_share_a_folder(server: FileServer, tmp_path: Path) -> None:
+    for part, archive in (("image_2", "data_object_image_2"), ("label_2", "data_object_label_2")):
+        fetch(item(server, f"training/{part}", f"/kitti/{archive}.zip", tmp_path), SILENT)
+    assert names(tmp_path) == {"training/image_2/0.png", "training/label_2/0.txt", "testing/image_2/0.png"}
+
+
+def test_another_accepted_form_counts_as_there(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "train_y.h5").write_bytes(b"unpacked")
+    assert item(server, "train_y.h5.gz", "/x", tmp_path, instead=("train_y.h5",)).state == "there"
+
+
+def test_an_archive_put_there_by_hand_is_checked_and_unpacked_and_stays(server: FileServer, tmp_path: Path) -> None:
+    data = PUBLIC["/dtd/dtd-r1.0.1.tar.gz"]
+    (tmp_path / "dtd-r1.0.1.tar.gz").write_bytes(data)
+    wanted = item(server, "dtd", "/dtd/dtd-r1.0.1.tar.gz", tmp_path, sha256=sha256(data), manual="log in")
+    assert wanted.state == "to unpack"
+    fetch(wanted, SILENT)
+    assert (tmp_path / "dtd").is_dir()
+    assert (tmp_path / "dtd-r1.0.1.tar.gz").exists()
+    assert server.requests == []
+
+
+def test_a_wrong_archive_put_there_by_hand_is_left_alone(server: FileServer, tmp_path: Path) -> None:
+    (tmp_path / "dtd.zip").write_bytes(zipped({"dtd/x": b""}))
+    wanted = item(server, "dtd", "/dtd.zip", tmp_path, sha256="0" * 64)
+    with pytest.raises(DataError, match=r"dtd\.zip has the SHA256 .*; take it away"):
+        fetch(wanted, SILENT)
+    assert names(tmp_path) == {"dtd.zip"}
+
+
+def test_an_archive_without_what_is_wanted_leaves_nothing_of_itself(server: FileServer, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"dtd-r1\.0\.1\.tar\.gz does not hold textures"):
+        fetch(item(server, "textures", "/dtd/dtd-r1.0.1.tar.gz", tmp_path), SILENT)
+    assert names(tmp_path) == {"dtd-r1.0.1.tar.gz"}
+
+
+def test_a_home_that_is_gone_has_a_second_one(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = PUBLIC["/dtd/dtd-r1.0.1.tar.gz"]
+    second = (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published(md5=hashlib.md5(data).hexdigest()))
+    gone = item(server, "dtd", "/gone/textures.tar.gz", tmp_path)
+    monkeypatch.setitem(SECOND_HOMES, gone.file.url, second)
+    fetch(gone, SILENT)
+    assert (tmp_path / "dtd").is_dir()
+    assert [request.path for request in server.requests] == ["/gone/textures.tar.gz", "/dtd/dtd-r1.0.1.tar.gz"]
+    monkeypatch.setitem(SECOND_HOMES, gone.file.url, (server.url("/gone/too"), Published()))
+    with pytest.raises(DataError, match=r"(?s)/gone/textures.*404.*/gone/too.*404"):
+        fetch(replace(gone, folder=tmp_path / "other"), SILENT)
+
+
+def test_who_has_a_second_home_does_not_wait_long_for_the_first(
+    server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = item(server, "dtd", "/gone/textures.tar.gz", tmp_path)
+    monkeypatch.setitem(SECOND_HOMES, gone.file.url, (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published()))
+    server.refuse = [503, 503]
+    fetch(gone, SILENT, waits=(0, 0, 0))
+    assert (tmp_path / "dtd").is_dir()
+    assert [request.path for request in server.requests].count("/gone/textures.tar.gz") == 2
+
+
+def test_by_hand_means_an_instruction_and_no_request(server: FileServer, tmp_path: Path) -> None:
+    wanted = item(server, "NWPU", "/page", tmp_path, manual="accept the licence and unpack it", instead=("nwpu",))
+    with pytest.raises(DataError, match=rf"accept the licence.*\n.*/page\n.*there is {tmp_path}/NWPU \(or nwpu\)"):
+        fetch(wanted, SILENT)
+    assert server.requests == []
+
+
+# The real table
+
+
+def test_tasks_of_the_same_files_fetch_them_once(tmp_path: Path) -> None:
+    tasks = find(["clevr_dist", "clevr_count", "svhn"], "vtab1k", tmp_path)
+    found = items(tasks, tmp_path, SOURCES)
+    assert [wanted.tasks for wanted in found] == [("clevr_dist", "clevr_count"), ("svhn",), ("svhn",)]
+    assert {wanted.folder for wanted in found} == {tmp_path / "clevr", tmp_path / "svhn"}
+
+
+def test_every_task_of_both_suites_can_be_fetched_or_says_how(tmp_path: Path) -> None:
+    for suite in ("vtab1k", "fgvc"):
+        found = items(find(["all"], suite, tmp_path), tmp_path, SOURCES)
+        for wanted in found:
+            assert wanted.file.url.startswith(("https://", "http://"))
+            assert wanted.state in ("to fetch", "by hand", "in the archive")
+            if wanted.state == "to fetch":
+                assert wanted.file.sha256, f"{wanted.file.url} has no checksum"
+
+
+def test_what_is_painted_or_ones_own_is_not_fetched(tmp_path: Path, make_folder: Any) -> None:
+    toys = find(["all"], "toy", tmp_path)
+    with pytest.raises(ValueError, match="is not fetched from anywhere"):
+        items(toys[:1], tmp_path, SOURCES)
+    with pytest.raises(ValueError, match="is not fetched from anywhere"):
+        items(find([str(make_folder())], "vtab1k", tmp_path), tmp_path, SOURCES)
+
+
+def test_stated_sizes_are_of_files_that_tasks_are_made_of() -> None:
+    stated = {file.sha256 for source in SOURCES.values() for file in source.files}
+    assert set(SIZES) - stated == set()
+    assert published(SOURCES["svhn"].files[1]).size == 64_275_384  # url_checksums/svhn_cropped.txt
+    assert all(len(key) == 64 for key in SIZES)
+
+
+def torchvision_on(data_set: str) -> str:
+    """The text of torchvision's module, which states addresses and checksums; importing it takes seconds."""
+    spec = find_spec("torchvision")
+    assert spec is not None
+    assert spec.origin is not None
+    return (Path(spec.origin).parent / "datasets" / f"{data_set}.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "data_set"), [("dtd", "dtd"), ("oxford_iiit_pet", "oxford_iiit_pet"), ("svhn", "svhn")]
+)
+def test_addresses_are_those_of_torchvision_where_it_loads_the_same_files(task: str, data_set: str) -> None:
+    assert all(f'"{file.url}"' in torchvision_on(data_set) for file in SOURCES[task].files)
+
+
+def test_the_second_home_of_eurosat_has_the_checksum_that_torchvision_states() -> None:
+    _, known = SECOND_HOMES[SOURCES["eurosat"].files[0].url]
+    assert f'"{known.md5}"' in torchvision_on("eurosat")
+
+
+# The command
+
+
+@pytest.fixture
+def small(server: FileServer, monkeypatch: pytest.MonkeyPatch) -> FileServer:
+    """Two small sources in the place of the real ones, and one that wants a hand."""
+    monkeypatch.setattr(fetching, "fetch", partial(fetch, waits=(0.0,)))
+
+    def source(task: str, *files: RawFile) -> Source:
+        return Source(task, task, files, (), lambda _: {})
+
+    table = {
+        "svhn": source("svhn", RawFile("train_32x32.mat", server.url("/svhn/train_32x32.mat"))),
+        "dtd": source("dtd", RawFile("dtd", server.url("/dtd/dtd-r1.0.1.tar.gz"))),
+        "eurosat": source("eurosat", RawFile("2750", server.url("/gone.zip"))),
+    }
+    monkeypatch.setattr(fetching, "SOURCES", {**SOURCES, **table})
+    return server
+
+
+def test_the_command_fetches_and_names_the_next_step(
+    small: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = tmp_path / "raw"
+    small.refuse = [503]
+    assert main(["data", "fetch", "svhn", "dtd", "--raw", str(raw)]) == 0
+    assert names(raw) == {"svhn/train_32x32.mat", "dtd/dtd/labels/test1.txt", "dtd/dtd/images/banded/1.jpg"}
+    out, err = capsys.readouterr()
+    assert f"svhn: train_32x32.mat: in {raw}/svhn, after" in out
+    assert f"next: vtab-peft data build --raw {raw} --data FOLDER" in out
+    assert "download train_32x32.mat\n" in err
+    assert "download train_32x32.mat: 100 % of 6.0 kB\n" in err
+    assert "unpack dtd-r1.0.1.tar.gz\n" in err
+    assert "the server says 503 Service Unavailable; next attempt in 0 s\n" in err
+    assert "\r" not in err
+    assert main(["data", "fetch", "svhn", "--raw", str(raw)]) == 0
+    assert "is there already" in capsys.readouterr().out
+
+
+def test_on_a_terminal_a_bar_shows_the_bytes() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    meter = Meter(terminal := Terminal())
+    meter.begin("download x")(500, 1000)
+    meter.begin("unpack x")(200_000_000, None)
+    meter.note("the connection was cut")
+    assert meter.bar is not None
+    assert (meter.bar.n, meter.bar.total) == (200_000_000, None)
+    meter.close()
+    assert "download x: " in terminal.getvalue()
+    assert "the connection was cut\n" in terminal.getvalue()
+    assert "unpack x: " in terminal.getvalue()
+
+
+def test_what_is_left_after_an_unpacking_is_mentioned(
+    small: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    archive = tmp_path / "dtd" / "dtd-r1.0.1.tar.gz"
+    archive.parent.mkdir()
+    archive.write_bytes(PUBLIC["/dtd/dtd-r1.0.1.tar.gz"])
+    assert main(["data", "fetch", "dtd", "--raw", str(tmp_path)]) == 0
+    assert f"{archive} is not needed any more" in capsys.readouterr().out
+
+
+def test_one_failure_does_not_stop_the_others(
+    small: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["data", "fetch", "eurosat", "svhn", "--raw", str(tmp_path)]) == 1
+    assert (tmp_path / "svhn/train_32x32.mat").exists()
+    err = capsys.readouterr().err
+    assert "the server says 404" in err
+    assert "not all is there for eurosat\n" in err
+
+
+def test_a_dry_run_prints_the_table_and_asks_nobody(
+    small: FileServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "raw" / "dtd" / "dtd").mkdir(parents=True)
+    arguments = ["data", "fetch", "dtd", "svhn", "cifar", "resisc45", "--raw", str(tmp_path / "raw"), "--dry-run"]
+    assert main(arguments) == 0
+    rows = {line.split()[0]: line.split("  ") for line in capsys.readouterr().out.splitlines()}
+    cells = {task: [cell.strip() for cell in row if cell] for task, row in rows.items()}
+    assert cells["task"] == ["task", "file", "size", "state", "source"]
+    assert cells["dtd"][1:4] == ["dtd", "unknown", "there"]
+    assert cells["svhn"][1:] == ["train_32x32.mat", "unknown", "to fetch", small.url("/svhn/train_32x32.mat")]
+    assert cells["cifar"][1:4] == ["cifar-100-binary", "168.5 MB", "to fetch"]
+    assert cells["resisc45"][3:] == ["by hand", "https://gcheng-nwpu.github.io/#Datasets"]
+    assert small.requests == []
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize(
+    ("task", "page", "place"),
+    [
+        ("resisc45", "https://gcheng-nwpu.github.io/#Datasets", "resisc45/NWPU-RESISC45"),
+        (
+            "diabetic_retinopathy",
+            "https://www.kaggle.com/c/diabetic-retinopathy-detection/data",
+            "diabetic_retinopathy/trainLabels.csv",
+        ),
+    ],
+)
+def test_what_wants_a_hand_is_told_with_page_and_place(
+    task: str, page: str, place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(fetching, "fetch", lambda *_: None)  # the one file of Kaggle's that is public
+    assert main(["data", "fetch", task, "--raw", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert f"{task}: " in out
+    assert "has to be got by hand" in out
+    assert f"from {page}\n" in out
+    assert f"so that there is {tmp_path / place}" in out
+    assert f"not all is there for {task}\n" in err
+
+
+def test_caltech101_is_sent_to_the_archive(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "fetch", "caltech101", "--raw", str(tmp_path)]) == 0
+    assert "`vtab-peft data fetch caltech101 --archive --data FOLDER` gets the task" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--archive"], ["--data", "x"], ["--raw", "x", "--data", "y"], ["--raw", "x", "--archive"]]
+)
+def test_where_to_put_things_must_be_said(options: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "fetch", "svhn", *options]) == 2
+    assert "say `--raw FOLDER` for the original files, or `--archive --data FOLDER`" in capsys.readouterr().err
+
+
+def test_ctrl_c_ends_it_with_a_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fetching, "fetch", stopped)
+    assert main(["data", "fetch", "svhn", "--raw", str(tmp_path)]) == 130
+    assert "what has come is kept" in capsys.readouterr().err
