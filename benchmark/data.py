@@ -94,7 +94,9 @@ def _removals(found: Survey, verb: str) -> str:
             lines.append(f"{size_text(sum(file.bytes for file in files))} in {len(files)} files: {text}")
     gone = [f"  {entry.task}: {entry.folder}" for entry in found.entries if entry.source_gone]
     if found.waiting:
-        lines.append(f"kept: {size_text(found.waiting)} that no task names yet, for a day: they may be of a running build")
+        lines.append(
+            f"kept: {size_text(found.waiting)} that no task names yet, for a day: they may be of a running build"
+        )
     total = size_text(sum(file.bytes for file in found.useless))
     last = f"{verb} {total} in {found.root}" if found.useless else f"nothing to remove in {found.root}"
     return "\n".join([*gone, *lines, last])

@@ -57,7 +57,9 @@ def _plan(wanted: Sequence[Item]) -> int:
             print(item.by_hand())
     known = [item.known.size for item in wanted if item.state == "to fetch"]
     unknown = f", and {known.count(None)} of unknown size" if None in known else ""
-    print(f"to fetch: {size_text(sum(bytes or 0 for bytes in known))} in {len(known) - known.count(None)} files{unknown}")
+    print(
+        f"to fetch: {size_text(sum(bytes or 0 for bytes in known))} in {len(known) - known.count(None)} files{unknown}"
+    )
     return 0
 
 
