@@ -45,6 +45,8 @@ STYLE = {
 }
 CELL = 0.25
 """Inches that an accuracy needs in the heat map."""
+NAMED = 18
+"""Points that get a name in a crowded figure (ours: more do not fit a column's width)."""
 LONGEST = 30
 """Characters of a name."""
 AIR = (3, 0)
@@ -101,6 +103,8 @@ def _draw_accuracy_vs_params(board: Leaderboard) -> "Figure":
     axes.set_ylabel(f"Mean accuracy over {len(board.tasks)} tasks (%)" if len(board.tasks) > 1 else "Accuracy (%)")
     axes.set_xlabel("Trainable parameters without the head")
     rows = [row for row in board.rows if row["rank"] is not None]
+    if len(rows) > NAMED:
+        axes.set_title(f"{_title(board)}; the table names all", loc="left", pad=4, linespacing=1.3)
     if not rows:
         axes.text(0.5, 0.5, "no method has run on all tasks yet", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
@@ -151,7 +155,7 @@ def _parameter_axis(axes: "Axes", params: np.ndarray) -> np.ndarray:
 
 
 def _name_points(axes: "Axes", names: list[str], data: np.ndarray, spread: np.ndarray, on_front: np.ndarray) -> None:
-    """Write each name beside its point, off all others; a thin line leads to it where there is no room close by."""
+    """Write names beside their points, off all others; a thin line leads to one where there is no room close by."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     scale = 72 / PNG_DPI
@@ -164,8 +168,9 @@ def _name_points(axes: "Axes", names: list[str], data: np.ndarray, spread: np.nd
     dots = np.hstack([points - 3.5, points + 3.5])
     stairs = _stairs(points[on_front], box.width * scale)
     widest = stairs[(stairs[:, 2] - stairs[:, 0]).argmax()]
-    points = np.vstack([points, (widest[:2] + widest[2:]) / 2])
-    coloured = [*((name, INK) for name in names), ("Pareto front", FRONT)]
+    named = _worth_a_name(points, on_front)
+    points = np.vstack([points[named], (widest[:2] + widest[2:]) / 2])
+    coloured = [*((names[i], INK) for i in named), ("Pareto front", FRONT)]
     texts = [axes.text(0, 0, name, fontsize=6, color=ink, ha="center", va="center") for name, ink in coloured]
     sizes = np.array([(e.width * scale, e.height * scale) for e in (t.get_window_extent(renderer) for t in texts)])
     sizes += AIR
@@ -178,6 +183,16 @@ def _name_points(axes: "Axes", names: list[str], data: np.ndarray, spread: np.nd
         if np.linalg.norm(end - point) > 7:
             line = from_points.transform(np.stack([point, end]) / scale + (box.x0, box.y0))
             axes.plot(*line.T, color=OTHERS, lw=0.4, zorder=1.5)
+
+
+def _worth_a_name(points: np.ndarray, on_front: np.ndarray) -> list[int]:
+    """Indices of the points that get a name: all, or the front and those with most room around them; points: [n, 2]."""
+    if len(points) <= NAMED:
+        return list(range(len(points)))
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    np.fill_diagonal(distances, np.inf)
+    room = np.where(on_front, np.inf, distances.min(axis=1))
+    return sorted(np.argsort(-room, kind="stable")[: max(NAMED, int(on_front.sum()))].tolist())
 
 
 def _stairs(front: np.ndarray, right: float) -> np.ndarray:

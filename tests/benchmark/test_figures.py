@@ -137,6 +137,17 @@ def test_each_ranked_method_is_named_and_drawn_once(store, put, monkeypatch):
     assert np.round(front[:, 0].max(), 6) == np.round(np.log10(36_864), 6)
 
 
+def test_a_crowded_figure_names_the_front_and_the_lonely_and_says_so(store, put, monkeypatch):
+    crowd = {f"Method-{place}": (30_000 + 50 * place, 0.60 + 0.0001 * place) for place in range(60)}
+    fill(put, METHODS | crowd | {"Far off": (1_000_000, 0.30)})
+    axes = drawn(monkeypatch, only(store), accuracy_vs_params).axes[0]
+    named = {text.get_text() for text in axes.texts} - {"Pareto front"}
+    assert len(named) == figures.NAMED
+    assert named >= {*METHODS, "Far off"}
+    assert sum(len(collection.get_offsets()) for collection in axes.collections[-2:]) == 65
+    assert "the table names all" in axes.get_title(loc="left")
+
+
 def test_no_name_covers_another_or_leaves_the_axes(store, put, monkeypatch):
     close = {f"Method-{place}": (30_000 + 2_000 * place, 0.80 + 0.002 * (place % 4)) for place in range(12)}
     fill(put, METHODS | close)
