@@ -8,8 +8,9 @@ import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark import contract
+from vtab_peft.benchmark.adapter import inject, wants_examples
 from vtab_peft.benchmark.contract import CHECKS, OF_THE_CLASS, SLOW, Check
-from vtab_peft.benchmark.tiny import BACKBONES, Case, put_into, tiny, trained
+from vtab_peft.benchmark.tiny import BACKBONES, STILL, Case, pictures, put_into, tiny, trained
 from vtab_peft.methods import METHODS, Method, parse
 
 NAMES = sorted(METHODS)
@@ -49,6 +50,25 @@ def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> No
 @pytest.mark.parametrize("name", ["lora", "aoft_lora", "adaptformer", "vpt_deep"])
 def test_inductor_computes_the_same(name: str) -> None:
     contract.it_compiles_as_one_graph(Case(ready(name), "LayerScale"), backend="inductor")
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_gpu_computes_what_the_cpu_does(name: str, precision: torch.dtype) -> None:
+    """From injection over what looks at the images to features and gradients, all on the device."""
+    method, images = ready(name), pictures()
+    examples = (pictures(seed=9).cuda(), torch.tensor([0, 1, 0, 1]).cuda()) if wants_examples(method) else None
+    vit = inject(tiny("LayerScale"), method, STILL, 0, examples).vit.eval()
+    with torch.no_grad():
+        expected = vit.cpu()(images)
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision is torch.bfloat16):
+        features = vit.cuda()(images.cuda()).float()
+    away = float((features.detach().cpu() - expected).norm() / expected.norm())
+    assert away < (0.05 if precision is torch.bfloat16 else 1e-3)
+    if features.requires_grad:
+        features.square().sum().backward()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in vit.parameters())
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
