@@ -96,9 +96,11 @@ def _own_style() -> Iterator[None]:
 
 def _draw_accuracy_vs_params(board: Leaderboard) -> "Figure":
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(COLUMN, 2.75))
-    axes = figure.add_axes((0.135, 0.145, 0.845, 0.735))
+    axes = figure.add_axes((0.155, 0.145, 0.825, 0.735))
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.set_title(_title(board), loc="left", pad=4, linespacing=1.3)
     axes.set_ylabel(f"Mean accuracy over {len(board.tasks)} tasks (%)" if len(board.tasks) > 1 else "Accuracy (%)")
     axes.set_xlabel("Trainable parameters without the head")
