@@ -11,7 +11,7 @@ from ..datasets.raw.source import Source
 from ..datasets.raw.sources import SOURCES
 from ..datasets.task import SPLITS, DataError, Task
 from ..datasets.tasks import find
-from .progress import duration
+from .progress import advance, duration
 
 
 def build_data(options: argparse.Namespace) -> int:
@@ -34,7 +34,7 @@ def _built(task: Task, source: Source, options: argparse.Namespace) -> bool:
     begun = time.monotonic()
     try:
         with tqdm(desc=f"building {task.name}", unit=" images", leave=False, disable=not sys.stderr.isatty()) as bar:
-            built = build(source, options.raw, options.data, lambda done, of: _advance(bar, done, of), options.again)
+            built = build(source, options.raw, options.data, lambda done, of: advance(bar, done, of), options.again)
     except DataError as error:
         print(f"vtab-peft: {error}", file=sys.stderr, flush=True)
         return False
@@ -42,8 +42,3 @@ def _built(task: Task, source: Source, options: argparse.Namespace) -> bool:
     how = f"built in {duration(time.monotonic() - begun)}" if built.made else "is there already, left alone"
     print(f"{task.label}: {how}: {counts} images, {built.provenance}, {built.folder}", flush=True)
     return True
-
-
-def _advance(bar: tqdm, done: int, of: int) -> None:
-    bar.total = of
-    bar.update(done - bar.n)

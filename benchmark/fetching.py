@@ -16,7 +16,7 @@ from ..datasets.raw.sources import SOURCES
 from ..datasets.task import DataError, Task
 from ..datasets.tasks import find
 from .data import size_text
-from .progress import duration
+from .progress import advance, duration
 
 TENTHS = 10
 """Lines a file where there is no terminal (ours)."""
@@ -125,18 +125,18 @@ class Meter:
         self.close()
         if self.stream.isatty():
             bar = self.bar = tqdm(desc=what, unit="B", unit_scale=True, leave=False, file=self.stream)
-            return lambda done, total: _advance(bar, done, total)
+            return lambda done, total: advance(bar, done, total)
         self._line(what)
         told = 0
 
-        def advance(done: int, total: int | None) -> None:
+        def tell(done: int, total: int | None) -> None:
             nonlocal told
             tenth = TENTHS * done // total if total else 0
             if tenth > told:
                 told = tenth
                 self._line(f"{what}: {100 * tenth // TENTHS} % of {size_text(total or 0)}")
 
-        return advance
+        return tell
 
     def note(self, text: str) -> None:
         if self.bar is not None:
@@ -151,8 +151,3 @@ class Meter:
 
     def _line(self, text: str) -> None:
         print(text, file=self.stream, flush=True)
-
-
-def _advance(bar: tqdm, done: int, total: int | None) -> None:
-    bar.total = total
-    bar.update(done - bar.n)

@@ -101,12 +101,11 @@ def _draw_accuracy_vs_params(board: Leaderboard) -> "Figure":
     figure = Figure(figsize=(COLUMN, 2.75))
     axes = figure.add_axes((0.155, 0.145, 0.825, 0.735))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
-    axes.set_title(_title(board), loc="left", pad=4, linespacing=1.3)
     axes.set_ylabel(f"Mean accuracy over {len(board.tasks)} tasks (%)" if len(board.tasks) > 1 else "Accuracy (%)")
     axes.set_xlabel("Trainable parameters without the head")
     rows = [row for row in board.rows if row["rank"] is not None]
-    if len(rows) > NAMED:
-        axes.set_title(f"{_title(board)}; the table names all", loc="left", pad=4, linespacing=1.3)
+    crowded = "; the table names all" if len(rows) > NAMED else ""
+    axes.set_title(_title(board) + crowded, loc="left", pad=4, linespacing=1.3)
     if not rows:
         axes.text(0.5, 0.5, "no method has run on all tasks yet", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])

@@ -75,6 +75,12 @@ class Progress:
         return self._estimate_left * (time.monotonic() - self.begun) / self._estimate_done
 
 
+def advance(bar: tqdm, done: int, of: int | None) -> None:
+    """Bring a bar to `done` of `of`, None where that is not known."""
+    bar.total = of
+    bar.update(done - bar.n)
+
+
 class _Bars:
     """Two bars: all cells, and the cell that runs."""
 

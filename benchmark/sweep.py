@@ -15,7 +15,7 @@ from ..datasets.task import Task
 from ..datasets.tasks import find
 from .executor import Tally, WorkerProcess, execute
 from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan
-from .progress import Progress, duration
+from .progress import Progress, advance, duration
 from .recipes import RECIPES
 from .spec import Recipe
 from .store import Store
@@ -90,14 +90,9 @@ def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[Ca
         found = cache.cached(task, preprocessing, root)
         if found is None:
             with tqdm(desc=f"reading {task.name}", unit=" images", disable=not sys.stderr.isatty()) as bar:
-                found = cache.build(task, preprocessing, root, lambda done, of, bar=bar: _advance(bar, done, of))
+                found = cache.build(task, preprocessing, root, lambda done, of, bar=bar: advance(bar, done, of))
         ready.append(found)
     return ready
-
-
-def _advance(bar: tqdm, done: int, of: int) -> None:
-    bar.total = of
-    bar.update(done - bar.n)
 
 
 def _announcement(cells: Sequence[Cell], missing: Sequence[Cell], backbone: BackboneInfo, recipe: Recipe) -> str:

@@ -2,8 +2,7 @@
 
 import pytest
 import torch
-from golden_cases import MANIFEST, Case, block
-from timm.models.vision_transformer import Attention
+from golden_cases import MANIFEST, Case, attention, block
 from torch import nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.binary import QuantisedBottleneck, QuantisedLinear, QuantisedLowRank
@@ -25,8 +24,7 @@ def test_quantised_linear(name: str) -> None:
 
 def test_bi_lora() -> None:
     case, hyper = Case("bi_lora_attn"), MANIFEST["bi_lora_attn"]["hyper"]
-    module = Attention(48, 4, qkv_bias=True).double().requires_grad_(False)
-    module.load_state_dict(case.part("frozen.attn."))
+    module = attention(case)
     updates = {
         site: QuantisedLowRank(torch.empty(48, 48), hyper["dim"], hyper["bits"], hyper["s"], dropout=0.1)
         for site in ("q", "v")
@@ -41,13 +39,13 @@ def test_bi_lora() -> None:
 
 def test_bi_adaptformer() -> None:
     case, hyper = Case("bi_adaptformer_block"), MANIFEST["bi_adaptformer_block"]["hyper"]
-    attention, mlp = branches(block(case.part("frozen.")))
+    first, mlp = branches(block(case.part("frozen.")))
     mlp.beside = adapter = QuantisedBottleneck(48, hyper["dim"], hyper["bits"], hyper["s"], dropout=0.1)
     factors = {
         "adapter_mlp.adapter_down.weight": adapter.down.weight,
         "adapter_mlp.adapter_up.weight": adapter.up.weight,
     }
-    case.compare(nn.Sequential(attention, mlp), factors, y_atol=1e-6, grad_atol=1e-6)  # float32 codebook
+    case.compare(nn.Sequential(first, mlp), factors, y_atol=1e-6, grad_atol=1e-6)  # float32 codebook
 
 
 def test_start() -> None:

@@ -5,21 +5,14 @@ from collections.abc import Mapping
 
 import pytest
 import torch
-from golden_cases import MANIFEST, Case, linear
-from timm.models.vision_transformer import Attention, VisionTransformer
+from golden_cases import MANIFEST, Case, attention, linear
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.dora import Decomposed
 from vtab_peft.methods.lora import LowRank
 from vtab_peft.methods.pissa import Principal
 from vtab_peft.methods.updates import TransformedLinear, UpdatedLinear
-
-
-def attention(case: Case) -> Attention:
-    """The frozen attention of width 48 and 4 heads that the case adapts."""
-    made = Attention(48, 4, qkv_bias=True).double().eval().requires_grad_(False)
-    made.load_state_dict(case.part("frozen.attn."))
-    return made
 
 
 def assert_starts_like(ours: Tensor, theirs: Mapping[str, float]) -> None:

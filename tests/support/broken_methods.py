@@ -69,7 +69,7 @@ def breaks(check: Check, says: str) -> Callable[[type[Method]], type[Method]]:
 @breaks(contract.lists_can_say_what_it_is, "no sentence that ends with a period")
 @dataclass(frozen=True)
 class NoSentence(Right):
-    """TODO"""
+    """Words without an end"""
 
 
 @breaks(contract.lists_can_say_what_it_is, "`title` is annotated.*`evidence` is none of golden, .*`search` names gian")

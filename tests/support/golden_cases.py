@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from timm.models.vision_transformer import Block
+from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
 
 FOLDER = Path(__file__).parents[1] / "golden" / "methods"
@@ -94,3 +94,10 @@ def block(frozen: Mapping[str, Tensor]) -> Block:
     made = Block(48, 4, qkv_bias=True, norm_layer=lambda d, **_: nn.LayerNorm(d, eps=1e-6)).double()
     made.load_state_dict(dict(frozen))
     return made.eval().requires_grad_(False)
+
+
+def attention(case: Case) -> Attention:
+    """The frozen attention of width 48 and 4 heads that the case adapts."""
+    made = Attention(48, 4, qkv_bias=True).double().eval().requires_grad_(False)
+    made.load_state_dict(case.part("frozen.attn."))
+    return made
