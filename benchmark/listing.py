@@ -1,5 +1,6 @@
 """The verb `list`: what there is."""
 
+import argparse
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -14,12 +15,13 @@ from .recipes import RECIPES
 Row = dict[str, Any]
 
 
-def show(what: str, style: str, plugins: Sequence[Path] = ()) -> int:
-    """Print one of `LISTS` as `text`, `json` or `markdown`; methods with those that plug-in files register.
+def show(options: argparse.Namespace) -> int:
+    """`vtab-peft list`: print one of `LISTS`; methods with those that plug-in files register.
 
     Raises:
         ValueError: a plug-in cannot be loaded or listed, or another list was asked for.
     """
+    what, style, plugins = options.what, options.style, options.plugin
     if plugins:
         _load(plugins, what)
     try:

@@ -10,7 +10,7 @@ from .gate import compare, diff_table, write_baseline
 from .plan import Choice, make_plan
 from .recipes import RECIPES
 from .store import Store
-from .sweep import cached_tasks, report, sweep
+from .sweep import cached_tasks, sweep, write_report
 from .worker import Describe
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
@@ -35,7 +35,7 @@ def smoke(options: argparse.Namespace) -> int:
         return 130
     finally:
         worker.stop()
-    status = report(results)
+    status = write_report(results)
     print(CAVEAT)
     runs = Store(results).frame([])
     if options.write_baseline:

@@ -6,7 +6,7 @@ built, hashed and compared without torch, so a plan can be made on any machine.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
 PROTOCOL = 1
@@ -27,9 +27,17 @@ def fingerprint(value: Any, length: int = 16) -> str:
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
 
 
+def later(neutral: Any) -> Any:
+    """A recipe field that came after results existed: at `neutral`, what was done before, keys stay as they were."""
+    return field(metadata={"neutral": neutral})
+
+
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Every number of the training protocol.  No field has a default: a recipe hides no choice."""
+    """Every number of the training protocol.  No field has a default: a recipe hides no choice.
+
+    Results hang on the hash of its fields, so a new field is declared with `later`.
+    """
 
     name: str
     source: str
@@ -72,12 +80,12 @@ class Recipe:
 
     def __post_init__(self) -> None:
         problems = []
-        for field, low in [("epochs", 1), ("probe_epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0)]:
-            if getattr(self, field) < low:
-                problems.append(f"{field} must be at least {low}, not {getattr(self, field)}")
-        for field in ("drop_path", "branch_dropout", "label_smoothing"):
-            if not 0 <= getattr(self, field) < 1:
-                problems.append(f"{field} must be in [0, 1), not {getattr(self, field)}")
+        for name, low in [("epochs", 1), ("probe_epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0)]:
+            if getattr(self, name) < low:
+                problems.append(f"{name} must be at least {low}, not {getattr(self, name)}")
+        for name in ("drop_path", "branch_dropout", "label_smoothing"):
+            if not 0 <= getattr(self, name) < 1:
+                problems.append(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.drop_path and self.branch_dropout:
             problems.append("drop_path and branch_dropout exclude each other")
         if self.warmup_epochs > self.epochs:
@@ -91,8 +99,14 @@ class Recipe:
         return f"{self.name}:{fingerprint(self.hashed(), 8)}"
 
     def hashed(self) -> dict[str, Any]:
-        """All that can change a number."""
-        return {name: value for name, value in asdict(self).items() if name not in ("source", "tuned")}
+        """All that can change a number; what came later only where it does."""
+        known = {name: value for name, value in asdict(self).items() if name not in ("source", "tuned")}
+        return {name: value for name, value in known.items() if self.neutral().get(name, ...) != value}
+
+    @classmethod
+    def neutral(cls) -> dict[str, Any]:
+        """The later fields, each at the value that changes nothing."""
+        return {f.name: f.metadata["neutral"] for f in fields(cls) if "neutral" in f.metadata}
 
     def for_probe(self) -> "Recipe":
         """The recipe of a method that leaves the features as they are: the same shape over `probe_epochs`."""
@@ -168,18 +182,18 @@ class RunSpec:
     def from_json(cls, data: dict[str, Any]) -> "RunSpec":
         """Raises `ValueError` naming the field when `data` is not a spec of this version of the code."""
         try:
-            parts: dict[str, Any] = dict(data)
-            for field, kind in (
+            parts: dict[str, Any] = {**data, "recipe": {**Recipe.neutral(), **data["recipe"]}}
+            for name, kind in (
                 ("backbone", BackboneRef),
                 ("task", TaskRef),
                 ("method", MethodRef),
                 ("recipe", Recipe),
             ):
-                parts[field] = kind(**parts[field])
+                parts[name] = kind(**parts[name])
             parts["mean"], parts["std"] = tuple(parts["mean"]), tuple(parts["std"])
             return cls(**parts)
         except (KeyError, TypeError) as error:
-            known = ", ".join(field.name for field in fields(cls))
+            known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
 
     def key(self) -> str:

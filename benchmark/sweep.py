@@ -55,13 +55,18 @@ def run(options: argparse.Namespace) -> int:
         worker.stop()
     _say_outcome(tally, store)
     if choice.split == "test":
-        report(options.results)
+        write_report(options.results)
     return 1 if tally.failed else 0
 
 
-def report(results: Path) -> int:
-    """`vtab-peft report`: rebuild every derived file and print the tables."""
-    from .report import write
+def report(options: argparse.Namespace) -> int:
+    """`vtab-peft report`."""
+    return write_report(options.results)
+
+
+def write_report(results: Path) -> int:
+    """Rebuild every derived file and print the tables; returns the exit status."""
+    from .judging.report import write
 
     written = write(Store(results), results)
     for complaint in written.complaints:

@@ -1,19 +1,23 @@
 """The arrows between the folders point one way, and what must stay light stays light."""
 
+import argparse
 import ast
 import subprocess
 import sys
+from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+from vtab_peft.benchmark.cli import parser
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep"),
-    *("store", "boards", "tables", "figures", "report"),
+    *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report"),
 )
 
 
@@ -63,6 +67,21 @@ def loaded_by(code: str) -> set[str]:
 @pytest.mark.parametrize("module", LIGHT)
 def test_parent_process_needs_no_torch(module: str) -> None:
     assert not loaded_by(f"import vtab_peft.benchmark.{module}") & {"torch", "timm", "torchvision"}
+
+
+def verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+    below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+    if not below:
+        yield parser
+    for family in below:
+        for verb in family.choices.values():
+            yield from verbs(verb)
+
+
+def test_every_verb_names_work_that_there_is() -> None:
+    for verb in verbs(parser()):
+        module, _, function = verb.get_default("work").partition(":")
+        assert callable(getattr(import_module(f"vtab_peft.benchmark.{module}"), function)), verb.prog
 
 
 def test_help_loads_nothing_heavy() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tabulate import tabulate
-from vtab_peft.benchmark.report import write
+from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.benchmark.toy_vit.transfer import transfer_table

@@ -12,7 +12,7 @@ import pandas as pd
 from tabulate import tabulate
 
 from ...datasets.tasks import suite_tasks
-from ..boards import boards
+from ..judging.boards import boards
 from ..store import Store
 
 RECIPE = "toy"

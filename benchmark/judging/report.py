@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..store import Store, write_atomically
 from .boards import IDENTITY, Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown
-from .store import Store, write_atomically
 from .tables import DASH, to_csv, to_terminal
 
 

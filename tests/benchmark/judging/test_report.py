@@ -12,11 +12,11 @@ import time
 from pathlib import Path
 
 import pytest
-from vtab_peft.benchmark.report import write
+from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.store import Store, StoreError, to_text
 from vtab_peft.datasets.tasks import suite_tasks
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "report"
+GOLDEN = Path(__file__).parents[2] / "golden" / "report"
 TEXTS = ("leaderboard.csv", "table.md", "table.tex")
 FIGURES = ("accuracy_vs_params.png", "accuracy_vs_params.svg", "tasks.png", "tasks.svg")
 
@@ -178,7 +178,7 @@ def test_another_process_without_torch_writes_the_same_bytes(store, put, tmp_pat
     put("flowers", "linear", 0, 0.4, title="Linear", params=0)
     code = (
         "import sys; from pathlib import Path\n"
-        "from vtab_peft.benchmark.report import write; from vtab_peft.benchmark.store import Store\n"
+        "from vtab_peft.benchmark.judging.report import write; from vtab_peft.benchmark.store import Store\n"
         "assert 'matplotlib' not in sys.modules, 'matplotlib'\n"
         "write(Store(Path(sys.argv[1])), Path(sys.argv[2]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"

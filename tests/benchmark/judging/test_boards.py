@@ -7,7 +7,7 @@ from math import sqrt
 
 import numpy as np
 import pytest
-from vtab_peft.benchmark.boards import Leaderboard, boards, distinct, leaderboard, one_line
+from vtab_peft.benchmark.judging.boards import Leaderboard, boards, distinct, leaderboard, one_line
 from vtab_peft.benchmark.store import Store
 
 # Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.

@@ -8,10 +8,10 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from vtab_peft.benchmark import figures
-from vtab_peft.benchmark.boards import Leaderboard, boards, leaderboard
-from vtab_peft.benchmark.figures import accuracy_vs_params, pareto_front, tasks
-from vtab_peft.benchmark.labels import place
+from vtab_peft.benchmark.judging import figures
+from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
+from vtab_peft.benchmark.judging.figures import accuracy_vs_params, pareto_front, tasks
+from vtab_peft.benchmark.judging.labels import place
 from vtab_peft.benchmark.store import Store
 
 

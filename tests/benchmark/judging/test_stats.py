@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
-from vtab_peft.benchmark.stats import (
+from vtab_peft.benchmark.judging.stats import (
     Unsupported,
     compare_over_tasks,
     critical_difference,

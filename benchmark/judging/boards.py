@@ -15,9 +15,9 @@ from typing import Any
 
 import pandas as pd
 
-from ..datasets.task import SUITES
-from ..datasets.tasks import suite_tasks
-from .spec import fingerprint
+from ...datasets.task import SUITES
+from ...datasets.tasks import suite_tasks
+from ..spec import fingerprint
 
 VTAB_GROUPS = ("natural", "specialized", "structured")
 IDENTITY = ("method", "spec", "method_version", "plugin", "args", "lr")

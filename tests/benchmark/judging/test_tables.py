@@ -6,10 +6,9 @@ import re
 from pathlib import Path
 
 import pytest
-from vtab_peft.benchmark.boards import Leaderboard, boards, leaderboard
-from vtab_peft.benchmark.markup import latex, markdown, to_latex, to_markdown
-from vtab_peft.benchmark.store import Store
-from vtab_peft.benchmark.tables import (
+from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
+from vtab_peft.benchmark.judging.markup import latex, markdown, to_latex, to_markdown
+from vtab_peft.benchmark.judging.tables import (
     TERMINAL_WIDTH,
     Column,
     count,
@@ -19,6 +18,7 @@ from vtab_peft.benchmark.tables import (
     to_csv,
     to_terminal,
 )
+from vtab_peft.benchmark.store import Store
 
 HOSTILE = "a|b_c&d\n$x^2$ 100% {#} ~ \\input{/etc/passwd} **bold** `code` [link](http://x) <script>alert(1)</script>"
 MINI = {
@@ -79,7 +79,7 @@ def test_csv_columns_are_these(small):
 def test_every_column_is_described_in_the_docs(store, put, suite):
     put("flowers", "lora", 0, 0.5, suite=suite)
     put("cars", "lora", 0, 0.5, suite=suite, group="structured")
-    page = (Path(__file__).parents[2] / "docs" / "results.md").read_text(encoding="utf-8")
+    page = (Path(__file__).parents[3] / "docs" / "results.md").read_text(encoding="utf-8")
     for name in only(store).columns:
         general = re.sub("^accuracy_.*", "accuracy_<task>", re.sub("^group_.*", "group_<group>", name))
         assert f"`{general}`" in page
