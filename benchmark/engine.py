@@ -23,9 +23,10 @@ from ..methods import Method
 from .adapter import Injected, inject, store_frozen_as, wants_examples
 from .backbone import Backbone
 from .images import random_flip, to_input
+from .live import Live
 from .measure import now, peak_memory, reset_peak_memory
 from .optimization import batches, learning_rate, optimizer_for, total_epochs
-from .spec import Recipe, RunSpec
+from .spec import Recipe, RunSpec, canonical_json
 
 EVAL_BATCH = 128
 """Images per forward pass in evaluation; fixed, so that the same cell sums in the same order everywhere."""
@@ -56,6 +57,7 @@ class RunResult:
     train_seconds: float
     eval_seconds: float
     compile_seconds: float
+    """Before training; zero where what an earlier cell compiled serves this one too."""
     images_per_second: float
     """Training images over `train_seconds`."""
     peak_bytes: int
@@ -76,22 +78,24 @@ class Trained:
     loss_curve: list[float]
     images_seen: int
     train_seconds: float
+    compile_seconds: float
 
 
 def run(
-    spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, device: torch.device, tell: Tell
+    spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, live: Live, tell: Tell
 ) -> tuple[RunResult, np.ndarray]:
     """Train one cell and evaluate it once; returns its result and its predictions [n], in the split's order.
 
     Raises:
         Diverged: the loss became infinite or not a number.
     """
+    device = live.device
     reset_peak_memory(device)
-    trained = train(spec, method, backbone, data, device, tell)
+    trained = train(spec, method, backbone, data, live, tell)
 
     started = now(device)
     truth = data.labels(spec.split)  # the evaluation split is opened here, after the last epoch
-    predictions = predict(trained, data.images(spec.split), device, tell)
+    predictions = predict(trained, data.images(spec.split), live, tell)
     correct = predictions == truth
     modules = (trained.injected.vit, trained.head)
     result = RunResult(
@@ -106,18 +110,16 @@ def run(
         adapter_bytes=trained.injected.adapter_bytes(),
         train_seconds=trained.train_seconds,
         eval_seconds=now(device) - started,
-        compile_seconds=0.0,
+        compile_seconds=trained.compile_seconds,
         images_per_second=trained.images_seen / trained.train_seconds,
         peak_bytes=peak_memory(device),
     )
     return result, predictions
 
 
-def train(
-    spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, device: torch.device, tell: Tell
-) -> Trained:
+def train(spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, live: Live, tell: Tell) -> Trained:
     """Train one cell on train800 + val200, or on train800 alone when the spec is evaluated on val."""
-    recipe = spec.recipe
+    recipe, device = spec.recipe, live.device
     splits = ("train", "val") if spec.split == "test" else ("train",)
     images = torch.from_numpy(np.concatenate([data.images(s) for s in splits])).to(device)  # [n, 3, h, w] uint8
     labels = torch.from_numpy(np.concatenate([data.labels(s) for s in splits])).to(device)
@@ -126,29 +128,36 @@ def train(
         return to_input(batch, backbone.image_size, spec.interpolation, spec.mean, spec.std)
 
     examples = (normalise(images), labels) if wants_examples(method) else None
-    injected = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
-    vit = injected.vit.to(device)
-    head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)
+    fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
     if recipe.precision == "bf16":
-        store_frozen_as(vit, torch.bfloat16)
+        store_frozen_as(fresh.vit, torch.bfloat16)
+    injected, anew = live.take(fresh, _kind(spec))
+    vit = injected.vit
+    head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)
 
     def features(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
-            return vit(normalise(batch)).float()
+            return live.features(normalise(batch)).float()
 
     flips = torch.Generator().manual_seed(stream(spec.seed, "flips"))
 
     def logits(index: Tensor) -> Tensor:
         return head(features(random_flip(images[index], flips) if recipe.augmentation == "flip" else images[index]))
 
+    from_cache = method.frozen_features and recipe.augmentation == "none"
+    shape = (EVAL_BATCH if from_cache else len(batches(labels, recipe)[0]), *images.shape[1:])
+    compile_seconds = live.warm_up(features, shape, (EVAL_BATCH, *images.shape[1:])) if anew and live.compiles else 0.0
     started = now(device)
-    if method.frozen_features and recipe.augmentation == "none":
-        cached = _in_batches(features, vit, images)
+    if from_cache:
+        vit.eval()
+        with torch.no_grad():
+            parts = images.split(EVAL_BATCH)
+            cached = torch.cat([live.filled(features, part, EVAL_BATCH) for part in parts])
         losses = _fit(head, lambda index: head(cached[index]), labels, method, injected, spec, tell)
     else:
         losses = _fit(nn.ModuleList([vit, head]), logits, labels, method, injected, spec, tell)
     seen = len(losses) * sum(len(batch) for batch in batches(labels, recipe))
-    return Trained(injected, head, features, losses, seen, now(device) - started)
+    return Trained(injected, head, features, losses, seen, now(device) - started, compile_seconds)
 
 
 def _fit(
@@ -194,21 +203,16 @@ def _fit(
 
 
 @torch.no_grad()
-def predict(trained: Trained, images: np.ndarray, device: torch.device, tell: Tell) -> np.ndarray:
+def predict(trained: Trained, images: np.ndarray, live: Live, tell: Tell) -> np.ndarray:
     """images: memory-mapped [n, 3, h, w] uint8, read a batch at a time; returns [n] class indices."""
     trained.injected.vit.eval()
     predictions = []
     for start in range(0, len(images), EVAL_BATCH):
-        batch = torch.from_numpy(np.array(images[start : start + EVAL_BATCH])).to(device)
-        predictions.append(trained.head(trained.features(batch)).argmax(dim=1).cpu())
+        batch = torch.from_numpy(np.array(images[start : start + EVAL_BATCH])).to(live.device)
+        features = live.filled(trained.features, batch, EVAL_BATCH)
+        predictions.append(trained.head(features).argmax(dim=1).cpu())
         tell("test", min(start + EVAL_BATCH, len(images)), len(images))
     return torch.cat(predictions).numpy()
-
-
-@torch.no_grad()
-def _in_batches(features: Callable[[Tensor], Tensor], vit: nn.Module, images: Tensor) -> Tensor:
-    vit.eval()
-    return torch.cat([features(batch) for batch in images.split(EVAL_BATCH)])
 
 
 def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
@@ -220,6 +224,18 @@ def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
     else:
         nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=torch.Generator().manual_seed(seed))
     return head
+
+
+def _kind(spec: RunSpec) -> str:
+    """Names all that a cell's model is made of, but for values: cells of one kind share compiled code."""
+    recipe = spec.recipe
+    return canonical_json(
+        {
+            "backbone": [spec.backbone.name, spec.backbone.sha256, recipe.image_size],
+            "method": spec.method.hashed(),
+            "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.precision],
+        }
+    )
 
 
 def stream(seed: int, use: str) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .numerics import Numerics
 from .plan import BackboneInfo, Cell, MethodInfo
 from .progress import Progress
 from .store import Store
@@ -36,9 +37,9 @@ class WorkerLost(Exception):
 class WorkerProcess:
     """One spawned worker and the pipe to it."""
 
-    def __init__(self, results: Path, threads: int, plugins: Sequence[Path] = ()) -> None:
+    def __init__(self, results: Path, numerics: Numerics, plugins: Sequence[Path] = ()) -> None:
         argv = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        self._arguments = (results, threads, argv, plugins)
+        self._arguments = (results, numerics, argv, plugins)
         self._start()
 
     def _start(self) -> None:

@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import time
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from .numerics import Numerics
 
 _SOURCES = ("benchmark", "methods", "datasets", "run_benchmark.py", "pyproject.toml")
 
@@ -41,14 +44,14 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def provenance(device: torch.device, argv: list[str]) -> dict[str, Any]:
+def provenance(device: torch.device, argv: list[str], numerics: Numerics = Numerics()) -> dict[str, Any]:  # noqa: B008
     """What a result does not depend on by contract, but people want to know: when, where, with which versions."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **git_state(),
         "versions": {"python": platform.python_version(), **package_versions()},
         "device": device_name(device),
-        "numerics": {"threads": torch.get_num_threads(), "cpu": cpu_name(), "engine": "eager"},
+        "numerics": {**asdict(numerics), "threads": torch.get_num_threads(), "cpu": cpu_name()},
         "argv": argv,
     }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..datasets.tasks import find
 from .executor import WorkerProcess
 from .gate import compare, diff_table, write_baseline
+from .numerics import Numerics
 from .plan import Choice, make_plan
 from .recipes import RECIPES
 from .store import Store
@@ -25,7 +26,7 @@ def smoke(options: argparse.Namespace) -> int:
     """
     results = Path(tempfile.mkdtemp(prefix="vtab-peft-smoke-"))
     choice = Choice(recipe=RECIPES["smoke"], seeds=SEEDS)
-    worker = WorkerProcess(results, options.threads, options.plugin)
+    worker = WorkerProcess(results, Numerics(options.threads), options.plugin)
     try:
         request = Describe("toy_vit", None, None, choice.recipe.precision, METHODS, all_plugged=True)
         backbone, methods = worker.describe(request)

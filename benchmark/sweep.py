@@ -14,6 +14,7 @@ from ..datasets.cache import CachedTask, Preprocessing
 from ..datasets.task import Task
 from ..datasets.tasks import find
 from .executor import Tally, WorkerProcess, execute
+from .numerics import Numerics
 from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan
 from .progress import Progress, advance, duration
 from .recipes import RECIPES
@@ -32,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
         normalisation=options.normalisation,
         interpolation=options.interpolation,
     )
-    worker = WorkerProcess(options.results, options.threads, options.plugin)
+    worker = WorkerProcess(options.results, numerics(options), options.plugin)
     try:
         backbone, methods = worker.describe(
             Describe(
@@ -57,6 +58,10 @@ def run(options: argparse.Namespace) -> int:
     if choice.split == "test":
         write_report(options.results)
     return 1 if tally.failed else 0
+
+
+def numerics(options: argparse.Namespace) -> Numerics:
+    return Numerics(options.threads, options.engine, options.checkpointing)
 
 
 def report(options: argparse.Namespace) -> int:

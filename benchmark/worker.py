@@ -18,6 +18,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .numerics import Numerics
 from .plan import BackboneInfo, Cell, MethodInfo
 from .spec import MethodRef
 
@@ -57,12 +58,15 @@ class Summary:
 class Worker:
     """State kept between requests: the last backbone."""
 
-    def __init__(self, results: Path, threads: int, argv: list[str], plugins: Sequence[Path]) -> None:
+    def __init__(self, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
         import torch
 
-        torch.set_num_threads(threads)
+        from .live import Live
+
+        torch.set_num_threads(numerics.threads)
         self.results, self.argv, self.plugins = results, argv, plugins
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.live = Live(self.device, numerics)
         self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
 
     def backbone(self, name: str, weights: str | None, image_size: int | None) -> "Backbone":
@@ -136,11 +140,15 @@ class Worker:
             parse(spec.method.spec),
             backbone,
             cell.data,
-            self.device,
+            self.live,
             lambda *progress: connection.send(("progress", progress)),
         )
         facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title}
-        record = {"result": result.to_json(), "facts": facts, "provenance": provenance(self.device, self.argv)}
+        record = {
+            "result": result.to_json(),
+            "facts": facts,
+            "provenance": provenance(self.device, self.argv, self.live.numerics),
+        }
         earlier = store.get(spec)
         path = store.put(spec, record, predictions)
         stored = store.load(path)
@@ -168,13 +176,13 @@ class Worker:
         return (now(self.device) - started) / SPEED_BATCH
 
 
-def serve(connection: Connection, results: Path, threads: int, argv: list[str], plugins: Sequence[Path]) -> None:
+def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a cell ten times slower on a machine that
     # others use too; not spinning at all made it twice as slow on an idle one (toy_vit, 2 threads).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    worker = Worker(results, threads, argv, plugins)
+    worker = Worker(results, numerics, argv, plugins)
     try:
         while True:
             request = connection.recv()

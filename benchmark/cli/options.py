@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Protocol
 
+from ..numerics import ENGINES
 from ..recipes import RECIPES
 
 RESULTS = Path("results")
@@ -50,6 +51,8 @@ def add_sweep(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--dry-run", action="store_true", help="print the plan, what is done, and an estimate of time")
     verb.add_argument("--max-minutes", type=minutes, metavar="N", help="start no cell that cannot end within N minutes")
     verb.add_argument("--threads", type=positive, default=2, help="torch threads, part of what is recorded (default 2)")
+    verb.add_argument("--engine", choices=ENGINES, default="eager", help="compile the model, or replay CUDA graphs")
+    verb.add_argument("--checkpointing", action="store_true", help="less memory for more time; the numbers stay")
 
 
 def positive(text: str) -> int:

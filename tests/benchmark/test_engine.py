@@ -11,6 +11,8 @@ import pytest
 import torch
 from vtab_peft.benchmark import backbone as backbones
 from vtab_peft.benchmark.engine import Diverged, RunResult, run
+from vtab_peft.benchmark.live import Live
+from vtab_peft.benchmark.numerics import Numerics
 from vtab_peft.benchmark.optimization import batches, learning_rate, optimizer_for
 from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
@@ -46,10 +48,16 @@ def spec_of(
     return cell.spec
 
 
-def outcome(name: str, backbone: backbones.Backbone, data: CachedTask, **options: Any) -> tuple[RunResult, np.ndarray]:
+def on_cpu(**numerics: Any) -> Live:
+    return Live(torch.device("cpu"), Numerics(**numerics))
+
+
+def outcome(
+    name: str, backbone: backbones.Backbone, data: CachedTask, live: Live | None = None, **options: Any
+) -> tuple[RunResult, np.ndarray]:
     method = parse(name)
     spec = spec_of(method, backbone, data, **options)
-    return run(spec, method, backbone, data, torch.device("cpu"), lambda *_: None)
+    return run(spec, method, backbone, data, live or on_cpu(), lambda *_: None)
 
 
 def same(a: tuple[RunResult, np.ndarray], b: tuple[RunResult, np.ndarray]) -> bool:
@@ -60,10 +68,12 @@ def same(a: tuple[RunResult, np.ndarray], b: tuple[RunResult, np.ndarray]) -> bo
 def test_a_cell_does_not_depend_on_what_ran_before_it(
     name: str, backbone: backbones.Backbone, data: CachedTask
 ) -> None:
-    alone = outcome(name, backbone, data)
-    outcome("full", backbone, data, seeds=[3])
+    alone, live = outcome(name, backbone, data), on_cpu()
+    outcome("full", backbone, data, live, seeds=[3])
     torch.rand(17)
-    assert same(alone, outcome(name, backbone, data))
+    assert same(alone, outcome(name, backbone, data, live))
+    outcome(name, backbone, data, live, seeds=[3])
+    assert same(alone, outcome(name, backbone, data, live)), "the live model was not reset wholly"
 
 
 def test_another_seed_is_another_run(backbone: backbones.Backbone, data: CachedTask) -> None:
@@ -117,7 +127,7 @@ def test_evaluation_data_is_opened_once_after_the_last_epoch(
     def tell(phase: str, done: int, of: int) -> None:
         events.append(f"{phase} {done}/{of}")
 
-    run(spec, method, backbone, Spy(data, events), torch.device("cpu"), tell)  # type: ignore[arg-type]
+    run(spec, method, backbone, Spy(data, events), on_cpu(), tell)  # type: ignore[arg-type]
     epochs = spec.recipe.epochs
     last = events.index(f"train {epochs}/{epochs}")
     before = {event for event in events[:last] if not event.startswith("train ")}
@@ -145,7 +155,7 @@ def test_penalty_prepare_and_after_step_are_called(backbone: backbones.Backbone,
             calls.append((step, steps))
 
     spec = spec_of(parse("bitfit"), backbone, data)
-    result, _ = run(spec, Hooked(), backbone, data, torch.device("cpu"), lambda *_: None)
+    result, _ = run(spec, Hooked(), backbone, data, on_cpu(), lambda *_: None)
     assert calls == [((36, 3, 64, 64), 36), *((step, 8) for step in range(1, 9))]
     assert result.loss_curve[0] > 100
 
