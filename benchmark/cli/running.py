@@ -1,7 +1,8 @@
-"""The verbs that train: `run`, `smoke`."""
+"""The verbs that train: `run`, `smoke`, `speed`."""
 
 from pathlib import Path
 
+from ..numerics import ENGINES
 from .options import Verbs, add_cells, add_plugin, add_sweep, positive
 
 
@@ -22,3 +23,14 @@ def declare(verbs: Verbs) -> None:
     )
     gate.add_argument("--write-baseline", type=Path, metavar="FILE", help="store the ranges this run allows")
     smoke.set_defaults(work="smoke:smoke")
+
+    speed = verbs.add_parser("speed", help="images a second on this device, and how much of its arithmetic that is")
+    speed.add_argument("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help="spec strings")
+    speed.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k", help="timm name with its tag")
+    speed.add_argument("--weights", default="random", help="as for `run`; speed needs none, so the default is random")
+    speed.add_argument("--batch", nargs="+", type=positive, default=[64], help="images in a step (default 64)")
+    speed.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
+    speed.add_argument("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
+    speed.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
+    speed.add_argument("--json", type=Path, metavar="FILE", help="store what was measured")
+    speed.set_defaults(work="speed:speed")

@@ -1,0 +1,127 @@
+"""A full column: one method on the 19 tasks of VTAB-1k at their true sizes, images made of noise, wall time by phase.
+
+    python perf/column.py --method lora --engine compiled                 ViT-B/16 and the recipe `uniform`
+    python perf/column.py --scale 0.02 --backbone toy_vit --weights random    a look at the phases on a CPU
+
+What is left out is reading image files from disk: the test images of a task are one block of noise, passed again and
+again.  `--scale` shortens epochs and test sets alike; the printed total is what was measured, never extrapolated.
+Writes perf/results/column_<device>_<method>_<engine>.json.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from vtab_peft.benchmark import speed
+from vtab_peft.benchmark.backbone import load
+from vtab_peft.benchmark.engine import run
+from vtab_peft.benchmark.live import Live
+from vtab_peft.benchmark.measure import device_name, provenance
+from vtab_peft.benchmark.numerics import ENGINES, Numerics
+from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.datasets.cache import CachedTask
+from vtab_peft.datasets.tasks import suite_tasks
+from vtab_peft.methods import parse
+
+RESULTS = Path(__file__).parent / "results"
+BLOCK = 4096
+"""Different test images: 0.6 GB at 224 pixels, more than any cache of a processor holds."""
+
+
+class Repeated:
+    """Looks like `n` images, of which there are `len(block)`."""
+
+    def __init__(self, block: np.ndarray, n: int) -> None:
+        self.block, self.n = block, n
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __getitem__(self, where: slice) -> np.ndarray:
+        start, stop, _ = where.indices(self.n)
+        return self.block[np.arange(start, stop) % len(self.block)]
+
+
+class Sized:
+    """A task of noise that claims the size and classes of a real one."""
+
+    def __init__(self, noise: CachedTask, classes: int, test: int) -> None:
+        self.noise, self.classes, self.test = noise, classes, test
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.noise, name)
+
+    def images(self, split: str) -> Any:
+        found = self.noise.images(split)
+        return Repeated(found, self.test) if split == "test" else found
+
+    def labels(self, split: str) -> np.ndarray:
+        n = self.test if split == "test" else self.noise.counts[split]
+        return np.random.default_rng(1).integers(0, self.classes, n)
+
+
+@contextmanager
+def column(size: int, scale: float) -> Iterator[list[tuple[str, Sized]]]:
+    """The 19 tasks; `scale` shrinks their test sets."""
+    with speed.noise({"train": 800, "val": 200, "test": min(BLOCK, max(1, round(BLOCK * scale)))}, size) as noise:
+        yield [
+            (name, Sized(noise, task.classes, max(1, round(task.sizes["test"][0] * scale))))
+            for name, task in suite_tasks("vtab1k").items()
+        ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--method", default="lora", help="spec string")
+    parser.add_argument("--backbone", default="vit_base_patch16_224.augreg_in21k")
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--engine", default="eager", choices=ENGINES)
+    parser.add_argument("--scale", type=float, default=1.0, help="share of the epochs and test images")
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    began = time.perf_counter()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone, method = load(options.backbone, options.weights), parse(options.method)
+    recipe = replace(UNIFORM, epochs=max(1, round(100 * options.scale)), warmup_epochs=10 * options.scale)
+    live = Live(device, Numerics(options.threads, options.engine))
+    phases = {"start-up": time.perf_counter() - began, "compiling": 0.0, "training": 0.0, "evaluation": 0.0}
+    with column(backbone.image_size, options.scale) as tasks:
+        for name, task in tasks:
+            spec = speed.spec_of(method, backbone, task, recipe)
+            result, _ = run(spec, method, backbone, task, live, lambda *_: None)
+            phases["compiling"] += result.compile_seconds
+            phases["training"] += result.train_seconds
+            phases["evaluation"] += result.eval_seconds
+            print(
+                f"{name:20} {result.train_seconds:7.1f} s training  {result.eval_seconds:7.1f} s evaluation", flush=True
+            )
+    total = time.perf_counter() - began
+    phases["everything else"] = total - sum(phases.values())
+    for name, seconds in phases.items():
+        print(f"{name:20} {seconds:7.1f} s")
+    print(f"{'total':20} {total:7.1f} s at scale {options.scale:g}")
+    record = {
+        "device_name": device_name(device),
+        "method": options.method,
+        "backbone": options.backbone,
+        "scale": options.scale,
+        "seconds": {**phases, "total": total},
+        **provenance(device, sys.argv, live.numerics),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"column_{device.type}_{options.method.partition('(')[0]}_{options.engine}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
