@@ -5,7 +5,9 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
-.PHONY: help benchmark test test-slow lint types smoke gpu-check gpu-speed docs format clean
+GPU_SPEED := --backbone vit_base_patch16_224.augreg_in21k --methods lora aoft_lora --batch 64
+
+.PHONY: help benchmark test test-slow lint types smoke gpu-check gpu-speed gpu-compare docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -32,9 +34,18 @@ gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no ne
 	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && \
 	PYTHONPATH="$$link" $(PYTHON) -m pytest -m gpu tests/methods/test_contract.py tests/benchmark/test_images.py tests/benchmark/test_live.py; status=$$?; rm -rf "$$link"; exit $$status
 
-gpu-speed:  ## measure speed on a CUDA device into perf/results: no network, no pip
-	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && \
-	PYTHONPATH="$$link" $(PYTHON) perf/aoft_products.py --cuda; status=$$?; rm -rf "$$link"; exit $$status
+gpu-speed:  ## measure speed on a CUDA device into perf/results, in 9 minutes: no network, no pip
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && export PYTHONPATH="$$link" && \
+	$(PYTHON) perf/aoft_products.py --cuda && \
+	$(PYTHON) run_benchmark.py speed $(GPU_SPEED) --engine eager --json perf/results/speed_cuda_eager.json && \
+	$(PYTHON) run_benchmark.py speed $(GPU_SPEED) --engine graphs compiled_graphs --json perf/results/speed_cuda_graphs.json && \
+	$(PYTHON) perf/column.py --scale 0.2 --engine compiled; \
+	status=$$?; rm -rf "$$link"; exit $$status
+
+gpu-compare:  ## whole cells against the loop that users write, on a CUDA device: no network, no pip
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && PYTHONPATH="$$link" $(PYTHON) perf/compare.py --recipe uniform \
+	--backbone vit_base_patch16_224.augreg_in21k --rounds 1 --methods lora --engine compiled; \
+	status=$$?; rm -rf "$$link"; exit $$status
 
 docs: $(VENV)/installed  ## rewrite docs/methods.md from the registry
 	$(BIN)/vtab-peft list methods --markdown > docs/methods.md.new

@@ -1,7 +1,9 @@
 """Whole cells, ours against the loop that users write (perf/peer_loop.py), on the same work in the same run.
 
-    python perf/compare.py FOLDER --weights FILE                     a CPU, ViT-Tiny, the recipe uniform_3ep
-    python perf/compare.py FOLDER --recipe uniform --backbone vit_base_patch16_224.augreg_in21k --weights random
+    python perf/compare.py --folder FOLDER --weights FILE            a CPU, ViT-Tiny, the recipe uniform_3ep
+    python perf/compare.py --recipe uniform --backbone vit_base_patch16_224.augreg_in21k --rounds 1
+
+Without a folder the images are made up: 1000 + 2000 JPEGs of 500 x 375 pixels, smooth as photographs are.
 
 Same backbone, images, batch, epochs and number of evaluations (one).  A peer's cell is a fresh process, as users run
 them; ours is one process for `--cells` cells, start-up included, over their number.  Ours and the peers run in turn,
@@ -10,6 +12,7 @@ round after round; medians and ratios are printed and stored in perf/results/com
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -18,8 +21,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peer_loop import FORMS
+from PIL import Image
 from vtab_peft.benchmark.measure import device_name, provenance
 from vtab_peft.benchmark.recipes import RECIPES
 
@@ -53,9 +58,23 @@ def peer(options: argparse.Namespace, method: str, folder: Path, form: str, test
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def _seconds(command: list[str], environment: dict[str, str]) -> float:
-    import os
+def made_up(folder: Path, test: int = 2000, classes: int = 10) -> Path:
+    """A task in the archive layout, of JPEGs that cost as much to decode as photographs of their size."""
+    rng = np.random.default_rng(0)
+    (folder / "images").mkdir(parents=True)
+    lines: dict[str, list[str]] = {}
+    for split, n in (("train800", 800), ("val200", 200), ("test", test)):
+        for i in range(n):
+            pixels = Image.fromarray(rng.integers(0, 256, (48, 64, 3), np.uint8)).resize((500, 375))
+            pixels.save(folder / f"images/{split}_{i}.jpg", quality=90)
+            lines.setdefault(split, []).append(f"images/{split}_{i}.jpg {i % classes}\n")
+    lines["train800val200"] = lines["train800"] + lines["val200"]
+    for name, listed in lines.items():
+        (folder / f"{name}.txt").write_text("".join(listed))
+    return folder
 
+
+def _seconds(command: list[str], environment: dict[str, str]) -> float:
     began = time.perf_counter()
     subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
     return time.perf_counter() - began
@@ -63,7 +82,7 @@ def _seconds(command: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", type=Path, help="a task in the archive layout")
+    parser.add_argument("--folder", type=Path, help="a task in the archive layout; default: made-up images")
     parser.add_argument("--methods", nargs="+", default=["lora", "aoft_lora"])
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
@@ -79,15 +98,31 @@ def main() -> None:
     )
     options = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    with tempfile.TemporaryDirectory() as scratch:
+        rows = compare(options, options.folder or made_up(Path(scratch) / "noise"))
+    record = {
+        "device_name": device_name(device),
+        "options": {k: Path(v).name if k in ("folder", "weights") and v else v for k, v in vars(options).items()},
+        "rows": rows,
+    }
+    record |= provenance(device, [Path(sys.argv[0]).name])
+    path = HERE / "results" / f"compare_{device.type}.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
+    """A row for each method and loop; ours and the peers' in turn."""
     rows: list[dict[str, Any]] = []
     for method in options.methods:
         runs: dict[str, list[dict[str, Any]]] = {}
         for _ in range(options.rounds):
-            runs.setdefault("ours", []).append(ours(options, method, options.folder))
+            runs.setdefault("ours", []).append(ours(options, method, folder))
             for form in options.forms:
-                runs.setdefault(form, []).append(peer(options, method, options.folder, form))
+                runs.setdefault(form, []).append(peer(options, method, folder, form))
             if options.test_every_10:
-                found = peer(options, method, options.folder, "fp32", test_every=10)
+                found = peer(options, method, folder, "fp32", test_every=10)
                 runs.setdefault("fp32, tested every 10 epochs", []).append(found)
         own = [run["seconds"] for run in runs["ours"]]
         for name, found in runs.items():
@@ -105,16 +140,7 @@ def main() -> None:
             )
             row = rows[-1]
             print(f"{method:12} {name:30} {row['seconds_per_cell']:8.1f} s a cell   {row['ratio_to_ours']:5.2f} x ours")
-    record = {
-        "device_name": device_name(device),
-        "options": {k: str(v) for k, v in vars(options).items()},
-        "rows": rows,
-    }
-    record |= provenance(device, [Path(sys.argv[0]).name, *sys.argv[2:]])
-    path = HERE / "results" / f"compare_{device.type}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    return rows
 
 
 if __name__ == "__main__":
