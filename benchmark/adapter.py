@@ -11,6 +11,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ..methods import Method
+from ..methods.anatomy import blocks_of
+from ..methods.base import check_backbone
 from .spec import Recipe
 
 
@@ -53,7 +55,11 @@ def inject(
     seed: of torch's global CPU generator, which initial values are drawn from.
     examples: normalised images [n, 3, height, width] and labels [n] for methods that look at them first; the copy
     then ends up on their device.
+
+    Raises:
+        ValueError: the method is not made for this kind of backbone, or its arguments do not fit it.
     """
+    check_backbone(method, pristine)
     vit = copy.deepcopy(pristine)
     _regularise(vit, recipe)
     original = pristine.state_dict()
@@ -91,8 +97,9 @@ def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
     """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's."""
     rate = recipe.drop_path or recipe.branch_dropout
     kind = DropPath if recipe.drop_path else nn.Dropout
-    for i, block in enumerate(vit.blocks):
-        here = rate * i / max(len(vit.blocks) - 1, 1)
+    blocks = [place.block for place in blocks_of(vit)]
+    for i, block in enumerate(blocks):
+        here = rate * i / max(len(blocks) - 1, 1)
         if here:
-            for place in ("drop_path1", "drop_path2"):
-                setattr(block, place, kind(here))
+            for end in ("drop_path1", "drop_path2"):
+                setattr(block, end, kind(here))

@@ -11,15 +11,25 @@ import numpy as np
 import timm
 import torch
 from safetensors.torch import load_file
-from timm.models import get_pretrained_cfg
+from timm.models import get_pretrained_cfg, swin_transformer
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from ..methods.anatomy import blocks_of, kind
 from . import toy_vit
 from .spec import BackboneRef
 
 TOY = "toy_vit"
 """The embedded backbone, which needs no download."""
+
+BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
+    VisionTransformer: Block,
+    swin_transformer.SwinTransformer: swin_transformer.SwinTransformerBlock,
+}
+"""The models that methods know, each with the block it is made of; subclasses may compute something else."""
+
+FAMILIES = {"vit_*": "vision_transformer", "deit*": "deit", "swin_*": "swin_transformer"}
+"""Name patterns of timm's backbones, and the modules that define them."""
 
 LEGACY = {
     "vit_base_patch16_224_in21k": "vit_base_patch16_224.orig_in21k or vit_base_patch16_224.augreg_in21k",
@@ -39,7 +49,7 @@ class BackboneError(Exception):
 class Backbone:
     ref: BackboneRef
     vit: VisionTransformer
-    """Pristine: frozen, fp32, on the CPU, without classifier."""
+    """Pristine: frozen, fp32, on the CPU, without classifier.  A `SwinTransformer` in the Swin family."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
@@ -65,9 +75,11 @@ def load(name: str, weights: str | None = None, image_size: int | None = None) -
         try:
             vit = facts.build(size)
         except TypeError:  # families without an image size
-            raise BackboneError(f"backbone {name!r} is not a plain ViT; see `list backbones`") from None
-    if type(vit) is not VisionTransformer or not all(type(block) is Block for block in vit.blocks):
-        raise BackboneError(f"backbone {name!r} is not a plain ViT ({type(vit).__name__}); see `list backbones`")
+            raise BackboneError(f"backbone {name!r} is no ViT or Swin Transformer; see `list backbones`") from None
+    if BLOCKS.get(type(vit)) is None or not all(type(place.block) is BLOCKS[type(vit)] for place in blocks_of(vit)):
+        what = type(vit).__name__
+        raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer ({what}); see `list backbones`")
+    vit = cast(VisionTransformer, vit)
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
@@ -101,7 +113,7 @@ def _facts(name: str) -> _Facts:
     assert cfg is not None  # _check_name found the tag
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
     return _Facts(
-        lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size),
+        lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
         lambda: _from_hub(name, cfg.hf_hub_id),
         mean,
         std,
@@ -110,10 +122,13 @@ def _facts(name: str) -> _Facts:
 
 
 def names() -> list[str]:
-    """The embedded backbone and every ViT with pretrained weights that timm knows, with its tag."""
-    plain = timm.models.vision_transformer.__name__
+    """The embedded backbone, and with its tag every ViT and Swin Transformer that timm has pretrained weights of."""
     known = [
-        n for n in timm.list_pretrained("vit_*") if timm.models.model_entrypoint(n.split(".")[0]).__module__ == plain
+        name
+        for pattern, module in FAMILIES.items()
+        for name in timm.list_pretrained(pattern)
+        if timm.models.model_entrypoint(name.split(".")[0]).__module__ == f"timm.models.{module}"
+        and "distilled" not in name  # a second token and head
     ]
     return [TOY, *known]
 
@@ -129,7 +144,7 @@ def _check_name(name: str) -> None:
     if timm.is_model(architecture) and not tag:
         raise BackboneError(f"backbone {name!r} leaves open which weights; say one of: {', '.join(tagged)}")
     if name not in tagged:
-        close = difflib.get_close_matches(name, tagged or [TOY, *timm.list_pretrained("vit_*")], n=3)
+        close = difflib.get_close_matches(name, tagged or names(), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} See `list backbones`")
 
@@ -165,7 +180,7 @@ def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tupl
         raise BackboneError(f"no weights at {file}; --weights takes a .safetensors, .pth or .npz file")
     sha256 = _file_sha256(file)
     try:
-        if file.suffix == ".npz":
+        if file.suffix == ".npz" and kind(vit) == "vit":
             vit.load_pretrained(str(file))
             return sha256, ()
         state = _read_state(file)
@@ -174,7 +189,8 @@ def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tupl
     except Exception as error:  # the readers of three formats each raise their own
         raise BackboneError(f"cannot read weights {file}: {type(error).__name__}: {error}") from None
     classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
-    state = checkpoint_filter_fn({k: v for k, v in state.items() if k not in classifier}, vit)
+    fit = checkpoint_filter_fn if kind(vit) == "vit" else swin_transformer.checkpoint_filter_fn
+    state = fit({k: v for k, v in state.items() if k not in classifier}, vit)
     _check_fit(vit, state, file, name)
     vit.load_state_dict({key: value.float() for key, value in state.items()})
     notes = f"{file.name}: its classifier was left out ({', '.join(sorted(classifier))})"

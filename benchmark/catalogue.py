@@ -83,6 +83,7 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
         "code": paper and paper.code,
         "equation": cls.equation,
         "places": cls.places,
+        "backbones": list(cls.backbones),
         "defaults": method.args(),
         "search": {field: list(values) for field, values in cls.search.items()},
         "lr": cls.lr,

@@ -11,7 +11,7 @@ import torch
 from ..methods import parse
 from ..methods.plugin import load_plugin
 from .contract import CHECKS, OF_THE_CLASS, Check, sentence
-from .tiny import BACKBONES, Case, Violation
+from .tiny import Case, Violation, backbones_for
 
 WIDTH = 100
 """Of the lines that explain, in characters (ours: logs are read at any width)."""
@@ -61,14 +61,15 @@ def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
         print(f"{name} cannot be made with its defaults: {_crash(error, file)}\n")
         return True
     width, failed = max(len(sentence(check)) for check in checks), 0
+    backbones = backbones_for(method)
     said: dict[str, str] = {}
-    print(f"{'check':<{width}}  {'  '.join(BACKBONES)}\n{'-' * (width + sum(len(name) + 2 for name in BACKBONES))}")
+    print(f"{'check':<{width}}  {'  '.join(backbones)}\n{'-' * (width + sum(len(name) + 2 for name in backbones))}")
     for check in checks:
-        found = _complaints(check, [Case(method, backbone) for backbone in BACKBONES], file)
-        cells = [f"{'FAILS' if found[backbone] else 'ok':<{len(backbone)}}" for backbone in BACKBONES]
+        found = _complaints(check, [Case(method, backbone) for backbone in backbones], file)
+        cells = [f"{'FAILS' if found[backbone] else 'ok':<{len(backbone)}}" for backbone in backbones]
         print(f"{sentence(check):<{width}}  {'  '.join(cells)}".rstrip(), flush=True)
         for text in dict.fromkeys(text for text in found.values() if text):
-            where = ", ".join(backbone for backbone in BACKBONES if found[backbone] == text)
+            where = ", ".join(backbone for backbone in backbones if found[backbone] == text)
             again = f'as in "{said[text]}"' if text in said else text
             _explain(again if check in OF_THE_CLASS else f"{where}: {again}")
             said.setdefault(text, sentence(check))

@@ -1,10 +1,11 @@
-"""Two ViTs of 5 tokens, and a method put into one and trained for three steps: what the contract is held on."""
+"""Tiny backbones of each kind, and a method put into one and trained for three steps: what the contract is held on."""
 
 from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
+from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -13,7 +14,27 @@ from .adapter import Injected, inject, wants_examples
 from .recipes import RECIPES
 
 _PLAIN = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
-BACKBONES: dict[str, dict[str, Any]] = {"plain": _PLAIN, "LayerScale": {**_PLAIN, "init_values": 0.1}}
+_SWIN = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}
+BACKBONES: dict[str, partial[nn.Module]] = {
+    "plain": partial(VisionTransformer, **_PLAIN),
+    "LayerScale": partial(VisionTransformer, **_PLAIN, init_values=0.1),
+    "Swin": partial(SwinTransformer, **_SWIN, num_classes=0, drop_path_rate=0.0),
+}
+"""The last has two stages, 32 and 64 wide, and windows that shift in the second block of the first."""
+
+RELATIVES: dict[str, partial[nn.Module]] = {
+    "registers": partial(VisionTransformer, **_PLAIN, init_values=0.1, reg_tokens=4),
+    "mean pooling": partial(VisionTransformer, **_PLAIN, global_pool="avg"),
+    "pre-norm": partial(VisionTransformer, **_PLAIN, pre_norm=True, act_layer="quick_gelu"),
+    "attention pooling": partial(VisionTransformer, **_PLAIN, global_pool="map", class_token=False),
+}
+"""Plain ViTs as DINOv2, MAE, CLIP and SigLIP have them."""
+
+
+def backbones_for(method: Method | type[Method]) -> list[str]:
+    """Those of `BACKBONES` that the method is made for."""
+    return [name for name in BACKBONES if ("swin" if name == "Swin" else "vit") in method.backbones]
+
 
 STILL = replace(RECIPES["smoke"], drop_path=0.0)
 """A recipe without stochastic depth."""
@@ -51,10 +72,10 @@ class Case:
         return Violation(found, advice, self.backbone)
 
 
-def tiny(backbone: str, **changes: int) -> VisionTransformer:
-    """A frozen pretrained-like ViT of 5 tokens: no tensor is zero, so that nothing hides behind one."""
+def tiny(backbone: str, **changes: Any) -> VisionTransformer:
+    """A frozen pretrained-like model: no tensor is zero, so that nothing hides behind one."""
     generator = torch.Generator().manual_seed(0)
-    vit = VisionTransformer(**{**BACKBONES[backbone], **changes}).eval()
+    vit = cast(VisionTransformer, (BACKBONES | RELATIVES)[backbone](**changes).eval())
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)

@@ -79,25 +79,29 @@ class Worker:
 
     def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
         """Raises `BackboneError` or `ValueError` with a message for the user."""
-        from ..methods import default_specs, parse
+        from ..methods import METHODS, default_specs, parse
+        from ..methods.anatomy import KINDS, kind
+        from ..methods.base import check_backbone
         from ..methods.plugin import plugin_sha256
         from .measure import device_name
 
         plugged = self.load_plugins()
-        specs = [name for spec in request.methods for name in (default_specs() if spec == "all" else [spec])]
-        methods = list(
-            {
-                method.spec(): method for method in map(parse, [*specs, *(plugged if request.all_plugged else ())])
-            }.values()
-        )
         backbone = self.backbone(request.backbone, request.weights, request.image_size)
+        everything = [name for name in default_specs() if kind(backbone.vit) in METHODS[name].backbones]
+        specs = [name for spec in request.methods for name in (everything if spec == "all" else [spec])]
+        wanted = map(parse, [*specs, *(plugged if request.all_plugged else ())])
+        methods = list({method.spec(): method for method in wanted}.values())
+        for method in methods:
+            check_backbone(method, backbone.vit)
+        left_out = len(default_specs()) - len(everything) if "all" in request.methods else 0
+        note = f"`all` leaves out {left_out} methods that are not made for {KINDS[kind(backbone.vit)]}"
         info = BackboneInfo(
             ref=backbone.ref,
             weights=request.weights,
             mean=backbone.mean,
             std=backbone.std,
             image_size=backbone.image_size,
-            notes=backbone.notes,
+            notes=(*backbone.notes, *([note] if left_out else [])),
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
         )

@@ -13,6 +13,7 @@ from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import blocks_of
 from .base import Method, Paper, at_least_one, register
 from .blocks import Residual, branches
 
@@ -63,7 +64,7 @@ def adapt_output(block: nn.Module, branch: int, adapter: nn.Module) -> None:
 
 def bottleneck_params(vit: VisionTransformer, bottleneck: int) -> int:
     """One adapter with biases in each block."""
-    return len(vit.blocks) * (2 * vit.embed_dim * bottleneck + bottleneck + vit.embed_dim)
+    return sum(2 * place.width * bottleneck + bottleneck + place.width for place in blocks_of(vit))
 
 
 @dataclass(frozen=True)
@@ -74,14 +75,15 @@ class _Adapter(Method):
     evidence = "golden"
     search = {"bottleneck": (1, 2, 4, 8, 16, 32)}  # conf/experiment/vtab/adapter_plus_dim1-32.yaml
     starts_as_identity = False  # `houlsby_start` is only nearly zero
+    backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
         at_least_one(bottleneck=self.bottleneck)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be at least 0 and below 1, not {self.drop_path}")
 
-    def adapter(self, vit: VisionTransformer) -> nn.Module:
-        return Bottleneck(vit.embed_dim, self.bottleneck, nn.GELU(), self.drop_path).apply(houlsby_start)
+    def adapter(self, width: int) -> nn.Module:
+        return Bottleneck(width, self.bottleneck, nn.GELU(), self.drop_path).apply(houlsby_start)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return bottleneck_params(vit, self.bottleneck)
@@ -98,9 +100,9 @@ class AdapterHoulsby(_Adapter):
     places = "after attention, after the MLP"
 
     def inject(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
+        for place in blocks_of(vit):
             for branch in (1, 2):
-                adapt_output(block, branch, self.adapter(vit))
+                adapt_output(place.block, branch, self.adapter(place.width))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return 2 * super().expected_params(vit)
@@ -120,12 +122,12 @@ class AdapterPfeiffer(_Adapter):
     places = "after each block"
 
     def inject(self, vit: VisionTransformer) -> None:
-        for i, block in enumerate(vit.blocks):
-            norm = nn.LayerNorm(vit.embed_dim, eps=1e-6)  # the eps of the ViT's own norms
-            vit.blocks[i] = nn.Sequential(block, Residual(nn.Sequential(norm, self.adapter(vit))))
+        for place in blocks_of(vit):
+            norm = nn.LayerNorm(place.width, eps=1e-6)  # the eps of the ViT's own norms
+            place.put(nn.Sequential(place.block, Residual(nn.Sequential(norm, self.adapter(place.width)))))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return super().expected_params(vit) + len(vit.blocks) * 2 * vit.embed_dim
+        return super().expected_params(vit) + sum(2 * place.width for place in blocks_of(vit))
 
 
 @register("adapter_intermediate")
@@ -139,8 +141,8 @@ class AdapterIntermediate(_Adapter):
     places = "after the MLP"
 
     def inject(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
-            adapt_output(block, 2, self.adapter(vit))
+        for place in blocks_of(vit):
+            adapt_output(place.block, 2, self.adapter(place.width))
 
 
 @register("adapter_pre")
@@ -154,9 +156,9 @@ class AdapterPre(_Adapter):
     places = "before the MLP branch"
 
     def inject(self, vit: VisionTransformer) -> None:
-        for i, block in enumerate(vit.blocks):
-            attention, mlp = branches(block)
-            vit.blocks[i] = nn.Sequential(attention, Residual(self.adapter(vit)), mlp)
+        for place in blocks_of(vit):
+            attention, mlp = branches(place.block)
+            place.put(nn.Sequential(attention, Residual(self.adapter(place.width)), mlp))
 
 
 @register("adapter_parallel")
@@ -170,10 +172,10 @@ class AdapterParallel(_Adapter):
     places = "beside the MLP"
 
     def inject(self, vit: VisionTransformer) -> None:
-        for i, block in enumerate(vit.blocks):
-            attention, mlp = branches(block)
-            mlp.beside = OnStream(self.adapter(vit))
-            vit.blocks[i] = nn.Sequential(attention, mlp)
+        for place in blocks_of(vit):
+            attention, mlp = branches(place.block)
+            mlp.beside = OnStream(self.adapter(place.width))
+            place.put(nn.Sequential(attention, mlp))
 
 
 @register("adapter_plus")
@@ -187,12 +189,12 @@ class AdapterPlus(_Adapter):
     places = "after each block"
 
     def inject(self, vit: VisionTransformer) -> None:
-        for i, block in enumerate(vit.blocks):
-            scaled = nn.Sequential(self.adapter(vit), LayerScale(vit.embed_dim, 1.0))
-            vit.blocks[i] = nn.Sequential(block, Residual(scaled))
+        for place in blocks_of(vit):
+            scaled = nn.Sequential(self.adapter(place.width), LayerScale(place.width, 1.0))
+            place.put(nn.Sequential(place.block, Residual(scaled)))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return super().expected_params(vit) + len(vit.blocks) * vit.embed_dim
+        return super().expected_params(vit) + sum(place.width for place in blocks_of(vit))
 
 
 @register("adapter_noah")
@@ -208,13 +210,14 @@ class AdapterNOAH(Method):
     evidence = "golden"
     search = {"bottleneck": (1, 5, 8, 10)}  # the widths that NOAH searches among, and that of its Adapter baseline
     starts_as_identity = False  # Xavier on both projections
+    backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
         at_least_one(bottleneck=self.bottleneck)
 
     def inject(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
-            adapt_output(block, 2, Bottleneck(vit.embed_dim, self.bottleneck, QuickGELU()).apply(noah_start))
+        for place in blocks_of(vit):
+            adapt_output(place.block, 2, Bottleneck(place.width, self.bottleneck, QuickGELU()).apply(noah_start))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return bottleneck_params(vit, self.bottleneck)

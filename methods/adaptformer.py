@@ -11,6 +11,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .adapters import bottleneck_params
+from .anatomy import blocks_of
 from .base import Method, Paper, at_least_one, register
 from .blocks import branches
 
@@ -56,6 +58,7 @@ class AdaptFormer(Method):
     places = "beside the MLP"
     evidence = "golden"
     search = {"scale": (0.01, 0.1, 1.0)}
+    backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
         at_least_one(bottleneck=self.bottleneck)
@@ -65,12 +68,12 @@ class AdaptFormer(Method):
             raise ValueError(f"layernorm must be one of {', '.join(get_args(OwnNorm))}, not {self.layernorm!r}")
 
     def inject(self, vit: VisionTransformer) -> None:
-        for i, block in enumerate(vit.blocks):
-            attention, mlp = branches(block)
-            mlp.beside = ParallelBottleneck(vit.embed_dim, self.bottleneck, self.scale, self.dropout, self.layernorm)
-            vit.blocks[i] = nn.Sequential(attention, mlp)
+        for place in blocks_of(vit):
+            attention, mlp = branches(place.block)
+            mlp.beside = ParallelBottleneck(place.width, self.bottleneck, self.scale, self.dropout, self.layernorm)
+            place.put(nn.Sequential(attention, mlp))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, r = vit.embed_dim, self.bottleneck
-        own = (self.scale == "learned") + (0 if self.layernorm == "none" else 2 * d)
-        return len(vit.blocks) * (2 * d * r + r + d + own)
+        own = self.scale == "learned"
+        norm = 0 if self.layernorm == "none" else 2
+        return bottleneck_params(vit, self.bottleneck) + sum(own + norm * place.width for place in blocks_of(vit))

@@ -172,6 +172,7 @@ class AOFTLoRA(AOFTUpdates):
     sites: str = "qv"
     keep_bias: ClassVar[bool] = True
     """False drops the pretrained bias of every adapted linear map, as the released code does."""
+    backbones = ("vit", "swin")
     title = "AOFT-LoRA"
     equation = r"W' = W + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T"
     places = "q, v"

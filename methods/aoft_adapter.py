@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .anatomy import blocks_of
 from .aoft import AOFTUpdate, AOFTUpdates, Form, Scale, Start
 from .base import register
 from .blocks import Residual, branches
@@ -27,8 +28,8 @@ class BehindBranch(nn.Module):
         super().__init__()
         self.branch, self.adapter = branch, Residual(update)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [b, n, d]
-        return self.adapter(self.branch(x))
+    def forward(self, x: torch.Tensor, **masks: torch.Tensor | None) -> torch.Tensor:  # [b, n, d]
+        return self.adapter(self.branch(x, **masks))
 
     @torch.no_grad()
     def merged(self, last: str) -> nn.Module:
@@ -49,6 +50,7 @@ class AOFTAdapter(AOFTUpdates):
     title = "AOFT-Adapter"
     equation = r"h \leftarrow h + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T h"
     places = "behind the MLP"
+    backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,18 +61,19 @@ class AOFTAdapter(AOFTUpdates):
         return ("attn", "mlp") if self.after == "both" else (self.after,)
 
     def inject(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
+        for place in blocks_of(vit):
             for name in self.branches():
-                update = self.update(vit.embed_dim, vit.embed_dim)
-                setattr(block, name, BehindBranch(block.get_submodule(name), update))
+                update = self.update(place.width, place.width)
+                setattr(place.block, name, BehindBranch(place.block.get_submodule(name), update))
 
     def merge(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
+        for place in blocks_of(vit):
             for name in self.branches():
-                setattr(block, name, cast(BehindBranch, block.get_submodule(name)).merged(_LAST_LINEAR[name]))
+                behind = cast(BehindBranch, place.block.get_submodule(name))
+                setattr(place.block, name, behind.merged(_LAST_LINEAR[name]))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return len(vit.blocks) * len(self.branches()) * self.update_params(vit.embed_dim, vit.embed_dim)
+        return len(self.branches()) * sum(self.update_params(place.width, place.width) for place in blocks_of(vit))
 
 
 @register("aoft_adapter_paper")
@@ -103,16 +106,17 @@ class AOFTAdapterReleased(AOFTUpdates):
     evidence = "golden"
     equation = r"x \leftarrow x + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T\,\mathrm{LN}(x)"
     places = "residual stream, behind attention and MLP"
+    backbones = ("vit", "swin")
     starts_as_identity = False
 
     def inject(self, vit: VisionTransformer) -> None:
-        for i, block in enumerate(vit.blocks):
-            attention, mlp = branches(block)
-            vit.blocks[i] = nn.Sequential(attention, self.adapter(vit.embed_dim), mlp, self.adapter(vit.embed_dim))
+        for place in blocks_of(vit):
+            attention, mlp = branches(place.block)
+            place.put(nn.Sequential(attention, self.adapter(place.width), mlp, self.adapter(place.width)))
 
     def adapter(self, d: int) -> Residual:
         norm = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)  # in the code weight 1 and bias 0, never trained
         return Residual(nn.Sequential(norm, self.update(d, d)))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return len(vit.blocks) * 2 * self.update_params(vit.embed_dim, vit.embed_dim)
+        return 2 * sum(self.update_params(place.width, place.width) for place in blocks_of(vit))

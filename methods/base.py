@@ -8,7 +8,9 @@ from importlib.util import find_spec
 from typing import Any, ClassVar, Literal, TypeVar
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor
+from torch import Tensor, nn
+
+from .anatomy import KINDS, Kind, kind
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -36,10 +38,10 @@ class Paper:
 class Method:
     """A PEFT method: its hyper-parameters are the fields, `inject` is the one required verb.
 
-    The engine hands `inject` a fully frozen fp32 timm ViT on the CPU, with torch's global generator
-    seeded.  Parameters that `inject` creates are trainable because they are new; pretrained ones stay
-    frozen unless `inject` unfreezes them.  All state lives in parameters and buffers of modules, never
-    on the method, and there is no dtype or device code in a method file.  The head is the engine's.
+    The engine hands `inject` a fully frozen fp32 timm ViT (or `SwinTransformer`, where `backbones` has "swin") on
+    the CPU, with torch's global generator seeded.  Parameters that `inject` creates are trainable because they are
+    new; pretrained ones stay frozen unless `inject` unfreezes them.  All state lives in parameters and buffers of
+    modules, never on the method, and there is no dtype or device code in a method file.  The head is the engine's.
     """
 
     title: ClassVar[str]
@@ -63,6 +65,8 @@ class Method:
     """Whether the injected model computes exactly what the pretrained one does."""
     stands_for_many: ClassVar[bool] = False
     """True for an entry that means little without arguments; `--methods all` leaves it out."""
+    backbones: ClassVar[tuple[Kind, ...]] = ("vit",)
+    """What it can be put into; anything else is refused before a cell is run."""
     needs: ClassVar[str | None] = None
     """A package that the method imports when it is put in; an extra of this name installs it."""
 
@@ -107,6 +111,15 @@ class Method:
         changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
         name = registered_name(type(self))
         return f"{name}({', '.join(changed)})" if changed else name
+
+
+def check_backbone(method: Method, vit: nn.Module) -> None:
+    """Raises `ValueError` when the method is not made for this kind of model; the message says which are."""
+    here = kind(vit)
+    if here not in method.backbones:
+        others = ", ".join(sorted(name for name, cls in METHODS.items() if here in cls.backbones))
+        made_for = " or ".join(KINDS[there] for there in method.backbones)
+        raise ValueError(f"{method.spec()} is made for {made_for}, and this is {KINDS[here]}; on it run: {others}")
 
 
 def at_least_one(**sizes: int) -> None:

@@ -1,13 +1,13 @@
 """The baselines every method is measured against: parts of the model itself learn, and nothing is added."""
 
 from dataclasses import dataclass
-from typing import cast
 
+from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
+from .anatomy import Place, around, blocks_of, final_norm, mlp_width
 from .base import Method, Paper, at_least_one, register
-from .updates import mlp_width
 
 
 @register("linear")
@@ -19,6 +19,7 @@ class Linear(Method):
     paper = None
     equation = r"\text{logits} = W_{head}\,h + b_{head}"
     places = "head"
+    backbones = ("vit", "swin")
     evidence = "closed form"
     frozen_features = True
 
@@ -41,6 +42,7 @@ class Full(Method):
     paper = None
     equation = r"\theta \leftarrow \theta - \eta \nabla_\theta L"
     places = "everything"
+    backbones = ("vit", "swin")
     evidence = "closed form"
     lr = 1e-4  # ours: at 1e-3 full fine-tuning falls to 58.5 mean accuracy (OSU-MLB/ViT_PEFT_Vision's released runs)
 
@@ -51,11 +53,8 @@ class Full(Method):
         pass
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d = vit.embed_dim
-        projection = cast(nn.Conv2d, vit.patch_embed.proj)
-        embedding = projection.weight.numel() + d
-        tokens = sum(t.numel() for t in (vit.cls_token, vit.reg_token, vit.pos_embed) if t is not None)
-        return embedding + tokens + len(vit.blocks) * _block_params(vit) + 2 * d
+        outside = sum(p.numel() for module in around(vit) for p in module.parameters(recurse=False))
+        return outside + sum(map(_block_params, blocks_of(vit)))
 
 
 @register("partial")
@@ -69,6 +68,7 @@ class Partial(Method):
     paper = None
     equation = r"\theta_{l > L - k} \leftarrow \theta_{l > L - k} - \eta \nabla L"
     places = "last block, final norm"
+    backbones = ("vit", "swin")
     evidence = "closed form"
     lr = Full.lr  # ours: it moves whole pretrained matrices as `full` does
     search = {"blocks": (1, 2, 4)}  # KMnP/vpt src/models/vit_models.py:70-87
@@ -77,16 +77,17 @@ class Partial(Method):
         at_least_one(blocks=self.blocks)
 
     def inject(self, vit: VisionTransformer) -> None:
-        if self.blocks > len(vit.blocks):
-            raise ValueError(f"blocks={self.blocks} exceeds the {len(vit.blocks)} of this backbone")
-        for module in (*vit.blocks[-self.blocks :], vit.norm, vit.fc_norm):
+        blocks = [place.block for place in blocks_of(vit)]
+        if self.blocks > len(blocks):
+            raise ValueError(f"blocks={self.blocks} exceeds the {len(blocks)} of this backbone")
+        for module in (*blocks[-self.blocks :], vit.get_submodule(final_norm(vit))):
             module.requires_grad_(True)
 
     def merge(self, vit: VisionTransformer) -> None:
         pass
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return self.blocks * _block_params(vit) + 2 * vit.embed_dim
+        return sum(map(_block_params, blocks_of(vit)[-self.blocks :])) + 2 * vit.num_features
 
 
 @register("layernorm")
@@ -98,6 +99,7 @@ class LayerNorm(Method):
     paper = Paper("AAAI", 2024, "2304.01917")
     equation = r"y = \gamma \odot \tfrac{x - \mu}{\sigma} + \beta, \quad \gamma, \beta \text{ learned}"
     places = "all LayerNorms"
+    backbones = ("vit", "swin")
     evidence = "closed form"
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -109,9 +111,8 @@ class LayerNorm(Method):
         pass
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d = vit.embed_dim
-        outside = sum(isinstance(norm, nn.LayerNorm) for norm in (vit.norm_pre, vit.norm, vit.fc_norm))
-        return 2 * d * outside + len(vit.blocks) * _block_norm_params(vit)
+        outside = (2 * module.weight.numel() for module in around(vit) if isinstance(module, nn.LayerNorm))
+        return sum(outside) + sum(map(_block_norm_params, blocks_of(vit)))
 
 
 @register("bitfit")
@@ -123,6 +124,7 @@ class BitFit(Method):
     paper = Paper("ACL", 2022, "2106.10199", "benzakenelad/BitFit")
     equation = r"y = W x + b, \quad b \text{ learned}"
     places = "all biases"
+    backbones = ("vit", "swin")
     evidence = "closed form"
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -134,18 +136,22 @@ class BitFit(Method):
         pass
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d = vit.embed_dim
-        return 2 * d + len(vit.blocks) * (7 * d + mlp_width(vit))
+        outside = (
+            bias.numel() for module in around(vit) if isinstance(bias := getattr(module, "bias", None), nn.Parameter)
+        )
+        return sum(outside) + sum(7 * place.width + mlp_width(place.block) for place in blocks_of(vit))
 
 
-def _block_params(vit: VisionTransformer) -> int:
-    """Everything in one block of the plain `vit`."""
-    d, hidden = vit.embed_dim, mlp_width(vit)
-    scales = 2 * d if not isinstance(vit.blocks[0].ls1, nn.Identity) else 0
-    return (3 * d * d + 3 * d) + (d * d + d) + (2 * d * hidden + hidden + d) + _block_norm_params(vit) + scales
+def _block_params(place: Place) -> int:
+    """Everything in one block of a plain model."""
+    d, hidden, block = place.width, mlp_width(place.block), place.block
+    scales = 2 * d if isinstance(getattr(block, "ls1", None), LayerScale) else 0
+    positions = sum(p.numel() for name, p in block.named_parameters() if "relative_position" in name)  # of Swin
+    linears = (3 * d * d + 3 * d) + (d * d + d) + (2 * d * hidden + hidden + d)
+    return linears + _block_norm_params(place) + scales + positions
 
 
-def _block_norm_params(vit: VisionTransformer) -> int:
-    """LayerNorms in one block of the plain `vit`: before its branches and, in some models, on queries and keys."""
-    per_head = vit.blocks[0].get_submodule("attn.q_norm")
-    return 4 * vit.embed_dim + (4 * per_head.normalized_shape[0] if isinstance(per_head, nn.LayerNorm) else 0)
+def _block_norm_params(place: Place) -> int:
+    """LayerNorms in one block of a plain model: before its branches and, in some models, on queries and keys."""
+    per_head = getattr(place.block.get_submodule("attn"), "q_norm", None)
+    return 4 * place.width + (4 * per_head.normalized_shape[0] if isinstance(per_head, nn.LayerNorm) else 0)

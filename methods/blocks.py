@@ -7,6 +7,7 @@ Parallel ones are the `beside` of a `Branch`.
 from typing import cast
 
 import torch
+from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -42,8 +43,28 @@ class Branch(nn.Module):
         return y if self.beside is None else y + self.beside(x, h)
 
 
+class InWindows(nn.Module):
+    """The windowed attention of a Swin block, of which nothing else is left: [b, h, w, d] -> [b, h, w, d]"""
+
+    def __init__(self, block: SwinTransformerBlock) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block._attn(x)
+
+
 def branches(block: nn.Module) -> tuple[Branch, Branch]:
     """The attention and the MLP branch of a timm block; run one after the other they are the block."""
+    if isinstance(block, SwinTransformerBlock):
+        parts = block.norm1, block.drop_path1, block.norm2, block.mlp, block.drop_path2
+        for name in ("norm1", "drop_path1", "norm2", "mlp", "drop_path2"):
+            setattr(block, name, nn.Identity())
+        norm1, drop_path1, norm2, mlp, drop_path2 = parts
+        return (
+            Branch(norm1, InWindows(block), nn.Identity(), drop_path1),
+            Branch(norm2, mlp, nn.Identity(), drop_path2),
+        )
     whole = cast(Block, block)
     return (
         Branch(whole.norm1, whole.attn, whole.ls1, whole.drop_path1),

@@ -16,9 +16,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.nn import init
 
+from .anatomy import mlp_width
 from .base import Method, Paper, at_least_one, register
 from .fact import mlp_ratio
-from .updates import SITES, Update, merge_linears, mlp_width, update_linears
+from .updates import SITES, Update, merge_linears, update_linears
 
 
 class Factors(nn.Module):
@@ -40,7 +41,7 @@ class Factors(nn.Module):
         self.p2 = factor(d, init.zeros_)
         self.p3 = factor(d, init.orthogonal_)
         self.r1, self.r2 = (nn.Parameter(torch.empty(rank).normal_(mean, std)) for _ in range(2))
-        widths = {"o": d, "fc1": mlp_width(vit), "fc2": d}
+        widths = {"o": d, "fc1": mlp_width(vit.blocks[0]), "fc2": d}
         self.biases = nn.ParameterDict({site: nn.Parameter(torch.zeros(width)) for site, width in widths.items()})
 
     def read_and_write(self, layer: int, site: str) -> tuple[Tensor, Tensor]:

@@ -12,6 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import blocks_of
 from .base import Method, Paper, register
 from .baselines import BitFit, LayerNorm
 
@@ -45,22 +46,23 @@ class DiffFit(Method):
     paper = Paper("ICCV", 2023, "2304.06648")
     equation = r"x \leftarrow x + \gamma \odot f(\mathrm{LN}(x)), \quad \gamma \text{, biases and LN learned}"
     places = "all biases, LayerNorms, both branches"
+    backbones = ("vit", "swin")
     evidence = "golden"
 
     def inject(self, vit: VisionTransformer) -> None:
         BitFit().inject(vit)
         LayerNorm().inject(vit)
-        for block in vit.blocks:
+        for place in blocks_of(vit):
             for branch, end in _ENDS:
-                parent = block.get_submodule(branch)
+                parent = place.block.get_submodule(branch)
                 setattr(parent, end, Scaled(cast(nn.Linear, getattr(parent, end))))
 
     def merge(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
+        for place in blocks_of(vit):
             for branch, end in _ENDS:
-                parent = block.get_submodule(branch)
+                parent = place.block.get_submodule(branch)
                 setattr(parent, end, cast(Scaled, getattr(parent, end)).merged())
 
     def expected_params(self, vit: VisionTransformer) -> int:
         norm_weights = LayerNorm().expected_params(vit) // 2
-        return BitFit().expected_params(vit) + norm_weights + 2 * len(vit.blocks) * vit.embed_dim
+        return BitFit().expected_params(vit) + norm_weights + 2 * sum(place.width for place in blocks_of(vit))

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import mlp_width
 from .base import Method, Paper, at_least_one, register
-from .updates import Update, merge_linears, mlp_width, site_shapes, update_linears
+from .updates import Update, merge_linears, site_shapes, update_linears
 
 _ALL = "q,k,v,o,fc1,fc2"
 
@@ -158,10 +159,11 @@ def mlp_ratio(vit: VisionTransformer) -> int:
     Raises:
         ValueError: the MLP's width is no multiple of the embedding's.
     """
-    ratio, rest = divmod(mlp_width(vit), vit.embed_dim)
+    hidden = mlp_width(vit.blocks[0])
+    ratio, rest = divmod(hidden, vit.embed_dim)
     if rest:
         raise ValueError(
-            f"this method cuts the MLP into chunks of {vit.embed_dim} features, and its width is {mlp_width(vit)}; "
+            f"this method cuts the MLP into chunks of {vit.embed_dim} features, and its width is {hidden}; "
             "use a backbone whose MLP ratio is a whole number"
         )
     return ratio

@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import around, mlp_width
 from .base import Method, Paper, at_least_one, register
-from .updates import mlp_width
 
 LOOK_BATCH = 32
 """Images contrasted with each other, in two views each (train_scripts/vit/vtab: bz=32)."""
@@ -125,7 +125,11 @@ class GPS(Method):
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d, layers = vit.embed_dim, len(vit.blocks)
-        neurons = d + layers * (5 * d + mlp_width(vit))  # patch embedding; qkv, o, fc1, fc2
+        outside = [
+            module for module in around(vit) if isinstance(module, nn.Linear | nn.Conv2d)
+        ]  # such as the patches'
+        inside = layers * (5 * d + mlp_width(vit.blocks[0]))  # qkv, o, fc1, fc2
+        neurons = inside + sum(len(module.weight) for module in outside)
+        biases = inside + sum(len(module.weight) for module in outside if module.bias is not None)
         scales = 2 * d if not isinstance(vit.blocks[0].ls1, nn.Identity) else 0
-        biases = neurons - (d if vit.patch_embed.get_submodule("proj").bias is None else 0)
         return neurons * self.connections + biases + layers * scales

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import blocks_of
 from .base import Method, at_least_one, register
 from .updates import parse_sites
 
@@ -136,6 +137,7 @@ class FromPeft(Method):
     sites: str = "qv"
     places = "q, v"
     evidence = "peft"
+    backbones = ("vit", "swin")
     needs = "peft"
 
     def __post_init__(self) -> None:
@@ -152,26 +154,26 @@ class FromPeft(Method):
     def put_in(self, vit: VisionTransformer) -> Any:
         """Returns peft's own handle."""
         names = []
-        for i, block in enumerate(vit.blocks):
-            attention = cast(Any, block.get_submodule("attn"))
+        for place in blocks_of(vit):
+            attention = cast(Any, place.block.get_submodule("attn"))
             attention.qkv = SplitQKV(attention.qkv)
-            names += [f"blocks.{i}.{_PATHS[site]}" for site in parse_sites(self.sites)]
+            names += [f"{place.path}.{_PATHS[site]}" for site in parse_sites(self.sites)]
         handle = adapt(vit, names, *self.tuner())
-        for block in vit.blocks:
-            cast(SplitQKV, block.get_submodule("attn.qkv")).view_rows()
+        for place in blocks_of(vit):
+            cast(SplitQKV, place.block.get_submodule("attn.qkv")).view_rows()
         return handle
 
     def merge(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
-            cast(SplitQKV, block.get_submodule("attn.qkv")).copy_rows()
+        for place in blocks_of(vit):
+            cast(SplitQKV, place.block.get_submodule("attn.qkv")).copy_rows()
         for name, layer in tuned_layers(vit).items():
             try:
                 layer.requires_grad_(False).merge()
             except NotImplementedError:
                 raise TypeError(f"{self.spec()} cannot be merged into the plain model") from None
             vit.set_submodule(name, layer.get_base_layer())
-        for block in vit.blocks:
-            attention = cast(Any, block.get_submodule("attn"))
+        for place in blocks_of(vit):
+            attention = cast(Any, place.block.get_submodule("attn"))
             attention.qkv.view_rows()
             attention.qkv = attention.qkv.fused
 

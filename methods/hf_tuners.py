@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 
 from .base import Paper, register
 from .hf_peft import FromPeft
-from .updates import mlp_width, parse_sites, site_shapes
+from .updates import site_shapes
 
 
 @register("oft")
@@ -193,6 +193,7 @@ class FourierFT(FromPeft):
     coefficients: int = 1000
     """Of each weight."""
     scale: float = 300.0  # for ViTs: peft/tuners/fourierft/config.py
+    backbones = ("vit",)  # its start, of fixed size whatever the width, drowns the narrow first stage of a Swin
     title = "FourierFT"
     paper = Paper("ICML", 2024, "2405.03003", "Chaos96/fourierft")
     equation = r"W' = W + \alpha\, \mathrm{Re}\, F^{-1}(c \text{ at } n \text{ random places})"
@@ -221,5 +222,4 @@ class IA3(FromPeft):
         return "ia3", {"feedforward_modules": r".*mlp\.fc2"}  # of these the inputs are scaled, of others the outputs
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        widths = {"fc1": mlp_width(vit), "fc2": mlp_width(vit)}
-        return len(vit.blocks) * sum(widths.get(site, vit.embed_dim) for site in parse_sites(self.sites))
+        return sum(max(shape) for shape in site_shapes(vit, self.sites))  # the inner width in the MLP

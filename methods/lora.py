@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import blocks_of
 from .base import Method, Paper, at_least_one, register
 from .updates import Update, UpdatedLinear, merge_linears, parse_sites, site_shapes, update_linears
 
@@ -51,6 +52,7 @@ class LoRA(Method):
     places = "q, v"
     evidence = "golden"
     search = {"alpha": (0.8, 8.0, 80.0)}
+    backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
         parse_sites(self.sites)
@@ -94,14 +96,15 @@ class FusedLoRA(Method):
     equation = r"W_{qkv}' = W_{qkv} + B A,\ B \in \mathbb{R}^{3d \times r}"
     places = "q, k, v"
     evidence = "golden"
+    backbones = ("vit", "swin")
     search = {"rank": (1, 5, 10)}  # as NOAH: experiments/NOAH/supernet/supernet-B_prompt_VTAB.yaml
 
     def __post_init__(self) -> None:
         at_least_one(rank=self.rank)
 
     def inject(self, vit: VisionTransformer) -> None:
-        for block in vit.blocks:
-            attention = block.get_submodule("attn")
+        for place in blocks_of(vit):
+            attention = place.block.get_submodule("attn")
             qkv = cast(nn.Linear, attention.qkv)
             update = LowRank(qkv.weight, self.rank, 1.0, self.dropout)
             attention.qkv = UpdatedLinear(qkv, ("qkv",), {"qkv": update})
@@ -110,4 +113,4 @@ class FusedLoRA(Method):
         merge_linears(vit)
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return len(vit.blocks) * self.rank * (vit.embed_dim + 3 * vit.embed_dim)
+        return sum(self.rank * (place.width + 3 * place.width) for place in blocks_of(vit))

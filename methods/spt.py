@@ -17,10 +17,11 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import mlp_width
 from .base import Method, Paper, at_least_one, register
 from .lora import LowRank
 from .sensitivity import Piece, choose, squared_gradients
-from .updates import SITES, UpdatedLinear, merge_linears, mlp_width, site_shapes
+from .updates import SITES, UpdatedLinear, merge_linears, site_shapes
 
 ALPHA, BETA = 10, 5
 """Many are a tenth of the module's size, and a fifth of the vector's (configs/*_sensitivity.sh, engine.py:104)."""
@@ -159,7 +160,7 @@ class _SPT(Method):
             yield Piece(place, None, len(vector), len(vector), -(-len(vector) // BETA))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, hidden = vit.embed_dim, mlp_width(vit)
+        d, hidden = vit.embed_dim, mlp_width(vit.blocks[0])
         modules = sum(self.module_params(*shape) for shape in site_shapes(vit, ",".join(SITES)))
         biases = (2 if vit.blocks[0].get_submodule("attn.qkv").bias is None else 5) * d + hidden
         vectors = len(vit.blocks) * (4 * d + biases) + 2 * d  # with the LayerNorms, and the last one

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
+from timm.models.swin_transformer import PatchMerging
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import blocks_of, final_norm, kind, mlp_width
 from .base import Method, Paper, register
-from .updates import mlp_width
 
 NORMS = ("norm1", "norm2")
 _BEHIND = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
@@ -58,13 +59,20 @@ def fold(vit: VisionTransformer, behind: Iterable[str]) -> None:
 
 
 def _places(vit: VisionTransformer, behind: Iterable[str]) -> list[tuple[nn.Module, str]]:
-    final = "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"  # behind the pooling in models that average
-    places = [(cast(nn.Module, vit.patch_embed), "proj"), (cast(nn.Module, vit), final)]
-    for block in vit.blocks:
+    found = [(cast(nn.Module, vit.patch_embed), "proj"), (cast(nn.Module, vit), final_norm(vit))]
+    for place in blocks_of(vit):
         for path in behind:
             parent, _, name = path.rpartition(".")
-            places.append((block.get_submodule(parent), name))
-    return places
+            found.append((place.block.get_submodule(parent), name))
+    return found + _between_stages(vit)
+
+
+def _between_stages(vit: VisionTransformer) -> list[tuple[nn.Module, str]]:
+    """Where a Swin Transformer embeds and merges patches: a norm behind the embedding, a norm and a linear map each."""
+    if kind(vit) != "swin":
+        return []
+    merging = [module for module in vit.modules() if isinstance(module, PatchMerging)]
+    return [(cast(nn.Module, vit.patch_embed), "norm"), *((m, name) for m in merging for name in ("norm", "reduction"))]
 
 
 @register("ssf")
@@ -77,6 +85,7 @@ class SSF(Method):
     equation = r"y \leftarrow \gamma \odot y + \beta"
     places = "patch embedding, LayerNorms, all linears"
     evidence = "golden"
+    backbones = ("vit", "swin")
     starts_as_identity = False  # gamma ~ N(1, 0.02), beta ~ N(0, 0.02)
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -86,5 +95,6 @@ class SSF(Method):
         fold(vit, _BEHIND)
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, hidden = vit.embed_dim, mlp_width(vit)
-        return 2 * (2 * d + len(vit.blocks) * (7 * d + hidden))
+        ends = vit.embed_dim + vit.num_features
+        between = sum(len(getattr(parent, name).weight) for parent, name in _between_stages(vit))
+        return 2 * (ends + between + sum(7 * place.width + mlp_width(place.block) for place in blocks_of(vit)))

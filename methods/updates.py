@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import blocks_of, mlp_width
+
 SITES = ("q", "k", "v", "o", "fc1", "fc2")
 
 _LINEARS = (
@@ -134,9 +136,9 @@ def transform_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
 
 def merge_linears(vit: VisionTransformer) -> None:
     """Fold all updates and transforms into the linears they were put on."""
-    for block in vit.blocks:
+    for place in blocks_of(vit):
         for parent_name, name, _ in _LINEARS:
-            parent = block.get_submodule(parent_name)
+            parent = place.block.get_submodule(parent_name)
             if isinstance(wrapped := getattr(parent, name), UpdatedLinear | TransformedLinear):
                 setattr(parent, name, wrapped.merged())
 
@@ -145,9 +147,9 @@ def _wrap_linears(
     vit: VisionTransformer, sites: str, make: Make, wrapper: type[UpdatedLinear] | type[TransformedLinear]
 ) -> None:
     wanted = parse_sites(sites)
-    for block in vit.blocks:
+    for place in blocks_of(vit):
         for parent_name, name, parts in _LINEARS:
-            parent = block.get_submodule(parent_name)
+            parent = place.block.get_submodule(parent_name)
             linear = cast(nn.Linear, getattr(parent, name))
             made = {part: make(*rows) for part, rows in _rows(linear, parts).items() if part in wanted}
             if made:
@@ -163,13 +165,8 @@ def _rows(linear: nn.Linear, parts: tuple[str, ...]) -> dict[str, tuple[Tensor, 
 
 def site_shapes(vit: VisionTransformer, sites: str) -> Iterator[tuple[int, int]]:
     """(inputs, outputs) of every linear map that `sites` names, over all blocks of the plain `vit`."""
-    d, hidden = vit.embed_dim, mlp_width(vit)
-    shapes = {"fc1": (d, hidden), "fc2": (hidden, d)}
-    for _ in vit.blocks:
+    for place in blocks_of(vit):
+        d, hidden = place.width, mlp_width(place.block)
+        shapes = {"fc1": (d, hidden), "fc2": (hidden, d)}
         for site in parse_sites(sites):
             yield shapes.get(site, (d, d))
-
-
-def mlp_width(vit: VisionTransformer) -> int:
-    """Hidden features of the MLP in each block of the plain `vit`."""
-    return cast(nn.Linear, vit.blocks[0].get_submodule("mlp.fc1")).out_features

@@ -10,7 +10,17 @@ from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark import contract
 from vtab_peft.benchmark.adapter import inject, wants_examples
 from vtab_peft.benchmark.contract import CHECKS, OF_THE_CLASS, SLOW, Check
-from vtab_peft.benchmark.tiny import BACKBONES, STILL, Case, pictures, put_into, tiny, trained
+from vtab_peft.benchmark.tiny import (
+    BACKBONES,
+    RELATIVES,
+    STILL,
+    Case,
+    backbones_for,
+    pictures,
+    put_into,
+    tiny,
+    trained,
+)
 from vtab_peft.methods import METHODS, Method, parse
 
 NAMES = sorted(METHODS)
@@ -22,11 +32,24 @@ UNTRAINED: dict[str, frozenset[str]] = {
 """Trainable tensors that get no gradient on a backbone of two blocks, of which it is right that they do not."""
 
 
+REFUSED = {("vqt", "attention pooling"): "a class token or a mean, and this backbone pools by attention"}
+"""What a method cannot be put into, with what it says."""
+
+RELATED_CHECKS = (
+    contract.features_keep_their_shape,
+    contract.the_start_is_the_pretrained_model_where_claimed,
+    contract.every_trainable_tensor_learns,
+    contract.the_parameter_count_is_the_closed_form,
+    contract.if_it_merges_the_plain_model_computes_the_same,
+)
+"""Where registers, pooling and norms of other ViTs could matter."""
+
+
 def checks() -> list:
     """Every check on every backbone, but once where the backbone has no part in it, or compiling takes seconds."""
     fast = [(check, backbone, ()) for check in CHECKS if check not in (*OF_THE_CLASS, *SLOW) for backbone in BACKBONES]
     once = [(check, "plain", ()) for check in OF_THE_CLASS]
-    slow = [(check, "LayerScale", pytest.mark.slow) for check in SLOW]
+    slow = [(check, backbone, pytest.mark.slow) for check in SLOW for backbone in ("LayerScale", "Swin")]
     return [
         pytest.param(check, backbone, id=f"{check.__name__}-{backbone}", marks=marks)
         for check, backbone, marks in (*once, *fast, *slow)
@@ -43,6 +66,23 @@ def ready(name: str) -> Method:
 @pytest.mark.parametrize(("check", "backbone"), checks())
 @pytest.mark.parametrize("name", NAMES)
 def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> None:
+    if backbone not in backbones_for(METHODS[name]):
+        with pytest.raises(
+            ValueError, match=r"is made for a plain ViT, and this is a Swin Transformer; on it run: .*lora"
+        ):
+            put_into(tiny(backbone), ready(name))
+        return
+    check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
+
+
+@pytest.mark.parametrize("check", RELATED_CHECKS, ids=lambda check: check.__name__)
+@pytest.mark.parametrize("backbone", RELATIVES)
+@pytest.mark.parametrize("name", NAMES)
+def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check: Check) -> None:
+    if refusal := REFUSED.get((name, backbone)):
+        with pytest.raises(ValueError, match=refusal):
+            put_into(tiny(backbone), ready(name))
+        return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
 
 
@@ -71,7 +111,7 @@ def test_a_gpu_computes_what_the_cpu_does(name: str, precision: torch.dtype) -> 
         assert all(p.grad is None or p.grad.isfinite().all() for p in vit.parameters())
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", ["plain", "LayerScale"])
 @pytest.mark.parametrize("name", UNTRAINED)
 def test_what_is_excused_from_learning_learns_in_a_deeper_model(name: str, backbone: str) -> None:
     _, moved = trained(tiny(backbone), ready(name))
@@ -88,6 +128,8 @@ def test_what_does_not_merge_says_so(name: str) -> None:
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("name", NAMES)
 def test_inject_does_not_disturb_the_callers_random_stream(name: str, backbone: str) -> None:
+    if backbone not in backbones_for(METHODS[name]):
+        return
     vit = tiny(backbone)
     torch.manual_seed(3)
     expected_next = torch.rand(1)
