@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import Method, register
-from vtab_peft.methods.updates import Update, merge_linears, mlp_width, update_linears
+from vtab_peft.methods.updates import Update, merge_linears, site_shapes, update_linears
 
 
 class Narrow(Update):
@@ -38,6 +38,7 @@ class Good(Method):
     places = "fc2"
     evidence = "closed form"
     search = {"rank": (2, 4)}
+    backbones = ("vit", "swin")
 
     def inject(self, vit: VisionTransformer) -> None:
         update_linears(vit, "fc2", lambda weight, _: Narrow(weight, self.rank))
@@ -46,4 +47,4 @@ class Good(Method):
         merge_linears(vit)
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return len(vit.blocks) * self.rank * (vit.embed_dim + mlp_width(vit))
+        return sum(self.rank * (inputs + outputs) for inputs, outputs in site_shapes(vit, "fc2"))
