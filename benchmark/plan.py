@@ -54,6 +54,8 @@ class Cell:
     method: MethodInfo
     seconds: float
     """Estimate from the measured forward pass: training costs three forwards an image, evaluation one."""
+    oracle: bool = False
+    """Whether to record the best epoch on the evaluation split too; it cannot change the number."""
 
     def __str__(self) -> str:
         return f"{self.spec.task.name} · {self.spec.method.spec} · seed {self.spec.seed}"
@@ -68,6 +70,7 @@ class Choice:
     split: Literal["val", "test"] = "test"
     normalisation: str = "own"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    oracle: bool = False
 
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
         return Preprocessing(backbone.image_size, self.interpolation)
@@ -99,7 +102,8 @@ def make_plan(
             std=std,
             interpolation=choice.interpolation,
         )
-        cells.append(Cell(spec, data, backbone.weights, method, _estimate(spec, method, data, backbone)))
+        seconds = _estimate(spec, method, data, backbone, choice.oracle)
+        cells.append(Cell(spec, data, backbone.weights, method, seconds, choice.oracle))
     return cells
 
 
@@ -110,8 +114,9 @@ def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recip
     return replace(recipe, lr=method.lr or recipe.lr, image_size=backbone.image_size)
 
 
-def _estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo) -> float:
+def _estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:
     train = data.counts["train"] + (data.counts["val"] if spec.split == "test" else 0)
     cached = method.frozen_features and spec.recipe.augmentation == "none"
     passes = train if cached else 3 * train * spec.recipe.epochs
-    return (passes + data.counts[spec.split]) * backbone.seconds_per_image
+    evaluations = 1 + (spec.recipe.epochs if oracle else 0)
+    return (passes + evaluations * data.counts[spec.split]) * backbone.seconds_per_image

@@ -142,6 +142,7 @@ class Worker:
             cell.data,
             self.live,
             lambda *progress: connection.send(("progress", progress)),
+            cell.oracle,
         )
         facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title}
         record = {

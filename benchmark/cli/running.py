@@ -11,6 +11,11 @@ def declare(verbs: Verbs) -> None:
     add_cells(run)
     run.add_argument("--split", choices=["test", "val"], default="test", help="val: train on train800, judge on val200")
     add_sweep(run)
+    run.add_argument(
+        "--oracle",
+        action="store_true",
+        help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
+    )
     run.add_argument("--again", action="store_true", help="repeat cells that are stored; earlier results stay")
     run.set_defaults(work="sweep:run")
 
