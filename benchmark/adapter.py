@@ -88,7 +88,7 @@ def store_frozen_as(vit: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
-    """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's."""
+    """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's; MLP dropout."""
     rate = recipe.drop_path or recipe.branch_dropout
     kind = DropPath if recipe.drop_path else nn.Dropout
     for i, block in enumerate(vit.blocks):
@@ -96,3 +96,5 @@ def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
         if here:
             for place in ("drop_path1", "drop_path2"):
                 setattr(block, place, kind(here))
+        if recipe.mlp_dropout:
+            block.mlp.drop1, block.mlp.drop2 = nn.Dropout(recipe.mlp_dropout), nn.Dropout(recipe.mlp_dropout)

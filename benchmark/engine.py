@@ -228,10 +228,16 @@ def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
     """The classifier; always the engine's, never the method's."""
     head = nn.Linear(features, classes)
     nn.init.zeros_(head.bias)
-    if recipe.head_init == "zeros":
-        nn.init.zeros_(head.weight)
-    else:
-        nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=torch.Generator().manual_seed(seed))
+    drawn = {"generator": torch.Generator().manual_seed(seed)}
+    match recipe.head_init:
+        case "zeros":
+            nn.init.zeros_(head.weight)
+        case "trunc_normal":
+            nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, **drawn)
+        case "uniform":
+            nn.init.uniform_(head.weight, -(features**-0.5), features**-0.5, **drawn)
+        case "kaiming":
+            nn.init.normal_(head.weight, std=(2 / classes) ** 0.5, **drawn)
     return head
 
 
@@ -242,7 +248,7 @@ def _kind(spec: RunSpec) -> str:
         {
             "backbone": [spec.backbone.name, spec.backbone.sha256, recipe.image_size],
             "method": spec.method.hashed(),
-            "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.precision],
+            "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.mlp_dropout, recipe.precision],
         }
     )
 

@@ -94,7 +94,7 @@ def make_plan(
                 provenance=data.provenance,
             ),
             method=method.ref,
-            recipe=resolve(choice.recipe, method, backbone),
+            recipe=resolve(choice.recipe.for_task(task.name), method, backbone),
             recipe_base=choice.recipe.base,
             split=choice.split,
             seed=seed,
@@ -108,10 +108,14 @@ def make_plan(
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:
-    """The recipe with nothing left open: the method's learning rate, probe epochs, and the image size filled in."""
+    """A task's recipe with nothing left open: the method's learning rate, probe epochs, and image size filled in.
+
+    A tuned recipe keeps its learning rate: a method's own replaces one that was chosen for all alike.
+    """
     if method.frozen_features and recipe.augmentation == "none":
         recipe = recipe.for_probe()
-    return replace(recipe, lr=method.lr or recipe.lr, image_size=backbone.image_size)
+    lr = recipe.lr if recipe.tuned else method.lr or recipe.lr
+    return replace(recipe, lr=lr, image_size=backbone.image_size)
 
 
 def _estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:

@@ -36,6 +36,8 @@ def run(options: argparse.Namespace) -> int:
         interpolation=options.interpolation,
         oracle=options.oracle,
     )
+    for task in tasks:
+        choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
     worker = WorkerProcess(options.results, numerics(options), options.plugin)
     try:
         backbone, methods = worker.describe(
