@@ -181,9 +181,12 @@ class MethodRef:
     """SHA-256 of the plug-in file, None for a method of the suite."""
     spec: str
     """The short form people type, only what differs from the defaults; derived, so not hashed."""
+    asked: str | None = None
+    """The short form that `tune` was given, where it chose the arguments; None: they were given by hand."""
 
     def hashed(self) -> dict[str, Any]:
-        return {"name": self.name, "args": self.args, "version": self.version, "plugin": self.plugin}
+        known = {"name": self.name, "args": self.args, "version": self.version, "plugin": self.plugin}
+        return known if self.asked is None else known | {"asked": self.asked}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from ..datasets.task import Task
 from ..datasets.tasks import find
 from .executor import Tally, WorkerProcess, execute
 from .numerics import Numerics
-from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan
+from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve
 from .progress import Progress, advance, duration
 from .recipes import RECIPES
 from .spec import Recipe
@@ -46,20 +46,20 @@ def run(options: argparse.Namespace) -> int:
             )
         )
         for note in backbone.notes:
-            _say(note)
+            say(note)
         store = Store(options.results)
         if options.dry_run:
             return _dry_run(tasks, backbone, methods, choice, store)
         cells = make_plan(backbone, methods, cached_tasks(tasks, choice.preprocessing(backbone)), choice)
         missing = [cell for cell in cells if options.again or not has(store, cell)]
-        _say(_announcement(cells, missing, backbone, choice.recipe))
-        tally = sweep(missing, worker, store, options.max_minutes)
+        say(_announcement(cells, missing, backbone, choice.recipe))
+        tally = sweep(missing, worker, store, deadline_in(options.max_minutes))
     except KeyboardInterrupt:
-        _say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
+        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
         return 130
     finally:
         worker.stop()
-    _say_outcome(tally, store)
+    say_outcome(tally, store)
     if choice.split == "test":
         write_report(options.results)
     return 1 if tally.failed else 0
@@ -86,17 +86,21 @@ def write_report(results: Path) -> int:
 
     written = write(Store(results), results)
     for complaint in written.complaints:
-        _say(complaint)
+        say(complaint)
     print(written.text)
     if written.boards:
         print(f"report: {results / 'README.md'}")
     return 0 if written.boards and not written.complaints else 1
 
 
-def sweep(cells: Sequence[Cell], worker: WorkerProcess, store: Store, max_minutes: float | None = None) -> Tally:
+def deadline_in(minutes: float | None) -> float | None:
+    """On `time.monotonic`."""
+    return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def sweep(cells: Sequence[Cell], worker: WorkerProcess, store: Store, deadline: float | None = None) -> Tally:
     """Run cells with progress shown on standard error."""
     progress = Progress(cells)
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     try:
         return execute(cells, worker, store, progress, deadline)
     finally:
@@ -137,12 +141,12 @@ def _dry_run(
     for method in methods:
         own = [cell for cell in cells if cell.method is method]
         todo = [cell for cell in own if not has(store, cell)]
-        lr = method.lr or choice.recipe.lr
+        rates = {resolve(choice.recipe.for_task(task.name), method, backbone).lr for task in tasks}
         rows.append(
             (
                 method.ref.spec,
                 f"{method.trainable_params:,}",
-                f"{lr:g}",
+                f"{rates.pop():g}" if len(rates) == 1 else "per task",
                 len(own) - len(todo),
                 len(todo),
                 duration(sum(cell.seconds for cell in todo)),
@@ -162,12 +166,12 @@ def _dry_run(
     return 0
 
 
-def _say_outcome(tally: Tally, store: Store) -> None:
+def say_outcome(tally: Tally, store: Store) -> None:
     if tally.left:
-        _say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
+        say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
     for cell, reason in tally.failed:
-        _say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
+        say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
