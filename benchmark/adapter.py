@@ -96,5 +96,5 @@ def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
         if here:
             for place in ("drop_path1", "drop_path2"):
                 setattr(block, place, kind(here))
-        if recipe.mlp_dropout:
-            block.mlp.drop1, block.mlp.drop2 = nn.Dropout(recipe.mlp_dropout), nn.Dropout(recipe.mlp_dropout)
+        for place in ("drop1", "drop2") if recipe.mlp_dropout else ():
+            setattr(block.mlp, place, nn.Dropout(recipe.mlp_dropout))

@@ -228,16 +228,16 @@ def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
     """The classifier; always the engine's, never the method's."""
     head = nn.Linear(features, classes)
     nn.init.zeros_(head.bias)
-    drawn = {"generator": torch.Generator().manual_seed(seed)}
+    generator = torch.Generator().manual_seed(seed)
     match recipe.head_init:
         case "zeros":
             nn.init.zeros_(head.weight)
         case "trunc_normal":
-            nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, **drawn)
+            nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
         case "uniform":
-            nn.init.uniform_(head.weight, -(features**-0.5), features**-0.5, **drawn)
+            nn.init.uniform_(head.weight, -(features**-0.5), features**-0.5, generator=generator)
         case "kaiming":
-            nn.init.normal_(head.weight, std=(2 / classes) ** 0.5, **drawn)
+            nn.init.normal_(head.weight, std=(2 / classes) ** 0.5, generator=generator)
     return head
 
 

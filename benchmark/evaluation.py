@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..datasets.cache import CachedTask
+from ..datasets.task import SplitName
 from .adapter import Injected
 from .live import Live
 from .measure import now
@@ -50,7 +51,7 @@ class Oracle:
     """
 
     data: CachedTask
-    split: str
+    split: SplitName
     live: Live
     accuracies: list[float] = field(default_factory=list)
     """After each epoch, in [0, 1]."""

@@ -50,3 +50,23 @@ def starts_table(runs: pd.DataFrame) -> str:
     table["mean"] = table.mean(axis=1)
     rows = [[f"`{spec}`", *row] for spec, *row in table.sort_values("mean", ascending=False).itertuples()]
     return tabulate(rows, ["spec", *tasks, "mean"], tablefmt="pipe", floatfmt=".1f")
+
+
+def test_table_of_the_oracle_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = oracle_table(Store(RESULTS).frame([]))
+    assert table in page, f"put this into docs/results.md:\n{table}"
+
+
+def oracle_table(runs: pd.DataFrame) -> str:
+    """Accuracy in percent after the last and the best epoch of the same runs, on the toy suite with recipe `toy`."""
+    watched = runs[runs["oracle_accuracy"].notna() & (runs["suite"] == "toy") & (runs["recipe"] == "toy")]
+    rows = []
+    for title, own in watched.groupby("title"):
+        gain = 100 * (own["oracle_accuracy"] - own["accuracy"])
+        tasks, seeds = own["task"].nunique(), own["seed"].nunique()
+        assert len(own) == tasks * seeds == len(suite_tasks("toy")) * seeds, f"{title} lacks a task or a seed"
+        last, best = 100 * own["accuracy"].mean(), 100 * own["oracle_accuracy"].mean()
+        rows.append([title, seeds, last, best, best - last, gain.max()])
+    header = ["method", "seeds", "last epoch", "best epoch", "gain", "largest gain of one run"]
+    return tabulate(sorted(rows, key=lambda row: -row[4]), header, tablefmt="pipe", floatfmt=".1f")
