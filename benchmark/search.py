@@ -6,7 +6,7 @@ everywhere.  The trials are ordinary cells of split "val", which see train800 an
 are ordinary cells of split "test" under a recipe of their own, so that they stand on a board of their own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -107,11 +107,14 @@ class Trials:
         """Not run yet, or failed; a trial that diverged is an outcome and is not repeated."""
         return [cell for cell in self.cells if not store.has(cell.spec) and not store.diverged(cell.spec)]
 
-    def accuracies(self, store: Store) -> list[float | None] | None:
-        """On val200, None for a trial that failed; None while a trial is neither stored nor failed."""
-        records = [store.get(cell.spec) for cell in self.cells]
-        if any(r is None and not store.failure(c.spec).exists() for r, c in zip(records, self.cells, strict=True)):
+    def accuracies(self, store: Store, failed: Collection[str] = ()) -> list[float | None] | None:
+        """On val200, None for a trial that diverged or failed; None for all while one of them is still to be run.
+
+        failed: keys of trials that failed just now, and are not waited for.
+        """
+        if any(cell.spec.key() not in failed for cell in self.pending(store)):
             return None
+        records = [store.get(cell.spec) for cell in self.cells]
         return [None if record is None else record["result"]["accuracy"] for record in records]
 
 

@@ -74,9 +74,10 @@ def _run(
     pending = [cell for own in trials for cell in own.pending(store)]
     say(f"{len(pending)} trials to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
     tallies = [sweep(pending, worker, store, deadline)]
+    failed = [cell.spec.key() for cell, _ in tallies[0].failed]
     refits, pairs = [], 0
     for own in trials:
-        if (accuracies := own.accuracies(store)) is not None:
+        if (accuracies := own.accuracies(store, failed)) is not None:
             search.write_choice(own, accuracies, store)
             refits.append(search.refits(own, accuracies))
             pairs += bool(refits[-1])

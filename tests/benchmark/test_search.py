@@ -158,11 +158,16 @@ def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
     assert [row["val_key"] for row in choice["tried"]] == [cell.spec.key() for cell in trials.cells]
 
 
-def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask, store: Store) -> None:
+def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask, store: Store, fake: Any) -> None:
     backbone, (linear,) = describe("linear")
     trials = search_of(backbone).trials(linear, data)
-    store.put_failure(trials.cells[0].spec, "the worker was killed by signal 9", "")
-    assert trials.pending(store) == trials.cells
+    first = trials.cells[0].spec
+    for cell in trials.cells[1:]:
+        put(store, cell, 0.5, fake)
+    store.put_failure(first, "the worker was killed by signal 9", "")
+    assert trials.pending(store) == trials.cells[:1]
+    assert trials.accuracies(store) is None
+    assert trials.accuracies(store, failed=[first.key()]) == [None, 0.5, 0.5, 0.5], "not waited for a second time"
 
 
 def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(describe, data: CachedTask) -> None:
