@@ -4,6 +4,7 @@ import csv
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from vtab_peft.benchmark.adapter import inject
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import _head
 from vtab_peft.benchmark.optimization import learning_rate, optimizer_for, total_epochs
+from vtab_peft.benchmark.plan import resolve
 from vtab_peft.benchmark.recipes import FACT, RECIPES, RLRR, TABLES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
 from vtab_peft.datasets.tasks import suite_tasks
@@ -124,6 +126,13 @@ def test_a_recipe_for_a_task_has_its_numbers_and_no_table_left() -> None:
     assert not kitti.tasks
     assert not RECIPES["vpt"].for_task("kitti").search
     assert UNIFORM.for_task("anything") == UNIFORM
+
+
+def test_a_methods_own_rate_replaces_one_for_all_and_not_one_for_a_task() -> None:
+    method = SimpleNamespace(frozen_features=False, lr=1e-4)
+    backbone = SimpleNamespace(image_size=224)
+    rates = [resolve(r.for_task("cifar"), method, backbone).lr for r in (UNIFORM, FACT, AOFT)]  # type: ignore[arg-type]
+    assert rates == [1e-4, 1e-4, 1e-2]
 
 
 def test_what_is_decayed_goes_by_axes_or_by_names() -> None:
