@@ -6,7 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from tabulate import tabulate
+from vtab_peft.benchmark.judging.boards import boards, leaderboard
 from vtab_peft.benchmark.judging.report import write
+from vtab_peft.benchmark.judging.tables import to_terminal
 from vtab_peft.benchmark.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.benchmark.toy_vit.transfer import transfer_table
@@ -73,6 +75,14 @@ def test_every_choice_is_the_best_of_trials_that_are_there() -> None:
         assert choice["chosen"] == choice["tried"][int(trials["accuracy"].to_numpy().argmax())]
         won.add(choice["chosen"]["val_key"])
     assert justified == won
+
+
+def test_the_tuned_board_in_the_docs_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    tuned = [leaderboard(*own) for own in boards(Store(RESULTS).frame([])) if own[0].recipe == "smoke_tuned5"]
+    assert [to_terminal(board) in page for board in tuned] == [True], (
+        f"put this into docs/tuning.md:\n{to_terminal(tuned[0])}"
+    )
 
 
 def oracle_table(runs: pd.DataFrame) -> str:
