@@ -8,7 +8,7 @@ import io
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
@@ -44,7 +44,7 @@ def _csv_cell(name: str, value: Any) -> str:
     return f"{value:g}" if name == "lr" else one_line(str(value))
 
 
-Role = Literal["fact", "spec", "task", "group", "mean"]
+Role = Literal["fact", "spec", "task", "group", "mean", "oracle"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +91,7 @@ def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -
         *(accuracy(group, f"group_{group}", "group") for group in board.groups),
         Column(mean.name, with_spread, "mean", ranks=mean.ranks),
         *([accuracy("mean of groups", "mean_groups", "mean")] if of_groups else []),
-        *(
-            [Column("oracle", text("oracle_mean_tasks", lambda value: f"{100 * value:.{mean_decimals}f}"))]
-            if board.has_oracle
-            else []
-        ),
+        *([replace(accuracy("oracle", "oracle_mean_tasks", "oracle"), ranks=None)] if board.has_oracle else []),
     ]
 
 
@@ -143,17 +139,18 @@ def heading(board: Leaderboard) -> list[str]:
 def unit(board: Leaderboard) -> str:
     """What the numbers are."""
     spread = any(row["std_over_seeds"] is not None for row in board.rows)
-    return (
-        "Accuracy in percent"
-        + (", mean ± standard deviation over seeds" if spread else "")
-        + (f". Oracle: {ORACLE}" if board.has_oracle else "")
-    )
+    return "Accuracy in percent" + (", mean ± standard deviation over seeds" if spread else "")
+
+
+def oracle_note(board: Leaderboard) -> str:
+    """What the column of that name is; nothing where there is none."""
+    return f" Oracle: {ORACLE}." if board.has_oracle else ""
 
 
 def to_terminal(board: Leaderboard) -> str:
     """A plain table that fits `TERMINAL_WIDTH` columns for up to 7 tasks and 10 methods; wider ones lose the tasks."""
     many = len(board.tasks) > MOST_TASKS
-    hidden = ("spec", "task" if many else "group")
+    hidden = ("spec", "oracle", "task" if many else "group")
     table, names = "", [task.label for task in board.tasks]
     for method_width, task_width in ((40, 12), (30, 9), (24, 8), (20, 7), (18, 6), (16, 5), (14, 5), (11, 5)):
         names = short_names(board.tasks, task_width)
