@@ -60,7 +60,7 @@ def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
     """Runs of one row, task and seed with different keys: possible when code changed without a new version."""
     keys: dict[tuple[str, ...], list[str]] = defaultdict(list)
     named = [*board.identity, "task", "data", "task_version", "seed", "key"]
-    for run in runs[named].fillna("").to_dict("records"):
+    for run in runs.loc[:, named].fillna("").to_dict("records"):
         cell = (
             *(str(run[name]) for name in board.identity),
             str(run["task"]),
