@@ -94,7 +94,7 @@ def store_frozen_as(vit: nn.Module, dtype: torch.dtype) -> None:
 
 
 def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
-    """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's."""
+    """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's; MLP dropout."""
     rate = recipe.drop_path or recipe.branch_dropout
     kind = DropPath if recipe.drop_path else nn.Dropout
     blocks = [place.block for place in blocks_of(vit)]
@@ -103,3 +103,5 @@ def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
         if here:
             for end in ("drop_path1", "drop_path2"):
                 setattr(block, end, kind(here))
+        for end in ("drop1", "drop2") if recipe.mlp_dropout else ():
+            setattr(block.mlp, end, nn.Dropout(recipe.mlp_dropout))

@@ -22,17 +22,12 @@ from ..datasets.cache import CachedTask
 from ..methods import Method
 from .adapter import Injected, inject, store_frozen_as, wants_examples
 from .backbone import Backbone
+from .evaluation import EVAL_BATCH, Classifier, Oracle, Tell, predict
 from .images import random_flip, to_input
 from .live import Live
 from .measure import now, peak_memory, reset_peak_memory
 from .optimization import batches, learning_rate, optimizer_for, total_epochs
 from .spec import Recipe, RunSpec, canonical_json
-
-EVAL_BATCH = 128
-"""Images per forward pass in evaluation; fixed, so that the same cell sums in the same order everywhere."""
-
-Tell = Callable[[str, int, int], None]
-"""Receives (phase, done, of), phase being "train" in epochs or "test" in images."""
 
 
 class Diverged(Exception):
@@ -62,19 +57,19 @@ class RunResult:
     """Training images over `train_seconds`."""
     peak_bytes: int
     """GPU memory allocated, or on a CPU the resident set of the process, at its highest during this cell."""
+    oracle_accuracy: float | None
+    """Of the best epoch on the evaluation split, chosen by looking at it; None unless asked for, and never ranked."""
+    oracle_epoch: int | None
+    """Which epoch that was, from 1."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A cell after its last epoch: features [b, d] by `vit`, logits [b, k] by `head`."""
+class Trained(Classifier):
+    """A cell after its last epoch."""
 
-    injected: Injected
-    head: nn.Linear
-    features: Callable[[Tensor], Tensor]
-    """uint8 [b, 3, h, w] -> fp32 [b, d]"""
     loss_curve: list[float]
     images_seen: int
     train_seconds: float
@@ -82,22 +77,32 @@ class Trained:
 
 
 def run(
-    spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, live: Live, tell: Tell
+    spec: RunSpec,
+    method: Method,
+    backbone: Backbone,
+    data: CachedTask,
+    live: Live,
+    tell: Tell,
+    with_oracle: bool = False,
 ) -> tuple[RunResult, np.ndarray]:
     """Train one cell and evaluate it once; returns its result and its predictions [n], in the split's order.
+
+    with_oracle: also look after every epoch, and say what the best one would have given.
 
     Raises:
         Diverged: the loss became infinite or not a number.
     """
     device = live.device
     reset_peak_memory(device)
-    trained = train(spec, method, backbone, data, live, tell)
+    oracle = Oracle(data, spec.split, live) if with_oracle else None
+    trained = train(spec, method, backbone, data, live, tell, oracle)
 
     started = now(device)
-    truth = data.labels(spec.split)  # the evaluation split is opened here, after the last epoch
+    truth = data.labels(spec.split)  # without an oracle the evaluation split is opened here, after the last epoch
     predictions = predict(trained, data.images(spec.split), live, tell)
     correct = predictions == truth
     modules = (trained.injected.vit, trained.head)
+    best = oracle.best() if oracle else (None, None)
     result = RunResult(
         accuracy=float(correct.mean()),
         per_class_accuracy=[
@@ -113,11 +118,21 @@ def run(
         compile_seconds=trained.compile_seconds,
         images_per_second=trained.images_seen / trained.train_seconds,
         peak_bytes=peak_memory(device),
+        oracle_accuracy=best[0],
+        oracle_epoch=best[1],
     )
     return result, predictions
 
 
-def train(spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, live: Live, tell: Tell) -> Trained:
+def train(
+    spec: RunSpec,
+    method: Method,
+    backbone: Backbone,
+    data: CachedTask,
+    live: Live,
+    tell: Tell,
+    oracle: Oracle | None = None,
+) -> Trained:
     """Train one cell on train800 + val200, or on train800 alone when the spec is evaluated on val."""
     recipe, device = spec.recipe, live.device
     splits = ("train", "val") if spec.split == "test" else ("train",)
@@ -144,6 +159,10 @@ def train(spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, l
     def logits(index: Tensor) -> Tensor:
         return head(features(random_flip(images[index], flips) if recipe.augmentation == "flip" else images[index]))
 
+    def after_epoch() -> None:
+        if oracle:
+            oracle.look(Classifier(injected, head, features))
+
     from_cache = method.frozen_features and recipe.augmentation == "none"
     shape = (EVAL_BATCH if from_cache else len(batches(labels, recipe)[0]), *images.shape[1:])
     compile_seconds = live.warm_up(features, shape, (EVAL_BATCH, *images.shape[1:])) if anew and live.compiles else 0.0
@@ -153,11 +172,12 @@ def train(spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, l
         with torch.no_grad():
             parts = images.split(EVAL_BATCH)
             cached = torch.cat([live.filled(features, part, EVAL_BATCH) for part in parts])
-        losses = _fit(head, lambda index: head(cached[index]), labels, method, injected, spec, tell)
+        losses = _fit(head, lambda index: head(cached[index]), labels, method, injected, spec, tell, after_epoch)
     else:
-        losses = _fit(nn.ModuleList([vit, head]), logits, labels, method, injected, spec, tell)
+        losses = _fit(nn.ModuleList([vit, head]), logits, labels, method, injected, spec, tell, after_epoch)
     seen = len(losses) * sum(len(batch) for batch in batches(labels, recipe))
-    return Trained(injected, head, features, losses, seen, now(device) - started, compile_seconds)
+    seconds = now(device) - started - (oracle.seconds if oracle else 0.0)
+    return Trained(injected, head, features, losses, seen, seconds, compile_seconds)
 
 
 def _fit(
@@ -168,6 +188,7 @@ def _fit(
     injected: Injected,
     spec: RunSpec,
     tell: Tell,
+    after_epoch: Callable[[], None],
 ) -> list[float]:
     """The one training loop.  logits: indices of training images [b] -> [b, k].  Returns the loss of each epoch."""
     recipe, device = spec.recipe, labels.device
@@ -176,9 +197,9 @@ def _fit(
     optimizer = optimizer_for(model, recipe)
     trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     epochs, steps = total_epochs(recipe), len(batches(labels, recipe))
-    model.train()
     losses: list[float] = []
     for epoch in range(epochs):
+        model.train()  # again: `after_epoch` may have evaluated
         total = torch.zeros((), device=device)
         permutation = torch.randperm(len(labels), generator=order).to(device)
         for step, index in enumerate(batches(permutation, recipe)):
@@ -199,30 +220,24 @@ def _fit(
         if not math.isfinite(losses[-1]):
             raise Diverged(f"the training loss is {losses[-1]} in epoch {epoch + 1} of {epochs}; try a smaller lr")
         tell("train", epoch + 1, epochs)
+        after_epoch()
     return losses
-
-
-@torch.no_grad()
-def predict(trained: Trained, images: np.ndarray, live: Live, tell: Tell) -> np.ndarray:
-    """images: memory-mapped [n, 3, h, w] uint8, read a batch at a time; returns [n] class indices."""
-    trained.injected.vit.eval()
-    predictions = []
-    for start in range(0, len(images), EVAL_BATCH):
-        batch = torch.from_numpy(np.array(images[start : start + EVAL_BATCH])).to(live.device)
-        features = live.filled(trained.features, batch, EVAL_BATCH)
-        predictions.append(trained.head(features).argmax(dim=1).cpu())
-        tell("test", min(start + EVAL_BATCH, len(images)), len(images))
-    return torch.cat(predictions).numpy()
 
 
 def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
     """The classifier; always the engine's, never the method's."""
     head = nn.Linear(features, classes)
     nn.init.zeros_(head.bias)
-    if recipe.head_init == "zeros":
-        nn.init.zeros_(head.weight)
-    else:
-        nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator().manual_seed(seed)
+    match recipe.head_init:
+        case "zeros":
+            nn.init.zeros_(head.weight)
+        case "trunc_normal":
+            nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+        case "uniform":
+            nn.init.uniform_(head.weight, -(features**-0.5), features**-0.5, generator=generator)
+        case "kaiming":
+            nn.init.normal_(head.weight, std=(2 / classes) ** 0.5, generator=generator)
     return head
 
 
@@ -233,7 +248,7 @@ def _kind(spec: RunSpec) -> str:
         {
             "backbone": [spec.backbone.name, spec.backbone.sha256, recipe.image_size],
             "method": spec.method.hashed(),
-            "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.precision],
+            "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.mlp_dropout, recipe.precision],
         }
     )
 

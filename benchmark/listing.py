@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +14,11 @@ from ..datasets.tasks import table
 from .recipes import RECIPES
 
 Row = dict[str, Any]
+
+WIDTH = 100
+"""Of a terminal, in characters."""
+RECIPES_ABREAST = 5
+"""Recipes that fit into it."""
 
 
 def show(options: argparse.Namespace) -> int:
@@ -59,12 +65,24 @@ def _load(plugins: Sequence[Path], what: str) -> None:
 
 
 def _side_by_side(rows: list[Row]) -> str:
-    """One column a recipe: they are there to be compared."""
-    fields = [field for field in rows[0] if field not in ("name", "source")]
-    lines = [[field, *(_cell(row[field]) for row in rows)] for field in fields]
-    sources = [f"{row['name']}: {row['source']}" for row in rows]
-    table = tabulate(lines, ["", *(row["name"] for row in rows)], tablefmt="simple", disable_numparse=True)
-    return "\n".join([table, "", *sources])
+    """One column a recipe: they are there to be compared; as many tables as the width of a terminal makes of it."""
+    blocks = [rows[start : start + RECIPES_ABREAST] for start in range(0, len(rows), RECIPES_ABREAST)]
+    sources = [textwrap.fill(f"{row['name']}: {row['source']}", WIDTH, break_on_hyphens=False) for row in rows]
+    return "\n\n".join([*map(_recipe_columns, blocks), *sources])
+
+
+def _recipe_columns(rows: list[Row]) -> str:
+    fields = [field for field in rows[0] if field not in ("name", "source", "tasks", "search")]
+    lines = [[field, *(_recipe_cell(row, field) for row in rows)] for field in fields]
+    return tabulate(lines, ["", *(row["name"] for row in rows)], tablefmt="simple", disable_numparse=True)
+
+
+def _recipe_cell(row: Row, field: str) -> Any:
+    """A number, what stands for the numbers of a table, or the first of those that `tune` searches."""
+    if any(field in own for own in row["tasks"].values()):
+        return "per task"
+    values = row["search"].get(field, ())
+    return f"{row[field]:g}, {len(values)} to try" if values else _cell(row[field])
 
 
 def _methods() -> list[Row]:
@@ -106,7 +124,9 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def _cell(value: Any) -> Any:
-    """For people: yes and no, nothing for None."""
+    """For people: yes and no, nothing for None, of a table the names."""
+    if isinstance(value, dict):
+        return ", ".join(value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else value

@@ -10,9 +10,9 @@ from .spec import Recipe
 
 def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Of everything in `model` that is trainable."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    decayed = [p for p in trained if recipe.decayed == "all" or p.ndim >= 2]
-    spared = [p for p in trained if recipe.decayed != "all" and p.ndim < 2]
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if _decays(name, p, recipe)]
+    spared = [p for name, p in trained if not _decays(name, p, recipe)]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
@@ -20,12 +20,20 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
+def _decays(name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
+    if recipe.decayed == "matrices":
+        return parameter.ndim >= 2
+    return recipe.decayed == "all" or not ("bias" in name or "norm" in name)
+
+
 def learning_rate(recipe: Recipe, epoch: float) -> float:
     """Linear warm-up, then a cosine from `lr` to `min_lr`, then `min_lr`; `epoch` counts from 0 and may be broken."""
+    epoch = max(epoch - recipe.schedule_lag, 0)
     if epoch < recipe.warmup_epochs:
         return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
-    span = recipe.epochs - recipe.warmup_epochs
-    progress = min((epoch - recipe.warmup_epochs) / span, 1.0) if span else 1.0
+    top = recipe.warmup_epochs if recipe.cosine_from == "warmup" else 0.0
+    span = recipe.epochs - top
+    progress = min((epoch - top) / span, 1.0) if span else 1.0
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
 
 

@@ -1,9 +1,9 @@
 """The plan: which cells a command means.  Plain data, no torch; the worker tells what names and weights mean."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import Literal
+from typing import Any, Literal
 
 from ..datasets.cache import CachedTask, Preprocessing
 from .spec import BackboneRef, MethodRef, Recipe, RunSpec, TaskRef
@@ -42,6 +42,8 @@ class MethodInfo:
     frozen_features: bool
     trainable_params: int
     """Closed form, for this backbone, without head."""
+    variants: tuple["MethodInfo", ...] = ()
+    """`Method.variants`, itself first, where they were asked for."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,16 @@ class Cell:
     method: MethodInfo
     seconds: float
     """Estimate from the measured forward pass: training costs three forwards an image, evaluation one."""
+    oracle: bool = False
+    """Whether to record the best epoch on the evaluation split too; it cannot change the number."""
+    label: str = ""
+    """What tells it from others of the same task, method and seed, for people."""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """What its record says beside what the worker knows; it cannot change the number."""
 
     def __str__(self) -> str:
-        return f"{self.spec.task.name} · {self.spec.method.spec} · seed {self.spec.seed}"
+        parts = (self.spec.task.name, self.spec.method.spec, self.label, f"seed {self.spec.seed}")
+        return " · ".join(part for part in parts if part)
 
 
 @dataclass(frozen=True)
@@ -68,6 +77,7 @@ class Choice:
     split: Literal["val", "test"] = "test"
     normalisation: str = "own"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    oracle: bool = False
 
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
         return Preprocessing(backbone.image_size, self.interpolation)
@@ -77,41 +87,56 @@ def make_plan(
     backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], choice: Choice
 ) -> list[Cell]:
     """All cells, one seed after the other, so that a table of one seed is complete early."""
-    mean, std = NORMALISATIONS[choice.normalisation] or (backbone.mean, backbone.std)
-    cells = []
-    for seed, method, data in product(choice.seeds, methods, tasks):
-        task = data.task
-        spec = RunSpec(
-            backbone=backbone.ref,
-            task=TaskRef(
-                suite=task.suite,
-                name=task.name,
-                version=task.version,
-                data=data.data,
-                provenance=data.provenance,
-            ),
-            method=method.ref,
-            recipe=resolve(choice.recipe, method, backbone),
-            recipe_base=choice.recipe.base,
-            split=choice.split,
-            seed=seed,
-            mean=mean,
-            std=std,
-            interpolation=choice.interpolation,
+    return [
+        make_cell(
+            backbone, method, data, resolve(choice.recipe.for_task(data.task.name), method, backbone), choice, seed
         )
-        cells.append(Cell(spec, data, backbone.weights, method, _estimate(spec, method, data, backbone)))
-    return cells
+        for seed, method, data in product(choice.seeds, methods, tasks)
+    ]
+
+
+def make_cell(
+    backbone: BackboneInfo, method: MethodInfo, data: CachedTask, recipe: Recipe, choice: Choice, seed: int
+) -> Cell:
+    """recipe: what `resolve` made of the choice's recipe, with whatever else is settled."""
+    mean, std = NORMALISATIONS[choice.normalisation] or (backbone.mean, backbone.std)
+    task = data.task
+    spec = RunSpec(
+        backbone=backbone.ref,
+        task=TaskRef(
+            suite=task.suite,
+            name=task.name,
+            version=task.version,
+            data=data.data,
+            provenance=data.provenance,
+        ),
+        method=method.ref,
+        recipe=recipe,
+        recipe_base=choice.recipe.base,
+        split=choice.split,
+        seed=seed,
+        mean=mean,
+        std=std,
+        interpolation=choice.interpolation,
+    )
+    seconds = _estimate(spec, method, data, backbone, choice.oracle)
+    return Cell(spec, data, backbone.weights, method, seconds, choice.oracle)
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:
-    """The recipe with nothing left open: the method's learning rate, probe epochs, and the image size filled in."""
+    """A task's recipe with nothing left open: the method's learning rate, probe epochs, and image size filled in.
+
+    A tuned recipe keeps its learning rate: a method's own replaces one that was chosen for all alike.
+    """
     if method.frozen_features and recipe.augmentation == "none":
         recipe = recipe.for_probe()
-    return replace(recipe, lr=method.lr or recipe.lr, image_size=backbone.image_size)
+    lr = recipe.lr if recipe.tuned else method.lr or recipe.lr
+    return replace(recipe, lr=lr, image_size=backbone.image_size)
 
 
-def _estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo) -> float:
+def _estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:
     train = data.counts["train"] + (data.counts["val"] if spec.split == "test" else 0)
     cached = method.frozen_features and spec.recipe.augmentation == "none"
     passes = train if cached else 3 * train * spec.recipe.epochs
-    return (passes + data.counts[spec.split]) * backbone.seconds_per_image
+    evaluations = 1 + (spec.recipe.epochs if oracle else 0)
+    return (passes + evaluations * data.counts[spec.split]) * backbone.seconds_per_image

@@ -1,8 +1,31 @@
-"""The named training recipes.  A new one is an entry here; an existing one is never edited, only superseded."""
+"""The named training recipes.  A new one is an entry here; an existing one is never edited, only superseded.
 
+Where a paper's numbers differ from task to task they lie in `recipe_tables/`, a CSV per recipe whose first line says
+where it comes from.  Of such recipes only the numbers are taken, not the way they were chosen: most of their authors
+report the best epoch on the test images, and will have tuned the same way.  A recipe is about training; arguments of
+a method that papers tune per task, such as FacT's scale, are not in it: `tune` chooses them on val200.
+"""
+
+import csv
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 from .spec import Recipe
+
+TABLES = Path(__file__).with_name("recipe_tables")
+
+
+def task_table(name: str) -> dict[str, dict[str, Any]]:
+    """Task -> the fields of `Recipe` that its row of `recipe_tables/<name>.csv` replaces."""
+    kinds = {"batch_size": int, "augmentation": str}  # the others are fractions
+    lines = (TABLES / f"{name}.csv").read_text(encoding="utf-8").splitlines()
+    rows = csv.DictReader(line for line in lines if not line.startswith("#"))
+    return {
+        row["task"]: {field: kinds.get(field, float)(text) for field, text in row.items() if field != "task"}
+        for row in rows
+    }
+
 
 UNIFORM = Recipe(
     name="uniform",
@@ -19,10 +42,13 @@ UNIFORM = Recipe(
     min_lr=0.0,
     cooldown_epochs=0,
     schedule_per="step",  # ours: the same curve, and it makes sense for short recipes too
+    schedule_lag=0,
+    cosine_from="warmup",
     batch_size=64,
     drop_last=True,  # as the FacT family does; every batch has one shape, and each epoch drops another remainder
     drop_path=0.1,
     branch_dropout=0.0,
+    mlp_dropout=0.0,
     label_smoothing=0.0,
     clip_norm=None,
     head_init="trunc_normal",
@@ -30,6 +56,44 @@ UNIFORM = Recipe(
     augmentation="none",
     precision="bf16",
     tuned=False,
+    tasks={},
+    search={},
+)
+
+FACT = replace(
+    UNIFORM,
+    name="fact",
+    source="FacT/fact_tt.py of JieShibo/PETL-ViT 546bde3, the same in Convpass and RepAdapter: timm's cosine, stepped "
+    "after the epoch; fp32. Best test epoch of every tenth there, the last epoch here. Their input is normalised with "
+    "ImageNet's mean: --normalisation imagenet",
+    warmup_lr=1e-6,
+    min_lr=1e-5,
+    schedule_per="epoch",
+    schedule_lag=1,
+    cosine_from="start",
+    head_init="uniform",
+    precision="fp32",
+)
+
+RLRR = replace(
+    UNIFORM,
+    name="rlrr",
+    source="train_vtab.py and RLRRDatasets/VTABConfig.py of zstarN70/RLRR 287c772: per task; 10 epochs more at min_lr; "
+    "'drop path' is element-wise dropout; float16 there. Best test epoch there, the last epoch here",
+    weight_decay=5e-5,
+    decayed="matrices",  # theirs goes by names; of RLRR's own tensors, rows and columns are decayed and shifts are not
+    warmup_lr=1e-7,
+    min_lr=1e-8,
+    cooldown_epochs=10,
+    schedule_per="epoch",
+    schedule_lag=1,
+    cosine_from="start",
+    batch_size=32,
+    drop_last=False,
+    drop_path=0.0,
+    head_init="zeros",
+    tuned=True,
+    tasks=task_table("rlrr"),
 )
 
 RECIPES: dict[str, Recipe] = {
@@ -66,6 +130,61 @@ RECIPES: dict[str, Recipe] = {
             batch_size=16,
             drop_path=0.0,
             precision="fp32",
+        ),
+        FACT,
+        replace(
+            FACT,
+            name="osu",
+            source="main.py, engine/trainer.py and experiment/config of OSU-MLB/ViT_PEFT_Vision cea7e21: FacT's "
+            "schedule, two rates and two decays to search with `tune`; their input is not normalised: "
+            "--normalisation none",
+            search={"lr": (1e-3, 1e-2), "weight_decay": (1e-4, 1e-3)},
+        ),
+        replace(
+            UNIFORM,
+            name="vpt",
+            source="tune_vtab.py, configs/base-prompt.yaml and src/ of KMnP/vpt 7f3942e: SGD, ten rates (there per "
+            "256 images, here per 64) and four decays, meant for `tune`; without it the first rate of their list. "
+            "Chosen on val200 after the last epoch, as here",
+            optimizer="sgd",
+            lr=1.25,
+            decayed="not bias or norm",  # theirs spares the head's bias; prompts have none
+            momentum=0.9,
+            schedule_per="epoch",
+            drop_last=False,
+            drop_path=0.0,
+            head_init="kaiming",
+            precision="fp32",
+            search={
+                "lr": (1.25, 0.625, 0.25, 12.5, 6.25, 2.5, 0.125, 0.0625, 0.025, 0.0125),
+                "weight_decay": (1e-2, 1e-3, 1e-4, 0.0),
+            },
+        ),
+        replace(
+            UNIFORM,
+            name="ssf",
+            source="train.py and train_scripts/vit/vtab of dongzelian/SSF: per task; timm's cosine, 10 epochs more at "
+            "min_lr, as train.py's default; float16 there. Best test epoch there, the last epoch here",
+            decayed="matrices",
+            warmup_lr=1e-7,
+            min_lr=1e-8,
+            cooldown_epochs=10,
+            schedule_per="epoch",
+            cosine_from="start",
+            drop_path=0.0,
+            tuned=True,
+            tasks=task_table("ssf"),
+        ),
+        RLRR,
+        replace(
+            RLRR,
+            name="aoft_released",
+            source="train_vtab.py, model/configs.py and AOFTDatasets/VTABConfig.py of CalliopeYang/AOFT 2ffd89c: as "
+            "RLRR, but MLP dropout, as its ViT-B has, and another table. drop_last as RLRR's (their loader is not "
+            "released). Best test epoch there, the last epoch here. Their FGVC settings need crops, so are left out",
+            decayed="not bias or norm",
+            mlp_dropout=0.1,
+            tasks=task_table("aoft_released"),
         ),
     )
 }

@@ -6,6 +6,7 @@ built, hashed and compared without torch, so a plan can be made on any machine.
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -46,8 +47,9 @@ class Recipe:
     lr: float
     """Peak learning rate; a method's own `lr` replaces it (and is printed in every table)."""
     weight_decay: float
-    decayed: Literal["all", "matrices"]
-    """What weight decay acts on: every trainable tensor, or those with two or more axes."""
+    decayed: Literal["all", "matrices", "not bias or norm"]
+    """What weight decay acts on: every trainable tensor, those with two or more axes, or those whose name says neither
+    bias nor norm."""
     momentum: float
     """Of SGD; AdamW uses betas 0.9 and 0.999."""
     epochs: int
@@ -61,29 +63,41 @@ class Recipe:
     cooldown_epochs: float
     """Extra epochs at `min_lr` after the cosine."""
     schedule_per: Literal["step", "epoch"]
+    schedule_lag: int = later(0)
+    """Epochs that the schedule is late: 1 where `step(epoch)` is called after epoch `epoch`, so that the first two run
+    at `warmup_lr`."""
+    cosine_from: Literal["warmup", "start"] = later("warmup")
+    """Where the cosine is at its top: after the warm-up, or at epoch 0, under the warm-up (timm's default)."""
     batch_size: int
     drop_last: bool
     drop_path: float
     """Stochastic depth; the rate grows linearly from 0 to this with depth."""
     branch_dropout: float
     """Element-wise dropout on each branch output instead, growing the same way (RLRR's and AOFT's "drop path")."""
+    mlp_dropout: float = later(0.0)
+    """Dropout after both layers of each MLP, the same in every block."""
     label_smoothing: float
     clip_norm: float | None
-    head_init: Literal["trunc_normal", "zeros"]
-    """Of the weight (sigma 0.02, cut at 2 sigma); the bias starts at zero."""
+    head_init: Literal["trunc_normal", "zeros", "uniform", "kaiming"]
+    """Of the weight [k, d]: sigma 0.02, cut at 2 sigma; zeros; uniform up to 1/sqrt(d), as torch's own; normal with
+    sigma sqrt(2/k).  The bias starts at zero."""
     image_size: int | None
     """Side in pixels; None: what the backbone was trained at (resolved before it is hashed)."""
     augmentation: Literal["none", "flip"]
     precision: Literal["bf16", "fp32"]
     tuned: bool
     """Whether its numbers were tuned per method or task; tables made with an untuned recipe say so."""
+    tasks: Mapping[str, Mapping[str, Any]] = later({})
+    """Task -> the fields that it replaces; empty: the same numbers for all."""
+    search: Mapping[str, tuple[float, ...]] = later({})
+    """What `tune` searches: field -> values; empty: `tuning.FACTORS` and `tuning.WEIGHT_DECAYS`."""
 
     def __post_init__(self) -> None:
         problems = []
         for name, low in [("epochs", 1), ("probe_epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0)]:
             if getattr(self, name) < low:
                 problems.append(f"{name} must be at least {low}, not {getattr(self, name)}")
-        for name in ("drop_path", "branch_dropout", "label_smoothing"):
+        for name in ("drop_path", "branch_dropout", "mlp_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.drop_path and self.branch_dropout:
@@ -108,6 +122,19 @@ class Recipe:
         """The later fields, each at the value that changes nothing."""
         return {f.name: f.metadata["neutral"] for f in fields(cls) if "neutral" in f.metadata}
 
+    def for_task(self, task: str) -> "Recipe":
+        """The numbers for one task: its row filled in, and neither table nor grid left.
+
+        Raises:
+            ValueError: the recipe has a table without this task.
+        """
+        if self.tasks and task not in self.tasks:
+            raise ValueError(
+                f"recipe {self.name!r} has no numbers for task {task!r}, only for {', '.join(self.tasks)}; "
+                "take one that is the same for all tasks, such as uniform"
+            )
+        return replace(self, **self.tasks.get(task, {}), tasks={}, search={})
+
     def for_probe(self) -> "Recipe":
         """The recipe of a method that leaves the features as they are: the same shape over `probe_epochs`."""
         stretch = self.probe_epochs / self.epochs
@@ -118,6 +145,7 @@ class Recipe:
             cooldown_epochs=self.cooldown_epochs * stretch,
             drop_path=0.0,
             branch_dropout=0.0,
+            mlp_dropout=0.0,
         )
 
 
@@ -153,9 +181,12 @@ class MethodRef:
     """SHA-256 of the plug-in file, None for a method of the suite."""
     spec: str
     """The short form people type, only what differs from the defaults; derived, so not hashed."""
+    asked: str | None = None
+    """The short form that `tune` was given, where it chose the arguments; None: they were given by hand."""
 
     def hashed(self) -> dict[str, Any]:
-        return {"name": self.name, "args": self.args, "version": self.version, "plugin": self.plugin}
+        known = {"name": self.name, "args": self.args, "version": self.version, "plugin": self.plugin}
+        return known if self.asked is None else known | {"asked": self.asked}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,6 +4,7 @@
     results/runs/.../<key>.npz                                      its test predictions (not in git)
     results/failed/<key>.json                                       the traceback of a cell that failed
     results/damaged/...                                             files set aside because they cannot be trusted
+    results/chosen/...                                              what `tune` chose, derived from its trials
 
 The predictions are written first; the JSON, holding their SHA-256, is the commit point: a run exists when its
 JSON does.  `<key>.2.json` is a repetition of the same run.
@@ -112,6 +113,15 @@ class Store:
     def failure(self, spec: RunSpec) -> Path:
         return self.root / "failed" / f"{spec.key()}.json"
 
+    def diverged(self, spec: RunSpec) -> bool:
+        """Whether the last attempt ended with a loss that was not finite, as it would again."""
+        path = self.failure(spec)
+        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["reason"].startswith("Diverged")
+
+    def chosen(self, spec: RunSpec) -> Path:
+        """Where the choice of settings for the task and method of a trial lies."""
+        return self.root / "chosen" / self.folder(spec).relative_to(self.root / "runs")
+
     def put_failure(self, spec: RunSpec, reason: str, traceback: str) -> Path:
         record = {"schema": SCHEMA, "key": spec.key(), "spec": spec.to_json(), "reason": reason, "traceback": traceback}
         write_atomically(self.failure(spec), to_text(record).encode())
@@ -181,13 +191,16 @@ class Store:
 COLUMNS = (
     *("key", "repetition", "path", "split", "seed"),
     *("backbone", "backbone_sha256", "suite", "task", "task_version", "data", "provenance", "group", "classes"),
-    *("method", "spec", "title", "method_version", "plugin", "args", "recipe", "recipe_base", "tuned", "lr"),
+    *("method", "spec", "asked", "title", "method_version", "plugin", "args"),
+    *("recipe", "recipe_base", "tuned", "configurations", "lr"),
     *("normalisation", "interpolation", "image_size"),
     *("accuracy", "trainable_params", "head_params", "total_params"),
     *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device"),
+    *("oracle_accuracy", "oracle_epoch"),
 )
 """Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone;
-`args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults."""
+`args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults; `asked` is
+what `tune` was given, otherwise `spec`; `configurations` is how many it tried; `oracle_...` needs `--oracle`."""
 
 
 def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +219,9 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "recipe": spec["recipe"]["name"],
         "normalisation": _normalisation(spec["mean"], spec["std"]),
         "device": record["provenance"]["device"],
+        "asked": spec["method"].get("asked") or spec["method"]["spec"],
+        "configurations": facts.get("tuning", {}).get("configurations"),
+        **{name: result.get(name) for name in ("oracle_accuracy", "oracle_epoch")},
     }
     for source, names in (
         (spec, ("split", "seed", "recipe_base", "interpolation")),

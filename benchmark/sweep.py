@@ -15,7 +15,7 @@ from ..datasets.task import Task
 from ..datasets.tasks import find
 from .executor import Tally, WorkerProcess, execute
 from .numerics import Numerics
-from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan
+from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve
 from .progress import Progress, advance, duration
 from .recipes import RECIPES
 from .spec import Recipe
@@ -25,6 +25,8 @@ from .worker import Describe
 
 def run(options: argparse.Namespace) -> int:
     """`vtab-peft run`: fill in what is missing of the asked-for cells, then rebuild the report."""
+    if options.oracle and options.split != "test":
+        raise ValueError("--oracle is the best epoch on the test images: it needs --split test")
     tasks = find(options.tasks, options.suite, options.data)
     choice = Choice(
         recipe=RECIPES[options.recipe],
@@ -32,7 +34,10 @@ def run(options: argparse.Namespace) -> int:
         split=options.split,
         normalisation=options.normalisation,
         interpolation=options.interpolation,
+        oracle=options.oracle,
     )
+    for task in tasks:
+        choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
     worker = WorkerProcess(options.results, numerics(options), options.plugin)
     try:
         backbone, methods = worker.describe(
@@ -41,20 +46,20 @@ def run(options: argparse.Namespace) -> int:
             )
         )
         for note in backbone.notes:
-            _say(note)
+            say(note)
         store = Store(options.results)
         if options.dry_run:
             return _dry_run(tasks, backbone, methods, choice, store)
         cells = make_plan(backbone, methods, cached_tasks(tasks, choice.preprocessing(backbone)), choice)
-        missing = [cell for cell in cells if options.again or not store.has(cell.spec)]
-        _say(_announcement(cells, missing, backbone, choice.recipe))
-        tally = sweep(missing, worker, store, options.max_minutes)
+        missing = [cell for cell in cells if options.again or not has(store, cell)]
+        say(_announcement(cells, missing, backbone, choice.recipe))
+        tally = sweep(missing, worker, store, deadline_in(options.max_minutes))
     except KeyboardInterrupt:
-        _say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
+        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
         return 130
     finally:
         worker.stop()
-    _say_outcome(tally, store)
+    say_outcome(tally, store)
     if choice.split == "test":
         write_report(options.results)
     return 1 if tally.failed else 0
@@ -62,6 +67,12 @@ def run(options: argparse.Namespace) -> int:
 
 def numerics(options: argparse.Namespace) -> Numerics:
     return Numerics(options.threads, options.engine, options.checkpointing)
+
+
+def has(store: Store, cell: Cell) -> bool:
+    """Whether a cell is stored, and with the best epoch on test where that is wanted."""
+    record = store.get(cell.spec) if cell.oracle else None
+    return store.has(cell.spec) if record is None else record["result"].get("oracle_accuracy") is not None
 
 
 def report(options: argparse.Namespace) -> int:
@@ -75,17 +86,21 @@ def write_report(results: Path) -> int:
 
     written = write(Store(results), results)
     for complaint in written.complaints:
-        _say(complaint)
+        say(complaint)
     print(written.text)
     if written.boards:
         print(f"report: {results / 'README.md'}")
     return 0 if written.boards and not written.complaints else 1
 
 
-def sweep(cells: Sequence[Cell], worker: WorkerProcess, store: Store, max_minutes: float | None = None) -> Tally:
+def deadline_in(minutes: float | None) -> float | None:
+    """On `time.monotonic`."""
+    return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def sweep(cells: Sequence[Cell], worker: WorkerProcess, store: Store, deadline: float | None = None) -> Tally:
     """Run cells with progress shown on standard error."""
     progress = Progress(cells)
-    deadline = None if max_minutes is None else time.monotonic() + 60 * max_minutes
     try:
         return execute(cells, worker, store, progress, deadline)
     finally:
@@ -125,13 +140,13 @@ def _dry_run(
     rows = []
     for method in methods:
         own = [cell for cell in cells if cell.method is method]
-        todo = [cell for cell in own if not store.has(cell.spec)]
-        lr = method.lr or choice.recipe.lr
+        todo = [cell for cell in own if not has(store, cell)]
+        rates = {resolve(choice.recipe.for_task(task.name), method, backbone).lr for task in tasks}
         rows.append(
             (
                 method.ref.spec,
                 f"{method.trainable_params:,}",
-                f"{lr:g}",
+                f"{rates.pop():g}" if len(rates) == 1 else "per task",
                 len(own) - len(todo),
                 len(todo),
                 duration(sum(cell.seconds for cell in todo)),
@@ -143,7 +158,7 @@ def _dry_run(
         f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {len(tasks)} tasks, on {backbone.device}\n"
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
-    todo = [cell for cell in cells if not store.has(cell.spec)]
+    todo = [cell for cell in cells if not has(store, cell)]
     print(f"\n{len(todo)} of {len(cells)} cells to run, about {duration(sum(cell.seconds for cell in todo))}")
     if unread:
         more = len(unread) * len(methods) * len(choice.seeds)
@@ -151,12 +166,12 @@ def _dry_run(
     return 0
 
 
-def _say_outcome(tally: Tally, store: Store) -> None:
+def say_outcome(tally: Tally, store: Store) -> None:
     if tally.left:
-        _say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
+        say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
     for cell, reason in tally.failed:
-        _say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
+        say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

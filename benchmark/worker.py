@@ -13,7 +13,7 @@ import os
 import signal
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +23,7 @@ from .plan import BackboneInfo, Cell, MethodInfo
 from .spec import MethodRef
 
 if TYPE_CHECKING:
+    from ..methods import Method
     from .backbone import Backbone
 
 SPEED_BATCH = 8
@@ -41,6 +42,8 @@ class Describe:
     """Spec strings; `all` means every registered method."""
     all_plugged: bool = False
     """Whether everything that plug-in files register comes along."""
+    variants: bool = False
+    """Whether each method comes with what its `search` grid makes of it."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,20 @@ class Worker:
         from ..methods import METHODS, default_specs, parse
         from ..methods.anatomy import KINDS, kind
         from ..methods.base import check_backbone
-        from ..methods.plugin import plugin_sha256
         from .measure import device_name
 
         plugged = self.load_plugins()
+        named = [spec for spec in request.methods if spec != "all"] + (plugged if request.all_plugged else [])
+        asked = [parse(spec) for spec in named]  # a wrong name is refused before weights are looked for
         backbone = self.backbone(request.backbone, request.weights, request.image_size)
-        everything = [name for name in default_specs() if kind(backbone.vit) in METHODS[name].backbones]
-        specs = [name for spec in request.methods for name in (everything if spec == "all" else [spec])]
-        wanted = map(parse, [*specs, *(plugged if request.all_plugged else ())])
-        methods = list({method.spec(): method for method in wanted}.values())
+        here = kind(backbone.vit)
+        every = default_specs() if "all" in request.methods else []
+        fitting = [parse(name) for name in every if here in METHODS[name].backbones]
+        methods = list({method.spec(): method for method in (*fitting, *asked)}.values())
         for method in methods:
             check_backbone(method, backbone.vit)
-        left_out = len(default_specs()) - len(everything) if "all" in request.methods else 0
-        note = f"`all` leaves out {left_out} methods that are not made for {KINDS[kind(backbone.vit)]}"
+        left_out = len(every) - len(fitting)
+        note = f"`all` leaves out {left_out} methods that are not made for {KINDS[here]}"
         info = BackboneInfo(
             ref=backbone.ref,
             weights=request.weights,
@@ -105,22 +109,11 @@ class Worker:
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
         )
-        return info, [
-            MethodInfo(
-                ref=MethodRef(
-                    name=method.spec().partition("(")[0],
-                    args=method.args(),
-                    version=method.version,
-                    plugin=plugin_sha256(method),
-                    spec=method.spec(),
-                ),
-                title=method.title,
-                lr=method.lr,
-                frozen_features=method.frozen_features,
-                trainable_params=method.expected_params(backbone.vit),
-            )
-            for method in methods
-        ]
+        infos = []
+        for method in methods:
+            variants = tuple(_info(v, backbone) for v in method.variants()) if request.variants else ()
+            infos.append(replace(_info(method, backbone), variants=variants))
+        return info, infos
 
     def load_plugins(self) -> list[str]:
         """Names of the methods that the plug-in files register."""
@@ -146,8 +139,9 @@ class Worker:
             cell.data,
             self.live,
             lambda *progress: connection.send(("progress", progress)),
+            cell.oracle,
         )
-        facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title}
+        facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title, **cell.facts}
         record = {
             "result": result.to_json(),
             "facts": facts,
@@ -180,6 +174,24 @@ class Worker:
         return (now(self.device) - started) / SPEED_BATCH
 
 
+def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
+    from ..methods.plugin import plugin_sha256
+
+    return MethodInfo(
+        ref=MethodRef(
+            name=method.spec().partition("(")[0],
+            args=method.args(),
+            version=method.version,
+            plugin=plugin_sha256(method),
+            spec=method.spec(),
+        ),
+        title=method.title,
+        lr=method.lr,
+        frozen_features=method.frozen_features,
+        trainable_params=method.expected_params(backbone.vit),
+    )
+
+
 def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
@@ -190,12 +202,14 @@ def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[
     try:
         while True:
             request = connection.recv()
-            if isinstance(request, Describe):
-                connection.send(_described(worker, request))
-            else:
-                connection.send(_done(worker, request, connection))
+            connection.send(answer(worker, request, connection))
     except (EOFError, BrokenPipeError):
         return
+
+
+def answer(worker: Worker, request: Describe | Cell, connection: Connection) -> tuple[str, Any]:
+    """What the parent is told, as the top of this file lists it; progress goes over the connection meanwhile."""
+    return _described(worker, request) if isinstance(request, Describe) else _done(worker, request, connection)
 
 
 def _described(worker: Worker, request: Describe) -> tuple[str, Any]:

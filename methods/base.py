@@ -3,8 +3,9 @@
 import ast
 import difflib
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
+from itertools import product
 from typing import Any, ClassVar, Literal, TypeVar
 
 from timm.models.vision_transformer import VisionTransformer
@@ -105,6 +106,21 @@ class Method:
 
     def args(self) -> dict[str, Any]:
         return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def variants(self) -> list["Method"]:
+        """The method first, then the rest of its `search` grid, as far as the class takes it.
+
+        An argument that is not at its default was chosen by someone and stays.
+        """
+        free = [f.name for f in fields(self) if f.name in self.search and getattr(self, f.name) == f.default]
+        found = {self.spec(): self}
+        for values in product(*(self.search[name] for name in free)):
+            try:
+                variant = replace(self, **dict(zip(free, values, strict=True)))
+            except ValueError:  # two values of the grid that exclude each other
+                continue
+            found.setdefault(variant.spec(), variant)
+        return list(found.values())
 
     def spec(self) -> str:
         """The shortest text that `parse` turns back into this method: `lora(rank=4)`."""

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LIGHT = (
-    *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep"),
+    *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning"),
     *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report"),
 )
 

@@ -1,11 +1,14 @@
 """The repository's own results: every record is sound, and what people read is what the records say."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from tabulate import tabulate
+from vtab_peft.benchmark.judging.boards import boards, leaderboard
 from vtab_peft.benchmark.judging.report import write
+from vtab_peft.benchmark.judging.tables import to_terminal
 from vtab_peft.benchmark.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.benchmark.toy_vit.transfer import transfer_table
@@ -44,9 +47,53 @@ def test_table_of_starts_is_what_the_records_say() -> None:
 
 def starts_table(runs: pd.DataFrame) -> str:
     """Validation accuracy in percent of every variant of `aoft_lora` on the toy suite, best mean first."""
-    chosen = runs[(runs["split"] == "val") & (runs["suite"] == "toy") & runs["spec"].str.startswith("aoft_lora")]
+    on_val = (runs["split"] == "val") & (runs["suite"] == "toy") & (runs["recipe"] == "toy") & (runs["lr"] == 1e-3)
+    chosen = runs[on_val & runs["spec"].str.startswith("aoft_lora")]
     tasks = list(suite_tasks("toy"))
     table = chosen.pivot_table(index="spec", columns="task", values="accuracy")[tasks] * 100
     table["mean"] = table.mean(axis=1)
     rows = [[f"`{spec}`", *row] for spec, *row in table.sort_values("mean", ascending=False).itertuples()]
     return tabulate(rows, ["spec", *tasks, "mean"], tablefmt="pipe", floatfmt=".1f")
+
+
+def test_table_of_the_oracle_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = oracle_table(Store(RESULTS).frame([]))
+    assert table in page, f"put this into docs/results.md:\n{table}"
+
+
+def test_every_choice_is_the_best_of_trials_that_are_there() -> None:
+    runs = Store(RESULTS).frame([]).set_index("key")
+    refits = runs[runs["configurations"].notna()]
+    justified = {json.loads(Path(path).read_text())["facts"]["tuning"]["val_key"] for path in refits["path"]}
+    won = set()
+    for path in sorted((RESULTS / "chosen").rglob("*.json")):
+        choice = json.loads(path.read_text())
+        trials = runs.loc[[row["val_key"] for row in choice["tried"]]]
+        assert set(trials["split"]) == {"val"}
+        assert [row["val_accuracy"] for row in choice["tried"]] == trials["accuracy"].tolist()
+        assert choice["chosen"] == choice["tried"][int(trials["accuracy"].to_numpy().argmax())]
+        won.add(choice["chosen"]["val_key"])
+    assert justified == won
+
+
+def test_the_tuned_board_in_the_docs_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    tuned = [leaderboard(*own) for own in boards(Store(RESULTS).frame([])) if own[0].recipe == "smoke_tuned5"]
+    assert [to_terminal(board) in page for board in tuned] == [True], (
+        f"put this into docs/tuning.md:\n{to_terminal(tuned[0])}"
+    )
+
+
+def oracle_table(runs: pd.DataFrame) -> str:
+    """Accuracy in percent after the last and the best epoch of the same runs, on the toy suite with recipe `toy`."""
+    watched = runs[runs["oracle_accuracy"].notna() & (runs["suite"] == "toy") & (runs["recipe"] == "toy")]
+    rows = []
+    for title, own in watched.groupby("title"):
+        gain = 100 * (own["oracle_accuracy"] - own["accuracy"])
+        tasks, seeds = own["task"].nunique(), own["seed"].nunique()
+        assert len(own) == tasks * seeds == len(suite_tasks("toy")) * seeds, f"{title} lacks a task or a seed"
+        last, best = 100 * own["accuracy"].mean(), 100 * own["oracle_accuracy"].mean()
+        rows.append([title, seeds, last, best, best - last, gain.max()])
+    header = ["method", "seeds", "last epoch", "best epoch", "gain", "largest gain of one run"]
+    return tabulate(sorted(rows, key=lambda row: -row[4]), header, tablefmt="pipe", floatfmt=".1f")

@@ -1,4 +1,4 @@
-"""The verbs that train: `run`, `smoke`, `speed`."""
+"""The verbs that train: `run`, `tune`, `smoke`, `speed`."""
 
 from pathlib import Path
 
@@ -11,8 +11,24 @@ def declare(verbs: Verbs) -> None:
     add_cells(run)
     run.add_argument("--split", choices=["test", "val"], default="test", help="val: train on train800, judge on val200")
     add_sweep(run)
+    run.add_argument(
+        "--oracle",
+        action="store_true",
+        help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
+    )
     run.add_argument("--again", action="store_true", help="repeat cells that are stored; earlier results stay")
     run.set_defaults(work="sweep:run")
+
+    tune = verbs.add_parser("tune", help="choose settings on val200 per method and task, then refit and test once")
+    add_cells(tune)
+    tune.add_argument(
+        "--max-configs",
+        type=positive,
+        metavar="N",
+        help="how many settings every method gets; default: all learning rates x weight decays of the recipe's grid",
+    )
+    add_sweep(tune)
+    tune.set_defaults(work="tuning:tune")
 
     smoke = verbs.add_parser("smoke", help="a small benchmark without internet, weights or data, in minutes")
     add_plugin(smoke)

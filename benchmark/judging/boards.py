@@ -22,6 +22,8 @@ from ..spec import fingerprint
 VTAB_GROUPS = ("natural", "specialized", "structured")
 IDENTITY = ("method", "spec", "method_version", "plugin", "args", "lr")
 """What makes one row of a leaderboard."""
+TUNED_IDENTITY = ("method", "asked", "method_version", "plugin")
+"""The same where the recipe differs from task to task: what was asked for, whatever was chosen for each task."""
 
 Run = dict[str, Any]
 """One row of `Store.frame`."""
@@ -41,6 +43,11 @@ class Board:
     interpolation: str
     image_size: int
     provenance: str
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What makes one of its rows."""
+        return TUNED_IDENTITY if self.tuned else IDENTITY
 
     @property
     def slug(self) -> str:
@@ -92,7 +99,21 @@ class Leaderboard:
             *("mean_tasks", *special, "std_over_seeds"),
             *("seconds", "device", "peak_memory_mb", "seeds", "recipe", "backbone_sha256"),
             *("method_version", "plugin", "args"),
+            *(["configurations"] if self.board.tuned else []),
+            *(["oracle_mean_tasks"] if self.has_oracle else []),
         ]
+
+    @property
+    def tuning(self) -> str:
+        """How the settings came about."""
+        tried = max((row["configurations"] or 0 for row in self.rows), default=0)
+        if not self.board.tuned:
+            return "untuned"
+        return f"tuned: best of {tried} per task on val200" if tried else "settings per task as published"
+
+    @property
+    def has_oracle(self) -> bool:
+        return any(row["oracle_mean_tasks"] is not None for row in self.rows)
 
     @property
     def seeds(self) -> str:
@@ -122,7 +143,7 @@ def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
     groups = groups if len(groups) > 1 else []
     by_method: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in records:
-        by_method[tuple(run[name] for name in IDENTITY)].append(run)
+        by_method[tuple(run[name] for name in board.identity)].append(run)
     rows = [_row(board, tasks, groups, part) for part in by_method.values()]
     for row, label in zip(rows, _method_labels(rows), strict=True):
         row["label"] = label
@@ -153,7 +174,9 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
     peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
     first = runs[0]
     return {
-        **{name: first[name] for name in (*IDENTITY, "backbone", "recipe", "backbone_sha256")},
+        **{name: _shared(runs, name) for name in (*IDENTITY, "backbone", "recipe", "backbone_sha256")},
+        "spec": first["asked"],
+        "configurations": None if (tried := _shared(runs, "configurations")) is None else int(tried),
         "method": one_line(first["title"]),
         "trainable_params": round(without),
         "trainable_params_with_head": round(without + head),
@@ -166,7 +189,13 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
         "device": "; ".join(sorted({one_line(run["device"]) for run in runs if run["device"]})),
         "peak_memory_mb": max(peaks) / 1e6 if peaks else None,
         "seeds": min(len({run["seed"] for run in part}) for part in done),
+        "oracle_mean_tasks": _mean(_mean(run["oracle_accuracy"] for run in part) for part in by_task.values()),
     }
+
+
+def _shared(runs: Sequence[Run], name: str) -> Any:
+    """What all runs have; None where they differ, as the settings of a tuned row do from task to task."""
+    return runs[0][name] if len({run[name] for run in runs}) == 1 else None
 
 
 def _suite_means(suite: str, accuracy: dict[TaskColumn, float]) -> dict[str, float | None]:
@@ -222,7 +251,7 @@ def _method_labels(rows: list[dict[str, Any]]) -> list[str]:
     return distinct(
         [row["method"] for row in rows],
         specs,
-        [f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
+        [spec if row["lr"] is None else f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} v{row['method_version']}" for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} #{fingerprint([row[n] for n in IDENTITY], 6)}" for spec, row in zip(specs, rows, strict=True)],
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..store import Store, write_atomically
-from .boards import IDENTITY, Board, Leaderboard, boards, leaderboard
+from .boards import Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown
 from .tables import DASH, to_csv, to_terminal
 
@@ -59,8 +59,14 @@ def write(store: Store, out: Path) -> Report:
 def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
     """Runs of one row, task and seed with different keys: possible when code changed without a new version."""
     keys: dict[tuple[str, ...], list[str]] = defaultdict(list)
-    for run in runs.fillna("").to_dict("records"):
-        cell = (*(str(run[name]) for name in IDENTITY), str(run["task"]), str(run["data"]), str(run["task_version"]))
+    named = [*board.identity, "task", "data", "task_version", "seed", "key"]
+    for run in runs.loc[:, named].fillna("").to_dict("records"):
+        cell = (
+            *(str(run[name]) for name in board.identity),
+            str(run["task"]),
+            str(run["data"]),
+            str(run["task_version"]),
+        )
         keys[(*cell, str(run["seed"]))].append(run["key"])
     return [
         f"board {board.slug}: {cell[1]} on {cell[-4]}, seed {cell[-1]}, has {len(found)} results with different specs "

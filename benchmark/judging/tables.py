@@ -7,8 +7,8 @@ import csv
 import io
 import re
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, Literal
 
@@ -20,6 +20,7 @@ DASH = "—"
 TERMINAL_WIDTH = 100
 MOST_TASKS = 8
 """With more tasks than this the terminal table shows the groups' means only."""
+ORACLE = "mean of each run's best epoch on the test images, found by looking at them; it ranks nothing"
 GAPS = "not run or failed, or a mean that lacks one of its tasks"
 
 
@@ -36,14 +37,14 @@ def to_csv(leaderboard: Leaderboard) -> str:
 def _csv_cell(name: str, value: Any) -> str:
     if value is None:
         return ""
-    if name.startswith(("accuracy_", "group_", "mean_", "std_")):
+    if name.startswith(("accuracy_", "group_", "mean_", "std_", "oracle_")):
         return f"{100 * value:.2f}"
     if name in ("seconds", "peak_memory_mb"):
         return f"{value:.1f}"
     return f"{value:g}" if name == "lr" else one_line(str(value))
 
 
-Role = Literal["fact", "spec", "task", "group", "mean"]
+Role = Literal["fact", "spec", "task", "group", "mean", "oracle"]
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -
         Column("#", text("rank", str)),
         Column("method", [row["label"] for row in rows]),
         Column("spec", text("spec", one_line), "spec"),
-        Column("lr", text("lr", learning_rate)),
+        Column("lr", [_rate(row) for row in rows]),
         Column("params", text("trainable_params", count)),
         Column("+ head", text("trainable_params_with_head", count)),
         *([Column("seeds", text("seeds", str))] if len({row["seeds"] for row in rows}) > 1 else []),
@@ -90,6 +91,7 @@ def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -
         *(accuracy(group, f"group_{group}", "group") for group in board.groups),
         Column(mean.name, with_spread, "mean", ranks=mean.ranks),
         *([accuracy("mean of groups", "mean_groups", "mean")] if of_groups else []),
+        *([replace(accuracy("oracle", "oracle_mean_tasks", "oracle"), ranks=None)] if board.has_oracle else []),
     ]
 
 
@@ -99,6 +101,12 @@ def marks(column: Column) -> list[str]:
     top = sorted({rank for rank in ranks if rank > -inf}, reverse=True)
     names = dict(zip(top, ("best", "second"), strict=False))
     return [names.get(rank, "") for rank in ranks] or [""] * len(column.cells)
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    if row["configurations"]:
+        return f"best of {row['configurations']}"
+    return "per task" if row["lr"] is None else learning_rate(row["lr"])
 
 
 def learning_rate(value: float) -> str:
@@ -119,9 +127,8 @@ def count(number: float) -> str:
 def heading(board: Leaderboard) -> list[str]:
     """What a table is, in plain text: two lines that stand above it."""
     facts = board.board
-    tuned = "tuned" if facts.tuned else "untuned"
     return [
-        one_line(f"{facts.suite} · {facts.backbone} · recipe {facts.recipe}, {tuned} · {board.seeds}"),
+        one_line(f"{facts.suite} · {facts.backbone} · recipe {facts.recipe}, {board.tuning} · {board.seeds}"),
         one_line(
             f"weights {facts.backbone_sha256[:6]} · test images evaluated once, after the last epoch · "
             f"data: {facts.provenance} · {facts.image_size} px, {facts.interpolation}, {facts.normalisation}"
@@ -135,10 +142,15 @@ def unit(board: Leaderboard) -> str:
     return "Accuracy in percent" + (", mean ± standard deviation over seeds" if spread else "")
 
 
+def oracle_note(board: Leaderboard) -> str:
+    """What the column of that name is; nothing where there is none."""
+    return f" Oracle: {ORACLE}." if board.has_oracle else ""
+
+
 def to_terminal(board: Leaderboard) -> str:
     """A plain table that fits `TERMINAL_WIDTH` columns for up to 7 tasks and 10 methods; wider ones lose the tasks."""
     many = len(board.tasks) > MOST_TASKS
-    hidden = ("spec", "task" if many else "group")
+    hidden = ("spec", "oracle", "task" if many else "group")
     table, names = "", [task.label for task in board.tasks]
     for method_width, task_width in ((40, 12), (30, 9), (24, 8), (20, 7), (18, 6), (16, 5), (14, 5), (11, 5)):
         names = short_names(board.tasks, task_width)

@@ -27,6 +27,7 @@ def fake_spec(
     spec: str | None = None,
     method_version: int = 1,
     plugin: str | None = None,
+    asked: str | None = None,
     lr: float = 1e-3,
     recipe: str = "uniform_3ep",
     tuned: bool = False,
@@ -37,7 +38,9 @@ def fake_spec(
     return RunSpec(
         backbone=backbone,
         task=TaskRef(suite=suite, name=task, version=version, data=data, provenance=provenance),
-        method=MethodRef(name=method, args=args or {}, version=method_version, plugin=plugin, spec=spec or method),
+        method=MethodRef(
+            name=method, args=args or {}, version=method_version, plugin=plugin, spec=spec or method, asked=asked
+        ),
         recipe=replace(named, lr=lr, image_size=224),
         recipe_base=f"{recipe}:0123abcd",  # fixed, so that golden files outlive a change of the recipe
         split=split,  # pyright: ignore[reportArgumentType]
@@ -49,7 +52,13 @@ def fake_spec(
 
 
 def fake_record(
-    accuracy: float = 0.5, *, title: str = "LoRA", group: str = "natural", params: int = 36864, **changes: Any
+    accuracy: float = 0.5,
+    *,
+    title: str = "LoRA",
+    group: str = "natural",
+    params: int = 36864,
+    configurations: int | None = None,
+    **changes: Any,
 ) -> dict[str, Any]:
     result = {
         "accuracy": accuracy,
@@ -63,7 +72,8 @@ def fake_record(
         "adapter_bytes": 4 * params,
     }
     return {
-        "facts": {"group": group, "classes": 10, "title": title},
+        "facts": {"group": group, "classes": 10, "title": title}
+        | ({"tuning": {"configurations": configurations}} if configurations else {}),
         "result": result | changes,
         "provenance": {"device": "cpu (fake)"},
     }
@@ -90,6 +100,7 @@ def put(store, monkeypatch) -> PutFake:
 
     def put(task: str, method: str, seed: int, accuracy: float, *, into: Store = store, **facts: Any) -> RunSpec:
         of_record = ("title", "group", "params", "train_seconds", "eval_seconds", "peak_bytes", "head_params")
+        of_record += ("configurations", "oracle_accuracy")
         record = fake_record(accuracy, **{name: facts.pop(name) for name in of_record if name in facts})
         spec = fake_spec(task, method, seed, **facts)
         into.put(spec, record, np.zeros(10, dtype=np.int64))

@@ -194,3 +194,22 @@ def test_weight_decay_spares_vectors_when_told() -> None:
     }
     groups = optimizer_for(model, replace(UNIFORM, decayed="all", weight_decay=0.1)).param_groups
     assert {group["weight_decay"] for group in groups} == {0.1}
+
+
+@pytest.mark.parametrize("name", ["linear", "lora", "adapter_plus"])
+def test_an_oracle_sees_every_epoch_and_training_does_not_notice(
+    name: str, backbone: backbones.Backbone, data: CachedTask
+) -> None:
+    constant = replace(SHORT, warmup_epochs=0, min_lr=SHORT.lr, drop_path=0.3)  # so a short run is a long one's start
+    stopped = [
+        outcome(name, backbone, data, recipe=replace(constant, epochs=n, probe_epochs=n))[0].accuracy
+        for n in (1, 2, 3, 4)
+    ]
+    method, recipe = parse(name), replace(constant, epochs=4, probe_epochs=4)
+    spec = spec_of(method, backbone, data, recipe=recipe)
+    plain = run(spec, method, backbone, data, on_cpu(), lambda *_: None)
+    watched = run(spec, method, backbone, data, on_cpu(), lambda *_: None, with_oracle=True)
+    assert same(plain, watched)
+    assert plain[0].accuracy == watched[0].accuracy == stopped[-1]
+    assert (watched[0].oracle_accuracy, watched[0].oracle_epoch) == (max(stopped), 1 + stopped.index(max(stopped)))
+    assert (plain[0].oracle_accuracy, plain[0].oracle_epoch) == (None, None)

@@ -64,6 +64,30 @@ def test_run_fills_in_what_is_missing_and_reports(
     assert essence(again[repetition]) == essence(first[repetition.replace(".2.", ".")])
 
 
+def test_oracle_adds_its_number_to_runs_that_lack_it_and_changes_nothing_else(
+    make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    ask = command(make_task(), results, "--methods", "lora", "--seeds", "0")
+    assert main(ask) == 0
+    (plain,) = records(results).values()
+    assert plain["result"]["oracle_accuracy"] is None
+
+    assert main([*ask, "--oracle", "--dry-run"]) == 0
+    assert "1 of 1 cells to run" in capsys.readouterr().out
+    assert main([*ask, "--oracle"]) == 0
+    assert "agrees with the stored run" in capsys.readouterr().err
+    (watched,) = (record for name, record in records(results).items() if name.endswith(".2.json"))
+    assert essence(watched) == essence(plain)
+    assert watched["result"]["oracle_accuracy"] >= watched["result"]["accuracy"]
+    assert 1 <= watched["result"]["oracle_epoch"] <= watched["spec"]["recipe"]["epochs"]
+
+    assert main([*ask, "--oracle"]) == 0
+    assert "0 cells to run" in capsys.readouterr().err
+    assert main([*ask, "--oracle", "--split", "val"]) == 2
+    assert "--oracle" in capsys.readouterr().err
+
+
 def test_a_failing_cell_is_recorded_and_the_others_go_on(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -139,7 +139,7 @@ def changed_specs(spec):
             continue
         for inner in fields(part):
             value = getattr(part, inner.name)
-            fraction = inner.name in ("drop_path", "branch_dropout", "label_smoothing")
+            fraction = inner.name in ("drop_path", "branch_dropout", "mlp_dropout", "label_smoothing")
             changed = replace(part, **{inner.name: 0.25 if fraction else other(value)})
             yield (field.name, inner.name), replace(spec, **{field.name: changed})
 

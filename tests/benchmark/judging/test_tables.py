@@ -77,12 +77,43 @@ def test_csv_columns_are_these(small):
 
 @pytest.mark.parametrize("suite", ["own", "vtab1k", "fgvc"])
 def test_every_column_is_described_in_the_docs(store, put, suite):
-    put("flowers", "lora", 0, 0.5, suite=suite)
-    put("cars", "lora", 0, 0.5, suite=suite, group="structured")
+    for task, group in (("flowers", "natural"), ("cars", "structured")):
+        put(task, "lora", 0, 0.5, suite=suite, group=group, tuned=True, oracle_accuracy=0.6)
     page = (Path(__file__).parents[3] / "docs" / "results.md").read_text(encoding="utf-8")
     for name in only(store).columns:
         general = re.sub("^accuracy_.*", "accuracy_<task>", re.sub("^group_.*", "group_<group>", name))
         assert f"`{general}`" in page
+
+
+def test_a_tuned_table_says_how_many_settings_were_tried_where_others_have_a_learning_rate(store, put):
+    put("flowers", "lora", 0, 0.5, tuned=True, configurations=15, lr=1e-3)
+    board = only(store)
+    for text in (" ".join(table(board).split()) for table in (to_terminal, to_markdown, to_latex)):
+        assert "tuned: best of 15 per task on val200" in text
+        assert "best of 15" in text.split("per task on val200", 1)[1]
+    assert parsed(to_csv(board))[0]["configurations"] == "15"
+
+
+def test_a_table_by_published_settings_says_per_task(store, put):
+    for task, lr in (("flowers", 1e-3), ("cars", 1e-2)):
+        put(task, "lora", 0, 0.5, tuned=True, lr=lr)
+    text = to_terminal(only(store))
+    assert "settings per task as published" in text
+    assert "per task 36.9k" in " ".join(text.split())
+    assert parsed(to_csv(only(store)))[0]["lr"] == ""
+
+
+def test_the_oracle_has_a_column_that_is_explained_and_never_marked(store, put):
+    put("flowers", "lora", 0, 0.5, oracle_accuracy=0.625)
+    put("flowers", "ssf", 0, 0.4, oracle_accuracy=0.75)
+    board = only(store)
+    assert "racle" not in to_terminal(board), "the terminal has no room for it"
+    for text in (to_markdown(board), to_latex(board)):
+        assert "oracle" in text
+        assert "found by looking at them; it ranks nothing" in " ".join(text.split())
+    assert "| 62.50 |" in to_markdown(board)
+    assert "| 75.00 |" in to_markdown(board)
+    assert [row["oracle_mean_tasks"] for row in parsed(to_csv(board))] == ["62.50", "75.00"]
 
 
 # Numbers
