@@ -184,10 +184,11 @@ COLUMNS = (
     *("method", "spec", "title", "method_version", "plugin", "args", "recipe", "recipe_base", "tuned", "lr"),
     *("normalisation", "interpolation", "image_size"),
     *("accuracy", "trainable_params", "head_params", "total_params"),
-    *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device"),
+    *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device", "origin"),
 )
 """Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone;
-`args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults."""
+`args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults, and
+`origin` that of the record's provenance: when, where and with which versions it was made."""
 
 
 def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -206,6 +207,7 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "recipe": spec["recipe"]["name"],
         "normalisation": _normalisation(spec["mean"], spec["std"]),
         "device": record["provenance"]["device"],
+        "origin": canonical_json(record["provenance"]),
     }
     for source, names in (
         (spec, ("split", "seed", "recipe_base", "interpolation")),
