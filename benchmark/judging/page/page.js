@@ -4,7 +4,7 @@
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const DASH = "—";
 const FADE = 20; // points below the best where the shading ends, as in the figures
-const NEAREST = 0.3; // opacity of the shading at the best
+const NEAREST = 0.24; // opacity of the shading at the best
 const CAPTIONS = {
   accuracy_vs_params: "Mean accuracy against trainable parameters, with the Pareto front",
   tasks: "Every method on every task",
@@ -28,6 +28,7 @@ const fixed = (value, decimals) => (value === null || value === undefined ? DASH
 const signed = (value, decimals) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(decimals);
 const rate = (value) => value.toExponential().replace("e+", "e");
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+const heads = (list) => list.map(([name, look]) => h("th", { scope: "col", className: look }, name));
 const fileOf = (parts) => parts.map(encodeURIComponent).join("/");
 
 function count(n) {
@@ -63,20 +64,20 @@ function columns() {
   return [
     { key: "rank", title: "#", low: true, value: (row) => row.rank, show: (v) => v ?? DASH },
     { key: "label", title: "method", low: true, value: (row) => row.label.toLowerCase(), kind: "method" },
+    ofGroup < 0
+      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread: meanKey !== "mean_groups", value: (row) => row.means[meanKey] }
+      : { key: "mean", title: `mean of ${group}`, judged: 2, mean: true, value: (row) => row.groups[ofGroup] },
     { key: "params", title: "params", low: true, value: (row) => row.params, show: count },
-    { key: "head", title: "+ head", low: true, value: (row) => row.params_with_head, show: count },
+    { key: "head", title: "+\u00a0head", low: true, value: (row) => row.params_with_head, show: count },
     { key: "lr", title: "lr", low: true, value: (row) => row.lr, show: rate },
     { key: "seeds", title: "seeds", value: (row) => row.seeds, show: String },
+    ...(ofGroup < 0 ? groups : []).map(({ name, place }, i) => ({
+      key: `group ${name}`, title: name, judged: 2, first: i === 0, value: (row) => row.groups[place],
+    })),
     ...shown.map(({ task, place }, i) => ({
       key: `task ${place}`, title: task.name, judged: 1, first: i === 0 || shown[i - 1].task.group !== task.group,
       value: (row) => row.accuracy[place],
     })),
-    ...(ofGroup < 0 ? groups : []).map(({ name, place }, i) => ({
-      key: `group ${name}`, title: name, judged: 2, first: i === 0, value: (row) => row.groups[place],
-    })),
-    ofGroup < 0
-      ? { key: "mean", title: meanTitle, judged: 2, mean: true, value: (row) => row.means[meanKey] }
-      : { key: "mean", title: `mean of ${group}`, judged: 2, mean: true, value: (row) => row.groups[ofGroup] },
   ];
 }
 
@@ -116,7 +117,7 @@ function showTable() {
     `${row.label} ${row.spec}`.toLowerCase().includes(needle));
   const by = shown.find((column) => column.key === sort.key) ?? meanColumn();
   at("table").tHead.replaceChildren(h("tr", {},
-    h("th", { scope: "col" }, h("span", { className: "quiet", title: "Choose two rows to compare" }, "A B")),
+    h("th", { scope: "col" }, h("span", { className: "quiet", title: "Tick two rows to compare them" }, "A/B")),
     ...shown.map((column) => headCell(column, by))));
   const judged = new Map(shown.filter((column) => column.judged).map((column) => [column.key, best(column)]));
   at("table").tBodies[0].replaceChildren(...ordered(kept, by, sort.descending).flatMap((row, i) => bodyRows(row, i, shown, judged)));
@@ -157,7 +158,7 @@ function cell(row, column, judged, expanded, id) {
   const text = fixed(value, column.judged);
   const [first, second] = judged.get(column.key);
   const mark = text === DASH ? "" : Number(text) === first ? " best" : Number(text) === second ? " second" : "";
-  const spread = column.mean && column.title === `mean of ${state.board.tasks.length} tasks` && row.std !== null ? h("span", { className: "spread" }, ` ± ${row.std.toFixed(2)}`) : null;
+  const spread = column.spread && row.std !== null ? h("span", { className: "spread" }, ` ± ${row.std.toFixed(2)}`) : null;
   const td = h("td", { className: `${column.mean ? "mean " : column.first ? "from " : ""}heat` }, h("span", { className: mark.trim() }, text), spread);
   if (text !== DASH) td.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
   return td;
@@ -180,11 +181,11 @@ function details(row) {
       h("td", { className: "text mono" }, h("a", { href: address }, file.replace(/\.json$/, ""))), h("td", { className: "text" }, created.slice(0, 16).replace("T", " ")),
       h("td", { className: "text mono" }, commit(DATA.environments[environment])), h("td", {}, String(environment + 1)));
   }) : [h("tr", {}, h("td", { className: "text" }, board.tasks[place].name), h("td", { className: "text quiet", colSpan: 7 }, "not run, or failed"))]);
-  const heads = [["task", "text"], ["seed", ""], ["accuracy", ""], ["training", ""], ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment", ""]];
+  const titles = [["task", "text"], ["seed", ""], ["accuracy", ""], ["training", ""], ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment", ""]];
   return h("div", { className: "inside" },
     h("dl", {}, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
     h("div", { className: "cells", tabIndex: 0, role: "region", "aria-label": `runs of ${row.label}` },
-      h("table", {}, h("thead", {}, h("tr", {}, heads.map(([name, look]) => h("th", { scope: "col", className: look }, name)))), h("tbody", {}, lines))),
+      h("table", {}, h("thead", {}, h("tr", {}, heads(titles))), h("tbody", {}, lines))),
     h("div", { className: "note" }, [...used].sort((a, b) => a - b).map((place) => h("div", {}, `Environment ${place + 1}: ${environmentText(DATA.environments[place])}`))));
 }
 
@@ -221,16 +222,17 @@ function comparison(a, b) {
   const wins = both.filter(({ x, y }) => x > y).length;
   const losses = both.filter(({ x, y }) => x < y).length;
   const mean = both.reduce((sum, { x, y }) => sum + x - y, 0) / both.length;
+  const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
   const sentence = both.length
-    ? `${a.label} is ${signed(mean, 2)} points from ${b.label} on average over ${both.length} tasks: better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`
+    ? `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${both.length} tasks: better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`
     : `${a.label} and ${b.label} share no task.`;
-  const head = h("tr", {}, [["task", "text"], [a.label, ""], [b.label, ""], ["difference", ""], ["", "bar"]].map(([name, look]) => h("th", { scope: "col", className: look }, name)));
+  const head = h("tr", {}, heads([["task", "text"], [a.label, ""], [b.label, ""], ["difference", ""], ["", "bar"]]));
   const lines = tasks.map(({ name, x, y }) => {
     const known = x !== null && y !== null;
     return h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), h("td", {}, fixed(x, 1)), h("td", {}, fixed(y, 1)),
       h("td", {}, known ? signed(x - y, 1) : DASH), h("td", { className: "bar" }, known ? difference(x - y, widest) : ""));
   });
-  return [h("p", { className: "verdict" }, sentence), h("div", { className: "scroll" }, h("table", { className: "compare" }, h("thead", {}, head), h("tbody", {}, lines)))];
+  return [h("p", { className: "verdict" }, sentence), h("div", { className: "scroll fit" }, h("table", {}, h("thead", {}, head), h("tbody", {}, lines)))];
 }
 
 function difference(value, widest) {
@@ -258,19 +260,20 @@ function showFigures() {
 
 function showClaims() {
   const { reason, lines, sources } = state.board.claims;
+  at("claim").parentElement.hidden = Boolean(reason);
   if (reason) return at("claims").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
-  const key = state.mean;
-  const found = lines.map((line) => [line, ...line.columns[key]]).filter(([, measured, low]) => measured !== null || low !== null);
+  const found = lines.map((line) => [line.label, ...line.columns[at("claim").value]]).filter(([, measured, low]) => measured !== null || low !== null);
   const numbers = found.flatMap(([, ...values]) => values.slice(0, 3)).filter((value) => value !== null);
-  const [low, high] = [Math.floor(Math.min(...numbers)) - 1, Math.ceil(Math.max(...numbers)) + 1];
-  const title = state.board.means.find(([name]) => name === key)[1];
-  const head = [["method", "text"], ["measured", ""], ["published", ""], ["rows", ""], [`${low} to ${high}`, "bar text"]];
-  const table = h("table", {}, h("thead", {}, h("tr", {}, head.map(([name, look]) => h("th", { scope: "col", className: look }, name)))), h("tbody", {}, found.map(([line, measured, from, to, rows]) => {
-    const published = from === null ? DASH : from.toFixed(1) === to.toFixed(1) ? from.toFixed(1) : `${from.toFixed(1)} to ${to.toFixed(1)}`;
-    return h("tr", {}, h("th", { scope: "row", className: "text" }, line.label), h("td", {}, fixed(measured, 1)), h("td", {}, published), h("td", {}, String(rows ?? 0)), h("td", { className: "bar" }, range(measured, from, to, low, high)));
-  })));
-  at("claims").replaceChildren(
-    h("p", { className: "note" }, `${title}. ${DATA.caution}`), h("div", { className: "scroll" }, table),
+  const [low, high] = [Math.floor(Math.min(...numbers)), Math.ceil(Math.max(...numbers))];
+  const head = [["method", "text"], ["measured", ""], ["published", ""], ["rows", ""], [`${low} to ${high} %`, "bar text"]];
+  const body = found.map(([label, measured, from, to, rows]) => {
+    const ends = [...new Set([from, to].map((value) => fixed(value, 1)))];
+    return h("tr", {}, h("th", { scope: "row", className: "text" }, label), h("td", {}, fixed(measured, 1)), h("td", {}, ends.join(" to ")),
+      h("td", {}, String(rows ?? 0)), h("td", { className: "bar" }, range(measured, from, to, low, high)));
+  });
+  return at("claims").replaceChildren(
+    h("p", { className: "note" }, `${DATA.caution} Bar: published; dot: measured.`),
+    h("div", { className: "scroll fit" }, h("table", {}, h("thead", {}, h("tr", {}, heads(head))), h("tbody", {}, body))),
     h("ul", { className: "sources" }, sources.map((s) => h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; head: ${s.head}.`))));
 }
 
@@ -295,10 +298,11 @@ function showBoard(board) {
   fill(at("board"), DATA.boards.filter((b) => backbone === "" || b.backbone === backbone).map((b) => [b.slug, `${b.title} (${b.rows.length} methods)`]), board.slug);
   at("facts").replaceChildren(...board.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
   at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(([name, title]) => h("label", {},
-    h("input", { type: "radio", name: "mean", value: name, checked: name === state.mean, onchange: () => { state.mean = name; showTable(); showClaims(); } }), h("span", {}, title))));
+    h("input", { type: "radio", name: "mean", value: name, checked: name === state.mean, onchange: () => { state.mean = name; at("claim").value = name; showTable(); showClaims(); } }), h("span", {}, title))));
   fill(at("group"), [["", "all tasks"], ...board.groups.map((name) => [name, name]), ["means", "means only"]], "");
   const families = DATA.families.filter((name) => board.rows.some((row) => row.family === name));
   fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
+  fill(at("claim"), [...board.means, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
   at("search").value = "";
   const sizes = [...new Set(board.rows.map((row) => row.params))].sort((a, b) => a - b);
   at("limit").max = sizes.length - 1;
@@ -337,13 +341,15 @@ function start() {
   at("controls").onsubmit = (event) => event.preventDefault();
   at("group").onchange = () => { state.group = at("group").value; state.sort = { key: "mean", descending: true }; showTable(); };
   at("family").onchange = () => { state.family = at("family").value; showTable(); };
+  at("claim").onchange = showClaims;
   at("search").oninput = () => { state.text = at("search").value; showTable(); };
   for (const [place, id] of ["first", "second"].entries()) {
     at(id).onchange = () => { state.pair[place] = at(id).value; showComparison(); showTable(); };
   }
   const fromAddress = () => DATA.boards.find((board) => board.slug === decodeURIComponent(location.hash.slice(1)));
   addEventListener("hashchange", () => { const board = fromAddress(); if (board) showBoard(board); });
-  showBoard(fromAddress() ?? DATA.boards.reduce((most, board) => (board.rows.length > most.rows.length ? board : most)));
+  const cells = (board) => board.rows.length * board.tasks.length;
+  showBoard(fromAddress() ?? DATA.boards.reduce((most, board) => (cells(board) > cells(most) ? board : most)));
 }
 
 start();
