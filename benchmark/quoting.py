@@ -62,7 +62,7 @@ def to_text(rows: Sequence[Row]) -> str:
     blocks = [_block(suite, architecture, part) for suite, architecture, part in parts(rows)]
     sources = {row.source.source: row.source for row in rows}
     notes = [
-        "Papers differ in weights, in the epoch they report, in the mean they print and in whether the head is counted.",
+        "Papers differ in weights, in the epoch they report, in the mean they print and in counting the head.",
         "Means of 19 tasks and of 3 groups are different quantities: compare within a column. * is flagged as an error "
         "of the source, and stretches no range. These numbers rank nothing.",
     ]
@@ -76,7 +76,10 @@ def to_text(rows: Sequence[Row]) -> str:
         for row in rows
         for name, number in _one_flag_a_reason(row)
     )
-    wrapped = [textwrap.fill(line, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False) for line in [*notes, *flags, "", *lines]]
+    wrapped = [
+        textwrap.fill(line, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
+        for line in [*notes, *flags, "", *lines]
+    ]
     return "\n\n".join([*blocks, "\n".join(wrapped)])
 
 
@@ -105,7 +108,9 @@ def _block(suite: str, architecture: str, rows: list[Row]) -> str:
         *(f"{short[mean]},\n{how}" for how in ("recomputed", "printed") for mean in means),
         "sources",
     ]
-    table = _plain_table(head, [[*line[:-1], textwrap.fill(line[-1], 34)] for line in lines], right=range(1, len(head) - 1))
+    table = _plain_table(
+        head, [[*line[:-1], textwrap.fill(line[-1], 34)] for line in lines], right=range(1, len(head) - 1)
+    )
     title = f"{suite} · {architecture} · {len(rows)} row{'s' * (len(rows) > 1)}, {len(bundles)} different"
     if len(bundles) == 1:
         return f"{title}\n\n{table}"

@@ -7,7 +7,9 @@ def declare(verbs: Verbs) -> None:
     report = verbs.add_parser("report", help="rebuild leaderboards, tables, figures and the page from stored results")
     add_results(report)
     report.add_argument(
-        "--with-published", action="store_true", help="set what papers print beside what was measured, in a table of its own"
+        "--with-published",
+        action="store_true",
+        help="set what papers print beside what was measured, in a table of its own",
     )
     report.set_defaults(work="sweep:report")
 

@@ -18,8 +18,8 @@ from .tables import DASH, TERMINAL_WIDTH, cut
 
 HEADING = "Claimed against measured"
 CAUTION = (
-    "Published numbers: lowest to highest over the printed rows, copies included and flagged errors left out; means are "
-    "recomputed from the printed tasks, or as printed where no tasks are. Papers tune, choose on the test set and "
+    "Published numbers: lowest to highest over the printed rows, copies included and flagged errors left out; means "
+    "are recomputed from the printed tasks, or as printed where no tasks are. Papers tune, choose on the test set and "
     "count as each likes, and their settings of a method need not be ours. They rank nothing."
 )
 
@@ -73,7 +73,8 @@ def _columns(entry: Leaderboard, row: dict[str, Any], own: list[Row]) -> dict[st
     means = {mean: (row[mean], recomputed_spread(own, mean) or spread(own, mean)) for mean in MEANS[entry.board.suite]}
     tasks = {task.label: (row[f"accuracy_{task.label}"], spread(own, task.name)) for task in entry.tasks}
     return {
-        name: (None if measured is None else 100 * measured, printed) for name, (measured, printed) in (means | tasks).items()
+        name: (None if measured is None else 100 * measured, printed)
+        for name, (measured, printed) in (means | tasks).items()
     }
 
 

@@ -125,7 +125,9 @@ def load(folder: Path = FOLDER) -> tuple[Row, ...]:
             number = Number(float(line["accuracy"]), _number(line["params_m"]), line["flag"])
             rows[line["source"], line["printed"]].numbers[line["task"]] = number
     except FileNotFoundError as error:
-        raise ValueError(f"published numbers: {error.filename} is missing; restore {folder} from the repository") from None
+        raise ValueError(
+            f"published numbers: {error.filename} is missing; restore {folder} from the repository"
+        ) from None
     except KeyError as error:
         raise ValueError(f"published numbers: {folder} names {error} and does not describe it") from None
     return tuple(rows.values())

@@ -51,7 +51,9 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
         complaints += doubles(board, runs)
         leaderboards.append(leaderboard(board, runs))
         said = claims.claims(leaderboards[-1], published.load())
-        made = _files(leaderboards[-1]) | ({"published.md": claims.to_markdown(said).encode()} if with_published else {})
+        made = _files(leaderboards[-1]) | (
+            {"published.md": claims.to_markdown(said).encode()} if with_published else {}
+        )
         for name, data in made.items():
             paths.append(out / "boards" / board.slug / name)
             write_atomically(paths[-1], data)

@@ -65,7 +65,7 @@ function columns() {
     { key: "rank", title: "#", low: true, value: (row) => row.rank, show: (v) => v ?? DASH },
     { key: "label", title: "method", low: true, value: (row) => row.label.toLowerCase(), kind: "method" },
     ofGroup < 0
-      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread: meanKey !== "mean_groups", value: (row) => row.means[meanKey] }
+      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread: meanKey !== "mean_groups" && board.rows.some((row) => row.std !== null), value: (row) => row.means[meanKey] }
       : { key: "mean", title: `mean of ${group}`, judged: 2, mean: true, value: (row) => row.groups[ofGroup] },
     { key: "params", title: "params", low: true, value: (row) => row.params, show: count },
     { key: "head", title: "+\u00a0head", low: true, value: (row) => row.params_with_head, show: count },
@@ -158,7 +158,7 @@ function cell(row, column, judged, expanded, id) {
   const text = fixed(value, column.judged);
   const [first, second] = judged.get(column.key);
   const mark = text === DASH ? "" : Number(text) === first ? " best" : Number(text) === second ? " second" : "";
-  const spread = column.spread && row.std !== null ? h("span", { className: "spread" }, ` ± ${row.std.toFixed(2)}`) : null;
+  const spread = column.spread ? h("span", { className: "spread" }, row.std === null ? "" : ` ± ${row.std.toFixed(2)}`) : null;
   const td = h("td", { className: `${column.mean ? "mean " : column.first ? "from " : ""}heat` }, h("span", { className: mark.trim() }, text), spread);
   if (text !== DASH) td.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
   return td;

@@ -10,7 +10,6 @@ import hashlib
 import json
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ def page(parts: Sequence[Part], root: Path) -> bytes:
     """`index.html`; `root` is the results folder that the paths of the runs lie in."""
     style, script = _template("page.css"), _template("page.js")
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src blob:"
-    return _filled(_template("page.html"), policy=policy, style=style, script=script, data=embedded(content(parts, root))).encode()
+    return _filled(
+        _template("page.html"), policy=policy, style=style, script=script, data=embedded(content(parts, root))
+    ).encode()
 
 
 def embedded(data: Any) -> str:
@@ -37,7 +38,7 @@ def _filled(template: str, **parts: str) -> str:
 
 
 def _template(name: str) -> str:
-    return files(__package__).joinpath(name).read_text(encoding="utf-8")
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -67,7 +67,11 @@ def test_the_page_shows_what_the_leaderboard_says(page, put, tmp_path) -> None:
         lines = list(csv.DictReader(file))
     names = [task["name"] for task in board["tasks"]]
     for row, line in zip(board["rows"], lines, strict=True):
-        assert (row["label"], str(row["params"]), row["spec"]) == (line["method"], line["trainable_params"], line["spec"])
+        assert (row["label"], str(row["params"]), row["spec"]) == (
+            line["method"],
+            line["trainable_params"],
+            line["spec"],
+        )
         for name, value in zip(names, row["accuracy"], strict=True):
             assert ("" if value is None else f"{value:.2f}") == line[f"accuracy_{name}"]
         assert ("" if row["means"]["mean_tasks"] is None else f"{row['means']['mean_tasks']:.2f}") == line["mean_tasks"]
@@ -98,7 +102,9 @@ def test_no_name_breaks_out_of_the_data(page, put) -> None:
     assert {row["label"] for row in data["boards"][0]["rows"]} == {HOSTILE, "Linear"}
 
 
-@pytest.mark.parametrize("text", ["</script>", "</SCRIPT >", "<!-- <script>", "<script", "\u2028", "]]>", "&lt;", '"\\'])
+@pytest.mark.parametrize(
+    "text", ["</script>", "</SCRIPT >", "<!-- <script>", "<script", "\u2028", "]]>", "&lt;", '"\\']
+)
 def test_embedded_data_is_the_same_data(text: str) -> None:
     html = embedded({text: [text]})
     assert json.loads(html) == {text: [text]}
@@ -108,7 +114,9 @@ def test_embedded_data_is_the_same_data(text: str) -> None:
 def test_only_the_pages_own_script_and_style_may_run(page, put) -> None:
     fill(put)
     elements = Elements(page()[0])
-    policy = next(attrs["content"] for _, attrs in elements.found if attrs.get("http-equiv") == "Content-Security-Policy")
+    policy = next(
+        attrs["content"] for _, attrs in elements.found if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
     assert policy
     style, _, script = elements.texts
     for kind, text in (("style", style), ("script", script)):
@@ -127,7 +135,9 @@ def test_the_page_refers_to_nothing_outside(page, put) -> None:
         assert (attributes.get("href") or "#").startswith("#"), tag
     style, _, script = elements.texts
     assert not re.search(r"url\(|@import", style)
-    assert not re.search(r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|fetch\(|XMLHttp|import\(", script)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|fetch\(|XMLHttp|import\(", script
+    )
 
 
 def test_figures_are_inside_and_only_once(page, put) -> None:

@@ -70,7 +70,11 @@ def test_known_errors_are_kept_as_printed_and_stretch_no_range() -> None:
 def test_every_number_has_a_task_a_source_and_a_reference() -> None:
     for found in ROWS:
         known = {*suite_tasks(found.source.suite), *MEANS[found.source.suite]}
-        known |= {f"mean_{task.group}" for task in suite_tasks("vtab1k").values()} if found.source.suite == "vtab1k" else set()
+        known |= (
+            {f"mean_{task.group}" for task in suite_tasks("vtab1k").values()}
+            if found.source.suite == "vtab1k"
+            else set()
+        )
         assert found.numbers, found.printed
         assert found.numbers.keys() <= known
         assert all(0 < number.accuracy <= 100 for number in found.numbers.values())
@@ -104,7 +108,9 @@ def test_copied_rows_are_one_bundle() -> None:
     assert [row.source.source for row in most] == ["hta", "noah", "convpass", "hydra", "dyt", "vpetl"]
 
 
-@pytest.mark.parametrize(("query", "name"), [("LoRA", "lora"), ("lora", "lora"), ("Fact TK", "fact_tk"), ("HTA*", "hta")])
+@pytest.mark.parametrize(
+    ("query", "name"), [("LoRA", "lora"), ("lora", "lora"), ("Fact TK", "fact_tk"), ("HTA*", "hta")]
+)
 def test_methods_are_found_by_our_name_and_as_printed(query: str, name: str) -> None:
     assert {row.method for row in find(query, ROWS)} == {name}
 
@@ -123,7 +129,14 @@ def test_an_unknown_method_is_answered_with_near_ones(capsys: pytest.CaptureFixt
 def test_the_verb_prints_rows_ranges_flags_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "repadapter"]) == 0
     text = capsys.readouterr().out
-    for words in ("of 19,", "of groups,", "How far they are apart", "* [pace] RepAdapter", "swapped", "arXiv:2302.08106"):
+    for words in (
+        "of 19,",
+        "of groups,",
+        "How far they are apart",
+        "* [pace] RepAdapter",
+        "swapped",
+        "arXiv:2302.08106",
+    ):
         assert words in text
     assert max(map(len, text.splitlines())) <= 120
 
