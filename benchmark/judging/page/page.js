@@ -10,7 +10,7 @@ const CAPTIONS = {
   tasks: "Every method on every task",
 };
 const at = (id) => document.getElementById(id);
-const state = { board: null, mean: "", group: "", family: "", text: "", limit: Infinity, sort: null, open: new Set(), pair: [] };
+const state = {}; // board, mean, group, family, text, limit, sort, open rows, pair: all set by showBoard
 
 /** An element: properties by name (`aria-…`, `data-…` and `for` as attributes), children are elements or plain text. */
 function h(tag, properties = {}, ...children) {
@@ -28,8 +28,15 @@ const fixed = (value, decimals) => (value === null || value === undefined ? DASH
 const signed = (value, decimals) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(decimals);
 const rate = (value) => value.toExponential().replace("e+", "e");
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
-const heads = (list) => list.map(([name, look]) => h("th", { scope: "col", className: look }, name));
-const fileOf = (parts) => parts.map(encodeURIComponent).join("/");
+const known = (value) => value !== null && value !== undefined;
+const td = (look, ...content) => h("td", { className: look }, ...content);
+
+/** A table from its headings, each with a look, and its rows. */
+function table(titles, rows) {
+  const head = titles.map(([name, look = ""]) => h("th", { scope: "col", className: look }, name));
+  return h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));
+}
+
 
 function count(n) {
   for (const [unit, size] of [["M", 1e6], ["k", 1e3]]) {
@@ -41,7 +48,8 @@ function count(n) {
 
 function duration(seconds) {
   if (seconds === null) return DASH;
-  return seconds < 120 ? `${seconds.toFixed(0)} s` : seconds < 7200 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
+  if (seconds < 120) return `${seconds.toFixed(0)} s`;
+  return seconds < 7200 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
 /** Choices of a select: pairs of value and text. */
@@ -57,22 +65,23 @@ const meanColumn = () => columns().find((column) => column.mean);
 /** The table's columns: key, title, value of a row, and how it is shown. */
 function columns() {
   const { board, group } = state;
-  const shown = board.tasks.map((task, place) => ({ task, place })).filter(({ task }) => group === "" || task.group === group);
-  const groups = board.groups.map((name, place) => ({ name, place })).filter(({ name }) => group === "" || group === "means" || group === name);
-  const [meanKey, meanTitle] = board.means.find(([name]) => name === state.mean);
+  const shown = board.tasks.map((task, place) => ({ task, place })).filter(({ task }) => ["", task.group].includes(group));
   const ofGroup = board.groups.indexOf(group);
+  const groups = ofGroup < 0 ? board.groups : [];
+  const [meanKey, meanTitle] = board.means.find(([name]) => name === state.mean);
+  const spread = meanKey !== "mean_groups" && board.rows.some((row) => row.std !== null); // that of the groups' mean is not kept
   return [
     { key: "rank", title: "#", low: true, value: (row) => row.rank, show: (v) => v ?? DASH },
     { key: "label", title: "method", low: true, value: (row) => row.label.toLowerCase(), kind: "method" },
     ofGroup < 0
-      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread: meanKey !== "mean_groups" && board.rows.some((row) => row.std !== null), value: (row) => row.means[meanKey] }
+      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread, value: (row) => row.means[meanKey] }
       : { key: "mean", title: `mean of ${group}`, judged: 2, mean: true, value: (row) => row.groups[ofGroup] },
     { key: "params", title: "params", low: true, value: (row) => row.params, show: count },
     { key: "head", title: "+\u00a0head", low: true, value: (row) => row.params_with_head, show: count },
     { key: "lr", title: "lr", low: true, value: (row) => row.lr, show: rate },
     { key: "seeds", title: "seeds", value: (row) => row.seeds, show: String },
-    ...(ofGroup < 0 ? groups : []).map(({ name, place }, i) => ({
-      key: `group ${name}`, title: name, judged: 2, first: i === 0, value: (row) => row.groups[place],
+    ...groups.map((name, i) => ({
+      key: `group ${name}`, title: name, judged: 2, first: i === 0, value: (row) => row.groups[i],
     })),
     ...shown.map(({ task, place }, i) => ({
       key: `task ${place}`, title: task.name, judged: 1, first: i === 0 || shown[i - 1].task.group !== task.group,
@@ -83,10 +92,9 @@ function columns() {
 
 /** Places by the chosen mean among all rows that have it, whatever is filtered; ties share the better one. */
 function rank(rows, value) {
-  const means = rows.map(value).filter((mean) => mean !== null && mean !== undefined);
+  const means = rows.map(value).filter(known);
   for (const row of rows) {
-    const own = value(row);
-    row.rank = own === null || own === undefined ? null : 1 + means.filter((mean) => mean > own).length;
+    row.rank = known(value(row)) ? 1 + means.filter((mean) => mean > value(row)).length : null;
   }
 }
 
@@ -94,14 +102,14 @@ function ordered(rows, column, descending) {
   const direction = descending ? -1 : 1;
   return [...rows].sort((a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
-    const gaps = Number(x === null || x === undefined) - Number(y === null || y === undefined);
+    const gaps = Number(!known(x)) - Number(!known(y));
     return gaps || (x < y ? -direction : x > y ? direction : 0) || (a.label < b.label ? -1 : 1); // gaps last either way
   });
 }
 
 /** The best and second best of a column as printed, over all rows of the board. */
 function best(column) {
-  const printed = state.board.rows.map(column.value).filter((v) => v !== null && v !== undefined).map((v) => Number(v.toFixed(column.judged)));
+  const printed = state.board.rows.map(column.value).filter(known).map((value) => Number(value.toFixed(column.judged)));
   return [...new Set(printed)].sort((a, b) => b - a).slice(0, 2);
 }
 
@@ -132,14 +140,18 @@ function headCell(column, by) {
     at("table").querySelector("th[aria-sort] button").focus();
   };
   const look = column.kind === "method" ? "text method" : column.mean ? "mean" : column.first ? "from" : "";
-  return h("th", { scope: "col", className: look, "aria-sort": sorted }, h("button", { type: "button", onclick: sort }, breakable(column.title)));
+  const button = h("button", { type: "button", onclick: sort }, breakable(column.title));
+  return h("th", { scope: "col", className: look, "aria-sort": sorted }, button);
 }
 
 function bodyRows(row, number, shown, judged) {
   const expanded = state.open.has(row.label);
   const id = `detail-${number}`;
-  const compare = h("input", { type: "checkbox", checked: state.pair.includes(row.label), "aria-label": `compare ${row.label}`, onchange: () => choosePair(row.label) });
-  const line = h("tr", { className: "row" }, h("td", {}, compare), ...shown.map((column) => cell(row, column, judged, expanded, id)));
+  const tick = h("input", {
+    type: "checkbox", checked: state.pair.includes(row.label), onchange: () => choosePair(row.label),
+    "aria-label": `compare ${row.label}`, "data-label": row.label,
+  });
+  const line = h("tr", { className: "row" }, td("", tick), ...shown.map((column) => cell(row, column, judged, expanded, id)));
   return expanded ? [line, h("tr", { className: "detail", id }, h("td", { colSpan: shown.length + 1 }, details(row)))] : [line];
 }
 
@@ -150,18 +162,21 @@ function cell(row, column, judged, expanded, id) {
       showTable();
       [...document.querySelectorAll(".open")].find((button) => button.dataset.label === row.label)?.focus();
     };
-    const button = h("button", { type: "button", className: "open", title: row.spec, "aria-expanded": String(expanded), "aria-controls": expanded ? id : undefined, "data-label": row.label, onclick: toggle }, h("span", {}, row.label));
+    const button = h("button", {
+      type: "button", className: "open", title: row.spec, onclick: toggle,
+      "aria-expanded": String(expanded), "aria-controls": expanded ? id : undefined, "data-label": row.label,
+    }, h("span", {}, row.label));
     return h("th", { scope: "row", className: "text method" }, button);
   }
   const value = column.value(row);
-  if (!column.judged) return h("td", {}, String(column.show(value)));
+  if (!column.judged) return td("", String(column.show(value)));
   const text = fixed(value, column.judged);
   const [first, second] = judged.get(column.key);
-  const mark = text === DASH ? "" : Number(text) === first ? " best" : Number(text) === second ? " second" : "";
+  const mark = text === DASH ? "" : Number(text) === first ? "best" : Number(text) === second ? "second" : "";
   const spread = column.spread ? h("span", { className: "spread" }, row.std === null ? "" : ` ± ${row.std.toFixed(2)}`) : null;
-  const td = h("td", { className: `${column.mean ? "mean " : column.first ? "from " : ""}heat` }, h("span", { className: mark.trim() }, text), spread);
-  if (text !== DASH) td.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
-  return td;
+  const shaded = td(`heat ${column.mean ? "mean" : column.first ? "from" : ""}`, h("span", { className: mark }, text), spread);
+  if (text !== DASH) shaded.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
+  return shaded;
 }
 
 /** Hyper-parameters, cost, and each cell with its seed and where it was made. */
@@ -169,29 +184,41 @@ function details(row) {
   const { board } = state;
   const facts = [
     ["spec", row.spec], ["family", row.family], ["version", String(row.method_version)], ["arguments", row.args],
-    ["time, all tasks", duration(row.seconds)], ["peak memory", row.peak_mb === null ? DASH : `${row.peak_mb.toFixed(0)} MB`], ["device", row.device || DASH],
-    ...(row.plugin ? [["plug-in file", row.plugin.slice(0, 12)]] : []),
+    ["time, all tasks", duration(row.seconds)], ["peak memory", known(row.peak_mb) ? `${row.peak_mb.toFixed(0)} MB` : DASH],
+    ["device", row.device || DASH], ...(row.plugin ? [["plug-in file", row.plugin.slice(0, 12)]] : []),
   ];
-  const used = new Set();
-  const lines = row.cells.flatMap((cells, place) => cells.length ? cells.map(([seed, accuracy, file, seconds, created, environment], i) => {
-    used.add(environment);
-    const address = fileOf([...board.folder, board.tasks[place].folder, row.folder, file]);
-    return h("tr", {},
-      h("td", { className: "text" }, i ? "" : board.tasks[place].name), h("td", {}, String(seed)), h("td", {}, accuracy.toFixed(2)), h("td", {}, duration(seconds)),
-      h("td", { className: "text mono" }, h("a", { href: address }, file.replace(/\.json$/, ""))), h("td", { className: "text" }, created.slice(0, 16).replace("T", " ")),
-      h("td", { className: "text mono" }, commit(DATA.environments[environment])), h("td", {}, String(environment + 1)));
-  }) : [h("tr", {}, h("td", { className: "text" }, board.tasks[place].name), h("td", { className: "text quiet", colSpan: 7 }, "not run, or failed"))]);
-  const titles = [["task", "text"], ["seed", ""], ["accuracy", ""], ["training", ""], ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment", ""]];
+  const used = new Set(row.cells.flat().map((run) => run.at(-1)));
+  const environments = [...used].sort((a, b) => a - b).map((place) => h("div", {}, `Environment ${place + 1}: ${environmentText(place)}`));
+  const titles = [
+    ["task", "text"], ["seed"], ["accuracy"], ["training"],
+    ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment"],
+  ];
+  const lines = row.cells.flatMap((runs, place) => (runs.length ? runs.map((run, i) => runLine(row, place, run, i)) : [gapLine(place)]));
   return h("div", { className: "inside" },
-    h("dl", {}, facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value)))),
-    h("div", { className: "cells", tabIndex: 0, role: "region", "aria-label": `runs of ${row.label}` },
-      h("table", {}, h("thead", {}, h("tr", {}, heads(titles))), h("tbody", {}, lines))),
-    h("div", { className: "note" }, [...used].sort((a, b) => a - b).map((place) => h("div", {}, `Environment ${place + 1}: ${environmentText(DATA.environments[place])}`))));
+    h("dl", {}, facts.map(fact)),
+    h("div", { className: "cells", tabIndex: 0, role: "region", "aria-label": `runs of ${row.label}` }, table(titles, lines)),
+    h("div", { className: "note" }, environments));
 }
 
-const commit = (environment) => (environment.git_sha ? environment.git_sha.slice(0, 10) + (environment.git_dirty ? " + changes" : "") : DASH);
+const fact = ([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
 
-function environmentText({ device, versions, numerics }) {
+/** One run: the task is named at its first seed only. */
+function runLine(row, place, [seed, accuracy, file, seconds, created, environment], i) {
+  const { board } = state;
+  const task = board.tasks[place];
+  const address = [...board.folder, task.folder, row.folder, file].map(encodeURIComponent).join("/");
+  const { git_sha: commit, git_dirty: changed } = DATA.environments[environment];
+  return h("tr", {},
+    td("text", i ? "" : task.name), td("", String(seed)), td("", accuracy.toFixed(2)), td("", duration(seconds)),
+    td("text mono", h("a", { href: address }, file.replace(/\.json$/, ""))), td("text", created.slice(0, 16).replace("T", " ")),
+    td("text mono", commit ? commit.slice(0, 10) + (changed ? " + changes" : "") : DASH), td("", String(environment + 1)));
+}
+
+const gapLine = (place) =>
+  h("tr", {}, td("text", state.board.tasks[place].name), h("td", { className: "text quiet", colSpan: 7 }, "not run, or failed"));
+
+function environmentText(place) {
+  const { device, versions, numerics } = DATA.environments[place];
   const list = (facts) => Object.entries(facts ?? {}).map(([name, value]) => `${name} ${value}`);
   return [device, ...list(numerics), ...list(versions)].filter(Boolean).join(", ");
 }
@@ -200,7 +227,7 @@ function environmentText({ device, versions, numerics }) {
 
 function choosePair(label) {
   state.pair = state.pair.includes(label) ? state.pair.filter((name) => name !== label) : [...state.pair, label].slice(-2);
-  for (const box of document.querySelectorAll(".row input")) box.checked = state.pair.includes(box.getAttribute("aria-label").slice("compare ".length));
+  for (const tick of document.querySelectorAll(".row input")) tick.checked = state.pair.includes(tick.dataset.label);
   showComparison();
 }
 
@@ -210,29 +237,32 @@ function showComparison() {
   fill(at("first"), [["", "choose a method"], ...names], pair[0] ?? "");
   fill(at("second"), [["", "choose a method"], ...names], pair[1] ?? "");
   const [a, b] = pair.map((label) => board.rows.find((row) => row.label === label));
-  at("comparison").replaceChildren(...(a && b ? comparison(a, b) : [h("p", { className: "note" }, "Choose two methods here, or tick two rows of the table.")]));
+  const hint = h("p", { className: "note" }, "Choose two methods here, or tick two rows of the table.");
+  at("comparison").replaceChildren(...(a && b ? comparison(a, b) : [hint]));
 }
 
 /** A row per task: both accuracies and their difference as a bar, right where A is better. */
 function comparison(a, b) {
-  const { board } = state;
-  const tasks = board.tasks.map((task, i) => ({ name: task.name, x: a.accuracy[i], y: b.accuracy[i] }));
-  const both = tasks.filter(({ x, y }) => x !== null && y !== null);
+  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, x: a.accuracy[i], y: b.accuracy[i] }));
+  const both = tasks.filter(({ x, y }) => known(x) && known(y));
   const widest = Math.max(1, ...both.map(({ x, y }) => Math.abs(x - y)));
+  const lines = tasks.map(({ name, x, y }) => {
+    const change = known(x) && known(y) ? x - y : null;
+    return h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), td("", fixed(x, 1)), td("", fixed(y, 1)),
+      td("", known(change) ? signed(change, 1) : DASH), td("bar", known(change) ? difference(change, widest) : ""));
+  });
+  const titles = [["task", "text"], [a.label], [b.label], ["difference"], ["", "bar"]];
+  return [h("p", { className: "verdict" }, outcome(a, b, both)), h("div", { className: "scroll fit" }, table(titles, lines))];
+}
+
+function outcome(a, b, both) {
+  if (!both.length) return `${a.label} and ${b.label} share no task.`;
   const wins = both.filter(({ x, y }) => x > y).length;
   const losses = both.filter(({ x, y }) => x < y).length;
   const mean = both.reduce((sum, { x, y }) => sum + x - y, 0) / both.length;
   const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
-  const sentence = both.length
-    ? `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${both.length} tasks: better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`
-    : `${a.label} and ${b.label} share no task.`;
-  const head = h("tr", {}, heads([["task", "text"], [a.label, ""], [b.label, ""], ["difference", ""], ["", "bar"]]));
-  const lines = tasks.map(({ name, x, y }) => {
-    const known = x !== null && y !== null;
-    return h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), h("td", {}, fixed(x, 1)), h("td", {}, fixed(y, 1)),
-      h("td", {}, known ? signed(x - y, 1) : DASH), h("td", { className: "bar" }, known ? difference(x - y, widest) : ""));
-  });
-  return [h("p", { className: "verdict" }, sentence), h("div", { className: "scroll fit" }, h("table", {}, h("thead", {}, head), h("tbody", {}, lines)))];
+  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${both.length} tasks: ` +
+    `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
 }
 
 function difference(value, widest) {
@@ -254,7 +284,8 @@ function showFigures() {
   addresses = figures.map(([, svg]) => URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" })));
   at("figures").replaceChildren(...figures.map(([name], i) => {
     const caption = CAPTIONS[name] ?? name.replaceAll("_", " ");
-    return h("figure", {}, h("img", { src: addresses[i], alt: `${caption}; the table above holds the numbers` }), h("figcaption", {}, caption));
+    const image = h("img", { src: addresses[i], alt: `${caption}; the table above holds the numbers` });
+    return h("figure", {}, image, h("figcaption", {}, caption));
   }));
 }
 
@@ -262,20 +293,24 @@ function showClaims() {
   const { reason, lines, sources } = state.board.claims;
   at("claim").parentElement.hidden = Boolean(reason);
   if (reason) return at("claims").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
-  const found = lines.map((line) => [line.label, ...line.columns[at("claim").value]]).filter(([, measured, low]) => measured !== null || low !== null);
-  const numbers = found.flatMap(([, ...values]) => values.slice(0, 3)).filter((value) => value !== null);
+  const column = at("claim").value;
+  const found = lines.map((line) => [line.label, ...line.columns[column]]).filter(([, measured, from]) => known(measured) || known(from));
+  const numbers = found.flatMap(([, ...values]) => values.slice(0, 3)).filter(known);
   const [low, high] = [Math.floor(Math.min(...numbers)), Math.ceil(Math.max(...numbers))];
-  const head = [["method", "text"], ["measured", ""], ["published", ""], ["rows", ""], [`${low} to ${high} %`, "bar text"]];
-  const body = found.map(([label, measured, from, to, rows]) => {
+  const titles = [["method", "text"], ["measured"], ["published"], ["rows"], [`${low} to ${high} %`, "bar text"]];
+  const rows = found.map(([label, measured, from, to, count]) => {
     const ends = [...new Set([from, to].map((value) => fixed(value, 1)))];
-    return h("tr", {}, h("th", { scope: "row", className: "text" }, label), h("td", {}, fixed(measured, 1)), h("td", {}, ends.join(" to ")),
-      h("td", {}, String(rows ?? 0)), h("td", { className: "bar" }, range(measured, from, to, low, high)));
+    return h("tr", {}, h("th", { scope: "row", className: "text" }, label), td("", fixed(measured, 1)), td("", ends.join(" to ")),
+      td("", String(count ?? 0)), td("bar", range(measured, from, to, low, high)));
   });
   return at("claims").replaceChildren(
     h("p", { className: "note" }, `${DATA.caution} Bar: published; dot: measured.`),
-    h("div", { className: "scroll fit" }, h("table", {}, h("thead", {}, h("tr", {}, heads(head))), h("tbody", {}, body))),
-    h("ul", { className: "sources" }, sources.map((s) => h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; head: ${s.head}.`))));
+    h("div", { className: "scroll fit" }, table(titles, rows)),
+    h("ul", { className: "sources" }, sources.map(sourceLine)));
 }
+
+const sourceLine = (s) =>
+  h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; head: ${s.head}.`);
 
 /** What papers print as a bar, what was measured as a dot. */
 function range(measured, from, to, low, high) {
@@ -293,28 +328,36 @@ function range(measured, from, to, low, high) {
 // ----------------------------------------------------------------------------------------------------------- controls
 
 function showBoard(board) {
-  Object.assign(state, { board, mean: board.means[0][0], group: "", family: "", text: "", limit: Infinity, sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
-  const backbone = at("backbone").value;
-  fill(at("board"), DATA.boards.filter((b) => backbone === "" || b.backbone === backbone).map((b) => [b.slug, `${b.title} (${b.rows.length} methods)`]), board.slug);
-  at("facts").replaceChildren(...board.facts.map(([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value))));
-  at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(([name, title]) => h("label", {},
-    h("input", { type: "radio", name: "mean", value: name, checked: name === state.mean, onchange: () => { state.mean = name; at("claim").value = name; showTable(); showClaims(); } }), h("span", {}, title))));
+  Object.assign(state, { board, mean: board.means[0][0], group: "", family: "", text: "", limit: Infinity });
+  Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
+  const near = DATA.boards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
+  fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${rows.length} method${rows.length > 1 ? "s" : ""})`]), board.slug);
+  at("facts").replaceChildren(...board.facts.map(fact));
+  at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(meanChoice));
+  fill(at("claim"), [...board.means, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
   fill(at("group"), [["", "all tasks"], ...board.groups.map((name) => [name, name]), ["means", "means only"]], "");
   const families = DATA.families.filter((name) => board.rows.some((row) => row.family === name));
   fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
-  fill(at("claim"), [...board.means, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
   at("search").value = "";
   const sizes = [...new Set(board.rows.map((row) => row.params))].sort((a, b) => a - b);
   at("limit").max = sizes.length - 1;
-  at("limit").value = sizes.length - 1;
   at("limit").oninput = () => showLimit(sizes[at("limit").value]);
-  at("limit-text").textContent = count(sizes.at(-1));
-  const folder = `boards/${encodeURIComponent(board.slug)}`;
-  at("links").replaceChildren(...[["leaderboard.csv", "CSV"], ["table.md", "Markdown"], ["table.tex", "LaTeX"]].map(([file, name]) => h("a", { href: `${folder}/${file}` }, name)));
-  showTable();
+  at("limit").value = sizes.length - 1;
+  const files = [["leaderboard.csv", "CSV"], ["table.md", "Markdown"], ["table.tex", "LaTeX"]];
+  at("links").replaceChildren(...files.map(([file, name]) => h("a", { href: `boards/${encodeURIComponent(board.slug)}/${file}` }, name)));
+  showLimit(sizes.at(-1)); // and the table
   showComparison();
   showFigures();
   showClaims();
+}
+
+function meanChoice([name, title]) {
+  const choose = () => {
+    state.mean = at("claim").value = name;
+    showTable();
+    showClaims();
+  };
+  return h("label", {}, h("input", { type: "radio", name: "mean", checked: name === state.mean, onchange: choose }), h("span", {}, title));
 }
 
 function showLimit(params) {
