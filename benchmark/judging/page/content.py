@@ -16,6 +16,7 @@ import pandas as pd
 from ..boards import IDENTITY, Leaderboard, one_line
 from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
+from .evidence import over_tasks, student
 
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
@@ -43,6 +44,7 @@ def content(parts: Sequence[Part], root: Path) -> Plain:
     return {
         "families": [*FAMILIES, "other", "plug-in"],
         "caution": CAUTION,
+        "student": student(max(part.runs["seed"].nunique() for part in parts)),
         "environments": [json.loads(text) for text in environments],
         "boards": [_board(part, root, places) for part in parts],
     }
@@ -72,6 +74,7 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
         "groups": list(entry.groups),
         "means": [[name, MEANS[name]] for name in means] or [["mean_tasks", f"mean of {len(entry.tasks)} tasks"]],
         "rows": _rows(part, places),
+        "over_tasks": over_tasks(entry),
         "claims": _claims(part.claims),
         "figures": {name: data.decode() for name, data in part.figures.items()},
     }

@@ -241,18 +241,50 @@ function showComparison() {
   at("comparison").replaceChildren(...(a && b ? comparison(a, b) : [hint]));
 }
 
-/** A row per task: both accuracies and their difference as a bar, right where A is better. */
+/** A row per task: both accuracies and their difference, right where A is better, with its interval over seeds. */
 function comparison(a, b) {
-  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, x: a.accuracy[i], y: b.accuracy[i] }));
+  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, x: a.accuracy[i], y: b.accuracy[i], ends: overSeeds(a.cells[i], b.cells[i]) }));
   const both = tasks.filter(({ x, y }) => known(x) && known(y));
-  const widest = Math.max(1, ...both.map(({ x, y }) => Math.abs(x - y)));
-  const lines = tasks.map(({ name, x, y }) => {
+  const widest = Math.max(1, ...both.flatMap(({ x, y, ends }) => [x - y, ...(ends ?? [])].map(Math.abs)));
+  const lines = tasks.map(({ name, x, y, ends }) => {
     const change = known(x) && known(y) ? x - y : null;
     return h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), td("", fixed(x, 1)), td("", fixed(y, 1)),
-      td("", known(change) ? signed(change, 1) : DASH), td("bar", known(change) ? difference(change, widest) : ""));
+      td("", known(change) ? signed(change, 1) : DASH), td("quiet", ends ? ends.map((end) => signed(end, 1)).join(" to ") : DASH),
+      td("bar", known(change) ? difference(change, ends, widest) : ""));
   });
-  const titles = [["task", "text"], [a.label], [b.label], ["difference"], ["", "bar"]];
-  return [h("p", { className: "verdict" }, outcome(a, b, both)), h("div", { className: "scroll fit" }, table(titles, lines))];
+  const titles = [["task", "text"], [a.label], [b.label], ["difference"], ["95 % over seeds"], ["", "bar"]];
+  return [
+    h("p", { className: "verdict" }, `${outcome(a, b, both)} ${overTasks(a, b)}`),
+    h("div", { className: "scroll fit" }, table(titles, lines)),
+    h("p", { className: "note" }, "Intervals are Student's over the seeds that both have, where there are at least three: they say how far " +
+      "other seeds may move the difference, not how far other test images may."),
+  ];
+}
+
+/** What all tasks together say about the pair: a corrected p, or why there is none. */
+function overTasks(a, b) {
+  const { rows, over_tasks: { reason, pairs, alpha } } = state.board;
+  if (reason) return `Over tasks nothing can be concluded: ${reason}.`;
+  const found = pairs[[rows.indexOf(a), rows.indexOf(b)].sort((x, y) => x - y).join("-")];
+  if (!found) return "Over tasks nothing can be concluded: one of them lacks a task of the board.";
+  const [p, corrected] = found;
+  const print = (value) => (value < 0.001 ? "below 0.001" : value.toPrecision(2));
+  return `Over tasks (Wilcoxon's signed-rank test) p is ${print(p)}, and ${print(corrected)} after Holm's correction over all ` +
+    `${Object.keys(pairs).length} pairs of the board: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
+}
+
+/** The ends of the 95 % interval of the mean difference, over seeds that both have; null below three. */
+function overSeeds(runsA, runsB) {
+  const average = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
+  const of = (runs, seed) => average(runs.filter((run) => run[0] === seed).map((run) => run[1]));
+  const seeds = [...new Set(runsA.map((run) => run[0]))].filter((seed) => runsB.some((run) => run[0] === seed));
+  const factor = DATA.student[seeds.length];
+  if (!factor) return null;
+  const changes = seeds.map((seed) => of(runsA, seed) - of(runsB, seed));
+  const mean = average(changes);
+  const variance = changes.reduce((sum, change) => sum + (change - mean) ** 2, 0) / (changes.length - 1);
+  const half = factor * Math.sqrt(variance / changes.length);
+  return [mean - half, mean + half];
 }
 
 function outcome(a, b, both) {
@@ -265,13 +297,20 @@ function outcome(a, b, both) {
     `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
 }
 
-function difference(value, widest) {
-  const size = 50 * Math.abs(value) / widest;
-  const bar = h("i");
-  bar.style.setProperty("--from", `${value < 0 ? 50 - size : 50}%`);
-  bar.style.setProperty("--size", `${size}%`);
+/** A bar from the middle, and its interval as a line. */
+function difference(value, ends, widest) {
+  const place = (change) => 50 + 50 * change / widest;
+  const bar = stretch(h("i"), Math.min(50, place(value)), Math.abs(place(value) - 50));
   bar.style.setProperty("--tone", value < 0 ? "var(--against)" : "var(--accent)");
-  return h("div", { "aria-hidden": "true" }, h("i", { className: "zero" }), bar);
+  const line = ends ? stretch(h("i", { className: "line" }), place(ends[0]), place(ends[1]) - place(ends[0])) : null;
+  return h("div", { "aria-hidden": "true" }, h("i", { className: "zero" }), bar, line);
+}
+
+/** Puts a mark of a bar in its place; both in percent of the bar's width. */
+function stretch(mark, from, size) {
+  mark.style.setProperty("--from", `${from.toFixed(2)}%`);
+  mark.style.setProperty("--size", `${size.toFixed(2)}%`);
+  return mark;
 }
 
 // ------------------------------------------------------------------------------------------------- figures and claims
@@ -314,15 +353,10 @@ const sourceLine = (s) =>
 
 /** What papers print as a bar, what was measured as a dot. */
 function range(measured, from, to, low, high) {
-  const place = (value) => `${(100 * (value - low) / (high - low)).toFixed(2)}%`;
-  const marks = [];
-  if (from !== null) marks.push([h("i", { className: "claimed" }), place(from), `${(100 * (to - from) / (high - low)).toFixed(2)}%`]);
-  if (measured !== null) marks.push([h("i", { className: "dot" }), place(measured), ""]);
-  for (const [mark, start, size] of marks) {
-    mark.style.setProperty("--from", start);
-    if (size) mark.style.setProperty("--size", size);
-  }
-  return h("div", { "aria-hidden": "true" }, marks.map(([mark]) => mark));
+  const place = (value) => 100 * (value - low) / (high - low);
+  return h("div", { "aria-hidden": "true" },
+    known(from) ? stretch(h("i", { className: "claimed" }), place(from), place(to) - place(from)) : null,
+    known(measured) ? stretch(h("i", { className: "dot" }), place(measured), 0) : null);
 }
 
 // ----------------------------------------------------------------------------------------------------------- controls

@@ -8,7 +8,10 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy.stats import wilcoxon
+from vtab_peft.benchmark.judging.page.evidence import student
 from vtab_peft.benchmark.judging.page.writing import embedded
 from vtab_peft.benchmark.judging.report import write
 
@@ -146,3 +149,37 @@ def test_figures_are_inside_and_only_once(page, put) -> None:
     figures = data["boards"][0]["figures"]
     assert {"accuracy_vs_params", "tasks"} <= figures.keys()
     assert text.count("<svg ") == len(figures)
+
+
+def test_pairs_have_wilcoxons_p_and_holms(page, put) -> None:
+    """scipy's exact test, and Holm's correction by hand: three p-values times 3, 2 and 1, never falling."""
+    levels = {"a": 0.6, "b": 0.5, "c": 0.49}
+    noise = np.random.default_rng(0).permutation(np.arange(1, 13)) / 1000
+    for place in range(12):
+        for method, level in levels.items():
+            put(f"task{place:02d}", method, 0, level + noise[place] * (-1) ** place * (method == "b"), title=method)
+    (board,) = page()[1]["boards"]
+    names = [row["label"] for row in board["rows"]]
+    accuracy = {row["label"]: np.array(row["accuracy"]) for row in board["rows"]}
+    found = board["over_tasks"]["pairs"]
+    for pair, (p, _) in found.items():
+        x, y = (accuracy[names[int(place)]] for place in pair.split("-"))
+        assert p == pytest.approx(wilcoxon((x - y).round(6), method="exact").pvalue, rel=0.01)
+    first, second, third = sorted(found.values())
+    assert first[1] == pytest.approx(3 * first[0], rel=0.01)
+    assert second[1] == pytest.approx(max(first[1], 2 * second[0]), rel=0.01)
+    assert third[1] == pytest.approx(max(second[1], third[0]), rel=0.01)
+
+
+def test_a_board_that_supports_no_test_says_why(page, put) -> None:
+    fill(put)
+    put("flowers", "bitfit", 0, 0.5, title="BitFit")
+    put("cars", "bitfit", 0, 0.5, title="BitFit")
+    (board,) = page()[1]["boards"]
+    assert "with 2 tasks and 1 pairs no p-value can fall below 0.5" in board["over_tasks"]["reason"]
+
+
+def test_intervals_use_students_t() -> None:
+    """Table of the t distribution, 97.5 %, 2 to 4 degrees of freedom."""
+    assert student(5) == pytest.approx({3: 4.3027, 4: 3.1824, 5: 2.7764}, abs=1e-4)
+    assert student(2) == {}

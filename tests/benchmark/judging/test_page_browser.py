@@ -212,11 +212,31 @@ def test_two_ticked_rows_are_compared(open_page) -> None:
     text = page.locator("#comparison").inner_text()
     assert "SSF is 0.53 points below LoRA on average over 19 tasks: better on 4, worse on 7, equal on 8." in text
     lines = page.locator("#comparison table").first.locator("tbody tr").all_inner_texts()
-    assert lines[0].split() == ["cifar", "71.0", "81.0", "−10.0"]
+    assert lines[0].split() == ["cifar", "71.0", "81.0", "−10.0", "−10.0", "to", "−10.0"]
     page.locator("#second").select_option("BitFit")
     assert "over 18 tasks" in page.locator("#comparison").inner_text()
     assert page.get_by_label("compare BitFit").is_checked()
     assert not page.get_by_label("compare LoRA").is_checked()
+
+
+def test_a_comparison_tells_how_sure_it_is(open_page) -> None:
+    """scipy 1.17: t.interval of (2, 1, 6) is 3 ± 6.57; Wilcoxon over 19 tasks with one sign is 2^-18 for each."""
+    page = open_page()
+    page.get_by_label("compare LoRA").check()
+    page.get_by_label("compare Linear probe").check()
+    text = page.locator("#comparison").inner_text()
+    assert (
+        "p is below 0.001, and below 0.001 after Holm's correction over all 10 pairs of the board: they differ" in text
+    )
+    page.locator("#second").select_option("BitFit")
+    assert "one of them lacks a task of the board" in page.locator("#comparison").inner_text()
+    found = page.evaluate("overSeeds([[0, 52], [1, 51], [2, 56], [9, 0]], [[0, 50], [1, 50], [2, 50]])")
+    assert found == pytest.approx([3 - 6.572, 3 + 6.572], abs=0.001)
+    assert page.evaluate("overSeeds([[0, 52], [1, 51]], [[0, 50], [1, 50]])") is None
+    page.locator("#board").select_option(index=0)
+    page.locator(".row input").first.check()
+    page.locator(".row input").last.check()
+    assert "Over tasks nothing can be concluded: with 2 tasks" in page.locator("#comparison").inner_text()
 
 
 def test_papers_numbers_stand_apart(open_page) -> None:

@@ -213,4 +213,5 @@ def test_twenty_methods_on_all_tasks_with_five_seeds_take_seconds(store, put, tm
     report = write(store, tmp_path / "out")
     assert time.process_time() - start < 10
     assert [len(entry.rows) for entry in report.boards] == [20, 20]
+    assert (tmp_path / "out" / "index.html").stat().st_size < 2e6
     assert sum(row["seeds"] for entry in report.boards for row in entry.rows) == 200
