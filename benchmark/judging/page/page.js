@@ -409,9 +409,13 @@ function showTheme(theme) {
 
 function start() {
   const system = matchMedia("(prefers-color-scheme: dark)");
-  showTheme(system.matches ? "dark" : "light");
-  system.addEventListener("change", () => showTheme(system.matches ? "dark" : "light"));
-  at("theme").onclick = () => showTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  const follow = () => showTheme(system.matches ? "dark" : "light");
+  follow();
+  system.addEventListener("change", follow);
+  at("theme").onclick = () => {
+    system.removeEventListener("change", follow); // from now on as chosen
+    showTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  };
   fill(at("backbone"), [["", "all"], ...[...new Set(DATA.boards.map((board) => board.backbone))].map((name) => [name, name])], "");
   at("backbone").onchange = () => showBoard(DATA.boards.find((board) => ["", board.backbone].includes(at("backbone").value)));
   at("board").onchange = () => { location.hash = at("board").value; };
