@@ -18,7 +18,7 @@ SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep"),
     *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report"),
-    *("judging.published", "judging.claims", "judging.page.content", "judging.page.writing", "quoting"),
+    *("judging.page.writing", "quoting"),
 )
 
 

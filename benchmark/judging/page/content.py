@@ -44,7 +44,7 @@ def content(parts: Sequence[Part], root: Path) -> Plain:
     return {
         "families": [*FAMILIES, "other", "plug-in"],
         "caution": CAUTION,
-        "student": student(max(part.runs["seed"].nunique() for part in parts)),
+        "student": student(max(len(set(part.runs["seed"])) for part in parts)),
         "environments": [json.loads(text) for text in environments],
         "boards": [_board(part, root, places) for part in parts],
     }

@@ -1,14 +1,12 @@
 """Claimed against measured: beside the board, never in its ranking, and only where it belongs."""
 
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
 from vtab_peft.benchmark.judging.claims import Claims, claims, to_markdown, to_terminal
 from vtab_peft.benchmark.judging.published import load
-from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.spec import BackboneRef
 from vtab_peft.benchmark.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
@@ -69,31 +67,22 @@ def test_where_nothing_belongs_the_reason_is_given(store, put, backbone, suite, 
     assert "Nothing to show" in to_markdown(said)
 
 
-def test_claims_change_no_rank(store, put, tmp_path) -> None:
+def test_the_table_comes_when_asked_for_changes_no_rank_and_goes_again(store, put, capsys) -> None:
     measure(put)
-    without, beside = write(store, tmp_path / "a"), write(store, tmp_path / "b", with_published=True)
-    (slug,) = (entry.board.slug for entry in beside.boards)
-    for name in ("leaderboard.csv", "table.md", "table.tex"):
-        assert (tmp_path / "a/boards" / slug / name).read_bytes() == (tmp_path / "b/boards" / slug / name).read_bytes()
-    assert without.boards == beside.boards
-    assert "68.8 to 73.6" in beside.text
-    assert "68.8 to 73.6" not in without.text
+    verb = ["report", "--results", str(store.root)]
+    assert main(verb) == 0
+    (folder,) = (store.root / "boards").iterdir()
+    tables = {name: (folder / name).read_bytes() for name in ("leaderboard.csv", "table.md", "table.tex")}
+    assert "68.8 to 73.6" not in capsys.readouterr().out
 
-
-def test_the_table_is_there_when_asked_for_and_gone_when_not(store, put, tmp_path) -> None:
-    measure(put)
-    report = write(store, tmp_path, with_published=True)
-    table = tmp_path / "boards" / report.boards[0].board.slug / "published.md"
-    assert table in report.paths
-    text = table.read_text()
+    assert main([*verb, "--with-published"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.index("Claimed against measured") > shown.index("My LoRA")
+    assert "68.8 to 73.6" in shown
+    text = (folder / "published.md").read_text()
     assert "| LoRA | measured | 70.0 |" in text
     assert "They rank nothing" in text
-    write(store, tmp_path)
-    assert not table.exists()
+    assert tables == {name: (folder / name).read_bytes() for name in tables}
 
-
-def test_report_takes_the_option(store, put, capsys) -> None:
-    measure(put)
-    assert main(["report", "--results", str(store.root), "--with-published"]) == 0
-    assert "Claimed against measured" in capsys.readouterr().out
-    assert Path(store.root / "index.html").exists()
+    assert main(verb) == 0
+    assert not (folder / "published.md").exists()
