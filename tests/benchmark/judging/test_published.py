@@ -84,6 +84,12 @@ def test_every_number_has_a_task_a_source_and_a_reference() -> None:
     assert {row.source.kind for row in ROWS} == {"paper", "repository", "secondary"}
 
 
+def test_the_pages_tell_how_many_there_are() -> None:
+    numbers, tables = sum(len(row.numbers) for row in ROWS), len({row.source for row in ROWS})
+    assert f"{numbers:,} numbers in {len(ROWS)} rows of {tables} tables" in (FOLDER / "README.md").read_text()
+    assert f"{numbers:,} numbers of {tables} printed tables" in (FOLDER.parents[1] / "docs" / "results.md").read_text()
+
+
 def test_registry_names_are_registered() -> None:
     from vtab_peft.methods import METHODS
 
@@ -124,6 +130,8 @@ def test_an_unknown_method_is_answered_with_near_ones(capsys: pytest.CaptureFixt
     message = capsys.readouterr().err
     assert "did you mean lora" in message
     assert "vpt_deep" in message
+    assert main(["published", "AOFT"]) == 2
+    assert "did you mean aoft_" in capsys.readouterr().err
 
 
 def test_the_verb_prints_rows_ranges_flags_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
