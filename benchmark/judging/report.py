@@ -20,6 +20,7 @@ from .boards import IDENTITY, Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown
 from .page.content import Part
 from .page.writing import page
+from .significance import significance
 from .tables import DASH, to_csv, to_terminal
 
 
@@ -51,6 +52,7 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
         complaints += doubles(board, runs)
         leaderboards.append(leaderboard(board, runs))
         said = claims.claims(leaderboards[-1], published.load())
+        found = significance(leaderboards[-1], runs)
         made = _files(leaderboards[-1]) | (
             {"published.md": claims.to_markdown(said).encode()} if with_published else {}
         )
@@ -59,7 +61,8 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
             write_atomically(paths[-1], data)
         if not with_published:
             (out / "boards" / board.slug / "published.md").unlink(missing_ok=True)  # of an earlier report
-        parts.append(Part(leaderboards[-1], runs, said, {n[:-4]: svg for n, svg in made.items() if n.endswith(".svg")}))
+        figures = {name[:-4]: svg for name, svg in made.items() if name.endswith(".svg")}
+        parts.append(Part(leaderboards[-1], runs, found, said, figures))
     if not leaderboards:
         return Report((), (), tuple(complaints), _nothing(store, frame))
     paths += [out / "index.html", out / "README.md"]

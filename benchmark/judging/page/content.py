@@ -16,6 +16,7 @@ import pandas as pd
 from ..boards import IDENTITY, Leaderboard, one_line
 from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
+from ..significance import Significance
 from .evidence import over_tasks, student
 
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
@@ -31,6 +32,8 @@ class Part:
     entry: Leaderboard
     runs: pd.DataFrame
     """Its runs, with the columns of `Store.frame`."""
+    significance: Significance
+    """What its differences support."""
     claims: Claims
     """What papers say beside it."""
     figures: Mapping[str, bytes]
@@ -74,7 +77,7 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
         "groups": list(entry.groups),
         "means": [[name, MEANS[name]] for name in means] or [["mean_tasks", f"mean of {len(entry.tasks)} tasks"]],
         "rows": _rows(part, places),
-        "over_tasks": over_tasks(entry),
+        "over_tasks": over_tasks(entry, part.significance),
         "claims": _claims(part.claims),
         "figures": {name: data.decode() for name, data in part.figures.items()},
     }

@@ -5,29 +5,25 @@ from typing import Any
 from scipy import stats
 
 from ..boards import Leaderboard
-from ..stats import ALPHA, CONFIDENCE, LEAST_SEEDS, Unsupported, compare_over_tasks
+from ..significance import Significance
+from ..stats import ALPHA, CONFIDENCE, LEAST_SEEDS
 
 
-def over_tasks(entry: Leaderboard) -> dict[str, Any]:
+def over_tasks(entry: Leaderboard, found: Significance) -> dict[str, Any]:
     """Of each pair of complete rows, by their places `a-b`: Wilcoxon's p, and after Holm's correction over all pairs.
 
     Whoever picks a pair has looked at the table first, so the correction is over every pair there was to pick.  Where
     the board cannot support it, only the reason is given.
     """
-    complete = {
-        str(place): [row[f"accuracy_{task.label}"] for task in entry.tasks]
-        for place, row in enumerate(entry.rows)
-        if row["rank"] is not None
-    }
-    try:
-        pairs = compare_over_tasks(complete) if len(complete) > 1 else []
-    except Unsupported as refusal:
-        return {"reason": str(refusal)}
-    digits = "{:.3g}".format
-    return {
-        "alpha": ALPHA,
-        "pairs": {f"{pair.a}-{pair.b}": [float(digits(pair.p)), float(digits(pair.p_holm))] for pair in pairs},
-    }
+    if isinstance(found.pairs, str):
+        return {"reason": found.pairs}
+    places = {row["label"]: place for place, row in enumerate(entry.rows)}
+    pairs = {f"{places[pair.a]}-{places[pair.b]}": [_short(pair.p), _short(pair.p_holm)] for pair in found.pairs}
+    return {"alpha": ALPHA, "pairs": pairs}
+
+
+def _short(p: float) -> float:
+    return float(f"{p:.3g}")
 
 
 def student(seeds: int) -> dict[int, float]:
