@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 GPU_SPEED := --backbone vit_base_patch16_224.augreg_in21k --methods lora aoft_lora --batch 64
 
-.PHONY: help benchmark test test-slow lint types smoke gpu-check gpu-speed gpu-compare docs format clean
+.PHONY: help benchmark test test-slow test-browser lint types smoke gpu-check gpu-speed gpu-compare docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -20,6 +20,11 @@ test: $(VENV)/installed-test  ## the fast tests: under 5 minutes on 2 cores
 
 test-slow: $(VENV)/installed-test  ## the slow tests: under 15 minutes
 	$(PYTEST) -m slow
+
+test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chromium
+	@command -v chromium chromium-browser google-chrome >/dev/null || \
+	{ echo "Chromium is missing.  Type: sudo apt-get install chromium"; exit 1; }
+	$(BIN)/python -m pytest -m browser
 
 lint: $(VENV)/installed-dev  ## style
 	$(BIN)/ruff check
@@ -73,6 +78,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 
 $(VENV)/installed-test: pyproject.toml | $(VENV)/installed
 	$(BIN)/pip install --quiet -e ".[test]"
+	@touch $@
+
+$(VENV)/installed-browser: pyproject.toml | $(VENV)/installed-test
+	$(BIN)/pip install --quiet -e ".[browser]"
 	@touch $@
 
 $(VENV)/installed-dev: pyproject.toml | $(VENV)/installed-test

@@ -196,11 +196,12 @@ COLUMNS = (
     *("normalisation", "interpolation", "image_size"),
     *("accuracy", "trainable_params", "head_params", "total_params"),
     *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device"),
-    *("oracle_accuracy", "oracle_epoch"),
+    *("oracle_accuracy", "oracle_epoch", "origin"),
 )
 """Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone;
 `args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults; `asked` is
-what `tune` was given, otherwise `spec`; `configurations` is how many it tried; `oracle_...` needs `--oracle`."""
+what `tune` was given, otherwise `spec`; `configurations` is how many it tried; `oracle_...` needs `--oracle`; `origin`
+is JSON text of the record's provenance: when, where and with which versions it was made."""
 
 
 def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
@@ -222,6 +223,7 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "asked": spec["method"].get("asked") or spec["method"]["spec"],
         "configurations": facts.get("tuning", {}).get("configurations"),
         **{name: result.get(name) for name in ("oracle_accuracy", "oracle_epoch")},
+        "origin": canonical_json(record["provenance"]),
     }
     for source, names in (
         (spec, ("split", "seed", "recipe_base", "interpolation")),

@@ -77,19 +77,19 @@ def has(store: Store, cell: Cell) -> bool:
 
 def report(options: argparse.Namespace) -> int:
     """`vtab-peft report`."""
-    return write_report(options.results)
+    return write_report(options.results, options.with_published)
 
 
-def write_report(results: Path) -> int:
+def write_report(results: Path, with_published: bool = False) -> int:
     """Rebuild every derived file and print the tables; returns the exit status."""
     from .judging.report import write
 
-    written = write(Store(results), results)
+    written = write(Store(results), results, with_published)
     for complaint in written.complaints:
         say(complaint)
     print(written.text)
     if written.boards:
-        print(f"report: {results / 'README.md'}")
+        print(f"report: {results / 'README.md'}, page: {results / 'index.html'}")
     return 0 if written.boards and not written.complaints else 1
 
 

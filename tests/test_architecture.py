@@ -16,8 +16,9 @@ ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LIGHT = (
-    *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning"),
-    *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report"),
+    *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning", "quoting"),
+    *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance"),
+    "judging.page.writing",
 )
 
 

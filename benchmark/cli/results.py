@@ -1,9 +1,19 @@
-"""The verbs that read stored results: `report`."""
+"""The verbs that read results: `report` for our own, `published` for those of papers."""
 
 from .options import Verbs, add_results
 
 
 def declare(verbs: Verbs) -> None:
-    report = verbs.add_parser("report", help="rebuild leaderboards, tables and figures from the stored results")
+    report = verbs.add_parser("report", help="rebuild leaderboards, tables, figures and the page from stored results")
     add_results(report)
+    report.add_argument(
+        "--with-published",
+        action="store_true",
+        help="set what papers print beside what was measured, in a table of its own",
+    )
     report.set_defaults(work="sweep:report")
+
+    published = verbs.add_parser("published", help="what papers print about a method, and how much they disagree")
+    published.add_argument("method", metavar="METHOD", help="our name of it, or as papers print it")
+    published.add_argument("--json", action="store_true", help="machine-readable")
+    published.set_defaults(work="quoting:show")

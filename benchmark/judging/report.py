@@ -1,7 +1,9 @@
 """The report: everything people read, as a pure function of the stored runs.
 
     <out>/README.md                       index of the boards
+    <out>/index.html                      the page: one file with everything in it
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  accuracy_vs_params.svg/.png  tasks.svg/.png
+                        published.md      only if asked for
 
 Rebuilding it gives the same bytes, whatever order the files are read in.
 """
@@ -13,8 +15,12 @@ from pathlib import Path
 import pandas as pd
 
 from ..store import Store, write_atomically
+from . import claims, published
 from .boards import Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown
+from .page.content import Part
+from .page.writing import page
+from .significance import significance
 from .tables import DASH, to_csv, to_terminal
 
 
@@ -31,8 +37,8 @@ class Report:
     """The tables for the terminal, or why there are none."""
 
 
-def write(store: Store, out: Path) -> Report:
-    """Rebuild the report of a results folder in `out`.
+def write(store: Store, out: Path, with_published: bool = False) -> Report:
+    """Rebuild the report of a results folder in `out`; `with_published` adds tables of what papers print.
 
     Raises:
         StoreError: `out` cannot be written.
@@ -41,18 +47,30 @@ def write(store: Store, out: Path) -> Report:
     frame = store.frame(complaints)
     leaderboards: list[Leaderboard] = []
     paths: list[Path] = []
+    parts: list[Part] = []
     for board, runs in boards(frame):
         complaints += doubles(board, runs)
         leaderboards.append(leaderboard(board, runs))
-        for name, data in _files(leaderboards[-1]).items():
+        said = claims.claims(leaderboards[-1], published.load())
+        found = significance(leaderboards[-1], runs)
+        made = _files(leaderboards[-1]) | (
+            {"published.md": claims.to_markdown(said).encode()} if with_published else {}
+        )
+        for name, data in made.items():
             paths.append(out / "boards" / board.slug / name)
             write_atomically(paths[-1], data)
+        if not with_published:
+            (out / "boards" / board.slug / "published.md").unlink(missing_ok=True)  # of an earlier report
+        figures = {name[:-4]: svg for name, svg in made.items() if name.endswith(".svg")}
+        parts.append(Part(leaderboards[-1], runs, found, said, figures))
     if not leaderboards:
         return Report((), (), tuple(complaints), _nothing(store, frame))
-    paths.append(out / "README.md")
+    paths += [out / "index.html", out / "README.md"]
+    write_atomically(paths[-2], page(parts, store.root))
     write_atomically(paths[-1], _index(leaderboards).encode())
     complaints += _orphans(out, {entry.board.slug for entry in leaderboards})
-    text = "\n".join(to_terminal(entry) for entry in leaderboards)
+    beside = [claims.to_terminal(part.claims, part.entry) for part in parts if with_published]
+    text = "\n".join([*map(to_terminal, leaderboards), *beside])
     return Report(tuple(paths), tuple(leaderboards), tuple(complaints), text)
 
 
@@ -94,7 +112,8 @@ def _index(leaderboards: list[Leaderboard]) -> str:
         "# Leaderboards",
         "",
         "Rebuilt by `vtab-peft report`; edits are lost. Ranks and means never cross boards. "
-        "docs/results.md says what a board and a column is.",
+        "docs/results.md says what a board and a column is. [index.html](index.html) shows the same, to sort, filter "
+        "and compare: download it and open it from disk.",
         "",
         "| board | tasks | methods | first |",
         "|---|--:|--:|---|",

@@ -150,8 +150,8 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     floor = 2.0 ** (1 - tasks) * len(pairs)
     if tasks < LEAST_TASKS or floor > alpha:
         raise Unsupported(
-            f"with {tasks} tasks and {len(pairs)} pairs no p-value can fall below {floor:.3g} after Holm's correction, "
-            f"so none can reach {alpha}: compare fewer methods or more tasks"
+            f"with {tasks} tasks and {len(pairs)} pairs no p-value can fall below {min(1.0, floor):.3g} after Holm's "
+            f"correction, so none can reach {alpha}: compare fewer methods or more tasks"
         )
     rows = dict(zip(scores, table, strict=True))
     raw = [wilcoxon(rows[a] - rows[b]) for a, b in pairs]

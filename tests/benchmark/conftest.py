@@ -82,7 +82,7 @@ def fake_record(
 PutFake = Callable[..., RunSpec]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def fake() -> SimpleNamespace:
     """`fake.spec(...)` and `fake.record(...)`, for tests that put runs themselves."""
     return SimpleNamespace(spec=fake_spec, record=fake_record)

@@ -66,7 +66,8 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def without_figures(files: dict[str, bytes]) -> dict[str, str]:
-    return {name: data.decode() for name, data in files.items() if not name.endswith((".svg", ".png"))}
+    """The page holds figures too; test_page.py reads it."""
+    return {name: data.decode() for name, data in files.items() if not name.endswith((".svg", ".png", ".html"))}
 
 
 def test_the_report_of_fixed_records_is_the_golden_one(store, put, tmp_path):
@@ -88,7 +89,7 @@ def test_each_board_has_a_folder_with_these_files_and_the_index_links_them(store
     build(put)
     report = write(store, tmp_path / "out")
     slugs = [entry.board.slug for entry in report.boards]
-    expected = {f"boards/{slug}/{name}" for slug in slugs for name in (*TEXTS, *FIGURES)} | {"README.md"}
+    expected = {f"boards/{slug}/{name}" for slug in slugs for name in (*TEXTS, *FIGURES)} | {"README.md", "index.html"}
     assert contents(tmp_path / "out").keys() == expected
     assert {str(path.relative_to(tmp_path / "out")) for path in report.paths} == expected
     index = (tmp_path / "out" / "README.md").read_text()
@@ -212,4 +213,5 @@ def test_twenty_methods_on_all_tasks_with_five_seeds_take_seconds(store, put, tm
     report = write(store, tmp_path / "out")
     assert time.process_time() - start < 10
     assert [len(entry.rows) for entry in report.boards] == [20, 20]
+    assert (tmp_path / "out" / "index.html").stat().st_size < 2e6
     assert sum(row["seeds"] for entry in report.boards for row in entry.rows) == 200

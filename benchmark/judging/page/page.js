@@ -1,0 +1,436 @@
+"use strict";
+// The data is text from results that anybody may have made: it only ever becomes text nodes and encoded addresses.
+
+const DATA = JSON.parse(document.getElementById("data").textContent);
+const DASH = "—";
+const FADE = 20; // points below the best where the shading ends, as in the figures
+const NEAREST = 0.24; // opacity of the shading at the best
+const CAPTIONS = {
+  accuracy_vs_params: "Mean accuracy against trainable parameters, with the Pareto front",
+  tasks: "Every method on every task",
+};
+const at = (id) => document.getElementById(id);
+const state = {}; // board, mean, group, family, text, limit, sort, open rows, pair: all set by showBoard
+
+/** An element: properties by name (`aria-…`, `data-…` and `for` as attributes), children are elements or plain text. */
+function h(tag, properties = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(properties)) {
+    if (value === undefined || value === null) continue;
+    if (name.includes("-") || name === "for" || name === "role" || name === "scope") element.setAttribute(name, value);
+    else element[name] = value;
+  }
+  element.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  return element;
+}
+
+const fixed = (value, decimals) => (value === null || value === undefined ? DASH : value.toFixed(decimals));
+const signed = (value, decimals) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(decimals);
+const rate = (value) => value.toExponential().replace("e+", "e");
+const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
+const known = (value) => value !== null && value !== undefined;
+const td = (look, ...content) => h("td", { className: look }, ...content);
+
+/** A table from its headings, each with a look, and its rows. */
+function table(titles, rows) {
+  const head = titles.map(([name, look = ""]) => h("th", { scope: "col", className: look }, name));
+  return h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));
+}
+
+
+function count(n) {
+  for (const [unit, size] of [["M", 1e6], ["k", 1e3]]) {
+    const value = n / size;
+    if (value >= 0.9995) return value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0) + unit;
+  }
+  return String(n);
+}
+
+function duration(seconds) {
+  if (seconds === null) return DASH;
+  if (seconds < 120) return `${seconds.toFixed(0)} s`;
+  return seconds < 7200 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}
+
+/** Choices of a select: pairs of value and text. */
+function fill(select, choices, chosen) {
+  select.replaceChildren(...choices.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
+}
+
+// ---------------------------------------------------------------------------------------------------------- columns
+
+/** What a row is ordered and judged by: the chosen mean, or the chosen group's. */
+const meanColumn = () => columns().find((column) => column.mean);
+
+/** The table's columns: key, title, value of a row, and how it is shown. */
+function columns() {
+  const { board, group } = state;
+  const shown = board.tasks.map((task, place) => ({ task, place })).filter(({ task }) => ["", task.group].includes(group));
+  const ofGroup = board.groups.indexOf(group);
+  const groups = ofGroup < 0 ? board.groups : [];
+  const [meanKey, meanTitle] = board.means.find(([name]) => name === state.mean);
+  const spread = meanKey !== "mean_groups" && board.rows.some((row) => row.std !== null); // that of the groups' mean is not kept
+  return [
+    { key: "rank", title: "#", low: true, value: (row) => row.rank, show: (v) => v ?? DASH },
+    { key: "label", title: "method", low: true, value: (row) => row.label.toLowerCase(), kind: "method" },
+    ofGroup < 0
+      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread, value: (row) => row.means[meanKey] }
+      : { key: "mean", title: `mean of ${group}`, judged: 2, mean: true, value: (row) => row.groups[ofGroup] },
+    { key: "params", title: "params", low: true, value: (row) => row.params, show: count },
+    { key: "head", title: "+\u00a0head", low: true, value: (row) => row.params_with_head, show: count },
+    { key: "lr", title: "lr", low: true, value: (row) => row.lr, show: rate },
+    { key: "seeds", title: "seeds", value: (row) => row.seeds, show: String },
+    ...groups.map((name, i) => ({
+      key: `group ${name}`, title: name, judged: 2, first: i === 0, value: (row) => row.groups[i],
+    })),
+    ...shown.map(({ task, place }, i) => ({
+      key: `task ${place}`, title: task.name, judged: 1, first: i === 0 || shown[i - 1].task.group !== task.group,
+      value: (row) => row.accuracy[place],
+    })),
+  ];
+}
+
+/** Places by the chosen mean among all rows that have it, whatever is filtered; ties share the better one. */
+function rank(rows, value) {
+  const means = rows.map(value).filter(known);
+  for (const row of rows) {
+    row.rank = known(value(row)) ? 1 + means.filter((mean) => mean > value(row)).length : null;
+  }
+}
+
+function ordered(rows, column, descending) {
+  const direction = descending ? -1 : 1;
+  return [...rows].sort((a, b) => {
+    const [x, y] = [column.value(a), column.value(b)];
+    const gaps = Number(!known(x)) - Number(!known(y));
+    return gaps || (x < y ? -direction : x > y ? direction : 0) || (a.label < b.label ? -1 : 1); // gaps last either way
+  });
+}
+
+/** The best and second best of a column as printed, over all rows of the board. */
+function best(column) {
+  const printed = state.board.rows.map(column.value).filter(known).map((value) => Number(value.toFixed(column.judged)));
+  return [...new Set(printed)].sort((a, b) => b - a).slice(0, 2);
+}
+
+// ------------------------------------------------------------------------------------------------------------- table
+
+function showTable() {
+  const shown = columns();
+  const { board, sort } = state;
+  rank(board.rows, meanColumn().value);
+  const needle = state.text.trim().toLowerCase();
+  const kept = board.rows.filter((row) =>
+    (state.family === "" || row.family === state.family) && row.params <= state.limit &&
+    `${row.label} ${row.spec}`.toLowerCase().includes(needle));
+  const by = shown.find((column) => column.key === sort.key) ?? meanColumn();
+  at("table").tHead.replaceChildren(h("tr", {},
+    h("th", { scope: "col" }, h("span", { className: "quiet", title: "Tick two rows to compare them" }, "A/B")),
+    ...shown.map((column) => headCell(column, by))));
+  const judged = new Map(shown.filter((column) => column.judged).map((column) => [column.key, best(column)]));
+  at("table").tBodies[0].replaceChildren(...ordered(kept, by, sort.descending).flatMap((row, i) => bodyRows(row, i, shown, judged)));
+  at("count").textContent = `${kept.length} of ${board.rows.length} methods, sorted by ${by.title}`;
+}
+
+function headCell(column, by) {
+  const sorted = column.key === by.key ? (state.sort.descending ? "descending" : "ascending") : undefined;
+  const sort = () => {
+    state.sort = { key: column.key, descending: sorted ? !state.sort.descending : !column.low };
+    showTable();
+    at("table").querySelector("th[aria-sort] button").focus();
+  };
+  const look = column.kind === "method" ? "text method" : column.mean ? "mean" : column.first ? "from" : "";
+  const button = h("button", { type: "button", onclick: sort }, breakable(column.title));
+  return h("th", { scope: "col", className: look, "aria-sort": sorted }, button);
+}
+
+function bodyRows(row, number, shown, judged) {
+  const expanded = state.open.has(row.label);
+  const id = `detail-${number}`;
+  const tick = h("input", {
+    type: "checkbox", checked: state.pair.includes(row.label), onchange: () => choosePair(row.label),
+    "aria-label": `compare ${row.label}`, "data-label": row.label,
+  });
+  const line = h("tr", { className: "row" }, td("", tick), ...shown.map((column) => cell(row, column, judged, expanded, id)));
+  return expanded ? [line, h("tr", { className: "detail", id }, h("td", { colSpan: shown.length + 1 }, details(row)))] : [line];
+}
+
+function cell(row, column, judged, expanded, id) {
+  if (column.kind === "method") {
+    const toggle = () => {
+      if (!state.open.delete(row.label)) state.open.add(row.label);
+      showTable();
+      [...document.querySelectorAll(".open")].find((button) => button.dataset.label === row.label)?.focus();
+    };
+    const button = h("button", {
+      type: "button", className: "open", title: row.spec, onclick: toggle,
+      "aria-expanded": String(expanded), "aria-controls": expanded ? id : undefined, "data-label": row.label,
+    }, h("span", {}, row.label));
+    return h("th", { scope: "row", className: "text method" }, button);
+  }
+  const value = column.value(row);
+  if (!column.judged) return td("", String(column.show(value)));
+  const text = fixed(value, column.judged);
+  const [first, second] = judged.get(column.key);
+  const mark = text === DASH ? "" : Number(text) === first ? "best" : Number(text) === second ? "second" : "";
+  const spread = column.spread ? h("span", { className: "spread" }, row.std === null ? "" : ` ± ${row.std.toFixed(2)}`) : null;
+  const shaded = td(`heat ${column.mean ? "mean" : column.first ? "from" : ""}`, h("span", { className: mark }, text), spread);
+  if (text !== DASH) shaded.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
+  return shaded;
+}
+
+/** Hyper-parameters, cost, and each cell with its seed and where it was made. */
+function details(row) {
+  const { board } = state;
+  const facts = [
+    ["spec", row.spec], ["family", row.family], ["version", String(row.method_version)], ["arguments", row.args],
+    ["time, all tasks", duration(row.seconds)], ["peak memory", known(row.peak_mb) ? `${row.peak_mb.toFixed(0)} MB` : DASH],
+    ["device", row.device || DASH], ...(row.plugin ? [["plug-in file", row.plugin.slice(0, 12)]] : []),
+  ];
+  const used = new Set(row.cells.flat().map((run) => run.at(-1)));
+  const environments = [...used].sort((a, b) => a - b).map((place) => h("div", {}, `Environment ${place + 1}: ${environmentText(place)}`));
+  const titles = [
+    ["task", "text"], ["seed"], ["accuracy"], ["training"],
+    ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment"],
+  ];
+  const lines = row.cells.flatMap((runs, place) => (runs.length ? runs.map((run, i) => runLine(row, place, run, i)) : [gapLine(place)]));
+  return h("div", { className: "inside" },
+    h("dl", {}, facts.map(fact)),
+    h("div", { className: "cells", tabIndex: 0, role: "region", "aria-label": `runs of ${row.label}` }, table(titles, lines)),
+    h("div", { className: "note" }, environments));
+}
+
+const fact = ([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
+
+/** One run: the task is named at its first seed only. */
+function runLine(row, place, [seed, accuracy, file, seconds, created, environment], i) {
+  const { board } = state;
+  const task = board.tasks[place];
+  const address = [...board.folder, task.folder, row.folder, file].map(encodeURIComponent).join("/");
+  const { git_sha: commit, git_dirty: changed } = DATA.environments[environment];
+  return h("tr", {},
+    td("text", i ? "" : task.name), td("", String(seed)), td("", accuracy.toFixed(2)), td("", duration(seconds)),
+    td("text mono", h("a", { href: address }, file.replace(/\.json$/, ""))), td("text", created.slice(0, 16).replace("T", " ")),
+    td("text mono", commit ? commit.slice(0, 10) + (changed ? " + changes" : "") : DASH), td("", String(environment + 1)));
+}
+
+const gapLine = (place) =>
+  h("tr", {}, td("text", state.board.tasks[place].name), h("td", { className: "text quiet", colSpan: 7 }, "not run, or failed"));
+
+function environmentText(place) {
+  const { device, versions, numerics } = DATA.environments[place];
+  const list = (facts) => Object.entries(facts ?? {}).map(([name, value]) => `${name} ${value}`);
+  return [device, ...list(numerics), ...list(versions)].filter(Boolean).join(", ");
+}
+
+// -------------------------------------------------------------------------------------------------------- comparison
+
+function choosePair(label) {
+  state.pair = state.pair.includes(label) ? state.pair.filter((name) => name !== label) : [...state.pair, label].slice(-2);
+  for (const tick of document.querySelectorAll(".row input")) tick.checked = state.pair.includes(tick.dataset.label);
+  showComparison();
+}
+
+function showComparison() {
+  const { board, pair } = state;
+  const names = board.rows.map((row) => [row.label, row.label]);
+  fill(at("first"), [["", "choose a method"], ...names], pair[0] ?? "");
+  fill(at("second"), [["", "choose a method"], ...names], pair[1] ?? "");
+  const [a, b] = pair.map((label) => board.rows.find((row) => row.label === label));
+  const hint = h("p", { className: "note" }, "Choose two methods here, or tick two rows of the table.");
+  at("comparison").replaceChildren(...(a && b ? comparison(a, b) : [hint]));
+}
+
+/** A row per task: both accuracies and their difference, right where A is better, with its interval over seeds. */
+function comparison(a, b) {
+  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, x: a.accuracy[i], y: b.accuracy[i], ends: overSeeds(a.cells[i], b.cells[i]) }));
+  const both = tasks.filter(({ x, y }) => known(x) && known(y));
+  const widest = Math.max(1, ...both.flatMap(({ x, y, ends }) => [x - y, ...(ends ?? [])].map(Math.abs)));
+  const lines = tasks.map(({ name, x, y, ends }) => {
+    const change = known(x) && known(y) ? x - y : null;
+    return h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), td("", fixed(x, 1)), td("", fixed(y, 1)),
+      td("", known(change) ? signed(change, 1) : DASH), td("quiet", ends ? ends.map((end) => signed(end, 1)).join(" to ") : DASH),
+      td("bar", known(change) ? difference(change, ends, widest) : ""));
+  });
+  const titles = [["task", "text"], [a.label], [b.label], ["difference"], ["95 % over seeds"], ["", "bar"]];
+  return [
+    h("p", { className: "verdict" }, `${outcome(a, b, both)} ${overTasks(a, b)}`),
+    h("div", { className: "scroll fit" }, table(titles, lines)),
+    h("p", { className: "note" }, "Intervals are Student's over the seeds that both have, where there are at least three: they say how far " +
+      "other seeds may move the difference, not how far other test images may."),
+  ];
+}
+
+/** What all tasks together say about the pair: a corrected p, or why there is none. */
+function overTasks(a, b) {
+  const { rows, over_tasks: { reason, pairs, alpha } } = state.board;
+  if (reason) return `Over tasks nothing can be concluded: ${reason}.`;
+  const found = pairs[[rows.indexOf(a), rows.indexOf(b)].sort((x, y) => x - y).join("-")];
+  if (!found) return "Over tasks nothing can be concluded: one of them lacks a task of the board.";
+  const [p, corrected] = found;
+  const print = (value) => (value < 0.001 ? "below 0.001" : value.toPrecision(2));
+  return `Over tasks (Wilcoxon's signed-rank test) p is ${print(p)}, and ${print(corrected)} after Holm's correction over all ` +
+    `${Object.keys(pairs).length} pairs of the board: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
+}
+
+/** The ends of the 95 % interval of the mean difference, over seeds that both have; null below three. */
+function overSeeds(runsA, runsB) {
+  const average = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
+  const of = (runs, seed) => average(runs.filter((run) => run[0] === seed).map((run) => run[1]));
+  const seeds = [...new Set(runsA.map((run) => run[0]))].filter((seed) => runsB.some((run) => run[0] === seed));
+  const factor = DATA.student[seeds.length];
+  if (!factor) return null;
+  const changes = seeds.map((seed) => of(runsA, seed) - of(runsB, seed));
+  const mean = average(changes);
+  const variance = changes.reduce((sum, change) => sum + (change - mean) ** 2, 0) / (changes.length - 1);
+  const half = factor * Math.sqrt(variance / changes.length);
+  return [mean - half, mean + half];
+}
+
+function outcome(a, b, both) {
+  if (!both.length) return `${a.label} and ${b.label} share no task.`;
+  const wins = both.filter(({ x, y }) => x > y).length;
+  const losses = both.filter(({ x, y }) => x < y).length;
+  const mean = both.reduce((sum, { x, y }) => sum + x - y, 0) / both.length;
+  const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
+  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${both.length} tasks: ` +
+    `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
+}
+
+/** A bar from the middle, and its interval as a line. */
+function difference(value, ends, widest) {
+  const place = (change) => 50 + 50 * change / widest;
+  const bar = stretch(h("i"), Math.min(50, place(value)), Math.abs(place(value) - 50));
+  bar.style.setProperty("--tone", value < 0 ? "var(--against)" : "var(--accent)");
+  const line = ends ? stretch(h("i", { className: "line" }), place(ends[0]), place(ends[1]) - place(ends[0])) : null;
+  return h("div", { "aria-hidden": "true" }, h("i", { className: "zero" }), bar, line);
+}
+
+/** Puts a mark of a bar in its place; both in percent of the bar's width. */
+function stretch(mark, from, size) {
+  mark.style.setProperty("--from", `${from.toFixed(2)}%`);
+  mark.style.setProperty("--size", `${size.toFixed(2)}%`);
+  return mark;
+}
+
+// ------------------------------------------------------------------------------------------------- figures and claims
+
+let addresses = [];
+
+function showFigures() {
+  addresses.forEach((address) => URL.revokeObjectURL(address));
+  const figures = Object.entries(state.board.figures);
+  addresses = figures.map(([, svg]) => URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" })));
+  at("figures").replaceChildren(...figures.map(([name], i) => {
+    const caption = CAPTIONS[name] ?? name.replaceAll("_", " ");
+    const image = h("img", { src: addresses[i], alt: `${caption}; the table above holds the numbers` });
+    return h("figure", {}, image, h("figcaption", {}, caption));
+  }));
+}
+
+function showClaims() {
+  const { reason, lines, sources } = state.board.claims;
+  at("claim").parentElement.hidden = Boolean(reason);
+  if (reason) return at("claims").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
+  const column = at("claim").value;
+  const found = lines.map((line) => [line.label, ...line.columns[column]]).filter(([, measured, from]) => known(measured) || known(from));
+  const numbers = found.flatMap(([, ...values]) => values.slice(0, 3)).filter(known);
+  const [low, high] = [Math.floor(Math.min(...numbers)), Math.ceil(Math.max(...numbers))];
+  const titles = [["method", "text"], ["measured"], ["published"], ["rows"], [`${low} to ${high} %`, "bar text"]];
+  const rows = found.map(([label, measured, from, to, count]) => {
+    const ends = [...new Set([from, to].map((value) => fixed(value, 1)))];
+    return h("tr", {}, h("th", { scope: "row", className: "text" }, label), td("", fixed(measured, 1)), td("", ends.join(" to ")),
+      td("", String(count ?? 0)), td("bar", range(measured, from, to, low, high)));
+  });
+  return at("claims").replaceChildren(
+    h("p", { className: "note" }, `${DATA.caution} Bar: published; dot: measured.`),
+    h("div", { className: "scroll fit" }, table(titles, rows)),
+    h("ul", { className: "sources" }, sources.map(sourceLine)));
+}
+
+const sourceLine = (s) =>
+  h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; head: ${s.head}.`);
+
+/** What papers print as a bar, what was measured as a dot. */
+function range(measured, from, to, low, high) {
+  const place = (value) => 100 * (value - low) / (high - low);
+  return h("div", { "aria-hidden": "true" },
+    known(from) ? stretch(h("i", { className: "claimed" }), place(from), place(to) - place(from)) : null,
+    known(measured) ? stretch(h("i", { className: "dot" }), place(measured), 0) : null);
+}
+
+// ----------------------------------------------------------------------------------------------------------- controls
+
+function showBoard(board) {
+  Object.assign(state, { board, mean: board.means[0][0], group: "", family: "", text: "", limit: Infinity });
+  Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
+  const near = DATA.boards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
+  fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${rows.length} method${rows.length > 1 ? "s" : ""})`]), board.slug);
+  at("facts").replaceChildren(...board.facts.map(fact));
+  at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(meanChoice));
+  fill(at("claim"), [...board.means, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
+  fill(at("group"), [["", "all tasks"], ...board.groups.map((name) => [name, name]), ["means", "means only"]], "");
+  const families = DATA.families.filter((name) => board.rows.some((row) => row.family === name));
+  fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
+  at("search").value = "";
+  const sizes = [...new Set(board.rows.map((row) => row.params))].sort((a, b) => a - b);
+  at("limit").max = sizes.length - 1;
+  at("limit").oninput = () => showLimit(sizes[at("limit").value]);
+  at("limit").value = sizes.length - 1;
+  const files = [["leaderboard.csv", "CSV"], ["table.md", "Markdown"], ["table.tex", "LaTeX"]];
+  at("links").replaceChildren(...files.map(([file, name]) => h("a", { href: `boards/${encodeURIComponent(board.slug)}/${file}` }, name)));
+  showLimit(sizes.at(-1)); // and the table
+  showComparison();
+  showFigures();
+  showClaims();
+}
+
+function meanChoice([name, title]) {
+  const choose = () => {
+    state.mean = at("claim").value = name;
+    showTable();
+    showClaims();
+  };
+  return h("label", {}, h("input", { type: "radio", name: "mean", checked: name === state.mean, onchange: choose }), h("span", {}, title));
+}
+
+function showLimit(params) {
+  state.limit = params;
+  at("limit-text").textContent = count(params);
+  at("limit").setAttribute("aria-valuetext", count(params));
+  showTable();
+}
+
+function showTheme(theme) {
+  document.documentElement.dataset.theme = theme;
+  at("theme").textContent = theme === "dark" ? "Light" : "Dark";
+  at("theme").setAttribute("aria-pressed", String(theme === "dark"));
+}
+
+function start() {
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const follow = () => showTheme(system.matches ? "dark" : "light");
+  follow();
+  system.addEventListener("change", follow);
+  at("theme").onclick = () => {
+    system.removeEventListener("change", follow); // from now on as chosen
+    showTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  };
+  fill(at("backbone"), [["", "all"], ...[...new Set(DATA.boards.map((board) => board.backbone))].map((name) => [name, name])], "");
+  at("backbone").onchange = () => showBoard(DATA.boards.find((board) => ["", board.backbone].includes(at("backbone").value)));
+  at("board").onchange = () => { location.hash = at("board").value; };
+  at("controls").onsubmit = (event) => event.preventDefault();
+  at("group").onchange = () => { state.group = at("group").value; state.sort = { key: "mean", descending: true }; showTable(); };
+  at("family").onchange = () => { state.family = at("family").value; showTable(); };
+  at("claim").onchange = showClaims;
+  at("search").oninput = () => { state.text = at("search").value; showTable(); };
+  for (const [place, id] of ["first", "second"].entries()) {
+    at(id).onchange = () => { state.pair[place] = at(id).value; showComparison(); showTable(); };
+  }
+  const fromAddress = () => DATA.boards.find((board) => board.slug === decodeURIComponent(location.hash.slice(1)));
+  addEventListener("hashchange", () => { const board = fromAddress(); if (board) showBoard(board); });
+  const cells = (board) => board.rows.length * board.tasks.length;
+  showBoard(fromAddress() ?? DATA.boards.reduce((most, board) => (cells(board) > cells(most) ? board : most)));
+}
+
+start();
