@@ -6,11 +6,14 @@ A pure function of a leaderboard and its runs; no torch, no files.  `stats.py` h
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import pandas as pd
 
 from .boards import IDENTITY, Leaderboard
 from .stats import Interval, PairOverTasks, Ranking, Unsupported, compare_over_tasks, over_seeds, ranking
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def _intervals(board: Leaderboard, runs: pd.DataFrame) -> dict[tuple[str, str], 
     return {cell: _or_reason(lambda cell=cell: over_seeds(of_seed[cell])) for cell in places if cell in of_seed}
 
 
-def _or_reason[T](test: Callable[[], T]) -> T | str:
+def _or_reason(test: Callable[[], T]) -> T | str:
     try:
         return test()
     except Unsupported as refusal:
