@@ -1,7 +1,8 @@
 """The report: everything people read, as a pure function of the stored runs.
 
     <out>/README.md                       index of the boards
-    <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  accuracy_vs_params.svg/.png  tasks.svg/.png
+    <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
+                          accuracy_vs_params.svg/.png  tasks.svg/.png
 
 Rebuilding it gives the same bytes, whatever order the files are read in.
 """
@@ -15,6 +16,8 @@ import pandas as pd
 from ..store import Store, write_atomically
 from .boards import IDENTITY, Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown
+from .significance import Significance, significance
+from .statements import summary, to_page
 from .tables import DASH, to_csv, to_terminal
 
 
@@ -41,10 +44,13 @@ def write(store: Store, out: Path) -> Report:
     frame = store.frame(complaints)
     leaderboards: list[Leaderboard] = []
     paths: list[Path] = []
+    texts: list[str] = []
     for board, runs in boards(frame):
         complaints += doubles(board, runs)
         leaderboards.append(leaderboard(board, runs))
-        for name, data in _files(leaderboards[-1]).items():
+        found = significance(leaderboards[-1], runs)
+        texts.append(to_terminal(leaderboards[-1]) + summary(found))
+        for name, data in _files(leaderboards[-1], found).items():
             paths.append(out / "boards" / board.slug / name)
             write_atomically(paths[-1], data)
     if not leaderboards:
@@ -52,8 +58,7 @@ def write(store: Store, out: Path) -> Report:
     paths.append(out / "README.md")
     write_atomically(paths[-1], _index(leaderboards).encode())
     complaints += _orphans(out, {entry.board.slug for entry in leaderboards})
-    text = "\n".join(to_terminal(entry) for entry in leaderboards)
-    return Report(tuple(paths), tuple(leaderboards), tuple(complaints), text)
+    return Report(tuple(paths), tuple(leaderboards), tuple(complaints), "\n".join(texts))
 
 
 def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
@@ -70,13 +75,14 @@ def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _files(entry: Leaderboard) -> dict[str, bytes]:
+def _files(entry: Leaderboard, found: Significance) -> dict[str, bytes]:
     from .figures import accuracy_vs_params, tasks  # matplotlib, only now
 
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
+        "significance.md": to_page(entry, found).encode(),
         **{f"accuracy_vs_params.{kind}": data for kind, data in accuracy_vs_params(entry).items()},
         **{f"tasks.{kind}": data for kind, data in tasks(entry).items()},
     }
@@ -106,7 +112,8 @@ def _index(leaderboards: list[Leaderboard]) -> str:
             to_markdown(entry),
             f"![accuracy against trainable parameters]({folder}/accuracy_vs_params.svg)",
             "",
-            f"[CSV]({folder}/leaderboard.csv) · [LaTeX]({folder}/table.tex) · [every task]({folder}/tasks.svg)",
+            f"[CSV]({folder}/leaderboard.csv) · [LaTeX]({folder}/table.tex) · "
+            f"[every task]({folder}/tasks.svg) · [significance]({folder}/significance.md)",
         ]
     return "\n".join(lines) + "\n"
 
