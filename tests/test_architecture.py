@@ -17,7 +17,15 @@ FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep"),
-    *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance", "judging.compare"),
+    *(
+        "store",
+        "judging.boards",
+        "judging.tables",
+        "judging.figures",
+        "judging.report",
+        "judging.significance",
+        "judging.compare",
+    ),
 )
 
 

@@ -119,7 +119,9 @@ def _stored(path: Path, accuracy: float) -> np.ndarray:
         with np.load(path) as archive:
             bits = archive["correct"]
     except FileNotFoundError:
-        raise Unsupported(f"{path.name} is not beside its JSON (predictions are not in git); run with --again") from None
+        raise Unsupported(
+            f"{path.name} is not beside its JSON (predictions are not in git); run with --again"
+        ) from None
     except KeyError:
         raise Unsupported(f"{path.name} does not say which images are correct; run with --again") from None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
