@@ -25,6 +25,7 @@ LIGHT = (
         "judging.report",
         "judging.significance",
         "judging.compare",
+        "judging.rank_figure",
     ),
 )
 

@@ -3,6 +3,7 @@
     <out>/README.md                       index of the boards
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
                           accuracy_vs_params.svg/.png  tasks.svg/.png
+                          ranks.svg/.png, where the tasks support ranks
 
 Rebuilding it gives the same bytes, whatever order the files are read in.
 """
@@ -77,6 +78,7 @@ def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
 
 def _files(entry: Leaderboard, found: Significance) -> dict[str, bytes]:
     from .figures import accuracy_vs_params, tasks  # matplotlib, only now
+    from .rank_figure import ranks
 
     return {
         "leaderboard.csv": to_csv(entry).encode(),
@@ -85,6 +87,7 @@ def _files(entry: Leaderboard, found: Significance) -> dict[str, bytes]:
         "significance.md": to_page(entry, found).encode(),
         **{f"accuracy_vs_params.{kind}": data for kind, data in accuracy_vs_params(entry).items()},
         **{f"tasks.{kind}": data for kind, data in tasks(entry).items()},
+        **{f"ranks.{kind}": data for kind, data in ranks(entry, found.ranking).items()},
     }
 
 
