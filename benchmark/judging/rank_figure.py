@@ -37,7 +37,7 @@ def _draw(board: Leaderboard, ranking: Ranking) -> "Figure":
     fills = [FRONT if close else "white" for close in near]
     edges = [FRONT if close else INK for close in near]
     axes.scatter(ranking.average_ranks, places, s=14, c=fills, edgecolors=edges, linewidths=0.8, zorder=3)
-    axes.set(xlim=(0.8, len(names) + 0.2), ylim=(len(names) - 0.5, -0.5))
+    axes.set(xlim=(1 - 0.03 * len(names), 1.03 * len(names)), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(places, names, fontsize=6)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel(
