@@ -88,15 +88,21 @@ class Store:
             found.append(path)
         return found
 
-    def put(self, spec: RunSpec, record: dict[str, Any], predictions: np.ndarray) -> Path:
+    def put(
+        self, spec: RunSpec, record: dict[str, Any], predictions: np.ndarray, correct: np.ndarray | None = None
+    ) -> Path:
         """Store a finished run; an existing one is never overwritten, the new one becomes its next repetition.
 
         predictions: [n] class indices in the order of the evaluated split.
+        correct: [n] bool, whether each is right; what paired comparisons need, and no part of the hash.
         """
         path = self.path(spec, len(self.repetitions(spec)) + 1)
         classes = predictions.astype("<u2")
         buffer = io.BytesIO()
-        np.savez_compressed(buffer, predictions=classes)
+        if correct is None:
+            np.savez_compressed(buffer, predictions=classes)
+        else:
+            np.savez_compressed(buffer, predictions=classes, correct=correct)
         write_atomically(path.with_suffix(".npz"), buffer.getvalue())
         record = {
             "schema": SCHEMA,

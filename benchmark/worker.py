@@ -148,7 +148,7 @@ class Worker:
             "provenance": provenance(self.device, self.argv, self.live.numerics),
         }
         earlier = store.get(spec)
-        path = store.put(spec, record, predictions)
+        path = store.put(spec, record, predictions, predictions == cell.data.labels(spec.split))
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds

@@ -18,7 +18,7 @@ SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning", "quoting"),
     *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance"),
-    "judging.page.writing",
+    *("judging.compare", "judging.rank_figure", "judging.page.writing"),
 )
 
 

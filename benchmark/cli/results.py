@@ -1,4 +1,4 @@
-"""The verbs that read results: `report` for our own, `published` for those of papers."""
+"""The verbs that read results: `report` and `compare` for our own, `published` for those of papers."""
 
 from .options import Verbs, add_results
 
@@ -17,3 +17,10 @@ def declare(verbs: Verbs) -> None:
     published.add_argument("method", metavar="METHOD", help="our name of it, or as papers print it")
     published.add_argument("--json", action="store_true", help="machine-readable")
     published.set_defaults(work="quoting:show")
+
+    compare = verbs.add_parser("compare", help="say how sure it is that one method is better than another")
+    compare.add_argument("a", metavar="A", help="spec or name of a leaderboard's row")
+    compare.add_argument("b", metavar="B", help="the row it is compared with")
+    compare.add_argument("--board", default="", metavar="TEXT", help="part of the board's folder name, if several fit")
+    add_results(compare)
+    compare.set_defaults(work="judging.compare:run")

@@ -7,7 +7,7 @@ torch, no clock, no dependence on the order of files (`fmean` is exactly rounded
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from math import fsum
 from statistics import fmean, stdev
@@ -18,6 +18,7 @@ import pandas as pd
 from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
 from ..spec import fingerprint
+from .stats import LEAST_SEEDS, over_seeds
 
 VTAB_GROUPS = ("natural", "specialized", "structured")
 IDENTITY = ("method", "spec", "method_version", "plugin", "args", "lr")
@@ -48,6 +49,10 @@ class Board:
     def identity(self) -> tuple[str, ...]:
         """What makes one of its rows."""
         return TUNED_IDENTITY if self.tuned else IDENTITY
+
+    def row_of(self, run: Mapping[str, Any]) -> tuple[Any, ...]:
+        """The `identity` of the row that a run belongs to; None where a frame has nothing."""
+        return tuple(None if run[name] != run[name] else run[name] for name in self.identity)
 
     @property
     def slug(self) -> str:
@@ -86,7 +91,7 @@ class Leaderboard:
     groups: tuple[str, ...]
     """In order; empty when all tasks are of one group."""
     rows: tuple[dict[str, Any], ...]
-    """One per method, best first: `columns`, and `label`, a short name that no other row has."""
+    """One per method, best first: `columns`, `label`, a short name that no other row has, and `identity`."""
 
     @property
     def columns(self) -> list[str]:
@@ -96,7 +101,7 @@ class Leaderboard:
             *("rank", "method", "spec", "backbone", "lr", "trainable_params", "trainable_params_with_head"),
             *(f"accuracy_{task.label}" for task in self.tasks),
             *(f"group_{group}" for group in self.groups),
-            *("mean_tasks", *special, "std_over_seeds"),
+            *("mean_tasks", *special, "std_over_seeds", "mean_low", "mean_high"),
             *("seconds", "device", "peak_memory_mb", "seeds", "recipe", "backbone_sha256"),
             *("method_version", "plugin", "args"),
             *(["configurations"] if self.board.tuned else []),
@@ -143,8 +148,8 @@ def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
     groups = groups if len(groups) > 1 else []
     by_method: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in records:
-        by_method[tuple(run[name] for name in board.identity)].append(run)
-    rows = [_row(board, tasks, groups, part) for part in by_method.values()]
+        by_method[board.row_of(run)].append(run)
+    rows = [_row(board, tasks, groups, part) | {"identity": identity} for identity, part in by_method.items()]
     for row, label in zip(rows, _method_labels(rows), strict=True):
         row["label"] = label
     means = [row["mean_tasks"] for row in rows if row["mean_tasks"] is not None]
@@ -184,7 +189,7 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
         **{f"group_{name}": _mean(accuracy[task] for task in tasks if task.group == name) for name in groups},
         "mean_tasks": _mean(accuracy.values()),
         **_suite_means(board.suite, {task: value for task, value in accuracy.items() if value is not None}),
-        "std_over_seeds": _std_over_seeds(list(by_task.values())) if complete else None,
+        **_over_seeds(list(by_task.values()) if complete else []),
         "seconds": fsum(seconds) if complete else None,
         "device": "; ".join(sorted({one_line(run["device"]) for run in runs if run["device"]})),
         "peak_memory_mb": max(peaks) / 1e6 if peaks else None,
@@ -208,13 +213,18 @@ def _suite_means(suite: str, accuracy: dict[TaskColumn, float]) -> dict[str, flo
     return {"mean_5": mean} if suite == "fgvc" else {}
 
 
-def _std_over_seeds(parts: Sequence[list[Run]]) -> float | None:
-    """Sample standard deviation, over the seeds that every task has, of the mean over tasks."""
-    seeds = set.intersection(*({run["seed"] for run in part} for part in parts))
+def _over_seeds(parts: Sequence[list[Run]]) -> dict[str, float | None]:
+    """Of the mean over tasks, over the seeds that every task has: sample standard deviation and 95 % interval."""
+    seeds = set.intersection(*({run["seed"] for run in part} for part in parts)) if parts else set()
     means = [
         fmean(fmean(run["accuracy"] for run in part if run["seed"] == seed) for part in parts) for seed in sorted(seeds)
     ]
-    return stdev(means) if len(means) > 1 else None
+    interval = over_seeds(means) if len(means) >= LEAST_SEEDS else None
+    return {
+        "std_over_seeds": stdev(means) if len(means) > 1 else None,
+        "mean_low": interval and interval.low,
+        "mean_high": interval and interval.high,
+    }
 
 
 def table_order(suite: str) -> list[str]:

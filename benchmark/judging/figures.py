@@ -57,12 +57,12 @@ WORST = 20
 
 def accuracy_vs_params(board: Leaderboard) -> dict[str, bytes]:
     """Mean accuracy, with its spread over seeds, against trainable parameters, and the Pareto front; svg and png."""
-    return _drawn(_draw_accuracy_vs_params, board)
+    return drawn(lambda: _draw_accuracy_vs_params(board))
 
 
 def tasks(board: Leaderboard) -> dict[str, bytes]:
     """Accuracy of every method on every task, coloured by the distance to the task's best; svg and png."""
-    return _drawn(_draw_tasks, board)
+    return drawn(lambda: _draw_tasks(board))
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
@@ -74,9 +74,10 @@ def pareto_front(points: list[tuple[float, float]]) -> list[int]:
     return front
 
 
-def _drawn(draw: "Callable[[Leaderboard], Figure]", board: Leaderboard) -> dict[str, bytes]:
+def drawn(draw: "Callable[[], Figure]") -> dict[str, bytes]:
+    """A figure in the project's style; svg and png."""
     with _own_style():
-        figure = draw(board)
+        figure = draw()
         svg, png = io.BytesIO(), io.BytesIO()
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
         figure.savefig(png, format="png", metadata={"Software": None}, dpi=PNG_DPI)
@@ -105,7 +106,7 @@ def _draw_accuracy_vs_params(board: Leaderboard) -> "Figure":
     axes.set_xlabel("Trainable parameters without the head")
     rows = [row for row in board.rows if row["rank"] is not None]
     crowded = "; the table names all" if len(rows) > NAMED else ""
-    axes.set_title(_title(board) + crowded, loc="left", pad=4, linespacing=1.3)
+    axes.set_title(title(board) + crowded, loc="left", pad=4, linespacing=1.3)
     if not rows:
         axes.text(0.5, 0.5, "no method has run on all tasks yet", ha="center", transform=axes.transAxes)
         axes.set(xticks=[], yticks=[])
@@ -215,8 +216,8 @@ def _draw_tasks(board: Leaderboard) -> "Figure":
     below = np.nanmax(accuracy, axis=0) - accuracy
     worst = min(WORST, 5 * max(1, int(np.ceil(np.nanmax(below) / 5))))
     # Inches; task names lean by 60 degrees.
-    left, right = 0.1 + _text_width(labels), max(0.06, 0.5 * _text_width(names[-1:]) - 0.05)
-    bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * _text_width(names)
+    left, right = 0.1 + text_width(labels), max(0.06, 0.5 * text_width(names[-1:]) - 0.05)
+    bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * text_width(names)
     needed = left + right + CELL * len(names)
     wide = next((width for width in (COLUMN, PAGE) if needed <= width), needed)
     high, width = bottom + height + top, wide - left - right
@@ -232,7 +233,7 @@ def _draw_tasks(board: Leaderboard) -> "Figure":
     axes.set_xticks(range(len(names)), names, rotation=60, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0, labelsize=6, pad=2, top=True, bottom=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    figure.text(0.06 / wide, 1 - 0.05 / high, _title(board), va="top", fontsize=6.5, linespacing=1.3)
+    figure.text(0.06 / wide, 1 - 0.05 / high, title(board), va="top", fontsize=6.5, linespacing=1.3)
     bar = figure.add_axes((min(left, wide - 1.75) / wide, 0.29 / high, 1.6 / wide, 0.06 / high))
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=range(0, worst + 1, 5))
     bar.tick_params(labelsize=6, length=2, pad=1)
@@ -241,7 +242,7 @@ def _draw_tasks(board: Leaderboard) -> "Figure":
     return figure
 
 
-def _text_width(names: list[str]) -> float:
+def text_width(names: list[str]) -> float:
     """Inches that the widest of some names takes at 6 points."""
     from matplotlib.textpath import TextPath
 
@@ -259,7 +260,7 @@ def _percent(cells: list[list[Any]]) -> np.ndarray:
     return np.array([[np.nan if cell is None else 100 * cell for cell in row] for row in cells])
 
 
-def _title(board: Leaderboard) -> str:
+def title(board: Leaderboard) -> str:
     """Suite and backbone above, recipe and seeds below."""
     facts = board.board
     tuned = "tuned" if facts.tuned else "untuned"

@@ -2,7 +2,9 @@
 
     <out>/README.md                       index of the boards
     <out>/index.html                      the page: one file with everything in it
-    <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  accuracy_vs_params.svg/.png  tasks.svg/.png
+    <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
+                        accuracy_vs_params.svg/.png  tasks.svg/.png
+                        ranks.svg/.png    where the tasks support ranks
                         published.md      only if asked for
 
 Rebuilding it gives the same bytes, whatever order the files are read in.
@@ -20,7 +22,8 @@ from .boards import Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown
 from .page.content import Part
 from .page.writing import page
-from .significance import significance
+from .significance import Significance, significance
+from .statements import summary, to_page
 from .tables import DASH, to_csv, to_terminal
 
 
@@ -53,7 +56,7 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
         leaderboards.append(leaderboard(board, runs))
         said = claims.claims(leaderboards[-1], published.load())
         found = significance(leaderboards[-1], runs)
-        made = _files(leaderboards[-1]) | (
+        made = _files(leaderboards[-1], found) | (
             {"published.md": claims.to_markdown(said).encode()} if with_published else {}
         )
         for name, data in made.items():
@@ -69,9 +72,9 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
     write_atomically(paths[-2], page(parts, store.root))
     write_atomically(paths[-1], _index(leaderboards).encode())
     complaints += _orphans(out, {entry.board.slug for entry in leaderboards})
+    texts = [to_terminal(part.entry) + summary(part.significance) for part in parts]
     beside = [claims.to_terminal(part.claims, part.entry) for part in parts if with_published]
-    text = "\n".join([*map(to_terminal, leaderboards), *beside])
-    return Report(tuple(paths), tuple(leaderboards), tuple(complaints), text)
+    return Report(tuple(paths), tuple(leaderboards), tuple(complaints), "\n".join([*texts, *beside]))
 
 
 def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
@@ -94,15 +97,18 @@ def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _files(entry: Leaderboard) -> dict[str, bytes]:
+def _files(entry: Leaderboard, found: Significance) -> dict[str, bytes]:
     from .figures import accuracy_vs_params, tasks  # matplotlib, only now
+    from .rank_figure import ranks
 
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
+        "significance.md": to_page(entry, found).encode(),
         **{f"accuracy_vs_params.{kind}": data for kind, data in accuracy_vs_params(entry).items()},
         **{f"tasks.{kind}": data for kind, data in tasks(entry).items()},
+        **{f"ranks.{kind}": data for kind, data in ranks(entry, found.ranking).items()},
     }
 
 
@@ -131,7 +137,8 @@ def _index(leaderboards: list[Leaderboard]) -> str:
             to_markdown(entry),
             f"![accuracy against trainable parameters]({folder}/accuracy_vs_params.svg)",
             "",
-            f"[CSV]({folder}/leaderboard.csv) · [LaTeX]({folder}/table.tex) · [every task]({folder}/tasks.svg)",
+            f"[CSV]({folder}/leaderboard.csv) · [LaTeX]({folder}/table.tex) · "
+            f"[every task]({folder}/tasks.svg) · [significance]({folder}/significance.md)",
         ]
     return "\n".join(lines) + "\n"
 

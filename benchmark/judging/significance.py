@@ -10,7 +10,7 @@ from typing import TypeVar
 
 import pandas as pd
 
-from .boards import IDENTITY, Leaderboard
+from .boards import Leaderboard
 from .stats import Interval, PairOverTasks, Ranking, Unsupported, compare_over_tasks, over_seeds, ranking
 
 T = TypeVar("T")
@@ -43,12 +43,11 @@ def significance(board: Leaderboard, runs: pd.DataFrame) -> Significance:
 
 
 def _intervals(board: Leaderboard, runs: pd.DataFrame) -> dict[tuple[str, str], Interval | str]:
-    identity = [name for name in IDENTITY if name != "method"]  # a row's `method` is its title; `spec` has the name
-    rows = {tuple(row[name] for name in identity): row["label"] for row in board.rows}
+    rows = {row["identity"]: row["label"] for row in board.rows}
     tasks = {(task.name, task.version, task.data): task.label for task in board.tasks}
     seeds: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs.to_dict("records"):
-        row = rows[tuple(None if pd.isna(run[name]) else run[name] for name in identity)]
+        row = rows[board.board.row_of({str(name): value for name, value in run.items()})]
         task = tasks[run["task"], run["task_version"], run["data"]]
         seeds[row, task][run["seed"]].append(run["accuracy"])
     of_seed = {

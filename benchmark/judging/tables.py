@@ -168,7 +168,7 @@ def to_terminal(board: Leaderboard) -> str:
 
 def _plain(parts: Sequence[Column], method_width: int) -> str:
     heads = [part.name.replace(" of ", "\nof ").replace("+ ", "+\n") for part in parts]
-    cells = [[cut(cell, method_width) if part.name == "method" else cell for cell in part.cells] for part in parts]
+    cells = [cut_apart(part.cells, method_width) if part.name == "method" else part.cells for part in parts]
     # As a row of the body: tabulate pads columns beyond the width of their heads.
     rows = [heads, *zip(*cells, strict=True)]
     align = ["right", "left", *["right"] * (len(parts) - 2)]
@@ -196,5 +196,12 @@ def _stacked(label: str, width: int) -> str:
 
 
 def cut(text: str, width: int) -> str:
-    """At most `width` characters, with an ellipsis where some are missing."""
-    return text if len(text) <= width else text[: width - 1] + "…"
+    """At most `width` characters, with an ellipsis in the middle: names of variants differ at their ends."""
+    tail = (width - 1) // 2
+    return text if len(text) <= width else f"{text[: width - 1 - tail]}…{text[-tail:]}"
+
+
+def cut_apart(names: Sequence[str], width: int) -> list[str]:
+    """Names of at most `width` characters; those that would look alike get their place at the end."""
+    numbered = [f"{cut(name, width - 1 - len(str(place)))} {place}" for place, name in enumerate(names, start=1)]
+    return distinct([cut(name, width) for name in names], numbered)

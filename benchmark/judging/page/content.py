@@ -13,7 +13,7 @@ from typing import Any
 
 import pandas as pd
 
-from ..boards import IDENTITY, Leaderboard, one_line
+from ..boards import Leaderboard, one_line
 from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
 from ..significance import Significance
@@ -108,10 +108,10 @@ def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
     by_row: dict[tuple[Any, ...], list[Plain]] = defaultdict(list)
     for run in part.runs.to_dict("records"):
         clean = {str(name): None if value != value else value for name, value in run.items()}
-        by_row[_identity(clean)].append(clean)
+        by_row[entry.board.row_of(clean)].append(clean)
     rows = []
     for row in entry.rows:
-        runs = sorted(by_row[_identity(row)], key=lambda run: (run["seed"], run["key"]))
+        runs = sorted(by_row[row["identity"]], key=lambda run: (run["seed"], run["key"]))
         name = registered_name(row["spec"])
         rows.append(
             {
@@ -135,11 +135,6 @@ def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
             }
         )
     return rows
-
-
-def _identity(run: Mapping[str, Any]) -> tuple[Any, ...]:
-    """Of the row that a run belongs to; the title is not part of it."""
-    return tuple(run[name] for name in IDENTITY if name != "method")
 
 
 def _is_of(run: Mapping[str, Any], *task: Any) -> bool:

@@ -17,7 +17,7 @@ from vtab_peft.benchmark.store import Store, StoreError, to_text
 from vtab_peft.datasets.tasks import suite_tasks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"
-TEXTS = ("leaderboard.csv", "table.md", "table.tex")
+TEXTS = ("leaderboard.csv", "table.md", "table.tex", "significance.md")
 FIGURES = ("accuracy_vs_params.png", "accuracy_vs_params.svg", "tasks.png", "tasks.svg")
 
 OWN = {"flowers": "natural", "dtd_10cls": "natural", "rsscn7": "specialized", "dsprites_loc": "structured"}

@@ -70,6 +70,7 @@ def test_csv_columns_are_these(small):
     assert parsed(to_csv(small))[0].keys() == {
         *("rank", "method", "spec", "backbone", "lr", "trainable_params", "trainable_params_with_head"),
         *("accuracy_flowers", "accuracy_cars", "group_natural", "group_structured", "mean_tasks", "std_over_seeds"),
+        *("mean_low", "mean_high"),
         *("seconds", "device", "peak_memory_mb", "seeds", "recipe", "backbone_sha256"),
         *("method_version", "plugin", "args"),
     }

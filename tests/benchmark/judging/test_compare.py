@@ -1,0 +1,90 @@
+"""`vtab-peft compare`: what two rows' stored predictions support, and what is said where they support nothing."""
+
+import argparse
+
+import numpy as np
+import pytest
+from scipy import stats
+from vtab_peft.benchmark.judging.compare import run
+
+IMAGES = 200
+
+
+@pytest.fixture
+def fill(store, fake):
+    """`fill(method, level, seeds)` stores runs with the correctness of each image; the same images are easy for all."""
+    easy = np.random.default_rng(0).random(IMAGES)
+
+    def fill(method: str, level: float, seeds: int = 3, task: str = "flowers", keep: bool = True) -> list[np.ndarray]:
+        bits = [easy + 0.1 * np.random.default_rng(seed).random(IMAGES) < level for seed in range(seeds)]
+        for seed, correct in enumerate(bits):
+            record = fake.record(float(correct.mean()), title=method)
+            spec = fake.spec(task, method, seed)
+            store.put(spec, record, np.zeros(IMAGES, dtype=int), correct if keep else None)
+        return bits
+
+    return fill
+
+
+def said(store, capsys, a: str = "one", b: str = "two", board: str = "") -> str:
+    assert run(argparse.Namespace(results=store.root, a=a, b=b, board=board)) == 0
+    return capsys.readouterr().out
+
+
+def test_a_better_method_is_found_better_and_the_reverse(store, fill, capsys):
+    fill("one", 0.9)
+    fill("two", 0.5)
+    assert " 1.000 " in said(store, capsys)
+    assert " 0.000 " in said(store, capsys, "two", "one")
+
+
+def test_mcnemars_p_is_scipys_binomial_test_of_the_images_that_differ(store, fill, capsys):
+    one, two = fill("one", 0.6), fill("two", 0.55)
+    expected = []
+    for a, b in zip(one, two, strict=True):
+        only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
+        expected.append(f"{stats.binomtest(only_a, only_a + only_b).pvalue:.2g}")
+    assert ", ".join(expected) in said(store, capsys)
+
+
+def test_two_seeds_are_refused_but_tested_within_each(store, fill, capsys):
+    fill("one", 0.9, seeds=2)
+    fill("two", 0.5, seeds=2)
+    text = said(store, capsys)
+    assert "at least 3 seeds, there are 2" in text
+    assert "McNemar's p by seed" in text
+
+
+def test_absent_predictions_are_named(store, fill, capsys):
+    fill("one", 0.9)
+    fill("two", 0.5)
+    for path in store.root.rglob("*.npz"):
+        path.unlink()
+    assert "not beside its JSON" in said(store, capsys)
+
+
+def test_predictions_without_correctness_are_named(store, fill, capsys):
+    fill("one", 0.9)
+    fill("two", 0.5, keep=False)
+    assert "does not say which images are correct" in said(store, capsys)
+
+
+def test_one_task_concludes_nothing_over_tasks(store, fill, capsys):
+    fill("one", 0.9)
+    fill("two", 0.5)
+    assert "Over tasks: nothing is concluded" in said(store, capsys)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "board", "message"),
+    [
+        ("on", "two", "", "near: one"),
+        ("one", "one", "", "the same row"),
+        ("one", "two", "nowhere", "boards: own--"),
+    ],
+)
+def test_bad_names_are_answered_with_what_there_is(store, fill, a, b, board, message):
+    fill("one", 0.9)
+    fill("two", 0.5)
+    with pytest.raises(ValueError, match=message):
+        run(argparse.Namespace(results=store.root, a=a, b=b, board=board))

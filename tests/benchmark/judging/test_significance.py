@@ -1,0 +1,92 @@
+"""What a board supports, checked against scipy and by hand; and that it says why where it supports nothing."""
+
+import random
+
+import pandas as pd
+import pytest
+from scipy import stats
+from vtab_peft.benchmark.judging.boards import boards, leaderboard
+from vtab_peft.benchmark.judging.significance import Significance, significance
+from vtab_peft.benchmark.judging.statements import summary, to_page
+from vtab_peft.benchmark.judging.stats import Interval, Ranking
+
+
+def judged(store) -> Significance:
+    ((board, runs),) = boards(store.frame([]))
+    return significance(leaderboard(board, runs), runs)
+
+
+def fill(put, tasks: int = 8, methods: int = 3, seeds: int = 1) -> None:
+    rng = random.Random(0)
+    for task in range(tasks):
+        for method in range(methods):
+            for seed in range(seeds):
+                accuracy = 0.2 + 0.1 * method + 0.01 * rng.random()
+                put(f"t{task}", f"m{method}", seed, accuracy, title=f"Method {method}")
+
+
+def test_intervals_over_seeds_are_scipys(store, put):
+    values = [0.5, 0.6, 0.64]
+    for seed, value in enumerate(values):
+        put("flowers", "lora", seed, value)
+    found = judged(store).intervals["LoRA", "flowers"]
+    low, high = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
+    assert isinstance(found, Interval)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_the_csvs_interval_of_the_mean_is_scipys_over_seeds_of_the_mean(store, put):
+    first, second = [0.5, 0.6, 0.64], [0.2, 0.25, 0.1]
+    for seed in range(3):
+        put("flowers", "lora", seed, first[seed])
+        put("cars", "lora", seed, second[seed])
+    ((board, runs),) = boards(store.frame([]))
+    (row,) = leaderboard(board, runs).rows
+    means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+    low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
+    assert (row["mean_low"], row["mean_high"]) == pytest.approx((low, high))
+
+
+def test_two_seeds_have_no_interval_but_a_reason(store, put):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "lora", 1, 0.6)
+    assert "at least 3" in judged(store).intervals["LoRA", "flowers"]
+
+
+def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
+    fill(put)
+    found = judged(store)
+    assert isinstance(found.ranking, Ranking)
+    assert found.ranking.methods == ("Method 2", "Method 1", "Method 0")
+    assert found.ranking.average_ranks == (1, 2, 3)
+    assert found.wins["Method 2", "Method 0"] == (8, 0, 0)
+    assert found.wins["Method 0", "Method 2"] == (0, 0, 8)
+    assert {pair.p for pair in found.pairs} == {2 / 2**8}  # the floor of 8 tasks
+
+
+def test_a_group_of_four_tasks_is_refused_with_the_reason(store, put):
+    fill(put, tasks=4)
+    found = judged(store)
+    assert "6 tasks" in found.ranking
+    assert "no p-value can fall below" in found.pairs
+
+
+def test_a_row_that_lacks_a_task_is_left_out_of_the_ranks_and_counted_where_it_was_run(store, put):
+    fill(put)
+    put("t0", "short", 0, 0.9, title="Short")
+    found = judged(store)
+    assert "Short" not in found.ranking.methods
+    assert found.wins["Short", "Method 0"] == (1, 0, 0)
+
+
+def test_statements_do_not_depend_on_the_order_of_runs(store, put):
+    fill(put, seeds=3)
+    ((board, runs),) = boards(store.frame([]))
+    entry = leaderboard(board, runs)
+    shuffled = pd.DataFrame(runs.sample(frac=1, random_state=1))
+    assert to_page(entry, significance(entry, runs)) == to_page(entry, significance(entry, shuffled))
+
+
+def test_the_terminal_gets_six_lines_at_most(store, put):
+    fill(put, tasks=4, methods=8)
+    assert len(summary(judged(store)).splitlines()) <= 6
