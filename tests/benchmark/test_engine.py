@@ -166,6 +166,40 @@ def test_linear_probe_uses_its_own_number_of_epochs(backbone: backbones.Backbone
     assert len(outcome("linear", backbone, data, recipe=augmented)[0].loss_curve) == SHORT.epochs
 
 
+def test_training_sees_random_crops_and_evaluation_the_centre(
+    backbone: backbones.Backbone, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Every pixel outside the centre is spoilt: only training notices, and only where it crops at random."""
+    recipe = replace(SHORT, framing="square_crop", augmentation="crop_flip")
+    data = build(folder_task(make_task()), Preprocessing(64, "bicubic", "square_crop"), tmp_path / "cache")
+
+    class Spoilt(Spy):
+        def images(self, split: str) -> np.ndarray:
+            images = np.array(self.data.images(split))
+            assert images.shape[-2:] == (73, 73)
+            centre = images[..., 4:68, 4:68].copy()
+            images[:] = 255
+            images[..., 4:68, 4:68] = centre
+            return images
+
+    def curve(data: Any, **choice: Any) -> list[float]:
+        method = parse("lora")
+        spec = spec_of(method, backbone, data, **choice)
+        result, _ = run(spec, method, backbone, data, torch.device("cpu"), lambda *_: None)
+        return [*result.loss_curve, result.accuracy]
+
+    spoilt: Any = Spoilt(data, [])
+    fixed = replace(recipe, augmentation="none")
+    assert curve(spoilt, recipe=fixed) == curve(data, recipe=fixed)
+    assert curve(spoilt, recipe=recipe) != curve(data, recipe=recipe)
+    assert curve(data, recipe=recipe) == curve(data, recipe=recipe)
+
+
+def test_a_random_crop_without_anything_to_cut_off_is_no_recipe() -> None:
+    with pytest.raises(ValueError, match=r"'crop_flip' needs a framing that leaves something to cut off"):
+        replace(SHORT, augmentation="crop_flip")
+
+
 def test_learning_rate_warms_up_follows_a_cosine_and_cools_down() -> None:
     recipe = replace(UNIFORM, warmup_lr=1e-5, min_lr=1e-6, cooldown_epochs=10)
     assert learning_rate(recipe, 0) == 1e-5
