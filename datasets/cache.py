@@ -30,7 +30,7 @@ import PIL
 from .archive import provenance
 from .atomic import is_whole, remove_leftovers, replacing, write_array
 from .identity import Glances, Splits, data_hash, images_key, stamp
-from .pixels import Preprocessing, decode, glance, in_order
+from .pixels import CORES, Preprocessing, decode, glance, in_order
 from .task import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
@@ -98,7 +98,7 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask |
 
 
 def build(
-    task: Task, preprocessing: Preprocessing, root: Path, progress: Progress | None = None, threads: int = 2
+    task: Task, preprocessing: Preprocessing, root: Path, progress: Progress | None = None, threads: int = CORES
 ) -> CachedTask:
     """Decode the task's images into the cache; arrays that are there already are used.
 

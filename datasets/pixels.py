@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import os
 import struct
 import zlib
 from collections import deque
@@ -21,6 +22,8 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 """What Pillow's many decoders raise on damaged bytes."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Those that this process may use: reading images keeps all of them busy, as Pillow works outside Python's lock."""
 AHEAD = 64
 """Images taken in hand before the first of them is used (ours): keeps the threads busy, and memory small."""
 

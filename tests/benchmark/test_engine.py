@@ -34,17 +34,20 @@ def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
     return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
+def info_of(backbone: backbones.Backbone) -> BackboneInfo:
+    return BackboneInfo(
+        backbone.ref, "random", backbone.mean, backbone.std, backbone.image_size, (), 1.0, device="test"
+    )
+
+
 def spec_of(
     method: Method, backbone: backbones.Backbone, data: CachedTask, recipe: Recipe = SHORT, **choice
 ) -> RunSpec:
-    info = BackboneInfo(
-        backbone.ref, "random", backbone.mean, backbone.std, backbone.image_size, (), 1.0, device="test"
-    )
     ref = MethodRef(
         name=method.spec().partition("(")[0], args=method.args(), version=1, plugin=None, spec=method.spec()
     )
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (cell,) = make_plan(info, [described], [data], Choice(recipe, **{"seeds": [0], **choice}))
+    (cell,) = make_plan(info_of(backbone), [described], [data], Choice(recipe, **{"seeds": [0], **choice}))
     return cell.spec
 
 
@@ -171,7 +174,8 @@ def test_training_sees_random_crops_and_evaluation_the_centre(
 ) -> None:
     """Every pixel outside the centre is spoilt: only training notices, and only where it crops at random."""
     recipe = replace(SHORT, framing="square_crop", augmentation="crop_flip")
-    data = build(folder_task(make_task()), Preprocessing(64, "bicubic", "square_crop"), tmp_path / "cache")
+    preprocessing = Choice(recipe, seeds=[0]).preprocessing(info_of(backbone))
+    data = build(folder_task(make_task()), preprocessing, tmp_path / "cache")
 
     class Spoilt(Spy):
         def images(self, split: str) -> np.ndarray:
