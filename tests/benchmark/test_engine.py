@@ -186,17 +186,15 @@ def test_training_sees_random_crops_and_evaluation_the_centre(
             images[..., 4:68, 4:68] = centre
             return images
 
-    def curve(data: Any, **choice: Any) -> list[float]:
-        method = parse("lora")
-        spec = spec_of(method, backbone, data, **choice)
-        result, _ = run(spec, method, backbone, data, torch.device("cpu"), lambda *_: None)
+    def curve(data: Any, recipe: Recipe) -> list[float]:
+        result, _ = outcome("lora", backbone, data, recipe=recipe)
         return [*result.loss_curve, result.accuracy]
 
     spoilt: Any = Spoilt(data, [])
     fixed = replace(recipe, augmentation="none")
-    assert curve(spoilt, recipe=fixed) == curve(data, recipe=fixed)
-    assert curve(spoilt, recipe=recipe) != curve(data, recipe=recipe)
-    assert curve(data, recipe=recipe) == curve(data, recipe=recipe)
+    assert curve(spoilt, fixed) == curve(data, fixed)
+    assert curve(spoilt, recipe) != curve(data, recipe)
+    assert curve(data, recipe) == curve(data, recipe)
 
 
 def test_a_random_crop_without_anything_to_cut_off_is_no_recipe() -> None:
