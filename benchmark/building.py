@@ -8,15 +8,14 @@ from tqdm import tqdm
 
 from ..datasets.raw.build import build
 from ..datasets.raw.source import Source
-from ..datasets.raw.sources import SOURCES
+from ..datasets.raw.sources import SOURCES, find_official
 from ..datasets.task import SPLITS, DataError, Task
-from ..datasets.tasks import find
 from .progress import advance, duration
 
 
 def build_data(options: argparse.Namespace) -> int:
     """`vtab-peft data build`: one line per task; exit status 1 unless all are there in the end."""
-    tasks = find(options.tasks, options.suite, options.data)
+    tasks = find_official(options.tasks, options.suite, options.data)
     sources = {task.name: _source(task) for task in tasks}
     failed = [task for task in tasks if not _built(task, sources[task.name], options)]
     if failed:

@@ -1,8 +1,8 @@
 """One cell from spec to result: inject, train, evaluate once.  Read it top to bottom.
 
-The training images stay on the device as uint8; normalisation and flips happen there; an epoch is one
+The training images stay on the device as uint8; normalisation, crops and flips happen there; an epoch is one
 permutation; there is no host synchronisation inside an epoch.  Every random stream (initial values, head,
-permutations, flips, drop-path) has a seed of its own, so that a cell depends on its spec alone, not on what
+permutations, crops, flips, drop-path) has a seed of its own, so that a cell depends on its spec alone, not on what
 ran before it in the process.
 """
 
@@ -23,7 +23,7 @@ from ..methods import Method
 from .adapter import Injected, inject, store_frozen_as, wants_examples
 from .backbone import Backbone
 from .evaluation import EVAL_BATCH, Classifier, Oracle, Tell, predict
-from .images import random_flip, to_input
+from .images import center_crop, random_crop, random_flip, to_input
 from .live import Live
 from .measure import now, peak_memory, reset_peak_memory
 from .optimization import batches, learning_rate, optimizer_for, total_epochs
@@ -138,9 +138,11 @@ def train(
     splits = ("train", "val") if spec.split == "test" else ("train",)
     images = torch.from_numpy(np.concatenate([data.images(s) for s in splits])).to(device)  # [n, 3, h, w] uint8
     labels = torch.from_numpy(np.concatenate([data.labels(s) for s in splits])).to(device)
+    size = backbone.image_size
 
     def normalise(batch: Tensor) -> Tensor:
-        return to_input(batch, backbone.image_size, spec.interpolation, spec.mean, spec.std)
+        framed = batch if recipe.framing == "squash" else center_crop(batch, size)
+        return to_input(framed, size, spec.interpolation, spec.mean, spec.std)
 
     examples = (normalise(images), labels) if wants_examples(method) else None
     fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
@@ -154,10 +156,16 @@ def train(
         with torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
             return live.features(normalise(batch)).float()
 
+    crops = torch.Generator().manual_seed(stream(spec.seed, "crops"))
     flips = torch.Generator().manual_seed(stream(spec.seed, "flips"))
 
     def logits(index: Tensor) -> Tensor:
-        return head(features(random_flip(images[index], flips) if recipe.augmentation == "flip" else images[index]))
+        batch = images[index]
+        if recipe.augmentation == "crop_flip":
+            batch = random_crop(batch, size, crops)
+        if recipe.augmentation in ("flip", "crop_flip"):
+            batch = random_flip(batch, flips)
+        return head(features(batch))
 
     def after_epoch() -> None:
         if oracle:

@@ -12,9 +12,8 @@ from tqdm import tqdm
 
 from ..datasets.download import Progress
 from ..datasets.fetch import Item, fetch, fetch_shared, items
-from ..datasets.raw.sources import SOURCES
+from ..datasets.raw.sources import SOURCES, find_official
 from ..datasets.task import DataError, Task
-from ..datasets.tasks import find
 from .data import size_text
 from .progress import advance, duration
 
@@ -27,7 +26,7 @@ def fetch_data(options: argparse.Namespace) -> int:
     place = options.data if options.archive else options.raw
     if place is None or None not in (options.raw, options.data):
         raise ValueError("say `--raw FOLDER` for the original files, or `--archive --data FOLDER`, and not both")
-    tasks = find(options.tasks, options.suite, place)
+    tasks = find_official(options.tasks, options.suite, place)
     try:
         if options.archive:
             return _shared(tasks, place, options.dry_run)

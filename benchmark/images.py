@@ -93,6 +93,24 @@ def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device)[:, None, None]
 
 
+def center_crop(images: Tensor, size: int) -> Tensor:
+    """The middle, where torchvision's `CenterCrop` cuts it.  images: [b, c, height, width] -> [b, c, size, size]"""
+    top, left = (round((side - size) / 2) for side in images.shape[-2:])
+    return images[..., top : top + size, left : left + size]
+
+
+def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
+    """A place of its own for each image, all equally likely.  images: [b, c, height, width] -> [b, c, size, size]
+
+    `generator`: of the CPU.
+    """
+    b, c, height, width = images.shape
+    top, left = (torch.randint(side - size + 1, (b, 1), generator=generator) for side in (height, width))
+    rows, columns = ((start + torch.arange(size)).to(images.device) for start in (top, left))  # [b, size] each
+    image, channel = torch.arange(b, device=images.device), torch.arange(c, device=images.device)
+    return images[image[:, None, None, None], channel[:, None, None], rows[:, None, :, None], columns[:, None, None, :]]
+
+
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
     """Mirror each image left to right with probability 1/2.  images: [b, ...]; `generator`: of the CPU."""
     heads = torch.rand(len(images), generator=generator) < 0.5

@@ -80,7 +80,7 @@ class Choice:
     oracle: bool = False
 
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
-        return Preprocessing(backbone.image_size, self.interpolation)
+        return Preprocessing(backbone.image_size, self.interpolation, self.recipe.framing)
 
 
 def make_plan(

@@ -53,6 +53,7 @@ UNIFORM = Recipe(
     clip_norm=None,
     head_init="trunc_normal",
     image_size=None,
+    framing="squash",
     augmentation="none",
     precision="bf16",
     tuned=False,
@@ -181,10 +182,28 @@ RECIPES: dict[str, Recipe] = {
             name="aoft_released",
             source="train_vtab.py, model/configs.py and AOFTDatasets/VTABConfig.py of CalliopeYang/AOFT 2ffd89c: as "
             "RLRR, but MLP dropout, as its ViT-B has, and another table. drop_last as RLRR's (their loader is not "
-            "released). Best test epoch there, the last epoch here. Their FGVC settings need crops, so are left out",
+            "released). Best test epoch there, the last epoch here. Their FGVC settings are left out",
             decayed="not bias or norm",
             mlp_dropout=0.1,
             tasks=task_table("aoft_released"),
+        ),
+        # FGVC: `uniform` once more, as adapter_plus trains FGVC too with its one setting for all, with random crops.
+        replace(
+            UNIFORM,
+            name="fgvc",
+            source="`uniform` with VPT's crops for FGVC (src/data/transforms.py, KMnP/vpt 7f3942e): shorter side to "
+            "256, 224 cut out and mirrored at random, the centre in evaluation. Ours: what is cut at random comes "
+            "from the middle square",
+            framing="square_crop",
+            augmentation="crop_flip",
+        ),
+        replace(
+            UNIFORM,
+            name="fgvc_squash",
+            source="`uniform` with RLRR's and AOFT's crops for FGVC (RLRRDatasets/fgvc_tranforms.py, zstarN70/RLRR "
+            "99d2087): squashed to 256 x 256, 224 cut out and mirrored at random, the centre in evaluation",
+            framing="squash_crop",
+            augmentation="crop_flip",
         ),
     )
 }

@@ -83,7 +83,10 @@ class Recipe:
     sigma sqrt(2/k).  The bias starts at zero."""
     image_size: int | None
     """Side in pixels; None: what the backbone was trained at (resolved before it is hashed)."""
-    augmentation: Literal["none", "flip"]
+    framing: Literal["squash", "squash_crop", "square_crop"] = later("squash")
+    """How images come to the model's size, as `datasets.pixels.Preprocessing` says; results of before squashed all."""
+    augmentation: Literal["none", "flip", "crop_flip"]
+    """Of training images: mirrored at random, or cut at random and mirrored.  Evaluation takes the centre."""
     precision: Literal["bf16", "fp32"]
     tuned: bool
     """Whether its numbers were tuned per method or task; tables made with an untuned recipe say so."""
@@ -102,6 +105,8 @@ class Recipe:
                 problems.append(f"{name} must be in [0, 1), not {getattr(self, name)}")
         if self.drop_path and self.branch_dropout:
             problems.append("drop_path and branch_dropout exclude each other")
+        if self.augmentation == "crop_flip" and self.framing == "squash":
+            problems.append("augmentation 'crop_flip' needs a framing that leaves something to cut off")
         if self.warmup_epochs > self.epochs:
             problems.append(f"warmup_epochs ({self.warmup_epochs}) exceeds epochs ({self.epochs})")
         if problems:

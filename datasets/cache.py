@@ -6,8 +6,9 @@
                                                 its time is that of the last use
 
 Images and labels are named by what they hold, so tasks with the same images (dsprites_loc and dsprites_ori)
-share them.  Tasks of one small native size are kept at that size and resized on the device; the rest is kept
-at the size of the model's input.  Files appear under their names complete or not at all.
+share them.  Tasks of one small native size are kept at that size and squashed on the device; the rest is kept
+at the size of the model's input, or a little larger where a part is to be cut off.  Files appear under their
+names complete or not at all.
 """
 
 import errno
@@ -18,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -29,7 +30,7 @@ import PIL
 from .archive import provenance
 from .atomic import is_whole, remove_leftovers, replacing, write_array
 from .identity import Glances, Splits, data_hash, images_key, stamp
-from .pixels import Preprocessing, decode, glance, in_order
+from .pixels import CORES, Preprocessing, decode, glance, in_order
 from .task import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
@@ -97,7 +98,7 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask |
 
 
 def build(
-    task: Task, preprocessing: Preprocessing, root: Path, progress: Progress | None = None, threads: int = 2
+    task: Task, preprocessing: Preprocessing, root: Path, progress: Progress | None = None, threads: int = CORES
 ) -> CachedTask:
     """Decode the task's images into the cache; arrays that are there already are used.
 
@@ -129,9 +130,10 @@ class _Builder:
         stream = self.each(glance, chain.from_iterable(self.splits[split].images for split in SPLITS))
         glances: Glances = {split: list(islice(stream, len(self.splits[split].images))) for split in SPLITS}
         sizes = {seen.size for split in SPLITS for seen in glances[split]}
-        native = len(sizes) == 1 and max(max(size) for size in sizes) <= NATIVE_LIMIT
+        small = len(sizes) == 1 and max(max(size) for size in sizes) <= NATIVE_LIMIT
+        native = small and self.preprocessing.framing == "squash"  # the device squashes, and does nothing else
         form = None if native else self.preprocessing
-        height, width = sizes.pop() if native else (self.preprocessing.image_size,) * 2
+        height, width = sizes.pop() if native else (self.preprocessing.side,) * 2
         manifest = self.manifest(glances, form)
         made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
         missing: Glances = {split: seen for split, seen in glances.items() if not is_whole(made.files[split][0])}
@@ -187,7 +189,7 @@ class _Builder:
             "labels": {split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
             "native": form is None,
             "pillow": PIL.__version__,
-            "preprocessing": asdict(self.preprocessing),
+            "preprocessing": self.preprocessing.names,
             "provenance": provenance(self.task, files),
             "stamp": self.built_from,
         }
@@ -218,7 +220,7 @@ class _Builder:
 
 def _manifest_path(task: Task, preprocessing: Preprocessing, root: Path) -> Path:
     """One manifest for each task, place it lies at, and preprocessing."""
-    identity = [FORMAT, task.suite, task.name, task.version, str(task.folder), asdict(preprocessing)]
+    identity = [FORMAT, task.suite, task.name, task.version, str(task.folder), preprocessing.names]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return root / "tasks" / task.suite / f"{task.name}-{key}.json"
 

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from .archive import HELP, Problem, examine, provenance, splits_of
-from .pixels import decode, glance, in_order
+from .pixels import CORES, decode, glance, in_order
 from .task import PROCEDURAL_SUITES, SPLITS, DataError, Split, SplitName, Task
 
 State = Literal["found", "partial", "wrong", "missing"]
@@ -35,7 +35,7 @@ class Verdict:
     """What to do next."""
 
 
-def check(task: Task, deep: bool = False, threads: int = 2) -> Verdict:
+def check(task: Task, deep: bool = False, threads: int = CORES) -> Verdict:
     """Look at a task's lists, labels and counts, and whether every listed image is there.
 
     `deep` also decodes every image, and looks for test images that are byte for byte in train or val: a note and not

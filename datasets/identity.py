@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import sys
-from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
 
@@ -56,7 +55,7 @@ def data_hash(task: Task, splits: Splits, glances: Glances) -> str:
 
 def images_key(glances: list[Glance], form: Preprocessing | None) -> str:
     """Names an array by the images in it and how they were decoded; decoders differ between Pillow's versions."""
-    made_with = [PIL.__version__, asdict(form) if form else "native"]
+    made_with = [PIL.__version__, form.names if form else "native"]
     digest = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode())
     for seen in glances:
         digest.update(seen.sha256.encode())

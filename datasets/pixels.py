@@ -2,14 +2,15 @@
 
 import hashlib
 import io
+import os
 import struct
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from PIL import Image, ImageFile
@@ -21,6 +22,8 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 """What Pillow's many decoders raise on damaged bytes."""
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+"""Those that this process may use: reading images keeps all of them busy, as Pillow works outside Python's lock."""
 AHEAD = 64
 """Images taken in hand before the first of them is used (ours): keeps the threads busy, and memory small."""
 
@@ -30,12 +33,35 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images come to the size of the model's input: squashed to a square, nothing cut off."""
+    """How images come to a square of `side` pixels, from which a framing that crops cuts the model's input later."""
 
     image_size: int
-    """Side in pixels."""
+    """Side of the model's input in pixels."""
     interpolation: Literal["bicubic", "bilinear"]
     """Pillow's filter of that name, which averages over the footprint when it makes images smaller."""
+    framing: Literal["squash", "squash_crop", "square_crop"] = "squash"
+    """squash: to the model's input, nothing cut off.  squash_crop: to `side`, as RLRR and AOFT do for FGVC.
+    square_crop: the shorter side to `side`, and of the longer one the middle, as VPT does before it evaluates."""
+
+    @property
+    def side(self) -> int:
+        """Pixels of a stored image; where something is cut off, 256 for 224, 438 for 384 and 512 for 448, as in VPT."""
+        return self.image_size if self.framing == "squash" else self.image_size * 8 // 7
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What names the pixels in the cache: the framing came later, and is left out where nothing is cut off."""
+        return {key: value for key, value in asdict(self).items() if (key, value) != ("framing", "squash")}
+
+    def apply(self, picture: Image.Image) -> Image.Image:
+        """The bytes that torchvision's `Resize`, and for square_crop its `CenterCrop`, give with Pillow."""
+        filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+        width = height = self.side
+        if self.framing == "square_crop":
+            width, height = (self.side * pixels // min(picture.size) for pixels in picture.size)
+        left, top = (round((pixels - self.side) / 2) for pixels in (width, height))
+        resized = picture.resize((width, height), filters[self.interpolation])
+        return resized.crop((left, top, left + self.side, top + self.side))
 
 
 @dataclass(frozen=True)
@@ -79,9 +105,7 @@ def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256
         with _open(image, data) as opened:
             picture = _rgb(image, opened)
     if preprocessing is not None:
-        filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
-        side = preprocessing.image_size
-        picture = picture.resize((side, side), filters[preprocessing.interpolation])
+        picture = preprocessing.apply(picture)
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 

@@ -54,6 +54,8 @@ class Task:
     class_names: tuple[str, ...] = ()
     provenance: str = "own"
     """`lossless`, `jpeg75` or `own`; for vtab1k it depends on the files and is known once they are read."""
+    archive_only: bool = False
+    """Whether it can only be had as the shared archive's JPEG: nobody can tell its images among the originals."""
     version: int = 1
     """Raised when the same name means other data or labels."""
 

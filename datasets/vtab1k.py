@@ -18,6 +18,7 @@ def _row(
     source: str,
     licence: str,
     citation: str,
+    archive_only: bool = False,
 ) -> Task:
     tests = (test,) if isinstance(test, int) else test
     return Task(
@@ -31,6 +32,7 @@ def _row(
         licence=licence,
         citation=citation,
         provenance="lossless",
+        archive_only=archive_only,
     )
 
 
@@ -70,6 +72,7 @@ VTAB1K: dict[str, Task] = {
             "https://data.caltech.edu/records/mzrjq-6wc02",
             "CC BY 4.0",
             "Fei-Fei, Fergus, Perona, Learning Generative Visual Models from Few Training Examples, CVPR-W 2004",
+            archive_only=True,
         ),
         _row(
             "dtd",

@@ -110,3 +110,48 @@ def oracle_table(runs: pd.DataFrame) -> str:
         rows.append([title, seeds, last, best, best - last, gain.max()])
     header = ["method", "seeds", "last epoch", "best epoch", "gain", "largest gain of one run"]
     return tabulate(sorted(rows, key=lambda row: -row[4]), header, tablefmt="pipe", floatfmt=".1f")
+
+
+def test_table_of_preprocessing_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "data.md").read_text()
+    table = preprocessing_table(Store(RESULTS).frame([]))
+    assert table in page, f"put this into docs/data.md:\n{table}"
+
+
+HALF, IMAGENET, NONE = (
+    "mean 0.5/0.5/0.5 std 0.5/0.5/0.5",
+    "mean 0.485/0.456/0.406 std 0.229/0.224/0.225",
+    "mean 0/0/0 std 1/1/1",
+)
+PREPROCESSINGS = {
+    "as is": (HALF, "bicubic", ""),
+    "ImageNet": (IMAGENET, "bicubic", ""),
+    "none": (NONE, "bicubic", ""),
+    "bilinear": (HALF, "bilinear", ""),
+    "JPEG 75": (HALF, "bicubic", "_jpeg75"),
+}
+"""Heading of a column: normalisation, interpolation, and what the name of the task's folder ends with."""
+SPECS = ("linear", "lora")
+RESIZED = ("cifar10", "dsprites_loc", "dsprites_ori")
+"""The mini tasks that are not stored at the model's input size."""
+
+
+def preprocessing_table(runs: pd.DataFrame) -> str:
+    """Test accuracy in percent, seed 0; a dash is a cell that was not run, a dot one that would change nothing."""
+    of_study = (runs["suite"] == "own") & (runs["recipe"] == "uniform_3ep") & (runs["split"] == "test")
+    chosen = runs[of_study & (runs["seed"] == 0)]
+    measured = chosen.set_index(["spec", "task", "normalisation", "interpolation"])["accuracy"]
+    tasks = sorted({task for task in chosen["task"] if not task.endswith("_jpeg75")})
+
+    def cell(spec: str, task: str, heading: str) -> str:
+        normalisation, interpolation, ending = PREPROCESSINGS[heading]
+        if heading in ("bilinear", "JPEG 75") and task not in RESIZED:
+            return "·"
+        found = measured.get((spec, task + ending, normalisation, interpolation))
+        return "—" if found is None else f"{100 * found:.1f}"
+
+    rows = [
+        [task, f"`{spec}`", *(cell(spec, task, name) for name in PREPROCESSINGS)] for task in tasks for spec in SPECS
+    ]
+    align = ["left", "left", *["right"] * len(PREPROCESSINGS)]
+    return tabulate(rows, ["task", "method", *PREPROCESSINGS], tablefmt="pipe", disable_numparse=True, colalign=align)

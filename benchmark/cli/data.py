@@ -43,5 +43,11 @@ def declare(verbs: Verbs) -> None:
 
 
 def _add_official(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("tasks", nargs="*", default=["all"], metavar="TASK", help="names, groups, or all (default)")
+    verb.add_argument(
+        "tasks",
+        nargs="*",
+        default=["all"],
+        metavar="TASK",
+        help="names, groups, raw data sets such as clevr, or all (default)",
+    )
     verb.add_argument("--suite", default="vtab1k", choices=["vtab1k", "fgvc"], help="default: vtab1k")

@@ -1,14 +1,15 @@
 """Boards and their leaderboards: which runs may be compared, what is averaged, and who ranks where.
 
 A board holds the test runs that share suite, backbone, recipe, normalisation, interpolation, image size and
-provenance of the data.  Ranks and means never cross boards.  Everything here is a pure function of the runs: no
-torch, no clock, no dependence on the order of files (`fmean` is exactly rounded, so a mean has no order either).
+provenance of the data; tasks that can only be had as JPEG stand on the lossless board too.  Ranks and means never
+cross boards.  Everything here is a pure function of the runs: no torch, no clock, no dependence on the order of
+files (`fmean` is exactly rounded, so a mean has no order either).
 """
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from math import fsum
 from statistics import fmean, stdev
 from typing import Any
@@ -79,7 +80,8 @@ class TaskColumn:
     data: str
     group: str
     label: str
-    """The name, or `name@ab12cd` where a board holds one name with several data hashes or versions."""
+    """The name; `name@jpeg75` where the data are not of the board's provenance; `name@ab12cd` where a board holds one
+    name with several data hashes or versions."""
 
 
 @dataclass(frozen=True)
@@ -129,12 +131,21 @@ class Leaderboard:
 
 
 def boards(frame: pd.DataFrame) -> list[tuple[Board, pd.DataFrame]]:
-    """The boards that the test runs of a frame make, sorted; validation runs never enter."""
+    """The boards that the test runs of a frame make, sorted; validation runs never enter.
+
+    caltech101 can only be had as JPEG: its runs join the lossless board too, and make no board alone beside one.
+    """
     keys = [field.name for field in fields(Board)]
     parts: dict[Board, list[Run]] = defaultdict(list)
     for run in _runs(frame):
         if run["split"] == "test":
             parts[Board(**{key: run[key] for key in keys})].append(run)
+    for board in [board for board in parts if board.provenance == "jpeg75"]:
+        if (lossless := replace(board, provenance="lossless")) in parts:
+            only = [run for run in parts[board] if _archive_only(run)]
+            parts[lossless] += only
+            if len(only) == len(parts[board]):
+                del parts[board]
     ordered = sorted(parts, key=lambda board: (board.suite, board.backbone, board.recipe, board.slug))
     return [(board, pd.DataFrame(parts[board])) for board in ordered]
 
@@ -142,7 +153,7 @@ def boards(frame: pd.DataFrame) -> list[tuple[Board, pd.DataFrame]]:
 def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
     """Rows of a board, best first; rows that lack a task are unranked and last."""
     records = _runs(runs)
-    tasks = _task_columns(board.suite, records)
+    tasks = _task_columns(board, records)
     present = {task.group for task in tasks}
     groups = [group for group in VTAB_GROUPS if group in present] + sorted(present - set(VTAB_GROUPS))
     groups = groups if len(groups) > 1 else []
@@ -232,18 +243,25 @@ def table_order(suite: str) -> list[str]:
     return list(suite_tasks(suite)) if suite in SUITES else []
 
 
-def _task_columns(suite: str, runs: list[Run]) -> list[TaskColumn]:
-    facts = {_identity(run): one_line(run["group"]) for run in reversed(runs)}
-    tasks = list(facts)
-    names = [one_line(name) for name, _, _ in tasks]
+def _archive_only(run: Run) -> bool:
+    return run["task"] in table_order(run["suite"]) and suite_tasks(run["suite"])[run["task"]].archive_only
+
+
+def _task_columns(board: Board, runs: list[Run]) -> list[TaskColumn]:
+    examples = {_identity(run): run for run in reversed(runs)}
+    tasks = list(examples)
+    marks = ["" if run["provenance"] == board.provenance else f"@{run['provenance']}" for run in examples.values()]
+    names = [one_line(name) + mark for (name, _, _), mark in zip(tasks, marks, strict=True)]
     labels = distinct(
         names,
         [f"{name}@{data[:6]}" for name, (_, _, data) in zip(names, tasks, strict=True)],
         [f"{name}@{data[:6]}.v{version}" for name, (_, version, data) in zip(names, tasks, strict=True)],
         [f"{name}@{fingerprint(task)}" for name, task in zip(names, tasks, strict=True)],
     )
-    columns = [TaskColumn(*task, facts[task], label) for task, label in zip(tasks, labels, strict=True)]
-    official = {name: place for place, name in enumerate(table_order(suite))}
+    columns = [
+        TaskColumn(*task, one_line(examples[task]["group"]), label) for task, label in zip(tasks, labels, strict=True)
+    ]
+    official = {name: place for place, name in enumerate(table_order(board.suite))}
     groups = {group: place for place, group in enumerate(VTAB_GROUPS)}
 
     def place(task: TaskColumn) -> tuple[Any, ...]:

@@ -21,7 +21,7 @@ import numpy as np
 
 from ..archive import LISTS, UNION, read
 from ..check import check
-from ..pixels import in_order
+from ..pixels import CORES, in_order
 from ..task import PROCEDURAL_SUITES, SPLITS, DataError, SplitName, Task
 from ..tasks import table
 from .png import png
@@ -55,7 +55,7 @@ def build(
     data_root: Path,
     tell: Progress | None = None,
     again: bool = False,
-    threads: int = 2,
+    threads: int = CORES,
 ) -> Built:
     """Make `data_root`/<task> out of `raw_root`/<source.raw>; a whole task that is there is left alone.
 

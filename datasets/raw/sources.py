@@ -2,11 +2,12 @@
 has to be edited.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from ..task import DataError, SplitName
+from ..task import DataError, SplitName, Task
+from ..tasks import find, suite_tasks
 from ..vtab1k import VTAB1K
 from .fgvc import FGVC_SOURCES
 from .source import Examples, Source
@@ -37,3 +38,14 @@ def _all() -> dict[str, Source]:
 
 SOURCES: dict[str, Source] = _all()
 """By the task's name: VTAB-1k in the order papers print it, then FGVC."""
+
+
+def find_official(names: Sequence[str], suite: str, data: Path | None) -> list[Task]:
+    """As `tasks.find`, where a name may also be that of a raw data set: `dsprites` means both tasks made of it."""
+    rows = suite_tasks(suite)
+    made_of = {
+        name: [task for task in rows if task in SOURCES and SOURCES[task].raw == name]
+        for name in names
+        if name not in rows
+    }
+    return find([task for name in names for task in made_of.get(name) or [name]], suite, data)

@@ -34,17 +34,20 @@ def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
     return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
+def info_of(backbone: backbones.Backbone) -> BackboneInfo:
+    return BackboneInfo(
+        backbone.ref, "random", backbone.mean, backbone.std, backbone.image_size, (), 1.0, device="test"
+    )
+
+
 def spec_of(
     method: Method, backbone: backbones.Backbone, data: CachedTask, recipe: Recipe = SHORT, **choice
 ) -> RunSpec:
-    info = BackboneInfo(
-        backbone.ref, "random", backbone.mean, backbone.std, backbone.image_size, (), 1.0, device="test"
-    )
     ref = MethodRef(
         name=method.spec().partition("(")[0], args=method.args(), version=1, plugin=None, spec=method.spec()
     )
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (cell,) = make_plan(info, [described], [data], Choice(recipe, **{"seeds": [0], **choice}))
+    (cell,) = make_plan(info_of(backbone), [described], [data], Choice(recipe, **{"seeds": [0], **choice}))
     return cell.spec
 
 
@@ -164,6 +167,39 @@ def test_linear_probe_uses_its_own_number_of_epochs(backbone: backbones.Backbone
     assert len(outcome("linear", backbone, data)[0].loss_curve) == SHORT.probe_epochs
     augmented = replace(SHORT, augmentation="flip")
     assert len(outcome("linear", backbone, data, recipe=augmented)[0].loss_curve) == SHORT.epochs
+
+
+def test_training_sees_random_crops_and_evaluation_the_centre(
+    backbone: backbones.Backbone, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Every pixel outside the centre is spoilt: only training notices, and only where it crops at random."""
+    recipe = replace(SHORT, framing="square_crop", augmentation="crop_flip")
+    preprocessing = Choice(recipe, seeds=[0]).preprocessing(info_of(backbone))
+    data = build(folder_task(make_task()), preprocessing, tmp_path / "cache")
+
+    class Spoilt(Spy):
+        def images(self, split: str) -> np.ndarray:
+            images = np.array(self.data.images(split))
+            assert images.shape[-2:] == (73, 73)
+            centre = images[..., 4:68, 4:68].copy()
+            images[:] = 255
+            images[..., 4:68, 4:68] = centre
+            return images
+
+    def curve(data: Any, recipe: Recipe) -> list[float]:
+        result, _ = outcome("lora", backbone, data, recipe=recipe)
+        return [*result.loss_curve, result.accuracy]
+
+    spoilt: Any = Spoilt(data, [])
+    fixed = replace(recipe, augmentation="none")
+    assert curve(spoilt, fixed) == curve(data, fixed)
+    assert curve(spoilt, recipe) != curve(data, recipe)
+    assert curve(data, recipe) == curve(data, recipe)
+
+
+def test_a_random_crop_without_anything_to_cut_off_is_no_recipe() -> None:
+    with pytest.raises(ValueError, match=r"'crop_flip' needs a framing that leaves something to cut off"):
+        replace(SHORT, augmentation="crop_flip")
 
 
 def test_learning_rate_warms_up_follows_a_cosine_and_cools_down() -> None:

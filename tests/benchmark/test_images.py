@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.transforms.functional import center_crop as torchvisions_center_crop
 from torchvision.transforms.functional import normalize, to_tensor
-from vtab_peft.benchmark.images import random_flip, resize, to_input
+from vtab_peft.benchmark.images import center_crop, random_crop, random_flip, resize, to_input
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -82,3 +83,36 @@ def test_a_flip_mirrors_whole_images_about_half_of_them_and_repeats_with_its_see
     assert 150 < int(mirrored.sum()) < 250
     assert torch.equal(flipped, random_flip(images, torch.Generator().manual_seed(3)))
     assert not torch.equal(flipped, random_flip(images, torch.Generator().manual_seed(4)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(256, 256), (73, 64), (71, 90), (64, 64)])
+def test_the_centre_is_where_torchvision_cuts_it(height: int, width: int) -> None:
+    images = random_images(height, width)
+    assert torch.equal(center_crop(images, 64), torchvisions_center_crop(images, [64, 64]))
+
+
+def coordinates(count: int, height: int, width: int) -> torch.Tensor:
+    """Images that say at each pixel which image, row and column it is.  [count, 3, height, width] int64"""
+    axes = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
+    return torch.stack(axes, dim=1)
+
+
+def test_a_random_crop_is_a_piece_of_its_own_image_and_every_place_is_equally_likely() -> None:
+    crops = random_crop(coordinates(6000, 6, 9), 4, torch.Generator().manual_seed(3))
+    assert crops.shape == (6000, 3, 4, 4)
+    corners = crops[:, :, :1, :1]
+    steps = coordinates(1, 4, 4)
+    assert torch.equal(crops - corners, steps.expand_as(crops))
+    assert torch.equal(corners[:, 0].flatten(), torch.arange(6000))
+    places = torch.stack([corners[:, 1].flatten(), corners[:, 2].flatten()], dim=1).unique(dim=0, return_counts=True)
+    assert places[0].tolist() == [[row, column] for row in range(3) for column in range(6)]
+    # 18 places, 333 expected at each; a fair draw exceeds 40.8 in one case of 1,000 (chi-squared, 17 degrees)
+    assert float(((places[1] - 6000 / 18) ** 2 / (6000 / 18)).sum()) < 40.8
+
+
+def test_a_random_crop_repeats_with_its_seed_and_leaves_nothing_to_chance_at_full_size() -> None:
+    images = random_images(12, 12)
+    first, again, other = (random_crop(images, 8, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert torch.equal(random_crop(images, 12, torch.Generator().manual_seed(3)), images)

@@ -6,6 +6,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +16,8 @@ from vtab_peft.benchmark import store as store_module
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.benchmark.spec import PROTOCOL, BackboneRef, MethodRef, RunSpec, TaskRef
 from vtab_peft.benchmark.store import COLUMNS, Store, StoreError, to_text, write_atomically
+
+ROOT = Path(__file__).parents[2]
 
 
 def stored_files(store: Store) -> list[str]:
@@ -106,6 +109,29 @@ def test_a_key_does_not_depend_on_the_order_of_arguments(spec, random):
     arguments = list(spec.method.args.items())
     random.shuffle(arguments)
     assert replace(spec, method=replace(spec.method, args=dict(arguments))).key() == spec.key()
+
+
+STORED = ROOT / "results/runs/toy_vit/toy/cells/lora"
+"""Runs from before any field came later."""
+
+
+def test_a_run_of_before_a_recipe_field_came_keeps_its_key_and_means_the_neutral_value():
+    paths = sorted(STORED.glob("*.json"))
+    assert paths
+    for path in paths:
+        stored = json.loads(path.read_text())["spec"]
+        assert "framing" not in stored["recipe"]
+        spec = RunSpec.from_json(stored)
+        assert spec.recipe.framing == "squash"
+        assert spec.key() == path.stem.partition(".")[0]
+
+
+def test_a_recipe_field_that_came_later_names_another_run_where_it_differs(fake):
+    before = fake.spec()
+    cropped = replace(before, recipe=replace(before.recipe, framing="square_crop"))
+    assert cropped.key() != before.key()
+    assert cropped.recipe.base != before.recipe.base
+    assert RunSpec.from_json(cropped.to_json()) == cropped
 
 
 def other(value):

@@ -10,14 +10,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 from PIL import Image, ImageFile
+from torchvision import transforms
 from vtab_peft.datasets import atomic, cache
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.folder import folder_task
-from vtab_peft.datasets.pixels import Preprocessing
+from vtab_peft.datasets.pixels import Preprocessing, decode
 from vtab_peft.datasets.task import SPLITS, DataError, Split, SplitName, Task
 
 MakeFolder = Callable[..., Path]
@@ -69,6 +71,42 @@ def test_large_images_are_pillows_squash_to_the_input_size(
     assert np.array_equal(found.images("val")[3], wanted.transpose(2, 0, 1))
     assert found.images("val").shape == (4, 3, 24, 24)
     assert found.images("val").dtype == np.uint8
+
+
+@pytest.mark.parametrize("size", [(500, 375), (375, 500), (301, 300), (40, 90), (224, 224)])
+@pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
+def test_framings_that_crop_are_evaluated_on_what_vpt_and_rlrr_evaluate(
+    interpolation: Literal["bicubic", "bilinear"], size: tuple[int, int]
+) -> None:
+    """Their transforms, by torchvision: `Resize(256)` and `Resize((256, 256))`, each followed by `CenterCrop(224)`."""
+    picture = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    filter_ = transforms.InterpolationMode(interpolation)
+    for framing, resize in [("square_crop", 256), ("squash_crop", (256, 256))]:
+        theirs = transforms.Compose([transforms.Resize(resize, filter_), transforms.CenterCrop(224)])
+        stored = decode(picture, Preprocessing(224, interpolation, framing))  # pyright: ignore[reportArgumentType]
+        assert stored.shape == (3, 256, 256)
+        evaluated = stored[:, 16:-16, 16:-16].transpose(1, 2, 0)
+        assert np.array_equal(evaluated, np.asarray(theirs(Image.fromarray(picture)))), framing
+
+
+@pytest.mark.parametrize(("image_size", "side"), [(224, 256), (384, 438), (448, 512)])
+def test_images_to_be_cropped_are_stored_as_large_as_vpt_makes_them(image_size: int, side: int) -> None:
+    assert Preprocessing(image_size, "bicubic", "square_crop").side == side
+    assert Preprocessing(image_size, "bicubic").side == image_size
+
+
+def test_small_images_that_are_to_be_cropped_are_stored_enlarged(make_folder: MakeFolder, root: Path) -> None:
+    task = folder_task(make_folder())
+    framed = build(task, Preprocessing(28, "bicubic", "square_crop"), root)
+    assert not framed.native
+    assert framed.images("val").shape == (4, 3, 32, 32)
+    assert cached(task, Preprocessing(28, "bicubic"), root) is None
+
+
+def test_caches_of_before_there_were_framings_are_found_by_their_names() -> None:
+    assert Preprocessing(224, "bicubic").names == {"image_size": 224, "interpolation": "bicubic"}
+    framings: list[Literal["squash", "squash_crop", "square_crop"]] = ["squash", "squash_crop", "square_crop"]
+    assert len({str(Preprocessing(224, "bicubic", framing).names) for framing in framings}) == 3
 
 
 def test_small_images_of_one_size_are_kept_as_they_are(make_folder: MakeFolder, root: Path) -> None:

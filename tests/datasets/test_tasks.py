@@ -6,7 +6,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from PIL import Image, JpegImagePlugin
+from vtab_peft.benchmark.data import size_text
+from vtab_peft.datasets.archive import load
 from vtab_peft.datasets.fgvc import FGVC
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.published import published
+from vtab_peft.datasets.raw.sources import SOURCES
 from vtab_peft.datasets.task import DataError, Task
 from vtab_peft.datasets.tasks import find, suite_tasks, table
 from vtab_peft.datasets.vtab1k import VTAB1K
@@ -61,16 +67,79 @@ def test_every_row_says_where_the_data_comes_from_and_what_one_may_do_with_it(ta
     assert table()[task.suite, task.name] is task
 
 
+NATIVE = {
+    **{"cifar": 32, "svhn": 32, "eurosat": 64, "patch_camelyon": 96},
+    **{"dsprites_loc": 64, "dsprites_ori": 64, "smallnorb_azi": 96, "smallnorb_ele": 96},
+}
+"""Sides of the tasks that the cache keeps at their own size, as their publishers state them."""
+CHECKED = {
+    **dict.fromkeys(("cifar", "patch_camelyon", "clevr_count", "clevr_dist"), "lists, rows"),
+    **dict.fromkeys(("sun397", "eurosat", "resisc45"), "lists"),
+    **dict.fromkeys(("svhn", "dsprites_loc", "dsprites_ori", "smallnorb_azi", "smallnorb_ele"), "rows"),
+    **dict.fromkeys(("dtd", "oxford_flowers102", "oxford_iiit_pet", "kitti", "dmlab"), "hashes"),
+    **{"diabetic_retinopathy": "hashes", "caltech101": "nothing"},
+    **dict.fromkeys(FGVC, "split files"),
+}
+"""What tests/datasets/raw compares: official_splits, released_keys, class_folders, sun397, fgvc."""
+
+
+def cached_bytes(task: Task) -> int:
+    side = NATIVE.get(task.name, 224)
+    return 3 * side * side * sum(sizes[0] for sizes in task.sizes.values())
+
+
+def documented_row(task: Task) -> str:
+    sizes = [" or ".join(f"{size:,}" for size in task.sizes[split]) for split in ("train", "val", "test")]
+    files = SOURCES[task.name].files
+    known = [published(file).size for file in files]
+    by_hand = any(file.manual for file in files)
+    stated = sum(size or 0 for size in known) if files and not (by_hand and None in known) else None
+    download = "not stated" if stated is None else size_text(stated) + (" and more" if None in known else "")
+    how = "archive" if task.archive_only else "by hand" if by_hand else "fetch"
+    cells = [f"`{task.name}`", task.group, str(task.classes), *sizes, how, download, size_text(cached_bytes(task))]
+    return "| " + " | ".join([*cells, CHECKED[task.name], f"[source]({task.source})", task.licence]) + " |"
+
+
 def test_the_documented_table_is_the_table() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
     section = page[page.index("## The tasks of the suites") :]
     documented = [line for line in section.splitlines() if line.startswith("| `")]
-    expected = []
-    for task in ROWS:
-        sizes = [" or ".join(f"{size:,}" for size in task.sizes[split]) for split in ("train", "val", "test")]
-        cells = [f"`{task.name}`", task.group, str(task.classes), *sizes, f"[source]({task.source})", task.licence]
-        expected.append("| " + " | ".join(cells) + " |")
-    assert documented == expected
+    expected = [documented_row(task) for task in ROWS]
+    assert documented == expected, "put this into docs/data.md:\n" + "\n".join(expected)
+
+
+def test_the_documented_copy_is_what_pillow_saves_by_default(
+    make_folder: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The code in docs/data.md: quality 75, colours at half resolution, the same lists and labels."""
+    code = (ROOT / "docs" / "data.md").read_text().split("```python\n")[1].split("```")[0]
+    sources = [make_folder(f"mini/{name}", side=32) for name in ("cifar10", "dsprites_loc", "dsprites_ori")]
+    for source in sources:
+        (source / "classes.txt").write_text("cat\ndog\n")
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    for source in sources:
+        copy = folder_task(tmp_path / "jpeg75" / f"{source.name}_jpeg75")
+        assert copy.provenance == "jpeg75"
+        mine, theirs = load(copy), load(folder_task(source))
+        assert {split: list(mine[split].labels) for split in mine} == {s: list(theirs[s].labels) for s in theirs}
+        with Image.open(str(mine["test"].images[0])) as saved, Image.open(str(theirs["test"].images[0])) as original:
+            table = list(saved.quantization[0])[:8]  # pyright: ignore[reportAttributeAccessIssue]
+            # First row of Annex K.1 of the JPEG standard (ITU-T T.81), halved: what libjpeg means by quality 75.
+            assert table == [(step * 50 + 50) // 100 for step in (16, 11, 10, 16, 24, 40, 51, 61)]
+            assert JpegImagePlugin.get_sampling(saved) == 2  # 4:2:0
+            assert saved.size == original.size
+
+
+def test_the_documented_sizes_of_the_cache_are_those_of_its_arrays() -> None:
+    """Tasks of the same images in the same order (CLEVR, dSprites, smallNORB) share them."""
+    once = [task for task in VTAB1K.values() if task.name not in ("clevr_dist", "dsprites_ori", "smallnorb_ele")]
+    all_at_224 = 3 * 224 * 224 * sum(sizes[0] for task in VTAB1K.values() for sizes in task.sizes.values())
+    fgvc = sum(map(cached_bytes, FGVC.values()))
+    numbers = [sum(map(cached_bytes, once)), all_at_224, fgvc, fgvc * 256 * 256 // (224 * 224)]
+    page = (ROOT / "docs" / "data.md").read_text()
+    wanted = "take {} GB at 224 pixels ({} GB if every image were kept at 224), FGVC {} GB more, or {} GB for its crops"
+    assert wanted.format(*(round(number / 1e9) for number in numbers)) in " ".join(page.split())
 
 
 def names(tasks: list[Task]) -> list[str]:

@@ -121,6 +121,38 @@ def test_ranks_and_means_never_cross_boards(store, fake, put, change):
     assert len({board.board.slug for board in found}) == 2
 
 
+def test_caltech101_from_the_archive_completes_a_lossless_board_and_says_so(store, put):
+    put_vtab(put, skip=["caltech101"])
+    put("caltech101", "lora", 0, 0.01, suite="vtab1k", provenance="jpeg75")
+    board = only(store)
+    assert board.board.provenance == "lossless"
+    assert [task.label for task in board.tasks][:3] == ["cifar", "caltech101@jpeg75", "dtd"]
+    assert board.rows[0]["accuracy_caltech101@jpeg75"] == 0.01
+    assert board.rows[0]["mean_19"] == pytest.approx(0.09)  # 0 .. 18
+
+
+def test_caltech101_from_the_archive_stands_on_the_archives_own_board_as_well(store, put):
+    put_vtab(put, skip=["caltech101"])
+    put_vtab(put, provenance="jpeg75", accuracy=lambda place: place / 50)
+    jpeg, lossless = sorted(leaderboards(store), key=lambda board: board.board.provenance)
+    assert {task.label for task in jpeg.tasks} == set(VTAB)
+    assert jpeg.rows[0]["mean_19"] == pytest.approx(0.18)
+    assert lossless.rows[0]["accuracy_caltech101@jpeg75"] == jpeg.rows[0]["accuracy_caltech101"] == 0.02
+
+
+@pytest.mark.parametrize("facts", [{"task": "cifar", "suite": "vtab1k"}, {"task": "caltech101", "suite": "mine"}])
+def test_no_other_task_crosses_from_the_archives_board_to_the_lossless_one(store, put, facts):
+    put("dtd", "lora", 0, 0.5, suite=facts["suite"], provenance="lossless")
+    put(**facts, method="lora", seed=0, accuracy=0.5, provenance="jpeg75")
+    assert [len(board.tasks) for board in leaderboards(store)] == [1, 1]
+
+
+def test_caltech101_from_the_archive_alone_is_a_jpeg_board(store, put):
+    put("caltech101", "lora", 0, 0.5, suite="vtab1k", provenance="jpeg75")
+    board = only(store)
+    assert (board.board.provenance, [task.label for task in board.tasks]) == ("jpeg75", ["caltech101"])
+
+
 def test_a_slug_is_readable_and_safe_as_a_file_name(store, put):
     put("flowers", "lora", 0, 0.5, suite="../a b|c\n")
     slug = only(store).board.slug

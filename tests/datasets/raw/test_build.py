@@ -352,6 +352,18 @@ def test_the_verb_builds_what_it_can_and_says_what_is_missing(
     assert "did you mean svhn" in capsys.readouterr().err
 
 
+def test_a_raw_data_set_means_the_tasks_made_of_it(tmp_path: Path) -> None:
+    def meant(*names: str, suite: str = "vtab1k") -> list[str]:
+        return [task.name for task in sources.find_official(names, suite, tmp_path)]
+
+    assert meant("dsprites") == ["dsprites_loc", "dsprites_ori"]
+    assert meant("cifar100", "clevr", "kitti") == ["cifar", "clevr_count", "clevr_dist", "kitti"]
+    assert meant("dsprites_ori", "dsprites") == ["dsprites_ori", "dsprites_loc"]
+    assert meant("oxford_flowers102", suite="fgvc") == ["oxfordflowers"]
+    with pytest.raises(ValueError, match="did you mean"):
+        meant("dsprits")
+
+
 def test_every_task_of_vtab_says_how_it_is_built() -> None:
     assert set(sources.SOURCES) == {task.name for task in table().values() if task.suite != "toy"}
     for name, made_by in sources.SOURCES.items():

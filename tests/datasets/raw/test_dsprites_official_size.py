@@ -30,7 +30,7 @@ def test_both_tasks_are_built_and_right(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "dsprites").symlink_to(RAW)
     data = ["--data", str(tmp_path / "data")]
-    assert main(["data", "build", "dsprites_loc", "dsprites_ori", "--raw", str(tmp_path / "raw"), *data]) == 0
+    assert main(["data", "build", "dsprites", "--raw", str(tmp_path / "raw"), *data]) == 0
     assert main(["data", "check", "--suite", "vtab1k", "--tasks", "dsprites_loc", "dsprites_ori", *data]) == 0
     assert capsys.readouterr().out.count("found        800    200   73728  own") == 2
 
