@@ -82,9 +82,17 @@ class Trained:
 
 
 def run(
-    spec: RunSpec, method: Method, backbone: Backbone, data: CachedTask, live: Live, tell: Tell
+    spec: RunSpec,
+    method: Method,
+    backbone: Backbone,
+    data: CachedTask,
+    live: Live,
+    tell: Tell,
+    keep: Callable[[Trained], None] = lambda _: None,
 ) -> tuple[RunResult, np.ndarray]:
     """Train one cell and evaluate it once; returns its result and its predictions [n], in the split's order.
+
+    keep: is shown the trained model before the next cell may take it over.
 
     Raises:
         Diverged: the loss became infinite or not a number.
@@ -114,6 +122,7 @@ def run(
         images_per_second=trained.images_seen / trained.train_seconds,
         peak_bytes=peak_memory(device),
     )
+    keep(trained)
     return result, predictions
 
 

@@ -54,6 +54,8 @@ class Cell:
     method: MethodInfo
     seconds: float
     """Estimate from the measured forward pass: training costs three forwards an image, evaluation one."""
+    keep_adapter: bool = False
+    """Whether the trained adapter and head are stored beside the record."""
 
     def __str__(self) -> str:
         return f"{self.spec.task.name} · {self.spec.method.spec} · seed {self.spec.seed}"

@@ -3,7 +3,8 @@
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
@@ -18,7 +19,7 @@ from .numerics import Numerics
 from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan
 from .progress import Progress, advance, duration
 from .recipes import RECIPES
-from .spec import Recipe
+from .spec import Recipe, RunSpec
 from .store import Store
 from .worker import Describe
 
@@ -43,10 +44,13 @@ def run(options: argparse.Namespace) -> int:
         for note in backbone.notes:
             _say(note)
         store = Store(options.results)
+        there = store.has_adapter if options.keep_adapters else store.has
         if options.dry_run:
-            return _dry_run(tasks, backbone, methods, choice, store)
+            return _dry_run(tasks, backbone, methods, choice, there)
         cells = make_plan(backbone, methods, cached_tasks(tasks, choice.preprocessing(backbone)), choice)
-        missing = [cell for cell in cells if options.again or not store.has(cell.spec)]
+        missing = [
+            replace(cell, keep_adapter=options.keep_adapters) for cell in cells if options.again or not there(cell.spec)
+        ]
         _say(_announcement(cells, missing, backbone, choice.recipe))
         tally = sweep(missing, worker, store, options.max_minutes)
     except KeyboardInterrupt:
@@ -114,7 +118,11 @@ def _announcement(cells: Sequence[Cell], missing: Sequence[Cell], backbone: Back
 
 
 def _dry_run(
-    tasks: Sequence[Task], backbone: BackboneInfo, methods: Sequence[MethodInfo], choice: Choice, store: Store
+    tasks: Sequence[Task],
+    backbone: BackboneInfo,
+    methods: Sequence[MethodInfo],
+    choice: Choice,
+    there: Callable[[RunSpec], bool],
 ) -> int:
     """Print the plan; nothing is run, built or written."""
     root, preprocessing = cache.default_root(), choice.preprocessing(backbone)
@@ -125,7 +133,7 @@ def _dry_run(
     rows = []
     for method in methods:
         own = [cell for cell in cells if cell.method is method]
-        todo = [cell for cell in own if not store.has(cell.spec)]
+        todo = [cell for cell in own if not there(cell.spec)]
         lr = method.lr or choice.recipe.lr
         rows.append(
             (
@@ -143,7 +151,7 @@ def _dry_run(
         f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {len(tasks)} tasks, on {backbone.device}\n"
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
-    todo = [cell for cell in cells if not store.has(cell.spec)]
+    todo = [cell for cell in cells if not there(cell.spec)]
     print(f"\n{len(todo)} of {len(cells)} cells to run, about {duration(sum(cell.seconds for cell in todo))}")
     if unread:
         more = len(unread) * len(methods) * len(choice.seeds)

@@ -12,6 +12,9 @@ def declare(verbs: Verbs) -> None:
     run.add_argument("--split", choices=["test", "val"], default="test", help="val: train on train800, judge on val200")
     add_sweep(run)
     run.add_argument("--again", action="store_true", help="repeat cells that are stored; earlier results stay")
+    run.add_argument(
+        "--keep-adapters", action="store_true", help="also store what was trained; repeats cells stored without it"
+    )
     run.set_defaults(work="sweep:run")
 
     smoke = verbs.add_parser("smoke", help="a small benchmark without internet, weights or data, in minutes")
