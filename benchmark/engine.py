@@ -90,9 +90,7 @@ def run(
     tell: Tell,
     keep: Callable[[Trained], None] = lambda _: None,
 ) -> tuple[RunResult, np.ndarray]:
-    """Train one cell and evaluate it once; returns its result and its predictions [n], in the split's order.
-
-    keep: is shown the trained model before the next cell may take it over.
+    """Train a cell, evaluate it once, show it to `keep`; returns its result and predictions [n], in the split's order.
 
     Raises:
         Diverged: the loss became infinite or not a number.
