@@ -84,8 +84,9 @@ def run(
     live: Live,
     tell: Tell,
     with_oracle: bool = False,
+    keep: Callable[[Trained], None] = lambda _: None,
 ) -> tuple[RunResult, np.ndarray]:
-    """Train one cell and evaluate it once; returns its result and its predictions [n], in the split's order.
+    """Train a cell, evaluate it once, show it to `keep`; returns its result and predictions [n], in the split's order.
 
     with_oracle: also look after every epoch, and say what the best one would have given.
 
@@ -121,6 +122,7 @@ def run(
         oracle_accuracy=best[0],
         oracle_epoch=best[1],
     )
+    keep(trained)
     return result, predictions
 
 

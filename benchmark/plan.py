@@ -62,6 +62,8 @@ class Cell:
     """What tells it from others of the same task, method and seed, for people."""
     facts: Mapping[str, Any] = field(default_factory=dict)
     """What its record says beside what the worker knows; it cannot change the number."""
+    keep_adapter: bool = False
+    """Whether the trained adapter and head are stored beside the record."""
 
     def __str__(self) -> str:
         parts = (self.spec.task.name, self.spec.method.spec, self.label, f"seed {self.spec.seed}")
@@ -78,6 +80,7 @@ class Choice:
     normalisation: str = "own"
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     oracle: bool = False
+    keep_adapters: bool = False
 
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
         return Preprocessing(backbone.image_size, self.interpolation, self.recipe.framing)
@@ -120,7 +123,7 @@ def make_cell(
         interpolation=choice.interpolation,
     )
     seconds = _estimate(spec, method, data, backbone, choice.oracle)
-    return Cell(spec, data, backbone.weights, method, seconds, choice.oracle)
+    return Cell(spec, data, backbone.weights, method, seconds, choice.oracle, keep_adapter=choice.keep_adapters)
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:

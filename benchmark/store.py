@@ -2,12 +2,13 @@
 
     results/runs/<backbone>/<suite>/<task>/<method>/<key>.json      the truth
     results/runs/.../<key>.npz                                      its test predictions (not in git)
+    results/runs/.../<key>.safetensors                              its adapter and head, if kept (not in git)
     results/failed/<key>.json                                       the traceback of a cell that failed
     results/damaged/...                                             files set aside because they cannot be trusted
     results/chosen/...                                              what `tune` chose, derived from its trials
 
-The predictions are written first; the JSON, holding their SHA-256, is the commit point: a run exists when its
-JSON does.  `<key>.2.json` is a repetition of the same run.
+The predictions and the adapter are written first; the JSON, holding the predictions' SHA-256, is the commit point: a
+run exists when its JSON does.  `<key>.2.json` is a repetition of the same run.
 """
 
 import hashlib
@@ -88,13 +89,24 @@ class Store:
             found.append(path)
         return found
 
+    def has_adapter(self, spec: RunSpec) -> bool:
+        """Whether the latest repetition of a run kept its adapter."""
+        found = self.repetitions(spec)
+        return bool(found) and found[-1].with_suffix(".safetensors").exists()
+
     def put(
-        self, spec: RunSpec, record: dict[str, Any], predictions: np.ndarray, correct: np.ndarray | None = None
+        self,
+        spec: RunSpec,
+        record: dict[str, Any],
+        predictions: np.ndarray,
+        correct: np.ndarray | None = None,
+        adapter: bytes | None = None,
     ) -> Path:
         """Store a finished run; an existing one is never overwritten, the new one becomes its next repetition.
 
         predictions: [n] class indices in the order of the evaluated split.
         correct: [n] bool, whether each is right; what paired comparisons need, and no part of the hash.
+        adapter: a safetensors file, if it was to be kept.
         """
         path = self.path(spec, len(self.repetitions(spec)) + 1)
         classes = predictions.astype("<u2")
@@ -104,6 +116,10 @@ class Store:
         else:
             np.savez_compressed(buffer, predictions=classes, correct=correct)
         write_atomically(path.with_suffix(".npz"), buffer.getvalue())
+        if adapter is None:  # what a run that died before its commit point may have left
+            path.with_suffix(".safetensors").unlink(missing_ok=True)
+        else:
+            write_atomically(path.with_suffix(".safetensors"), adapter)
         record = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,

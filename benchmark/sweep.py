@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
         normalisation=options.normalisation,
         interpolation=options.interpolation,
         oracle=options.oracle,
+        keep_adapters=options.keep_adapters,
     )
     for task in tasks:
         choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
@@ -70,7 +71,9 @@ def numerics(options: argparse.Namespace) -> Numerics:
 
 
 def has(store: Store, cell: Cell) -> bool:
-    """Whether a cell is stored, and with the best epoch on test where that is wanted."""
+    """Whether a cell is stored, with the best epoch on test and the adapter where these are wanted."""
+    if cell.keep_adapter and not store.has_adapter(cell.spec):
+        return False
     record = store.get(cell.spec) if cell.oracle else None
     return store.has(cell.spec) if record is None else record["result"].get("oracle_accuracy") is not None
 
@@ -129,7 +132,11 @@ def _announcement(cells: Sequence[Cell], missing: Sequence[Cell], backbone: Back
 
 
 def _dry_run(
-    tasks: Sequence[Task], backbone: BackboneInfo, methods: Sequence[MethodInfo], choice: Choice, store: Store
+    tasks: Sequence[Task],
+    backbone: BackboneInfo,
+    methods: Sequence[MethodInfo],
+    choice: Choice,
+    store: Store,
 ) -> int:
     """Print the plan; nothing is run, built or written."""
     root, preprocessing = cache.default_root(), choice.preprocessing(backbone)

@@ -124,6 +124,7 @@ class Worker:
     def run(self, cell: Cell, connection: Connection) -> Summary:
         from ..methods import parse
         from .engine import run
+        from .kept import pack
         from .measure import provenance
         from .store import Store
 
@@ -132,6 +133,7 @@ class Worker:
         backbone = self.backbone(spec.backbone.name, cell.weights, spec.recipe.image_size)
         if backbone.ref != spec.backbone:
             raise RuntimeError(f"the weights of {spec.backbone.name} changed since the plan was made")
+        kept: list[bytes] = []
         result, predictions = run(
             spec,
             parse(spec.method.spec),
@@ -140,6 +142,7 @@ class Worker:
             self.live,
             lambda *progress: connection.send(("progress", progress)),
             cell.oracle,
+            lambda trained: kept.append(pack(spec, trained)) if cell.keep_adapter else None,
         )
         facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title, **cell.facts}
         record = {
@@ -148,7 +151,8 @@ class Worker:
             "provenance": provenance(self.device, self.argv, self.live.numerics),
         }
         earlier = store.get(spec)
-        path = store.put(spec, record, predictions, predictions == cell.data.labels(spec.split))
+        correct = predictions == cell.data.labels(spec.split)
+        path = store.put(spec, record, predictions, correct, kept[0] if kept else None)
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds

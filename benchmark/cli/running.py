@@ -17,6 +17,9 @@ def declare(verbs: Verbs) -> None:
         help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
     )
     run.add_argument("--again", action="store_true", help="repeat cells that are stored; earlier results stay")
+    run.add_argument(
+        "--keep-adapters", action="store_true", help="also store what was trained; repeats cells stored without it"
+    )
     run.set_defaults(work="sweep:run")
 
     tune = verbs.add_parser("tune", help="choose settings on val200 per method and task, then refit and test once")
