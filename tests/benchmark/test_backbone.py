@@ -99,7 +99,7 @@ def test_random_weights_are_a_control_with_an_identity_of_their_own() -> None:
         ("vit_base_patch16_224", "leaves open which weights.*augreg_in21k"),
         ("vit_base_patch16_224.augreg_in21", "did you mean vit_base_patch16_224.augreg"),
         ("vit_bse_patch16_224.augreg_in21k", "no backbone"),
-        ("resnet50.a1_in1k", "not a plain ViT"),
+        ("resnet50.a1_in1k", "no ViT or Swin Transformer"),
         ("deit3_base_patch16_224.fb_in1k", "no weights at"),
         ("../etc/passwd", "no backbone"),
     ],

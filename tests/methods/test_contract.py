@@ -49,7 +49,7 @@ def checks() -> list:
     """Every check on every backbone, but once where the backbone has no part in it, or compiling takes seconds."""
     fast = [(check, backbone, ()) for check in CHECKS if check not in (*OF_THE_CLASS, *SLOW) for backbone in BACKBONES]
     once = [(check, "plain", ()) for check in OF_THE_CLASS]
-    slow = [(check, backbone, pytest.mark.slow) for check in SLOW for backbone in ("LayerScale", "Swin")]
+    slow = [(check, "LayerScale", pytest.mark.slow) for check in SLOW]
     return [
         pytest.param(check, backbone, id=f"{check.__name__}-{backbone}", marks=marks)
         for check, backbone, marks in (*once, *fast, *slow)
@@ -90,6 +90,12 @@ def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check
 @pytest.mark.parametrize("name", ["lora", "aoft_lora", "adaptformer", "vpt_deep"])
 def test_inductor_computes_the_same(name: str) -> None:
     contract.it_compiles_as_one_graph(Case(ready(name), "LayerScale"), backend="inductor")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["lora", "dora", "aoft_adapter", "adapter_parallel", "ssf", "hra"])
+def test_each_way_into_a_swin_compiles(name: str) -> None:
+    contract.it_compiles_as_one_graph(Case(ready(name), "Swin"))
 
 
 @pytest.mark.gpu
