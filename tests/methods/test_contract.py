@@ -36,8 +36,6 @@ REFUSED = {("vqt", "attention pooling"): "a class token or a mean, and this back
 """What a method cannot be put into, with what it says."""
 
 RELATED_CHECKS = (
-    contract.features_keep_their_shape,
-    contract.the_start_is_the_pretrained_model_where_claimed,
     contract.every_trainable_tensor_learns,
     contract.the_parameter_count_is_the_closed_form,
     contract.if_it_merges_the_plain_model_computes_the_same,
