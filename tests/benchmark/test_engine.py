@@ -73,10 +73,9 @@ def test_a_cell_does_not_depend_on_what_ran_before_it(
 ) -> None:
     alone, live = outcome(name, backbone, data), on_cpu()
     outcome("full", backbone, data, live, seeds=[3])
+    outcome(name, backbone, data, live, seeds=[3])  # leaves its values in the model that comes next
     torch.rand(17)
     assert same(alone, outcome(name, backbone, data, live))
-    outcome(name, backbone, data, live, seeds=[3])
-    assert same(alone, outcome(name, backbone, data, live)), "the live model was not reset wholly"
 
 
 def test_another_seed_is_another_run(backbone: backbones.Backbone, data: CachedTask) -> None:
