@@ -1,0 +1,115 @@
+"""What the fast path does to accuracy: the same cells in single precision, in bf16, and in bf16 compiled.
+
+    python perf/agreement.py FOLDER [FOLDER ...] --weights FILE      ViT-Tiny, the recipe uniform_3ep, LoRA and AOFT
+
+FOLDERs are tasks in the archive layout.  Single precision, eager, is what a reader of a paper would write; how far its
+seeds lie apart is what the other forms are held against.  A cell is stored as soon as it ends, in
+perf/results/agreement_<device>.json, and not run again.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from vtab_peft.benchmark.backbone import Backbone, load
+from vtab_peft.benchmark.engine import run
+from vtab_peft.benchmark.live import Live
+from vtab_peft.benchmark.measure import device_name, provenance
+from vtab_peft.benchmark.numerics import Engine, Numerics
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.speed import spec_of
+from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
+from vtab_peft.datasets.pixels import Preprocessing
+from vtab_peft.datasets.tasks import find
+from vtab_peft.methods import parse
+
+RESULTS = Path(__file__).parent / "results"
+PLAIN = "fp32 eager"
+FORMS: dict[str, tuple[str, Engine]] = {
+    PLAIN: ("fp32", "eager"),
+    "bf16 eager": ("bf16", "eager"),
+    "bf16 compiled": ("bf16", "compiled"),
+}
+
+Cell = dict[str, Any]
+
+
+def accuracy(spec: str, data: CachedTask, form: str, seed: int, backbone: Backbone, live: Live, recipe: str) -> float:
+    method = parse(spec)
+    precise = replace(RECIPES[recipe], precision=FORMS[form][0])
+    cell = replace(spec_of(method, backbone, data, precise), seed=seed)
+    return run(cell, method, backbone, data, live, lambda *_: None)[0].accuracy
+
+
+def table(cells: list[Cell]) -> str:
+    """A row for each task and method; percent, mean over seeds, and the spread of the plain path's seeds."""
+    rows = []
+    for task, method in sorted({(cell["task"], cell["method"]) for cell in cells}):
+        found = {
+            form: [
+                100 * cell["accuracy"]
+                for cell in cells
+                if (cell["task"], cell["method"], cell["form"]) == (task, method, form)
+            ]
+            for form in FORMS
+        }
+        means = [f"{statistics.mean(values):.1f}" if values else "" for values in found.values()]
+        plain = found[PLAIN]
+        spread = f"{min(plain):.1f} to {max(plain):.1f}" if len(plain) > 1 else ""
+        rows.append((task, method, *means, spread))
+    header = ("task", "method", *FORMS, f"seeds of {PLAIN}")
+    return tabulate(rows, header, tablefmt="github", disable_numparse=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", nargs="+")
+    parser.add_argument("--methods", nargs="+", default=["lora", "aoft_lora"])
+    parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--recipe", default="uniform_3ep", choices=sorted(RECIPES))
+    parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=list(FORMS))
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = load(options.backbone, options.weights)
+    preprocessing = Preprocessing(backbone.image_size, "bicubic", RECIPES[options.recipe].framing)
+    tasks = [
+        cached(task, preprocessing, default_root()) or build(task, preprocessing, default_root())
+        for task in find(options.folders, None, None)
+    ]
+    path = RESULTS / f"agreement_{device.type}.json"
+    cells: list[Cell] = json.loads(path.read_text())["cells"] if path.exists() else []
+    for form in options.forms:
+        live = Live(device, Numerics(options.threads, FORMS[form][1]))
+        for method in options.methods:
+            for data in tasks:
+                for seed in options.seeds:
+                    cell = {"form": form, "method": method, "task": data.task.name, "seed": seed}
+                    if any(cell.items() <= known.items() for known in cells):
+                        continue
+                    cell["accuracy"] = accuracy(method, data, form, seed, backbone, live, options.recipe)
+                    cells.append(cell)
+                    print(*cell.values(), flush=True)
+                    record = {
+                        "device_name": device_name(device),
+                        "backbone": options.backbone,
+                        "recipe": options.recipe,
+                        "cells": cells,
+                        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
+                    }
+                    RESULTS.mkdir(exist_ok=True)
+                    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(table(cells))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,91 @@
+"""Memory that training needs, counted: weights, optimiser state, and what the forward pass keeps for the backward one.
+
+    python perf/memory.py --backbone vit_base_patch16_224.augreg_in21k --batch 64
+    python perf/memory.py --backbone vit_huge_patch14_224.orig_in21k --batch 32 --checkpointing --methods lora
+
+Counted on the CPU, from the tensors that autograd keeps of two images in bf16 autocast, frozen weights in bf16: every
+image keeps as much as any other.  It is what has to be there, not a peak that was measured: working space of single
+operations, the images themselves (151 MB for 1000 of 224 pixels), with `--checkpointing` the insides of one block, and
+an allocator's waste come on top.
+Writes perf/results/memory_<backbone>.json.
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+from tabulate import tabulate
+from torch import Tensor, nn
+from vtab_peft.benchmark.adapter import inject, store_frozen_as, wants_examples
+from vtab_peft.benchmark.backbone import Backbone, load
+from vtab_peft.benchmark.measure import provenance
+from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.methods import parse
+
+RESULTS = Path(__file__).parent / "results"
+IMAGES = 2
+
+
+def kept_bytes(vit: nn.Module, images: Tensor) -> int:
+    """Of the storages that autograd keeps of a forward pass, but for the model's own and the images."""
+    own = {t.untyped_storage().data_ptr() for t in [*vit.parameters(), *vit.buffers(), images]}
+    found: dict[int, Tensor] = {}
+
+    def pack(tensor: Tensor) -> Tensor:
+        found.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # kept alive, so that no storage is used twice
+        return tensor
+
+    with (
+        torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor),
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        vit(images).sum()
+    return sum(t.untyped_storage().nbytes() for place, t in found.items() if place not in own)
+
+
+def count(spec: str, backbone: Backbone, checkpointing: bool) -> dict[str, int]:
+    """Bytes: of all weights, of gradients and AdamW's two moments, and kept for each image."""
+    method = parse(spec)
+    images = torch.randn(IMAGES, 3, backbone.image_size, backbone.image_size)
+    examples = (images, torch.arange(IMAGES)) if wants_examples(method) else None
+    vit = inject(backbone.vit, method, UNIFORM, 0, examples).vit
+    store_frozen_as(vit, torch.bfloat16)
+    vit.train().set_grad_checkpointing(checkpointing)
+    trained = sum(p.nbytes for p in vit.parameters() if p.requires_grad)
+    return {
+        "weights": sum(p.nbytes for p in vit.parameters()),
+        "gradients_and_moments": 3 * trained,
+        "kept_per_image": kept_bytes(vit, images) // IMAGES,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="vit_base_patch16_224.augreg_in21k")
+    parser.add_argument("--methods", nargs="+", default=["lora", "aoft_lora", "adaptformer", "vpt_deep", "ssf", "full"])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--checkpointing", action="store_true")
+    options = parser.parse_args()
+    backbone = load(options.backbone, "random")
+    rows = []
+    for spec in options.methods:
+        found = count(spec, backbone, options.checkpointing)
+        total = found["weights"] + found["gradients_and_moments"] + options.batch * found["kept_per_image"]
+        rows.append(
+            {"method": spec, "batch": options.batch, "checkpointing": options.checkpointing, **found, "total": total}
+        )
+    keys = ("weights", "gradients_and_moments", "kept_per_image", "total")
+    header = ("method", "weights", "gradients, moments", "kept an image", f"in all at batch {options.batch}")
+    cells = [(row["method"], *(f"{row[key] / 1e9:.3f} GB" for key in keys)) for row in rows]
+    print(tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 4)))
+    record = {"backbone": options.backbone, "rows": rows, **provenance(torch.device("cpu"), [Path(sys.argv[0]).name])}
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"memory_{options.backbone.partition('.')[0]}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

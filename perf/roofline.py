@@ -1,0 +1,90 @@
+"""What this device can do at most: matrix products by size and precision, and copies.
+
+    python perf/roofline.py [--threads 2]
+
+Writes perf/results/roofline_<device>.json: floating-point operations a second of square products and of ViT-B/16's own
+MLP shape, bytes a second read and written by a copy.  The best of ten repetitions each: a ceiling, not an average.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from vtab_peft.benchmark.measure import device_name, now, provenance
+from vtab_peft.benchmark.numerics import Numerics
+
+RESULTS = Path(__file__).parent / "results"
+REPETITIONS = 10
+SHAPES = {
+    "cpu": ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (8 * 197, 192, 768), (8 * 197, 768, 3072)),
+    "cuda": ((1024, 1024, 1024), (4096, 4096, 4096), (8192, 8192, 8192), (64 * 197, 192, 768), (64 * 197, 768, 3072)),
+}
+"""(rows, inner, columns) of a product; the last two are a batch through the first linear map of ViT-Ti's and ViT-B's
+MLP: what the forward pass can hope for."""
+COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
+"""More than any cache holds."""
+
+
+def best(work: Callable[[], Any], device: torch.device) -> float:
+    """Seconds."""
+    work()
+    times = []
+    for _ in range(REPETITIONS):
+        started = now(device)
+        work()
+        times.append(now(device) - started)
+    return min(times)
+
+
+def product(shape: tuple[int, int, int], kind: torch.dtype, device: torch.device) -> float:
+    """Floating-point operations a second."""
+    rows, inner, columns = shape
+    a = torch.randn(rows, inner, device=device, dtype=kind)
+    b = torch.randn(inner, columns, device=device, dtype=kind)
+    return 2 * rows * inner * columns / best(lambda: a @ b, device)
+
+
+def copy(device: torch.device) -> float:
+    """Bytes read and written a second."""
+    source = torch.empty(COPY_BYTES[device.type], dtype=torch.uint8, device=device).fill_(1)
+    target = torch.empty_like(source)
+    return 2 * source.numel() / best(lambda: target.copy_(source), device)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    products = []
+    for shape in SHAPES[device.type]:
+        rates = {
+            name: product(shape, kind, device) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))
+        }
+        products.append({"shape": shape, **rates})
+        print(
+            " x ".join(map(str, shape)),
+            *(f"{name} {rate / 1e12:.3f} TFLOP/s" for name, rate in rates.items()),
+            sep="  ",
+        )
+    bandwidth = copy(device)
+    print(f"copy  {bandwidth / 1e9:.1f} GB/s")
+    record = {
+        "device_name": device_name(device),
+        "products": products,
+        "copy_bytes_per_second": bandwidth,
+        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"roofline_{device.type}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
