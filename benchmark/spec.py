@@ -8,6 +8,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 PROTOCOL = 1
@@ -25,7 +26,11 @@ def canonical_json(value: Any) -> str:
 
 def fingerprint(value: Any, length: int = 16) -> str:
     """The first `length` hexadecimal digits of the SHA-256 of a JSON-able value."""
-    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+    return digest(canonical_json(value), length)
+
+
+def digest(text: str, length: int = 16) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def later(neutral: Any) -> Any:
@@ -34,7 +39,20 @@ def later(neutral: Any) -> Any:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Part:
+    """What a spec is made of.  Many specs share a part, and its text is made once: a plan has 50,000 keys."""
+
+    def hashed(self) -> dict[str, Any]:
+        """All that can change a number."""
+        return asdict(self)
+
+    @cached_property
+    def canonical(self) -> str:
+        return canonical_json(self.hashed())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Part):
     """Every number of the training protocol.  No field has a default: a recipe hides no choice.
 
     Results hang on the hash of its fields, so a new field is declared with `later`.
@@ -155,7 +173,7 @@ class Recipe:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BackboneRef:
+class BackboneRef(Part):
     """A frozen ViT: timm's explicit name with its tag, and the hash of the weights it was loaded from."""
 
     name: str
@@ -163,7 +181,7 @@ class BackboneRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRef:
+class TaskRef(Part):
     """A task and the very data it was run on."""
 
     suite: str
@@ -176,7 +194,7 @@ class TaskRef:
 
 
 @dataclass(frozen=True, kw_only=True)
-class MethodRef:
+class MethodRef(Part):
     """A method with every hyper-parameter spelled out, also those left at their default."""
 
     name: str
@@ -218,21 +236,24 @@ class RunSpec:
     def from_json(cls, data: dict[str, Any]) -> "RunSpec":
         """Raises `ValueError` naming the field when `data` is not a spec of this version of the code."""
         try:
-            parts: dict[str, Any] = {**data, "recipe": {**Recipe.neutral(), **data["recipe"]}}
-            for name, kind in (
-                ("backbone", BackboneRef),
-                ("task", TaskRef),
-                ("method", MethodRef),
-                ("recipe", Recipe),
-            ):
-                parts[name] = kind(**parts[name])
-            parts["mean"], parts["std"] = tuple(parts["mean"]), tuple(parts["std"])
-            return cls(**parts)
+            parts = {name: _part(name, canonical_json(data[name])) for name in PARTS}
+            return cls(**{**data, **parts, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
         except (KeyError, TypeError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
 
     def key(self) -> str:
         """16 hexadecimal digits naming this cell; equal specs have equal keys, on every machine."""
-        hashed = {**asdict(self), "method": self.method.hashed(), "recipe": self.recipe.hashed()}
-        return fingerprint({"protocol": PROTOCOL, **hashed})
+        values = {"protocol": PROTOCOL, **{f.name: getattr(self, f.name) for f in fields(self)}}
+        texts = {name: v.canonical if isinstance(v, Part) else canonical_json(v) for name, v in values.items()}
+        return digest("{" + ",".join(f'"{name}":{text}' for name, text in sorted(texts.items())) + "}")
+
+
+PARTS: dict[str, type[Part]] = {"backbone": BackboneRef, "task": TaskRef, "method": MethodRef, "recipe": Recipe}
+
+
+@lru_cache(maxsize=4096)
+def _part(name: str, text: str) -> Part:
+    """A part of a spec from its JSON; thousands of records share a few.  Raises `TypeError` when it is none."""
+    absent = Recipe.neutral() if name == "recipe" else {}
+    return PARTS[name](**{**absent, **json.loads(text)})
