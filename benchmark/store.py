@@ -14,8 +14,10 @@ run exists when its JSON does.  `<key>.2.json` is a repetition of the same run.
 import hashlib
 import io
 import json
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ..datasets.atomic import replacing
-from .spec import PROTOCOL, RunSpec, canonical_json
+from ..datasets.atomic import create, remove_leftovers, replacing
+from .columns import COLUMNS, row_of
+from .spec import PROTOCOL, RunSpec
 
 SCHEMA = 1
 """Version of the record's layout (not of the protocol, which is in the key)."""
@@ -50,8 +53,26 @@ def write_atomically(path: Path, data: bytes) -> None:
         with replacing(path) as file:
             file.write(data)
     except OSError as error:
-        hint = "free space or give another --results folder"
-        raise StoreError(f"cannot write {path}: {error.strerror}; {hint}") from None
+        raise unwritable(path, error) from None
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """Whether a file could be written that was not there.  Raises `StoreError`."""
+    try:
+        return create(path, data)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")
 
 
 def to_text(record: dict[str, Any]) -> str:
@@ -68,14 +89,20 @@ class Store:
     root: Path
 
     def folder(self, spec: RunSpec) -> Path:
-        parts = (spec.backbone.name, spec.task.suite, spec.task.name, spec.method.name)
-        return self.root.joinpath("runs", *(re.sub(r"^\.+|[^\w.+-]", "_", part) for part in parts))
+        return self.root.joinpath("runs", *(re.sub(r"^\.+|[^\w.+-]", "_", part) for part in _home(spec)))
 
     def path(self, spec: RunSpec, repetition: int = 1) -> Path:
         return self.folder(spec) / (spec.key() + ("" if repetition == 1 else f".{repetition}") + ".json")
 
     def has(self, spec: RunSpec) -> bool:
         return self.path(spec).exists()
+
+    def finished(self, specs: Iterable[RunSpec]) -> set[str]:
+        """Keys of those that are stored.  Every folder is listed once: asking 50,000 times costs minutes over NFS."""
+        specs = list(specs)
+        homes = {_home(spec): spec for spec in specs}
+        names = {home: _names(self.folder(spec)) for home, spec in homes.items()}
+        return {key for spec in specs if f"{(key := spec.key())}.json" in names[_home(spec)]}
 
     def get(self, spec: RunSpec) -> dict[str, Any] | None:
         """The latest record of a run, or None."""
@@ -101,25 +128,23 @@ class Store:
         predictions: np.ndarray,
         correct: np.ndarray | None = None,
         adapter: bytes | None = None,
+        repetition: int | None = None,
     ) -> Path:
-        """Store a finished run; an existing one is never overwritten, the new one becomes its next repetition.
+        """Store a finished run; an existing one is never overwritten.  Returns the record's file.
 
         predictions: [n] class indices in the order of the evaluated split.
         correct: [n] bool, whether each is right; what paired comparisons need, and no part of the hash.
         adapter: a safetensors file, if it was to be kept.
+        repetition: which one it was begun as; if that was stored meanwhile, the stored one stays and this one is
+            dropped.  None: the next one.
         """
-        path = self.path(spec, len(self.repetitions(spec)) + 1)
+        path = self.path(spec, repetition or len(self.repetitions(spec)) + 1)
         classes = predictions.astype("<u2")
         buffer = io.BytesIO()
         if correct is None:
             np.savez_compressed(buffer, predictions=classes)
         else:
             np.savez_compressed(buffer, predictions=classes, correct=correct)
-        write_atomically(path.with_suffix(".npz"), buffer.getvalue())
-        if adapter is None:  # what a run that died before its commit point may have left
-            path.with_suffix(".safetensors").unlink(missing_ok=True)
-        else:
-            write_atomically(path.with_suffix(".safetensors"), adapter)
         record = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
@@ -128,9 +153,34 @@ class Store:
             "predictions_sha256": hashlib.sha256(classes.tobytes()).hexdigest(),
             **record,
         }
-        write_atomically(path, to_text(record).encode())
-        self.failure(spec).unlink(missing_ok=True)
+        try:
+            self.failure(spec).unlink(missing_ok=True)  # first, so that no death between leaves both
+        except OSError as error:
+            raise unwritable(self.failure(spec), error) from None
+        self._commit(path, record, {".npz": buffer.getvalue(), ".safetensors": adapter})
         return path
+
+    def _commit(self, path: Path, record: dict[str, Any], beside: dict[str, bytes | None]) -> None:
+        """Files beside the record first, the record last, unless another process has just done the same.
+
+        Its record stays then, with its files or with none: what lies beside a record is always of the same run.
+        """
+        if path.exists():
+            return
+        for suffix, data in beside.items():
+            if data is None:  # what a run that died before its commit point may have left
+                path.with_suffix(suffix).unlink(missing_ok=True)
+            else:
+                write_atomically(path.with_suffix(suffix), data)
+        ours = {path.with_suffix(suffix): data for suffix, data in beside.items() if data is not None}
+        if _create(path, to_text(record).encode()):
+            for file, data in ours.items():
+                if _content(file) != data:  # the other process wrote its own after ours
+                    write_atomically(file, data)
+        elif self.load(path)["predictions_sha256"] != record["predictions_sha256"]:
+            for file, data in ours.items():
+                if _content(file) == data:
+                    file.unlink(missing_ok=True)
 
     def failure(self, spec: RunSpec) -> Path:
         return self.root / "failed" / f"{spec.key()}.json"
@@ -148,6 +198,12 @@ class Store:
         record = {"schema": SCHEMA, "key": spec.key(), "spec": spec.to_json(), "reason": reason, "traceback": traceback}
         write_atomically(self.failure(spec), to_text(record).encode())
         return self.failure(spec)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left half-written, wherever it lies."""
+        for folder in (self.root, *self.root.rglob("*/")):
+            with suppress(OSError):  # a folder that cannot be written, or has just been removed
+                remove_leftovers(folder)
 
     def load(self, path: Path) -> dict[str, Any]:
         """A record whose key was recomputed and agrees with its name.
@@ -167,7 +223,7 @@ class Store:
                 raise ValueError("its key does not match its spec and name")
             if not 0 <= record["result"]["accuracy"] <= 1:
                 raise ValueError("its accuracy is not in [0, 1]")
-            _row(path, record)
+            row_of(path, record)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
         except (ValueError, KeyError, TypeError) as error:
@@ -204,60 +260,19 @@ class Store:
         """One row per run (its latest repetition), sorted by key; the columns are `COLUMNS`."""
         latest: dict[str, dict[str, Any]] = {}
         for path, record in self.records(complaints):
-            row = _row(path, record)
+            row = row_of(path, record)
             if row["key"] not in latest or row["repetition"] > latest[row["key"]]["repetition"]:
                 latest[row["key"]] = row
         return pd.DataFrame([latest[key] for key in sorted(latest)], columns=list(COLUMNS))
 
 
-COLUMNS = (
-    *("key", "repetition", "path", "split", "seed"),
-    *("backbone", "backbone_sha256", "suite", "task", "task_version", "data", "provenance", "group", "classes"),
-    *("method", "spec", "asked", "title", "method_version", "plugin", "args"),
-    *("recipe", "recipe_base", "tuned", "configurations", "lr"),
-    *("normalisation", "interpolation", "image_size"),
-    *("accuracy", "trainable_params", "head_params", "total_params"),
-    *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes", "device"),
-    *("oracle_accuracy", "oracle_epoch", "origin"),
-)
-"""Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone;
-`args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults; `asked` is
-what `tune` was given, otherwise `spec`; `configurations` is how many it tried; `oracle_...` needs `--oracle`; `origin`
-is JSON text of the record's provenance: when, where and with which versions it was made."""
+def _home(spec: RunSpec) -> tuple[str, str, str, str]:
+    return spec.backbone.name, spec.task.suite, spec.task.name, spec.method.name
 
 
-def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
-    spec, result, facts = record["spec"], record["result"], record["facts"]
-    row = {
-        "key": record["key"],
-        "repetition": int(repetition) if (repetition := path.name.split(".")[1]) != "json" else 1,
-        "path": str(path),
-        "backbone": spec["backbone"]["name"],
-        "backbone_sha256": spec["backbone"]["sha256"],
-        "task": spec["task"]["name"],
-        "task_version": spec["task"]["version"],
-        "method": spec["method"]["name"],
-        "method_version": spec["method"]["version"],
-        "args": canonical_json(spec["method"]["args"]),
-        "recipe": spec["recipe"]["name"],
-        "normalisation": _normalisation(spec["mean"], spec["std"]),
-        "device": record["provenance"]["device"],
-        "asked": spec["method"].get("asked") or spec["method"]["spec"],
-        "configurations": facts.get("tuning", {}).get("configurations"),
-        **{name: result.get(name) for name in ("oracle_accuracy", "oracle_epoch")},
-        "origin": canonical_json(record["provenance"]),
-    }
-    for source, names in (
-        (spec, ("split", "seed", "recipe_base", "interpolation")),
-        (spec["task"], ("suite", "data", "provenance")),
-        (spec["method"], ("spec", "plugin")),
-        (spec["recipe"], ("tuned", "lr", "image_size")),
-        (facts, ("group", "classes", "title")),
-        (result, COLUMNS[COLUMNS.index("accuracy") : COLUMNS.index("device")]),
-    ):
-        row.update((name, source[name]) for name in names)
-    return row
-
-
-def _normalisation(mean: list[float], std: list[float]) -> str:
-    return f"mean {'/'.join(f'{m:g}' for m in mean)} std {'/'.join(f'{s:g}' for s in std)}"
+def _names(folder: Path) -> frozenset[str]:
+    """Of the files in a folder; none where there is no folder."""
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 (names are all that is needed)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()

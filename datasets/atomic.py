@@ -1,7 +1,9 @@
 """Files and arrays that appear complete or not at all, whatever kills the writer."""
 
+import errno
 import os
 import platform
+import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
@@ -14,6 +16,12 @@ import numpy as np
 PREFIX = ".tmp-"
 DAY = 24 * 3600
 """Seconds without a write after which an unfinished file belongs to nobody (ours; writers write all the time)."""
+
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+"""What file systems without hard links (FAT, some network ones) say when asked for one."""
+
+UNFINISHED = re.compile(rf"{re.escape(PREFIX)}(?P<host>.+)-(?P<process>[0-9]+)-[0-9a-f]+")
+"""What `temporary_name` makes."""
 
 
 @contextmanager
@@ -33,11 +41,52 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def create(path: Path, data: bytes) -> bool:
+    """Write a file that must not be there yet; False when it is, and then it stays as it was.
+
+    Of several processes that try at the same time, also over a network file system, one succeeds.
+
+    Raises:
+        OSError: no space, no permission, ...; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(temporary_name())
     try:
-        os.fsync(folder)  # else a power cut may take the new name back
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        created = _link(temporary, path)
     finally:
-        os.close(folder)
+        temporary.unlink(missing_ok=True)
+    _sync_folder(path.parent)
+    return created
+
+
+def _link(temporary: Path, path: Path) -> bool:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        return temporary.stat().st_nlink == 2  # NFS may make the link, lose the answer, and ask again
+    except OSError as error:
+        if error.errno not in NO_LINKS:
+            raise
+        if path.exists():
+            return False
+        temporary.replace(path)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Else a power cut may take a new name back."""
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
 
 
 def write_array(path: Path, shape: tuple[int, ...], kind: np.dtype, parts: Iterable[np.ndarray]) -> None:
@@ -74,14 +123,14 @@ def temporary_name() -> str:
 
 
 def is_abandoned(name: str, last_write: float) -> bool:
-    """Whether what is called `name`, a `temporary_name`, has no writer any more.  last_write: seconds since 1970."""
+    """Whether an unfinished file has no writer any more; one that is not ours, after a day.  last_write: since 1970."""
     if time.time() - last_write > DAY:
         return True
-    host, process, _ = name.removeprefix(PREFIX).rsplit("-", 2)
-    return host == platform.node() and not _is_alive(int(process))
+    made = UNFINISHED.fullmatch(name)
+    return made is not None and made["host"] == platform.node() and not is_alive(int(made["process"]))
 
 
-def _is_alive(process: int) -> bool:
+def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
     except ProcessLookupError:

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .atomic import DAY, PREFIX, is_abandoned
+from .atomic import DAY, UNFINISHED, is_abandoned
 from .cache import array_files
 from .task import DataError
 
 ARRAY = re.compile(r"[0-9a-f]{64}\.npy")
 MANIFEST = re.compile(r".+-[0-9a-f]{16}\.json")
-UNFINISHED = re.compile(rf"{re.escape(PREFIX)}(?P<host>.+)-(?P<process>[0-9]+)-[0-9a-f]+")
-"""The names that `atomic.replacing` gives."""
 Reason = Literal["unfinished", "damaged", "source gone", "unnamed"]
 """Left by a killed build; a manifest that cannot be read; the task's folder is not there; no manifest names it."""
 
@@ -91,7 +89,7 @@ def survey(root: Path) -> Survey:
             *_useless([entry.manifest for entry in gone], "source gone"),
             *_useless([path for path in arrays if path in left], "source gone"),
             *_useless([path for path in loose if path in old], "unnamed"),
-            *_useless([path for path in unfinished if _is_abandoned(path)], "unfinished"),
+            *_useless([path for path in unfinished if is_abandoned(path.name, _time(path))], "unfinished"),
         ),
         waiting=sum(_size(path) for path in loose if path not in old),
         bytes=sum(map(_size, [*arrays, *unfinished, *damaged, *(entry.manifest for entry in entries)])),
@@ -148,12 +146,6 @@ def _files(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
 
 def _useless(paths: Iterable[Path], why: Reason) -> Iterator[Useless]:
     return (Useless(path, why, _size(path)) for path in paths)
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Its writer is dead, or has written nothing for a day."""
-    named = UNFINISHED.fullmatch(path.name) is not None
-    return is_abandoned(path.name, _time(path)) if named else time.time() - _time(path) > DAY
 
 
 def _size(path: Path) -> int:

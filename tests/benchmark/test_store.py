@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from vtab_peft.benchmark import store as store_module
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.benchmark.spec import PROTOCOL, BackboneRef, MethodRef, RunSpec, TaskRef
-from vtab_peft.benchmark.store import COLUMNS, Store, StoreError, to_text, write_atomically
+from vtab_peft.benchmark.store import COLUMNS, Store, StoreError, to_text
 
 ROOT = Path(__file__).parents[2]
 
@@ -308,14 +309,11 @@ def test_the_tenth_repetition_is_later_than_the_ninth(store, put):
 
 def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
     spec = fake.spec()
-    real = write_atomically
 
     def killed_before_the_json(path, data):
-        if path.suffix == ".json":
-            raise KeyboardInterrupt
-        real(path, data)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "write_atomically", killed_before_the_json)
+    monkeypatch.setattr(store_module, "create", killed_before_the_json)
     with pytest.raises(KeyboardInterrupt):
         store.put(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
@@ -338,6 +336,32 @@ def test_success_removes_the_record_of_the_failure(store, fake):
 
 
 # The disk
+
+
+def test_a_death_at_the_commit_point_leaves_no_failure_beside_a_result(store, fake, monkeypatch):
+    def die(path, data):
+        raise KeyboardInterrupt
+
+    spec = fake.spec()
+    store.put_failure(spec, "out of memory", "")
+    monkeypatch.setattr(store_module, "create", die)
+    with pytest.raises(KeyboardInterrupt):
+        store.put(spec, fake.record(), np.zeros(3, dtype=int))
+    assert not store.has(spec)
+    assert not store.failure(spec).exists()
+
+
+def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(store, put):
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    folder = store.folder(put("flowers", "lora", 0, 0.5))
+    names = [f".tmp-{os.uname().nodename}-{process}-ab" for process in (dead.pid, os.getpid())]
+    for name in (*names, ".tmp-of-somebody"):
+        (folder / name).write_bytes(b"half")
+    (store.root / names[0]).write_bytes(b"half")
+    store.tidy()
+    assert {path.name for path in store.root.rglob(".tmp-*")} == {names[1], ".tmp-of-somebody"}
+    assert len(list(folder.iterdir())) == 4
 
 
 def test_a_failing_disk_is_named_and_leaves_nothing_behind(store, fake, monkeypatch):
@@ -383,3 +407,92 @@ def test_no_name_leads_out_of_the_results_folder(store, fake, name):
     path = store.put(fake.spec(name, suite=name, method=name), fake.record(), np.zeros(3, dtype=int))
     assert path.resolve().is_relative_to(store.root.resolve() / "runs")
     assert len(store.frame([])) == 1
+
+
+# Several processes
+
+RACER = """
+import sys, time
+from pathlib import Path
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from conftest import fake_record, fake_spec
+from vtab_peft.benchmark.store import Store
+
+me, root = int(sys.argv[2]), Path(sys.argv[3])
+store, predictions = Store(root), np.full(2000, me)
+(root / f"ready{me}").touch()
+while not (root / f"ready{1 - me}").exists():
+    time.sleep(0.001)
+for seed in range(40):
+    (root / f"{me}-{seed}").touch()
+    while not (root / f"{1 - me}-{seed}").exists():
+        pass
+    store.put(fake_spec(seed=seed), fake_record(me / 2), predictions, predictions == 0, b"adapter %d" % me, 1)
+"""
+
+
+def test_of_two_processes_that_finish_one_cell_at_the_same_instant_one_is_kept_whole(store, fake):
+    store.root.mkdir()
+    here = Path(__file__).parent
+    racers = [
+        subprocess.Popen([sys.executable, "-c", RACER, here, str(me), store.root], stderr=subprocess.PIPE)
+        for me in (0, 1)
+    ]
+    for racer in racers:
+        _, err = racer.communicate(timeout=120)
+        assert racer.returncode == 0, err.decode()
+    for seed in range(40):
+        spec = fake.spec(seed=seed)
+        (path,) = store.repetitions(spec)
+        record = store.load(path)
+        winner = int(2 * record["result"]["accuracy"])
+        for suffix, content in ((".npz", None), (".safetensors", b"adapter %d" % winner)):
+            beside = path.with_suffix(suffix)
+            if not beside.exists():
+                continue  # nothing at all is better than what is another's
+            if content:
+                assert beside.read_bytes() == content
+            else:
+                with np.load(beside) as archive:
+                    assert set(archive["predictions"].tolist()) == {winner}
+    assert not list(store.root.rglob(".tmp-*"))
+    assert not list(store.root.rglob("*.2.json"))
+
+
+def test_a_run_that_was_stored_meanwhile_is_dropped(store, put, fake):
+    spec = put("flowers", "lora", 0, 0.5)
+    before = stored_files(store), store.path(spec).read_bytes()
+    store.put(spec, fake.record(0.9), np.ones(10, dtype=int), repetition=1)
+    assert (stored_files(store), store.path(spec).read_bytes()) == before
+
+
+def test_a_file_system_without_hard_links_will_do(store, fake, monkeypatch):
+    def no_links(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr("os.link", no_links)
+    path = store.put(fake.spec(), fake.record(0.5), np.zeros(3, dtype=int))
+    store.put(fake.spec(), fake.record(0.9), np.zeros(3, dtype=int), repetition=1)
+    assert store.load(path)["result"]["accuracy"] == 0.5
+    assert len(stored_files(store)) == 2
+
+
+def test_a_link_whose_answer_was_lost_was_made_all_the_same(store, fake, monkeypatch):
+    """NFS: the server makes the link, its answer is lost, the client asks again and hears that the name is taken."""
+    real = os.link
+
+    def lost(source, target):
+        real(source, target)
+        raise FileExistsError(17, "File exists")
+
+    monkeypatch.setattr("os.link", lost)
+    path = store.put(fake.spec(), fake.record(0.5), np.array([3, 1]))
+    assert store.load(path)["result"]["accuracy"] == 0.5
+    assert path.with_suffix(".npz").exists()
+
+
+def test_finished_runs_are_found_as_one_by_one(store, put, fake):
+    there = [put(task, method, seed, 0.5) for task in ("flowers", "pets") for method in "ab" for seed in (0, 1)]
+    absent = [fake.spec("flowers", "a", seed=2), fake.spec("birds", "a"), fake.spec("pets", "c")]
+    assert store.finished([*absent, *there]) == {spec.key() for spec in there}
