@@ -1,4 +1,4 @@
-"""The local executor: a parent without torch and one spawned worker that takes cells over a pipe.
+"""Executors run a sweep's cells.  The local one: a parent without torch, one spawned worker, and a pipe between them.
 
 The parent watches: a worker that dies (segmentation fault, out of memory, kill -9) or stays silent too long
 costs one cell; it is recorded, a new worker is started, the sweep goes on.
@@ -6,17 +6,16 @@ costs one cell; it is recorded, a new worker is started, the sweep goes on.
 
 import multiprocessing
 import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+from .agenda import Agenda, Tally
 from .numerics import Numerics
 from .plan import BackboneInfo, Cell, MethodInfo
 from .progress import Progress
 from .store import Store
-from .worker import Describe, Summary, serve
+from .worker import Describe, serve
 
 START_SECONDS = 300.0
 """Longest a worker may take to import torch and read a backbone (ours; network file systems are slow)."""
@@ -34,12 +33,33 @@ class WorkerLost(Exception):
     """The worker died or hung."""
 
 
-class WorkerProcess:
-    """One spawned worker and the pipe to it."""
+Description = tuple[BackboneInfo, list[MethodInfo]]
 
-    def __init__(self, results: Path, numerics: Numerics, plugins: Sequence[Path] = ()) -> None:
-        argv = [Path(sys.argv[0]).name, *sys.argv[1:]]
-        self._arguments = (results, numerics, argv, plugins)
+
+class Executor(Protocol):
+    """Whatever runs cells."""
+
+    def describe(self, request: Describe) -> Description:
+        """What names mean, where the cells will be run.  Raises `Refused`, `WorkerLost`."""
+        ...
+
+    def execute(self, cells: Sequence[Cell], store: Store, progress: Progress, deadline: float | None = None) -> Tally:
+        """Run the cells; see `execute` below."""
+        ...
+
+    def stop(self) -> None: ...
+
+
+class WorkerProcess:
+    """One spawned worker and the pipe to it.
+
+    argv: the command that its results name as their origin; None: this process's.
+    """
+
+    def __init__(
+        self, results: Path, numerics: Numerics, plugins: Sequence[Path] = (), argv: list[str] | None = None
+    ) -> None:
+        self._arguments = (results, numerics, argv or command(), plugins)
         self._start()
 
     def _start(self) -> None:
@@ -49,7 +69,7 @@ class WorkerProcess:
         self.process.start()
         theirs.close()
 
-    def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
+    def describe(self, request: Describe) -> Description:
         """Raises `Refused`, `WorkerLost`."""
         self._send(request)
         kind, answer = self._receive(START_SECONDS)
@@ -66,6 +86,9 @@ class WorkerProcess:
             if kind != "progress":
                 return kind, answer
             on_progress(*answer)
+
+    def execute(self, cells: Sequence[Cell], store: Store, progress: Progress, deadline: float | None = None) -> Tally:
+        return execute(cells, self, store, progress, deadline)
 
     def restart(self) -> None:
         self.stop()
@@ -97,22 +120,13 @@ class WorkerProcess:
         return f"the worker {how}"
 
 
-@dataclass
-class Tally:
-    """What became of a sweep."""
-
-    finished: int = 0
-    failed: list[tuple[Cell, str]] = field(default_factory=list)
-    left: int = 0
-    """Cells not started for lack of time."""
-
-
-class Unwritable(Exception):
-    """Results cannot be stored; going on would lose work."""
+def command() -> list[str]:
+    """What was typed."""
+    return [Path(sys.argv[0]).name, *sys.argv[1:]]
 
 
 def execute(
-    cells: Iterable[Cell], worker: WorkerProcess, store: Store, progress: Progress, deadline: float | None = None
+    cells: Sequence[Cell], worker: WorkerProcess, store: Store, progress: Progress, deadline: float | None = None
 ) -> Tally:
     """Run the cells one by one.  deadline: on `time.monotonic`; no cell is started that cannot end before it.
 
@@ -120,42 +134,13 @@ def execute(
         Unwritable: the results folder is full or read-only.
         KeyboardInterrupt: Ctrl-C; the cell in flight is given up, everything stored stays.
     """
-    tally, pace = Tally(), Pace()
-    for cell in cells:
-        if deadline is not None and time.monotonic() + pace.expected(cell) > deadline:
-            tally.left += 1
-            progress.skipped(cell)
-            continue
-        progress.started(cell)
-        started = time.monotonic()
-        try:
-            kind, answer = worker.run(cell, progress.advanced)
-        except WorkerLost as lost:
-            kind, answer = "failed", str(lost)
-            store.put_failure(cell.spec, str(lost), "")
-            worker.restart()
-        if kind == "unwritable":
-            raise Unwritable(answer)
-        if isinstance(answer, Summary):
-            pace.observe(cell, time.monotonic() - started)
-            tally.finished += 1
-            progress.finished(cell, answer)
-        else:
-            tally.failed.append((cell, answer))
-            progress.failed(cell, answer)
-    return tally
-
-
-@dataclass
-class Pace:
-    """How real time compares with the estimates, learned as cells finish."""
-
-    real: float = 0.0
-    estimated: float = 0.0
-
-    def observe(self, cell: Cell, seconds: float) -> None:
-        self.real += seconds
-        self.estimated += cell.seconds
-
-    def expected(self, cell: Cell) -> float:
-        return cell.seconds * (self.real / self.estimated if self.estimated else 1.0)
+    with Agenda(cells, store, progress, deadline) as agenda:
+        while (cell := agenda.take()) is not None:
+            progress.started(cell)
+            try:
+                agenda.settle(cell, *worker.run(cell, progress.advanced))
+            except WorkerLost as lost:
+                if not agenda.rescue(cell):
+                    agenda.give_up(cell, str(lost))
+                worker.restart()
+        return agenda.tally

@@ -2,6 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from heapq import heappop, heappush
 from itertools import product
 from typing import Any, Literal
 
@@ -82,6 +84,10 @@ class Choice:
     oracle: bool = False
     keep_adapters: bool = False
 
+    @cached_property
+    def recipe_base(self) -> str:
+        return self.recipe.base
+
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
         return Preprocessing(backbone.image_size, self.interpolation, self.recipe.framing)
 
@@ -90,12 +96,32 @@ def make_plan(
     backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], choice: Choice
 ) -> list[Cell]:
     """All cells, one seed after the other, so that a table of one seed is complete early."""
+    recipes = {
+        (method.ref.spec, data.task.label): resolve(choice.recipe.for_task(data.task.name), method, backbone)
+        for method, data in product(methods, tasks)
+    }
     return [
-        make_cell(
-            backbone, method, data, resolve(choice.recipe.for_task(data.task.name), method, backbone), choice, seed
-        )
+        make_cell(backbone, method, data, recipes[method.ref.spec, data.task.label], choice, seed)
         for seed, method, data in product(choice.seeds, methods, tasks)
     ]
+
+
+def shard(cells: Sequence[Cell], part: tuple[int, int], backbone: BackboneInfo) -> list[Cell]:
+    """Part i of n, balanced by cost, in the plan's order.
+
+    The longest cell goes first, each to the part that has least: as every part reckons over the whole plan, and in
+    images instead of this machine's seconds, all agree without talking, whatever is stored already.
+    """
+    index, parts = part
+    costs = [round(cell.seconds / backbone.seconds_per_image) for cell in cells]
+    loads = [(0, number) for number in range(1, parts + 1)]
+    mine = []
+    for place in sorted(range(len(cells)), key=lambda place: (-costs[place], place)):
+        load, number = heappop(loads)
+        heappush(loads, (load + costs[place], number))
+        if number == index:
+            mine.append(place)
+    return [cells[place] for place in sorted(mine)]
 
 
 def make_cell(
@@ -115,14 +141,14 @@ def make_cell(
         ),
         method=method.ref,
         recipe=recipe,
-        recipe_base=choice.recipe.base,
+        recipe_base=choice.recipe_base,
         split=choice.split,
         seed=seed,
         mean=mean,
         std=std,
         interpolation=choice.interpolation,
     )
-    seconds = _estimate(spec, method, data, backbone, choice.oracle)
+    seconds = estimate(spec, method, data, backbone, choice.oracle)
     return Cell(spec, data, backbone.weights, method, seconds, choice.oracle, keep_adapter=choice.keep_adapters)
 
 
@@ -137,7 +163,7 @@ def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recip
     return replace(recipe, lr=lr, image_size=backbone.image_size)
 
 
-def _estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:
+def estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:
     train = data.counts["train"] + (data.counts["val"] if spec.split == "test" else 0)
     cached = method.frozen_features and spec.recipe.augmentation == "none"
     passes = train if cached else 3 * train * spec.recipe.epochs

@@ -1,5 +1,6 @@
 """What runs, how far, how fast, and when it ends: bars on a terminal, plain lines elsewhere."""
 
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -9,6 +10,9 @@ from tqdm import tqdm
 
 from .plan import Cell
 from .worker import Summary
+
+STATES_SECONDS = 60.0
+"""Between two lines that say what each of several workers does (ours)."""
 
 
 def duration(seconds: float) -> str:
@@ -29,10 +33,17 @@ class Progress:
         self.begun = time.monotonic()
         self._estimate_left = sum(cell.seconds for cell in cells)
         self._estimate_done = 0.0
+        self._places: dict[str, tuple[Cell, float] | None] = {}
+        """Of several workers: what each runs, and since when on `time.monotonic`."""
+        self._shown = self.begun
+        self._told: set[str] = set()
         self._bars = _Bars(self.total, self.stream) if self.stream.isatty() else None
 
-    def started(self, cell: Cell) -> None:
-        if self._bars:
+    def started(self, cell: Cell, place: str = "") -> None:
+        """place: which of several workers runs it."""
+        if place:
+            self._places[place] = cell, time.monotonic()
+        elif self._bars:
             self._bars.begin(str(cell))
 
     def advanced(self, phase: str, done: int, of: int) -> None:
@@ -50,8 +61,47 @@ class Progress:
     def failed(self, cell: Cell, reason: str) -> None:
         self._close(cell, f"FAILED: {reason}")
 
-    def skipped(self, cell: Cell) -> None:
-        self._close(cell, "not started: no time left for it")
+    def rescued(self, cell: Cell) -> None:
+        self._close(cell, "stored; its worker was lost right after that")
+
+    def skipped(self, cell: Cell, why: str) -> None:
+        self._close(cell, f"not started: {why}")
+
+    def idle(self, place: str) -> None:
+        """A worker is there, and has nothing to do."""
+        self._places[place] = None
+
+    def gone(self, place: str) -> None:
+        self._places.pop(place, None)
+
+    def say(self, text: str) -> None:
+        """A line that is about no cell alone."""
+        if self._bars:
+            self._bars.say(text)
+        else:
+            print(text, file=self.stream, flush=True)
+
+    def tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self.say(text)
+
+    def states(self) -> str:
+        """What each of several workers does."""
+        now = time.monotonic()
+        return "; ".join(
+            f"{place} {f'{work[0]} for {duration(now - work[1])}' if work else 'idle'}"
+            for place, work in sorted(self._places.items())
+        )
+
+    def tick(self) -> None:
+        """Show what several workers do: all the time on a terminal, and once a minute elsewhere."""
+        now = time.monotonic()
+        if self._bars:
+            self._bars.show(self.states())
+        elif self._places and now - self._shown >= STATES_SECONDS:
+            self._shown = now
+            self.say(f"workers: {self.states()}")
 
     def close(self) -> None:
         if self._bars:
@@ -61,12 +111,16 @@ class Progress:
         self.done += 1
         self._estimate_left -= cell.seconds
         self._estimate_done += cell.seconds
-        line = f"[{self.done:{len(str(self.total))}d}/{self.total}] {cell}: {text}"
+        place = next((place for place, work in self._places.items() if work and work[0] is cell), "")
+        if place:
+            self.idle(place)
+        line = f"[{self.done:{len(str(self.total))}d}/{self.total}] {cell}: {text}{f', on {place}' if place else ''}"
+        rate = f"{self.done / (time.monotonic() - self.begun):.2g} cells/s, " if self._places else ""
+        left = f"{rate}{duration(self.seconds_left())} left"
         if self._bars:
-            self._bars.line(line, duration(self.seconds_left()))
+            self._bars.line(line, left)
         else:
-            left = f"; {duration(self.seconds_left())} left" if self.done < self.total else ""
-            print(line + left, file=self.stream, flush=True)
+            print(line + (f"; {left}" if self.done < self.total else ""), file=self.stream, flush=True)
 
     def seconds_left(self) -> float:
         """From the estimates of what is left, at the pace of what is done."""
@@ -107,9 +161,16 @@ class _Bars:
         self.cell.unit = " epochs" if phase == "train" else " test images"
         self.cell.update(done - self.cell.n)
 
-    def line(self, text: str, left: str) -> None:
+    def say(self, text: str) -> None:
         self.cells.write(text, file=self.cells.fp)
-        self.cells.set_postfix_str(f"{left} left", refresh=False)
+
+    def show(self, states: str) -> None:
+        self.cell.bar_format = "{desc}"
+        self.cell.set_description_str(states[: (self.cell.ncols or shutil.get_terminal_size().columns) - 1])
+
+    def line(self, text: str, left: str) -> None:
+        self.say(text)
+        self.cells.set_postfix_str(left, refresh=False)
         self.cells.update(1)
 
     def close(self) -> None:

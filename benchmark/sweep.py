@@ -13,9 +13,10 @@ from ..datasets import cache
 from ..datasets.cache import CachedTask, Preprocessing
 from ..datasets.task import Task
 from ..datasets.tasks import find
-from .executor import Tally, WorkerProcess, execute
+from .agenda import Tally
+from .executor import Executor, WorkerProcess, command
 from .numerics import Numerics
-from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve
+from .plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve, shard
 from .progress import Progress, advance, duration
 from .recipes import RECIPES
 from .spec import Recipe
@@ -27,8 +28,36 @@ def run(options: argparse.Namespace) -> int:
     """`vtab-peft run`: fill in what is missing of the asked-for cells, then rebuild the report."""
     if options.oracle and options.split != "test":
         raise ValueError("--oracle is the best epoch on the test images: it needs --split test")
-    tasks = find(options.tasks, options.suite, options.data)
-    choice = Choice(
+    tasks, choice, executor = find(options.tasks, options.suite, options.data), choice_of(options), None
+    for task in tasks:
+        choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
+    store = Store(options.results)
+    try:
+        executor = executor_for(options)
+        backbone, methods = describe(options, choice, executor)
+        if options.dry_run:
+            return dry_run(tasks, backbone, methods, choice, store, options.shard)
+        ready = cached_tasks(tasks, choice.preprocessing(backbone))
+        cells = shard(make_plan(backbone, methods, ready, choice), options.shard, backbone)
+        missing = cells if options.again else lacking(store, cells)
+        if options.only_failed:
+            missing = [cell for cell in missing if store.failure(cell.spec).exists()]
+        say(_announcement(cells, missing, backbone, choice.recipe))
+        tally = sweep(missing, executor, store, deadline_in(options.max_minutes))
+    except KeyboardInterrupt:
+        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
+        return 130
+    finally:
+        if executor is not None:
+            executor.stop()
+    say_outcome(tally, store)
+    if choice.split == "test":
+        write_report(options.results)
+    return 1 if tally.failed else 0
+
+
+def choice_of(options: argparse.Namespace) -> Choice:
+    return Choice(
         recipe=RECIPES[options.recipe],
         seeds=list(dict.fromkeys(options.seeds)),
         split=options.split,
@@ -37,33 +66,39 @@ def run(options: argparse.Namespace) -> int:
         oracle=options.oracle,
         keep_adapters=options.keep_adapters,
     )
-    for task in tasks:
-        choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
-    worker = WorkerProcess(options.results, numerics(options), options.plugin)
-    try:
-        backbone, methods = worker.describe(
-            Describe(
-                options.backbone, options.weights, choice.recipe.image_size, choice.recipe.precision, options.methods
-            )
-        )
-        for note in backbone.notes:
-            say(note)
-        store = Store(options.results)
-        if options.dry_run:
-            return _dry_run(tasks, backbone, methods, choice, store)
-        cells = make_plan(backbone, methods, cached_tasks(tasks, choice.preprocessing(backbone)), choice)
-        missing = [cell for cell in cells if options.again or not has(store, cell)]
-        say(_announcement(cells, missing, backbone, choice.recipe))
-        tally = sweep(missing, worker, store, deadline_in(options.max_minutes))
-    except KeyboardInterrupt:
-        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
-        return 130
-    finally:
-        worker.stop()
-    say_outcome(tally, store)
-    if choice.split == "test":
-        write_report(options.results)
-    return 1 if tally.failed else 0
+
+
+def describe(options: argparse.Namespace, choice: Choice, executor: Executor) -> tuple[BackboneInfo, list[MethodInfo]]:
+    """What the command's names mean, with what there is to say of it.  Raises `Refused`, `WorkerLost`."""
+    recipe = choice.recipe
+    request = Describe(options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods)
+    backbone, methods = executor.describe(request)
+    for note in backbone.notes:
+        say(note)
+    return backbone, methods
+
+
+def executor_for(options: argparse.Namespace) -> Executor:
+    """Raises `Refused` when it cannot be had, `ValueError` when options contradict each other."""
+    cluster = {"--ray-address": options.ray_address, "--gpus-per-cell": options.gpus_per_cell}
+    cluster["--cpus-per-cell"] = options.cpus_per_cell
+    if options.executor == "local":
+        if given := [name for name, value in cluster.items() if value is not None]:
+            raise ValueError(f"{given[0]} is for Ray: say --executor ray as well")
+        if options.workers == 1 or options.dry_run:
+            return WorkerProcess(options.results, numerics(options), options.plugin)
+    elif options.workers != 1:
+        raise ValueError("--workers is for the local executor; Ray has as many as --gpus-per-cell leaves room for")
+    from .crew import Crew
+    from .station import LocalOffice
+
+    station = options.results, numerics(options), options.plugin, command()
+    if options.executor == "local":
+        return Crew(LocalOffice(options.workers, station))
+    from .ray_office import RayOffice, Share
+
+    share = Share(options.cpus_per_cell or options.threads, options.gpus_per_cell)
+    return Crew(RayOffice(options.ray_address, share, station))
 
 
 def numerics(options: argparse.Namespace) -> Numerics:
@@ -76,6 +111,16 @@ def has(store: Store, cell: Cell) -> bool:
         return False
     record = store.get(cell.spec) if cell.oracle else None
     return store.has(cell.spec) if record is None else record["result"].get("oracle_accuracy") is not None
+
+
+def lacking(store: Store, cells: Sequence[Cell]) -> list[Cell]:
+    """What is still to be run."""
+    stored = store.finished([cell.spec for cell in cells])
+    return [
+        cell
+        for cell in cells
+        if cell.spec.key() not in stored or ((cell.oracle or cell.keep_adapter) and not has(store, cell))
+    ]
 
 
 def report(options: argparse.Namespace) -> int:
@@ -101,13 +146,14 @@ def deadline_in(minutes: float | None) -> float | None:
     return None if minutes is None else time.monotonic() + 60 * minutes
 
 
-def sweep(cells: Sequence[Cell], worker: WorkerProcess, store: Store, deadline: float | None = None) -> Tally:
+def sweep(cells: Sequence[Cell], executor: Executor, store: Store, deadline: float | None = None) -> Tally:
     """Run cells with progress shown on standard error."""
     progress = Progress(cells)
     try:
-        return execute(cells, worker, store, progress, deadline)
+        return executor.execute(cells, store, progress, deadline)
     finally:
         progress.close()
+        store.tidy()
 
 
 def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[CachedTask]:
@@ -131,32 +177,35 @@ def _announcement(cells: Sequence[Cell], missing: Sequence[Cell], backbone: Back
     )
 
 
-def _dry_run(
+def dry_run(
     tasks: Sequence[Task],
     backbone: BackboneInfo,
     methods: Sequence[MethodInfo],
     choice: Choice,
     store: Store,
+    part: tuple[int, int],
 ) -> int:
     """Print the plan; nothing is run, built or written."""
     root, preprocessing = cache.default_root(), choice.preprocessing(backbone)
     found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
     ready = [data for data in found.values() if data is not None]
     unread = [label for label, data in found.items() if data is None]
-    cells = make_plan(backbone, methods, ready, choice)
+    cells = shard(make_plan(backbone, methods, ready, choice), part, backbone)
+    todo = lacking(store, cells)
+    every, missing = _by_method(cells), _by_method(todo)
     rows = []
     for method in methods:
-        own = [cell for cell in cells if cell.method is method]
-        todo = [cell for cell in own if not has(store, cell)]
+        name = method.ref.spec
+        own, left = every.get(name, []), missing.get(name, [])
         rates = {resolve(choice.recipe.for_task(task.name), method, backbone).lr for task in tasks}
         rows.append(
             (
-                method.ref.spec,
+                name,
                 f"{method.trainable_params:,}",
                 f"{rates.pop():g}" if len(rates) == 1 else "per task",
-                len(own) - len(todo),
-                len(todo),
-                duration(sum(cell.seconds for cell in todo)),
+                len(own) - len(left),
+                len(left),
+                duration(sum(cell.seconds for cell in left)),
             )
         )
     header = ("method", "trainable (no head)", "lr", "done", "to run", "estimate")
@@ -165,7 +214,6 @@ def _dry_run(
         f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {len(tasks)} tasks, on {backbone.device}\n"
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
-    todo = [cell for cell in cells if not has(store, cell)]
     print(f"\n{len(todo)} of {len(cells)} cells to run, about {duration(sum(cell.seconds for cell in todo))}")
     if unread:
         more = len(unread) * len(methods) * len(choice.seeds)
@@ -173,7 +221,16 @@ def _dry_run(
     return 0
 
 
+def _by_method(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.spec.method.spec, []).append(cell)
+    return found
+
+
 def say_outcome(tally: Tally, store: Store) -> None:
+    if tally.elsewhere:
+        say(f"{tally.elsewhere} cells were left to other commands that share {store.root}/ (see `vtab-peft status`)")
     if tally.left:
         say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
     for cell, reason in tally.failed:

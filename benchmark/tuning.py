@@ -10,13 +10,14 @@ from ..datasets import cache
 from ..datasets.cache import CachedTask
 from ..datasets.task import Task
 from ..datasets.tasks import find
-from .executor import Tally, WorkerProcess
+from .agenda import Tally
+from .executor import Executor
 from .plan import BackboneInfo, Cell, Choice, MethodInfo
 from .progress import duration
 from .recipes import RECIPES
 from .search import Search, Trials, budget, tuned
 from .store import Store
-from .sweep import cached_tasks, deadline_in, numerics, say, say_outcome, sweep, write_report
+from .sweep import cached_tasks, deadline_in, executor_for, say, say_outcome, sweep, write_report
 from .worker import Describe
 
 
@@ -24,7 +25,7 @@ def tune(options: argparse.Namespace) -> int:
     """`vtab-peft tune`: run what is missing of the trials, choose, run what is missing of the refits, report."""
     tasks = find(options.tasks, options.suite, options.data)
     recipe, store = RECIPES[options.recipe], Store(options.results)
-    worker = WorkerProcess(options.results, numerics(options), options.plugin)
+    worker = executor_for(options)
     try:
         request = Describe(
             options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods, variants=True
@@ -68,7 +69,7 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
 
 
 def _run(
-    search: Search, trials: Sequence[Trials], worker: WorkerProcess, store: Store, deadline: float | None
+    search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None
 ) -> tuple[list[Tally], int]:
     """What became of the trials and of the refits, and for how many pairs something was chosen."""
     pending = [cell for own in trials for cell in own.pending(store)]

@@ -9,8 +9,10 @@ A worker keeps its backbone from cell to cell and answers requests on a pipe, on
 It stores results itself, so that nothing is lost when the parent dies.
 """
 
+import multiprocessing
 import os
 import signal
+import threading
 import traceback
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -123,6 +125,7 @@ class Worker:
 
     def run(self, cell: Cell, connection: Connection) -> Summary:
         from ..methods import parse
+        from ..methods.plugin import plugin_sha256
         from .engine import run
         from .kept import pack
         from .measure import provenance
@@ -133,10 +136,15 @@ class Worker:
         backbone = self.backbone(spec.backbone.name, cell.weights, spec.recipe.image_size)
         if backbone.ref != spec.backbone:
             raise RuntimeError(f"the weights of {spec.backbone.name} changed since the plan was made")
+        method = parse(spec.method.spec)
+        if plugin_sha256(method) != spec.method.plugin:
+            raise RuntimeError(f"the plug-in file of {spec.method.spec} changed since the plan was made")
+        earlier = store.get(spec)
+        repetition = len(store.repetitions(spec)) + 1  # which one this is, whatever others store meanwhile
         kept: list[bytes] = []
         result, predictions = run(
             spec,
-            parse(spec.method.spec),
+            method,
             backbone,
             cell.data,
             self.live,
@@ -150,9 +158,8 @@ class Worker:
             "facts": facts,
             "provenance": provenance(self.device, self.argv, self.live.numerics),
         }
-        earlier = store.get(spec)
         correct = predictions == cell.data.labels(spec.split)
-        path = store.put(spec, record, predictions, correct, kept[0] if kept else None)
+        path = store.put(spec, record, predictions, correct, kept[0] if kept else None, repetition)
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds
@@ -199,6 +206,7 @@ def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
 def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a cell ten times slower on a machine that
     # others use too; not spinning at all made it twice as slow on an idle one (toy_vit, 2 threads).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
@@ -209,6 +217,13 @@ def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[
             connection.send(answer(worker, request, connection))
     except (EOFError, BrokenPipeError):
         return
+
+
+def _end_with_parent() -> None:
+    """A worker whose parent was killed must not go on: the cell is another's now, and so may be the GPU."""
+    if (parent := multiprocessing.parent_process()) is not None:
+        parent.join()
+        os._exit(1)
 
 
 def answer(worker: Worker, request: Describe | Cell, connection: Connection) -> tuple[str, Any]:

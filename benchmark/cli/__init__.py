@@ -28,7 +28,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status: 0 done, 1 something failed, 2 bad input, 130 stopped by Ctrl-C."""
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
-    from ..executor import Refused, Unwritable, WorkerLost
+    from ..agenda import Unwritable
+    from ..executor import Refused, WorkerLost
     from ..gate import BaselineError
     from ..store import StoreError
 

@@ -32,17 +32,37 @@ def add_tasks(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--data", type=Path, metavar="FOLDER", help="the folder that holds the suite's task folders")
 
 
-def add_cells(verb: argparse.ArgumentParser) -> None:
+def add_cells(verb: argparse.ArgumentParser, required: bool = True) -> None:
     """Which cells: tasks, methods, backbone, recipe and preprocessing."""
     add_tasks(verb)
-    verb.add_argument("--methods", nargs="+", required=True, help="spec strings such as lora or 'lora(rank=4)', or all")
+    verb.add_argument(
+        "--methods", nargs="+", required=required, help="spec strings such as lora or 'lora(rank=4)', or all"
+    )
     add_plugin(verb)
     verb.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
-    verb.add_argument("--backbone", required=True, help="timm name with its tag; see `list backbones`")
+    verb.add_argument("--backbone", required=required, help="timm name with its tag; see `list backbones`")
     verb.add_argument("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED]; default: timm's hub")
     verb.add_argument("--recipe", default="uniform", choices=sorted(RECIPES), metavar="NAME", help="default: uniform")
     verb.add_argument("--normalisation", choices=["own", "half", "imagenet", "none"], default="own")
     verb.add_argument("--interpolation", choices=["bicubic", "bilinear"], default="bicubic")
+
+
+def add_run(verb: argparse.ArgumentParser) -> None:
+    """What `run` has beyond `add_cells` and `add_sweep`."""
+    verb.add_argument(
+        "--split", choices=["test", "val"], default="test", help="val: train on train800, judge on val200"
+    )
+    verb.add_argument(
+        "--oracle",
+        action="store_true",
+        help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
+    )
+    verb.add_argument(
+        "--keep-adapters", action="store_true", help="also store what was trained; repeats cells stored without it"
+    )
+    verb.add_argument(
+        "--shard", type=part, default=(1, 1), metavar="I/N", help="the I-th of N parts of equal cost, for job arrays"
+    )
 
 
 def add_sweep(verb: argparse.ArgumentParser) -> None:
@@ -53,6 +73,11 @@ def add_sweep(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--threads", type=positive, default=2, help="torch threads, part of what is recorded (default 2)")
     verb.add_argument("--engine", choices=ENGINES, default="eager", help="compile the model, or replay CUDA graphs")
     verb.add_argument("--checkpointing", action="store_true", help="less memory for more time; the numbers stay")
+    verb.add_argument("--workers", type=positive, default=1, metavar="N", help="processes on this machine (default 1)")
+    verb.add_argument("--executor", choices=["local", "ray"], default="local", help="ray: all GPUs, or a cluster's")
+    verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; default: this machine alone")
+    verb.add_argument("--gpus-per-cell", type=share, metavar="X", help="with Ray; fractions share a GPU (default 1)")
+    verb.add_argument("--cpus-per-cell", type=share, metavar="X", help="with Ray (default: --threads)")
 
 
 def positive(text: str) -> int:
@@ -67,6 +92,25 @@ def _whole(text: str, least: int) -> int:
     if not (text.isascii() and text.isdecimal()) or not least <= int(text) < 2**31:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
     return int(text)
+
+
+def part(text: str) -> tuple[int, int]:
+    """`3/8`: the third of eight parts."""
+    index, _, parts = text.partition("/")
+    if not (text.isascii() and index.isdecimal() and parts.isdecimal() and 1 <= int(index) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is no part of a plan: say i/n with i from 1 to n, such as 3/8")
+    return int(index), int(parts)
+
+
+def share(text: str) -> float:
+    """What a worker takes of a node."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = float("nan")
+    if not 0 <= number < float("inf") or (number > 1 and number != int(number)):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction up to 1 nor a whole number")
+    return number
 
 
 def minutes(text: str) -> float:

@@ -1,26 +1,24 @@
-"""The verbs that train: `run`, `tune`, `smoke`, `speed`."""
+"""The verbs that train: `run`, `retry`, `tune`, `smoke`, `speed`."""
 
 from pathlib import Path
 
 from ..numerics import ENGINES
-from .options import Verbs, add_cells, add_plugin, add_sweep, positive
+from .options import Verbs, add_cells, add_plugin, add_results, add_run, add_sweep, positive
 
 
 def declare(verbs: Verbs) -> None:
     run = verbs.add_parser("run", help="fine-tune and evaluate every (method, task, seed) that is still missing")
     add_cells(run)
-    run.add_argument("--split", choices=["test", "val"], default="test", help="val: train on train800, judge on val200")
+    add_run(run)
     add_sweep(run)
-    run.add_argument(
-        "--oracle",
-        action="store_true",
-        help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
-    )
     run.add_argument("--again", action="store_true", help="repeat cells that are stored; earlier results stay")
-    run.add_argument(
-        "--keep-adapters", action="store_true", help="also store what was trained; repeats cells stored without it"
-    )
-    run.set_defaults(work="sweep:run")
+    run.set_defaults(work="sweep:run", only_failed=False)
+
+    retry = verbs.add_parser("retry", help="`run`, for those cells alone that failed the last time")
+    add_cells(retry)
+    add_run(retry)
+    add_sweep(retry)
+    retry.set_defaults(work="sweep:run", only_failed=True, again=False)
 
     tune = verbs.add_parser("tune", help="choose settings on val200 per method and task, then refit and test once")
     add_cells(tune)

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 from vtab_peft.benchmark import executor
-from vtab_peft.benchmark.executor import Pace, Unwritable, WorkerLost, WorkerProcess, execute
+from vtab_peft.benchmark.agenda import Pace, Unwritable
+from vtab_peft.benchmark.executor import WorkerLost, WorkerProcess, execute
 from vtab_peft.benchmark.progress import Progress, duration
 from vtab_peft.benchmark.store import Store
 from vtab_peft.benchmark.worker import Summary

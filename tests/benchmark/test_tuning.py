@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vtab_peft.benchmark import tuning
+from vtab_peft.benchmark import sweep
+from vtab_peft.benchmark.agenda import Tally
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.executor import execute
 from vtab_peft.benchmark.numerics import Numerics
 from vtab_peft.benchmark.plan import BackboneInfo, Cell, MethodInfo
 from vtab_peft.benchmark.store import Store
@@ -33,13 +35,16 @@ class HereWorker:
     def run(self, cell: Cell, on_progress: Callable[..., None]) -> tuple[str, Any]:
         return answer(self.worker, cell, SimpleNamespace(send=lambda message: on_progress(*message[1])))  # type: ignore[arg-type]
 
+    def execute(self, cells: Sequence[Cell], *rest: Any) -> Tally:
+        return execute(cells, self, *rest)  # type: ignore[arg-type]
+
     def stop(self) -> None:
         pass
 
 
-@pytest.fixture(params=[HereWorker, pytest.param(tuning.WorkerProcess, marks=pytest.mark.slow)])
+@pytest.fixture(params=[HereWorker, pytest.param(sweep.WorkerProcess, marks=pytest.mark.slow)])
 def some_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tuning, "WorkerProcess", request.param)
+    monkeypatch.setattr(sweep, "WorkerProcess", request.param)
 
 
 def chosen(results: Path) -> dict[str, bytes]:
