@@ -1,6 +1,6 @@
-"""The verbs that read results: `report` and `compare` for our own, `published` for those of papers."""
+"""The verbs that read results: `report`, `compare`, `status`, `verify` for our own, `published` for those of papers."""
 
-from .options import Verbs, add_results
+from .options import Verbs, add_cells, add_results, add_run, positive
 
 
 def declare(verbs: Verbs) -> None:
@@ -24,3 +24,14 @@ def declare(verbs: Verbs) -> None:
     compare.add_argument("--board", default="", metavar="TEXT", help="part of the board's folder name, if several fit")
     add_results(compare)
     compare.set_defaults(work="judging.compare:run")
+
+    status = verbs.add_parser("status", help="how many cells are done, running, failed, missing")
+    add_cells(status, required=False)
+    add_run(status)
+    add_results(status)
+    status.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
+    status.set_defaults(work="status:status")
+
+    verify = verbs.add_parser("verify", help="check every stored result, and the results folder as a whole")
+    add_results(verify)
+    verify.set_defaults(work="verifying:verify")

@@ -1,4 +1,4 @@
-"""The verbs that train: `run`, `retry`, `tune`, `smoke`, `speed`."""
+"""The verbs that train: `run`, `retry`, `rerun`, `tune`, `smoke`, `speed`."""
 
 from pathlib import Path
 
@@ -19,6 +19,17 @@ def declare(verbs: Verbs) -> None:
     add_run(retry)
     add_sweep(retry)
     retry.set_defaults(work="sweep:run", only_failed=True, again=False)
+
+    rerun = verbs.add_parser("rerun", help="repeat a stored result by its key, and say whether the number agrees")
+    rerun.add_argument("key", metavar="KEY", help="16 hexadecimal digits: the name of its JSON")
+    rerun.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="holds the suite's task folders, or is the task's own folder"
+    )
+    rerun.add_argument("--weights", help="what the result was made with, as for `run`; default: timm's hub")
+    add_plugin(rerun)
+    rerun.add_argument("--threads", type=positive, help="torch threads (default: as recorded)")
+    add_results(rerun)
+    rerun.set_defaults(work="rerunning:rerun")
 
     tune = verbs.add_parser("tune", help="choose settings on val200 per method and task, then refit and test once")
     add_cells(tune)
