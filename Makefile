@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 GPU_SPEED := --backbone vit_base_patch16_224.augreg_in21k --methods lora aoft_lora --batch 64
 
-.PHONY: help benchmark test test-slow test-browser lint types smoke gpu-check gpu-speed gpu-compare docs format clean
+.PHONY: help benchmark test test-slow test-browser campaign lint types smoke gpu-check gpu-speed gpu-compare docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -25,6 +25,9 @@ test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chr
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	{ echo "Chromium is missing.  Type: sudo apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser
+
+campaign: $(VENV)/installed-test  ## 200 kill -9 over sweeps of every executor: an hour
+	$(BIN)/python perf/campaign.py
 
 lint: $(VENV)/installed-dev  ## style
 	$(BIN)/ruff check

@@ -103,8 +103,9 @@ def stored(store: Store, key: str) -> dict[str, Any]:
 def numerics_of(record: dict[str, Any], threads: int | None) -> Numerics:
     """As recorded, but for what was asked for."""
     recorded = record["provenance"].get("numerics", {})
-    known: dict[str, Any] = {f.name: recorded[f.name] for f in fields(Numerics) if f.name in recorded}
-    return Numerics(**known | ({} if threads is None else {"threads": threads}))
+    known = {f.name: recorded[f.name] for f in fields(Numerics) if f.name in recorded}
+    known |= {} if threads is None else {"threads": threads}
+    return Numerics(**known)
 
 
 def _cell(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, worker: WorkerProcess) -> Cell:

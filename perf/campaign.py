@@ -13,21 +13,20 @@ import argparse
 import json
 import os
 import random
-import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import psutil
 import torch
-from PIL import Image
+from short_cells import Work, said_of, stored, wait_for
 from vtab_peft.benchmark.measure import provenance
 from vtab_peft.datasets.atomic import PREFIX, is_abandoned
 
@@ -40,76 +39,10 @@ EXECUTORS = {
 }
 KILLS = (60, 90, 50)
 """Of each executor; starting Ray takes longest."""
-METHODS = ("linear", "bitfit", "lora(rank=2)", "aoft_lora")
-SIZES = {"train800": 24, "val200": 12, "test": 18}
 TIMED = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second", "peak_bytes")
 """What a record says of a cell that is not the same twice."""
 ENDED_SECONDS = 60.0
 """Within which everything that a killed parent started must be gone."""
-
-
-@dataclass
-class Work:
-    """What every sweep of a campaign does: two tasks of a few images, four methods, some seeds."""
-
-    folder: Path
-    seeds: int
-    first_seconds: float = 0.0
-    """From the start of an undisturbed command to its first result."""
-    cell_seconds: float = 0.0
-    """From one result to the next."""
-
-    def __post_init__(self) -> None:
-        rng = np.random.default_rng(0)
-        for task in ("bright", "dark"):
-            (self.folder / task).mkdir(parents=True)
-            for split, n in SIZES.items():
-                names = [f"{split}_{i}.png" for i in range(n)]
-                for i, name in enumerate(names):
-                    pixels = rng.integers(0, 120, (32, 32, 3)) + 100 * (np.arange(3) == i % 3)
-                    Image.fromarray(pixels.astype(np.uint8)).save(self.folder / task / name)
-                lines = "".join(f"{name} {i % 3}\n" for i, name in enumerate(names))
-                (self.folder / task / f"{split}.txt").write_text(lines)
-            texts = [(self.folder / task / f"{split}.txt").read_text() for split in ("train800", "val200")]
-            (self.folder / task / "train800val200.txt").write_text("".join(texts))
-
-    @property
-    def said(self) -> Path:
-        """What the commands print."""
-        return self.folder / "said.txt"
-
-    @property
-    def cells(self) -> int:
-        return 2 * len(METHODS) * self.seeds
-
-    def start(self, results: Path, *more: str) -> psutil.Popen:
-        tasks = [str(self.folder / "bright"), str(self.folder / "dark")]
-        ask = ["run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1", *more]
-        ask += ["--tasks", *tasks, "--methods", *METHODS, "--seeds", *map(str, range(self.seeds))]
-        return self.command([*ask, "--results", str(results)])
-
-    def command(self, arguments: list[str]) -> psutil.Popen:
-        own = {"VTAB_PEFT_CACHE": f"{self.folder}/cache", "RAY_TMPDIR": str(self.folder), "OMP_NUM_THREADS": "1"}
-        code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
-        with self.said.open("ab") as said:
-            return psutil.Popen(
-                [sys.executable, "-c", code, *arguments],
-                env={**os.environ, **own},
-                stdout=said,
-                stderr=subprocess.STDOUT,
-            )
-
-    def undisturbed(self) -> Path:
-        """The results of a sweep that nobody disturbs; it is timed."""
-        results, began = self.folder / "undisturbed", time.monotonic()
-        run = self.start(results)
-        wait_for(run, results, 1)
-        self.first_seconds, first = time.monotonic() - began, time.monotonic()
-        wait_for(run, results, self.cells)
-        self.cell_seconds = (time.monotonic() - first) / (self.cells - 1)
-        if run.wait():
-            sys.exit(f"the undisturbed sweep failed:\n{self.said.read_text()}")
-        return results
 
 
 @dataclass
@@ -157,7 +90,7 @@ class Blows:
             family = run.children(recursive=True)
             workers = [process for process in family if is_worker(process)]
             one = [self.rng.choice(workers or [run])]
-            victims = self.rng.choices((one, [run], [*workers, run]), (4, 3, 3))[0]
+            victims = self.rng.choices((one, [run], [*workers, run]), (3, 3, 4))[0]
             for victim in victims:
                 victim.kill()
             if run in victims:
@@ -175,16 +108,6 @@ def is_worker(process: psutil.Process) -> bool:
         line = " ".join(process.cmdline())
         return "spawn_main" in line or line.startswith("ray::RayStation")
     return False
-
-
-def stored(results: Path) -> int:
-    return sum(not path.name.startswith(PREFIX) for path in (results / "runs").rglob("*.json"))
-
-
-def wait_for(run: psutil.Popen, results: Path, n: int) -> None:
-    """Until there are `n` results, or the command ends."""
-    while run.poll() is None and stored(results) < n:
-        time.sleep(0.01)
 
 
 def half_written(results: Path) -> Iterator[str]:
@@ -205,7 +128,7 @@ def what_is_wrong(work: Work, calm: Path, struck: Path) -> list[str]:
     for name in sorted(name for name in expected & found if name.startswith("runs/")):
         same = essence(calm / name) == essence(struck / name)
         wrong += [] if same else [f"{name} differs from the undisturbed one"]
-    if work.command(["verify", "--results", str(struck)]).wait():
+    if work.command(["verify"], struck).wait():
         wrong.append("`verify` finds something wrong")
     return wrong
 
@@ -219,27 +142,31 @@ def essence(path: Path) -> Any:
     return record["key"], record["spec"], record["predictions_sha256"], record["facts"], result
 
 
+def strike(work: Work, calm: Path, executor: str, kills: int, seed: int) -> dict[str, Any]:
+    """The part of the campaign that is against one executor: what was done, and what was wrong afterwards."""
+    began, wrong, sweeps, tracebacks = time.monotonic(), [], 0, 0
+    blows = Blows(work, random.Random(f"{seed} {executor}"), kills)
+    while blows.left > 0:
+        sweeps += 1
+        results = calm.with_name(f"{executor.replace(' ', '-')}-{sweeps}")
+        blows.sweep(results, EXECUTORS[executor])
+        wrong += [f"still running: {process}" for process in blows.survivors()]
+        wrong += [f"{executor}, sweep {sweeps}: {text}" for text in what_is_wrong(work, calm, results)]
+        tracebacks += said_of(results).read_text().count("Traceback")
+    seen = {"kills": kills - blows.left, **blows.seen, "half_written_files": len(blows.half_written)}
+    minutes = round((time.monotonic() - began) / 60, 1)
+    row = {"executor": executor, "sweeps": sweeps, "cells": sweeps * work.cells, **seen, "minutes": minutes}
+    row |= {"tracebacks": tracebacks, "wrong": wrong}
+    print(json.dumps(row, indent=1), flush=True)
+    return row
+
+
 def campaign(kills: dict[str, int], seeds: int, seed: int, folder: Path) -> list[dict[str, Any]]:
-    """kills: of each executor.  seed: of the moments and the victims."""
+    """All parts at the same time.  kills: of each executor.  seed: of the moments and the victims."""
     work = Work(folder / "work", seeds)
     calm = work.undisturbed()
-    rows = []
-    for name, quota in kills.items():
-        began, wrong, sweeps = time.monotonic(), [], 0
-        blows = Blows(work, random.Random(f"{seed} {name}"), quota)
-        while blows.left > 0:
-            sweeps += 1
-            results = folder / f"{name.partition(' ')[0]}-{sweeps}"
-            blows.sweep(results, EXECUTORS[name])
-            wrong += [f"still running: {process}" for process in blows.survivors()]
-            wrong += [f"{name}, sweep {sweeps}: {text}" for text in what_is_wrong(work, calm, results)]
-        seen = {"kills": quota - blows.left, **blows.seen, "half_written_files": len(blows.half_written)}
-        rows.append({"executor": name, "sweeps": sweeps, "cells": sweeps * work.cells, **seen, "wrong": wrong})
-        rows[-1] |= {"tracebacks": work.said.read_text().count("Traceback")}
-        rows[-1] |= {"minutes": round((time.monotonic() - began) / 60, 1)}
-        work.said.unlink()
-        print(json.dumps(rows[-1], indent=1), flush=True)
-    return rows
+    with ThreadPoolExecutor(len(kills)) as pool:
+        return list(pool.map(lambda part: strike(work, calm, *part, seed), kills.items()))
 
 
 def main() -> int:

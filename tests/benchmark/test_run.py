@@ -102,6 +102,13 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(
     (failure,) = (results / "failed").iterdir()
     assert "Traceback" in json.loads(failure.read_text())["traceback"]
 
+    next((results / "runs").rglob("linear/*.json")).unlink()
+    assert main(["retry", *ask[1:]]) == 1
+    said = capsys.readouterr().err
+    assert "1 cells to run" in said
+    assert "FAILED: ValueError: rank 129" in said
+    assert len(records(results)) == 1, "what is missing and did not fail is left to `run`"
+
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
     code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
