@@ -19,7 +19,7 @@ LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning", "quoting"),
     *("agenda", "claims", "columns", "crew", "station", "ray_office", "status", "verifying", "rerunning"),
     *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance"),
-    *("judging.compare", "judging.rank_figure", "judging.page.writing"),
+    *("judging.compare", "judging.page.writing"),
 )
 
 

@@ -93,7 +93,8 @@ class Leaderboard:
     groups: tuple[str, ...]
     """In order; empty when all tasks are of one group."""
     rows: tuple[dict[str, Any], ...]
-    """One per method, best first: `columns`, `label`, a short name that no other row has, and `identity`."""
+    """One per method, best first: `columns`; `label`, a short name that no other row has; `identity`; and
+    `train_seconds`, the sum over tasks of the mean over seeds."""
 
     @property
     def columns(self) -> list[str]:
@@ -202,6 +203,7 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
         **_suite_means(board.suite, {task: value for task, value in accuracy.items() if value is not None}),
         **_over_seeds(list(by_task.values()) if complete else []),
         "seconds": fsum(seconds) if complete else None,
+        "train_seconds": fsum(fmean(run["train_seconds"] for run in part) for part in done) if complete else None,
         "device": "; ".join(sorted({one_line(run["device"]) for run in runs if run["device"]})),
         "peak_memory_mb": max(peaks) / 1e6 if peaks else None,
         "seeds": min(len({run["seed"] for run in part}) for part in done),

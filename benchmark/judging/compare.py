@@ -3,9 +3,10 @@
 import argparse
 import sys
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,17 @@ from tabulate import tabulate
 
 from ..store import Store
 from .boards import Board, Leaderboard, TaskColumn, boards, leaderboard
-from .stats import ALPHA, Comparison, Unsupported, compare_over_tasks, mcnemar, paired_bootstrap
+from .significance import by_seed
+from .stats import (
+    ALPHA,
+    LEAST_SEEDS,
+    Interval,
+    Unsupported,
+    compare_over_tasks,
+    mcnemar,
+    over_seeds,
+    paired_bootstrap,
+)
 from .tables import DASH, heading
 
 Row = dict[str, Any]
@@ -37,31 +48,61 @@ def run(options: argparse.Namespace) -> int:
 
 def compare(board: Leaderboard, runs: pd.DataFrame, a: Row, b: Row) -> str:
     """What the terminal shows for two rows of a board."""
+    found = by_seed(board, runs)
     lines, refusals = [], []
     for task in board.tasks:
-        label = f"accuracy_{task.label}"
-        cells = [task.label, *(DASH if row[label] is None else f"{100 * row[label]:.1f}" for row in (a, b))]
+        of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
+        lines.append([task.label, *_over_seeds(of_a, of_b)])
         try:
-            lines.append([*cells, *_on_task(*(_correct(board.board, runs, row, task) for row in (a, b)))])
+            lines[-1] += _over_both(*(_correct(board.board, runs, row, task) for row in (a, b)))
         except Unsupported as refusal:
-            lines.append([*cells, *[DASH] * 4])
+            lines[-1] += [DASH] * 3
             refusals.append(f"{task.label}: {refusal}.")
-    heads = ("task", "A", "B", "A - B", "95 % interval", "P(A better)", "McNemar's p by seed")
-    table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 6))
+    if len(board.tasks) > 1:
+        lines.append([f"mean of {len(board.tasks)}", *_over_seeds(*(_means(board, found, row) for row in (a, b)))])
+    heads = (
+        "task",
+        "A",
+        "B",
+        "A - B",
+        "95 %\nover seeds",
+        "95 % over seeds\nand images",
+        "P(A\nbetter)",
+        "McNemar's p\nby seed",
+    )
+    table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7))
     notes = [
-        "Interval and P(A better): bootstrap over seeds and images together. McNemar: images alone, uncorrected.",
+        "Over seeds: Student's t of the differences within each seed that both have.  Over seeds and images, and",
+        "P(A better): hierarchical bootstrap, paired by seed and image.  McNemar: images alone, uncorrected.",
         *refusals,
         _over_tasks(board, a, b),
     ]
     return "\n".join([*heading(board), "", f"A = {a['label']}, B = {b['label']}", "", table, "", *notes])
 
 
-def _on_task(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:
-    """The last four cells of a task's line, from what each has by seed: [images] bool, correct or not."""
+def _means(board: Leaderboard, found: Mapping[tuple[str, str], Mapping[int, float]], row: Row) -> dict[int, float]:
+    """Seed -> mean over the board's tasks, for the seeds that all of them have."""
+    parts = [found.get((row["label"], task.label), {}) for task in board.tasks]
+    return {seed: fmean(part[seed] for part in parts) for seed in set.intersection(*map(set, parts))}
+
+
+def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> list[str]:
+    """A, B, A - B and its interval, from what each has by seed; A - B over the seeds that both have."""
+    shared = sorted(a.keys() & b.keys())
+    means = [f"{100 * fmean(part.values()):.1f}" if part else DASH for part in (a, b)]
+    if not shared:
+        return [*means, DASH, DASH]
+    differences = [a[seed] - b[seed] for seed in shared]
+    ends = _ends(over_seeds(differences)) if len(differences) >= LEAST_SEEDS else DASH
+    return [*means, f"{100 * fmean(differences):+.1f}", ends]
+
+
+def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:
+    """The last three cells of a task's line, from what each has by seed: [images] bool, correct or not."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         raise Unsupported("the two have no seed in common")
-    by_seed = ", ".join(f"{mcnemar(a[seed], b[seed]):.2g}" for seed in seeds)
+    p_values = ", ".join(f"{mcnemar(a[seed], b[seed]):.2g}" for seed in seeds)
     if len({len(bits) for seed in seeds for bits in (a[seed], b[seed])}) > 1:
         raise Unsupported("their runs were tested on different numbers of images")
     rng = np.random.default_rng(0)  # the same question gets the same answer
@@ -69,17 +110,12 @@ def _on_task(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:
     try:
         result = paired_bootstrap(in_a, in_b, rng)
     except Unsupported as refusal:
-        raise Unsupported(f"{refusal} (McNemar's p by seed: {by_seed})") from None
-    return [*_cells(result), by_seed]
+        raise Unsupported(f"{refusal} (McNemar's p by seed: {p_values})") from None
+    return [_ends(result.difference), f"{result.probability:.3f}", p_values]
 
 
-def _cells(found: Comparison) -> list[str]:
-    change = found.difference
-    return [
-        f"{100 * change.estimate:+.1f}",
-        f"{100 * change.low:+.1f} to {100 * change.high:+.1f}",
-        f"{found.probability:.3f}",
-    ]
+def _ends(found: Interval) -> str:
+    return f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
 
 
 def _over_tasks(board: Leaderboard, a: Row, b: Row) -> str:

@@ -102,10 +102,14 @@ LATEX = {
     **{character: f"\\{character}" for character in "&%$#_{}"},
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"±": r"$\pm$", "·": r"$\cdot$", DASH: "--"},
+    **{"±": r"$\pm$", "·": r"$\cdot$", "×": r"$\times$", DASH: "--", "…": r"\ldots{}"},
+    **{"†": r"\dag{}", "²": r"$^2$", "³": r"$^3$"},
 }
+ACCENTED = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
+"""What every LaTeX sets in its own fonts, whatever packages a paper has."""
 
 
 def latex(text: str) -> str:
-    """One line of plain text as LaTeX would set it."""
-    return "".join(LATEX.get(character, character) for character in text)
+    """One line of plain text as LaTeX would set it; a question mark for a character that its own fonts lack."""
+    plain = (character if character.isascii() or character in ACCENTED else "?" for character in text)
+    return "".join(LATEX.get(real, safe) for real, safe in zip(text, plain, strict=True))

@@ -3,14 +3,14 @@
     <out>/README.md                       index of the boards
     <out>/index.html                      the page: one file with everything in it
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
-                        accuracy_vs_params.svg/.png  tasks.svg/.png
-                        ranks.svg/.png    where the tasks support ranks
-                        published.md      only if asked for
+                        <figure>.svg/.png   those of `figures` that say something about the board
+                        published.md        only if asked for
 
 Rebuilding it gives the same bytes, whatever order the files are read in.
 """
 
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,21 +56,20 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
         leaderboards.append(leaderboard(board, runs))
         said = claims.claims(leaderboards[-1], published.load())
         found = significance(leaderboards[-1], runs)
-        made = _files(leaderboards[-1], found) | (
-            {"published.md": claims.to_markdown(said).encode()} if with_published else {}
-        )
+        made = _files(leaderboards[-1], runs, found)
+        made |= {"published.md": claims.to_markdown(said).encode()} if with_published else {}
+        folder = out / "boards" / board.slug
         for name, data in made.items():
-            paths.append(out / "boards" / board.slug / name)
-            write_atomically(paths[-1], data)
-        if not with_published:
-            (out / "boards" / board.slug / "published.md").unlink(missing_ok=True)  # of an earlier report
+            write_atomically(folder / name, data)
+        _remove_stale(folder, made)
+        paths += [folder / name for name in made]
         figures = {name[:-4]: svg for name, svg in made.items() if name.endswith(".svg")}
         parts.append(Part(leaderboards[-1], runs, found, said, figures))
     if not leaderboards:
         return Report((), (), tuple(complaints), _nothing(store, frame))
     paths += [out / "index.html", out / "README.md"]
     write_atomically(paths[-2], page(parts, store.root))
-    write_atomically(paths[-1], _index(leaderboards).encode())
+    write_atomically(paths[-1], _index(parts).encode())
     complaints += _orphans(out, {entry.board.slug for entry in leaderboards})
     texts = [to_terminal(part.entry) + summary(part.significance) for part in parts]
     beside = [claims.to_terminal(part.claims, part.entry) for part in parts if with_published]
@@ -97,23 +96,31 @@ def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
     ]
 
 
-def _files(entry: Leaderboard, found: Significance) -> dict[str, bytes]:
-    from .figures import accuracy_vs_params, tasks  # matplotlib, only now
-    from .rank_figure import ranks
+def _files(entry: Leaderboard, runs: pd.DataFrame, found: Significance) -> dict[str, bytes]:
+    from .figures import figures  # matplotlib, only now
 
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
         "significance.md": to_page(entry, found).encode(),
-        **{f"accuracy_vs_params.{kind}": data for kind, data in accuracy_vs_params(entry).items()},
-        **{f"tasks.{kind}": data for kind, data in tasks(entry).items()},
-        **{f"ranks.{kind}": data for kind, data in ranks(entry, found.ranking).items()},
+        **figures(entry, runs, found),
     }
 
 
-def _index(leaderboards: list[Leaderboard]) -> str:
-    """README.md of the report: a line per board, then each board's table and figure."""
+def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
+    """What an earlier report wrote and this one has no reason to; files that no report writes are left alone."""
+    from .figures import FIGURES
+
+    for name in ("published.md", *(f"{figure}.{kind}" for figure in FIGURES for kind in ("svg", "png"))):
+        if name not in made:
+            (folder / name).unlink(missing_ok=True)
+
+
+def _index(parts: Sequence[Part]) -> str:
+    """README.md of the report: a line per board, then each board's table, its first figure, and links to the rest."""
+    from .figures import FIGURES
+
     lines = [
         "# Leaderboards",
         "",
@@ -124,22 +131,18 @@ def _index(leaderboards: list[Leaderboard]) -> str:
         "| board | tasks | methods | first |",
         "|---|--:|--:|---|",
     ]
-    for entry in leaderboards:
+    for entry in (part.entry for part in parts):
         first = ", ".join(markdown(row["label"]) for row in entry.rows if row["rank"] == 1) or DASH
         link = f"[{markdown(entry.board.title)}](boards/{entry.board.slug}/table.md)"
         lines.append(f"| {link} | {len(entry.tasks)} | {len(entry.rows)} | {first} |")
-    for entry in leaderboards:
-        folder = f"boards/{entry.board.slug}"
-        lines += [
-            "",
-            f"## {markdown(entry.board.title)}",
-            "",
-            to_markdown(entry),
-            f"![accuracy against trainable parameters]({folder}/accuracy_vs_params.svg)",
-            "",
-            f"[CSV]({folder}/leaderboard.csv) · [LaTeX]({folder}/table.tex) · "
-            f"[every task]({folder}/tasks.svg) · [significance]({folder}/significance.md)",
-        ]
+    for part in parts:
+        folder = f"boards/{part.entry.board.slug}"
+        first, *others = [name for name in FIGURES if name in part.figures] or [None]
+        links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
+        links += [(FIGURES[name], f"{name}.svg") for name in others]
+        lines += ["", f"## {markdown(part.entry.board.title)}", "", to_markdown(part.entry)]
+        lines += [f"![{FIGURES[first]}]({folder}/{first}.svg)", ""] if first else []
+        lines.append(" · ".join(f"[{text}]({folder}/{name})" for text, name in links))
     return "\n".join(lines) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""What a board's differences mean: intervals over seeds, ranks and pairs over tasks, or the reason there are none.
+"""What a board's differences mean: intervals over seeds or images, ranks and pairs over tasks, or why there are none.
 
 A pure function of a leaderboard and its runs; no torch, no files.  `stats.py` holds the tests themselves.
 """
@@ -6,14 +6,29 @@ A pure function of a leaderboard and its runs; no torch, no files.  `stats.py` h
 from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
+from statistics import fmean
 from typing import TypeVar
 
 import pandas as pd
 
+from ...datasets.task import SUITES
+from ...datasets.tasks import suite_tasks
 from .boards import Leaderboard
-from .stats import Interval, PairOverTasks, Ranking, Unsupported, compare_over_tasks, over_seeds, ranking
+from .stats import (
+    LEAST_SEEDS,
+    Interval,
+    PairOverTasks,
+    Ranking,
+    Unsupported,
+    compare_over_tasks,
+    over_images,
+    over_seeds,
+    ranking,
+)
 
 T = TypeVar("T")
+Cell = tuple[str, str]
+"""A row and a task, by their labels."""
 
 
 @dataclass(frozen=True)
@@ -26,36 +41,70 @@ class Significance:
     """Every pair of ranked rows by Wilcoxon's test with Holm's correction over all of them, or why there are none."""
     wins: dict[tuple[str, str], tuple[int, int, int]]
     """(row, other row) -> tasks on which the first is better, as good, worse; of the tasks that both have."""
-    intervals: dict[tuple[str, str], Interval | str]
-    """(row, task) -> mean over seeds with its 95 % interval, or why there is none; no entry where nothing was run."""
+    intervals: dict[Cell, Interval | str]
+    """Mean over seeds with its 95 % interval, or why there is none; no entry where nothing was run."""
+    image_intervals: dict[Cell, Interval | str]
+    """Of cells with too few seeds for that: the first seed's accuracy with its 95 % interval over test images."""
+    group_intervals: dict[tuple[str, str], Interval | str]
+    """(row, group) -> mean over the group's tasks with its 95 % interval over the seeds that all of them have."""
 
 
 def significance(board: Leaderboard, runs: pd.DataFrame) -> Significance:
     """What `runs`, the test runs of `board`, support."""
     scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in board.tasks] for row in board.rows}
     complete = {row["label"]: scores[row["label"]] for row in board.rows if row["rank"] is not None}
+    seeds = by_seed(board, runs)
+    few = {cell: found for cell, found in seeds.items() if len(found) < LEAST_SEEDS}
+    names = {task.label: task.name for task in board.tasks}
     return Significance(
         ranking=_or_reason(lambda: ranking(_needs_two(complete))),
         pairs=_or_reason(lambda: tuple(compare_over_tasks(_needs_two(complete)))),
         wins={(a, b): _wins(scores[a], scores[b]) for a in scores for b in scores if a != b},
-        intervals=_intervals(board, runs),
+        intervals={cell: _or_reason(lambda f=found: over_seeds(list(f.values()))) for cell, found in seeds.items()},
+        image_intervals={
+            cell: _or_reason(lambda c=cell, f=found: _over_images(board.board.suite, names[c[1]], f[min(f)]))
+            for cell, found in few.items()
+        },
+        group_intervals=_group_intervals(board, seeds),
     )
 
 
-def _intervals(board: Leaderboard, runs: pd.DataFrame) -> dict[tuple[str, str], Interval | str]:
+def by_seed(board: Leaderboard, runs: pd.DataFrame) -> dict[Cell, dict[int, float]]:
+    """Accuracy by seed of every cell that was run, in the board's order."""
     rows = {row["identity"]: row["label"] for row in board.rows}
     tasks = {(task.name, task.version, task.data): task.label for task in board.tasks}
-    seeds: dict[tuple[str, str], dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+    found: dict[Cell, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs.to_dict("records"):
         row = rows[board.board.row_of({str(name): value for name, value in run.items()})]
         task = tasks[run["task"], run["task_version"], run["data"]]
-        seeds[row, task][run["seed"]].append(run["accuracy"])
-    of_seed = {
-        cell: [sum(sorted(found)) / len(found) for _, found in sorted(by_seed.items())]
-        for cell, by_seed in seeds.items()
-    }
+        found[row, task][run["seed"]].append(run["accuracy"])
     places = [(row["label"], task.label) for row in board.rows for task in board.tasks]
-    return {cell: _or_reason(lambda cell=cell: over_seeds(of_seed[cell])) for cell in places if cell in of_seed}
+    return {cell: {seed: fmean(found[cell][seed]) for seed in sorted(found[cell])} for cell in places if cell in found}
+
+
+def images_of(suite: str, task: str) -> tuple[int, ...]:
+    """How many test images an official task may have; nothing for a folder of one's own: records do not say."""
+    return suite_tasks(suite)[task].sizes["test"] if suite in SUITES and task in suite_tasks(suite) else ()
+
+
+def _over_images(suite: str, task: str, accuracy: float) -> Interval:
+    """Wilson's interval; the number of images is the one that the accuracy is a whole part of."""
+    for images in images_of(suite, task):
+        correct = round(accuracy * images)
+        if abs(correct / images - accuracy) < 1e-9:
+            return over_images(correct, images)
+    raise Unsupported("how many test images there were is not known")
+
+
+def _group_intervals(board: Leaderboard, seeds: dict[Cell, dict[int, float]]) -> dict[tuple[str, str], Interval | str]:
+    found = {}
+    for row in board.rows:
+        for group in board.groups:
+            parts = [seeds.get((row["label"], task.label), {}) for task in board.tasks if task.group == group]
+            shared = sorted(set.intersection(*(set(part) for part in parts)))
+            means = [fmean(part[seed] for part in parts) for seed in shared]
+            found[row["label"], group] = _or_reason(lambda means=means: over_seeds(means))
+    return found
 
 
 def _or_reason(test: Callable[[], T]) -> T | str:

@@ -1,7 +1,7 @@
 """What a board supports, in words: `significance.md`, and a few lines below the table in the terminal."""
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from .boards import Leaderboard
 from .markup import markdown
@@ -29,7 +29,8 @@ def to_page(board: Leaderboard, found: Significance) -> str:
             "Tasks on which the row's method is better, as good, worse than the column's.",
             _matrix(board, found),
         ],
-        ["## Intervals over seeds", markdown(_seeds(found)), *_interval_table(board, found)],
+        ["## Intervals over seeds", markdown(_seeds(found)), *_interval_table(board, found.intervals)],
+        ["## Intervals over images", markdown(_images(found)), *_interval_table(board, found.image_intervals)],
     ]
     return "\n\n".join(block for section in sections for block in section) + "\n"
 
@@ -62,6 +63,21 @@ def _seeds(found: Significance) -> str:
     return f"Seeds: {known} of {cells} results have a 95 % interval over seeds (Student's t){rest}."
 
 
+def _images(found: Significance) -> str:
+    """How many of the other cells have one."""
+    cells = found.image_intervals.values()
+    if not cells:
+        return f"Images: every result has the {LEAST_SEEDS} seeds that an interval over seeds needs."
+    known = sum(isinstance(interval, Interval) for interval in cells)
+    reasons = sorted({interval for interval in cells if isinstance(interval, str)})
+    rest = f"; not the others: {'; '.join(reasons)}" if reasons else ""
+    return (
+        f"Images: of the {len(cells)} results with fewer than {LEAST_SEEDS} seeds, {known} have a 95 % interval of the "
+        f"first seed over test images (Wilson){rest}. It says how far another test set may move the number, and "
+        "nothing of other seeds."
+    )
+
+
 def _rank_table(found: Ranking | str) -> list[str]:
     if isinstance(found, str):
         return []
@@ -86,11 +102,11 @@ def _matrix(board: Leaderboard, found: Significance) -> str:
     return _table(("method", *(str(i) for i in range(1, len(names) + 1))), rows)
 
 
-def _interval_table(board: Leaderboard, found: Significance) -> list[str]:
+def _interval_table(board: Leaderboard, found: Mapping[tuple[str, str], Interval | str]) -> list[str]:
     """Rows that have an interval on some task."""
     rows = []
     for row in board.rows:
-        cells = [found.intervals.get((row["label"], task.label)) for task in board.tasks]
+        cells = [found.get((row["label"], task.label)) for task in board.tasks]
         if any(isinstance(cell, Interval) for cell in cells):
             rows.append((markdown(row["label"]), *map(_interval, cells)))
     return [_table(("method", *(markdown(task.label) for task in board.tasks)), rows)] if rows else []

@@ -100,7 +100,7 @@ def put(store, monkeypatch) -> PutFake:
 
     def put(task: str, method: str, seed: int, accuracy: float, *, into: Store = store, **facts: Any) -> RunSpec:
         of_record = ("title", "group", "params", "train_seconds", "eval_seconds", "peak_bytes", "head_params")
-        of_record += ("configurations", "oracle_accuracy")
+        of_record += ("configurations", "oracle_accuracy", "loss_curve")
         record = fake_record(accuracy, **{name: facts.pop(name) for name in of_record if name in facts})
         spec = fake_spec(task, method, seed, **facts)
         into.put(spec, record, np.zeros(10, dtype=np.int64))

@@ -16,8 +16,8 @@ import pandas as pd
 from ..boards import Leaderboard, one_line
 from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
-from ..significance import Significance
-from .evidence import over_tasks, student
+from ..significance import Significance, images_of
+from .evidence import over_tasks, student, wilson
 
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
@@ -47,6 +47,7 @@ def content(parts: Sequence[Part], root: Path) -> Plain:
     return {
         "families": [*FAMILIES, "other", "plug-in"],
         "caution": CAUTION,
+        "wilson": wilson(),
         "student": student(max(len(set(part.runs["seed"])) for part in parts)),
         "environments": [json.loads(text) for text in environments],
         "boards": [_board(part, root, places) for part in parts],
@@ -73,7 +74,10 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
         "recipe": one_line(board.recipe) + ("" if board.tuned else ", untuned"),
         "facts": _facts(entry),
         "folder": folders["board"],
-        "tasks": [{"name": t.label, "group": t.group, "folder": folders[t.name]} for t in entry.tasks],
+        "tasks": [
+            {"name": t.label, "group": t.group, "folder": folders[t.name], "images": images_of(board.suite, t.name)}
+            for t in entry.tasks
+        ],
         "groups": list(entry.groups),
         "means": [[name, MEANS[name]] for name in means] or [["mean_tasks", f"mean of {len(entry.tasks)} tasks"]],
         "rows": _rows(part, places),

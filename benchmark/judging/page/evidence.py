@@ -30,3 +30,8 @@ def student(seeds: int) -> dict[int, float]:
     """Half the width of a 95 % interval in standard errors, for each number of runs from 3 to `seeds`."""
     runs = range(LEAST_SEEDS, seeds + 1)
     return {n: round(float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)), 4) for n in runs}
+
+
+def wilson() -> float:
+    """The normal quantile of Wilson's interval of a run over test images."""
+    return round(float(stats.norm.ppf((1 + CONFIDENCE) / 2)), 6)

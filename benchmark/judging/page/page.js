@@ -7,7 +7,11 @@ const FADE = 20; // points below the best where the shading ends, as in the figu
 const NEAREST = 0.24; // opacity of the shading at the best
 const CAPTIONS = {
   accuracy_vs_params: "Mean accuracy against trainable parameters, with the Pareto front",
+  accuracy_vs_time: "Mean accuracy against training time, with the Pareto front",
   tasks: "Every method on every task",
+  groups: "Means of the groups of tasks",
+  ranks: "Average ranks over tasks, with Nemenyi's critical difference",
+  curves: "Training loss, part by part of the training",
 };
 const at = (id) => document.getElementById(id);
 const state = {}; // board, mean, group, family, text, limit, sort, open rows, pair: all set by showBoard
@@ -190,7 +194,7 @@ function details(row) {
   const used = new Set(row.cells.flat().map((run) => run.at(-1)));
   const environments = [...used].sort((a, b) => a - b).map((place) => h("div", {}, `Environment ${place + 1}: ${environmentText(place)}`));
   const titles = [
-    ["task", "text"], ["seed"], ["accuracy"], ["training"],
+    ["task", "text"], ["seed"], ["accuracy"], ["95 % over images"], ["training"],
     ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment"],
   ];
   const lines = row.cells.flatMap((runs, place) => (runs.length ? runs.map((run, i) => runLine(row, place, run, i)) : [gapLine(place)]));
@@ -209,13 +213,22 @@ function runLine(row, place, [seed, accuracy, file, seconds, created, environmen
   const address = [...board.folder, task.folder, row.folder, file].map(encodeURIComponent).join("/");
   const { git_sha: commit, git_dirty: changed } = DATA.environments[environment];
   return h("tr", {},
-    td("text", i ? "" : task.name), td("", String(seed)), td("", accuracy.toFixed(2)), td("", duration(seconds)),
+    td("text", i ? "" : task.name), td("", String(seed)), td("", accuracy.toFixed(2)), td("quiet", overImages(accuracy / 100, task.images)), td("", duration(seconds)),
     td("text mono", h("a", { href: address }, file.replace(/\.json$/, ""))), td("text", created.slice(0, 16).replace("T", " ")),
     td("text mono", commit ? commit.slice(0, 10) + (changed ? " + changes" : "") : DASH), td("", String(environment + 1)));
 }
 
+/** Wilson's interval of one run over test images; a dash where their number is not known. */
+function overImages(accuracy, sizes) {
+  const images = sizes.find((size) => Math.abs(accuracy * size - Math.round(accuracy * size)) < 6e-6 * size);
+  if (!images) return DASH;
+  const square = DATA.wilson ** 2, middle = accuracy + square / (2 * images);
+  const half = DATA.wilson * Math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images * images));
+  return [middle - half, middle + half].map((end) => (100 * end / (1 + square / images)).toFixed(1)).join(" to ");
+}
+
 const gapLine = (place) =>
-  h("tr", {}, td("text", state.board.tasks[place].name), h("td", { className: "text quiet", colSpan: 7 }, "not run, or failed"));
+  h("tr", {}, td("text", state.board.tasks[place].name), h("td", { className: "text quiet", colSpan: 8 }, "not run, or failed"));
 
 function environmentText(place) {
   const { device, versions, numerics } = DATA.environments[place];

@@ -8,23 +8,56 @@ import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
-from vtab_peft.benchmark.judging import figures
-from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
-from vtab_peft.benchmark.judging.figures import accuracy_vs_params, pareto_front, tasks
-from vtab_peft.benchmark.judging.labels import place
+from scipy import stats
+from vtab_peft.benchmark.judging.boards import boards, leaderboard
+from vtab_peft.benchmark.judging.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
+from vtab_peft.benchmark.judging.figures.cost import pareto_front
+from vtab_peft.benchmark.judging.figures.labels import place
+from vtab_peft.benchmark.judging.figures.naming import NAMED
+from vtab_peft.benchmark.judging.figures.style import images, own_style
+from vtab_peft.benchmark.judging.significance import significance
 from vtab_peft.benchmark.store import Store
 
+DRAW = {
+    "accuracy_vs_params": lambda board, runs: cost.against_params(board),
+    "accuracy_vs_time": lambda board, runs: cost.against_time(board),
+    "tasks": lambda board, runs: heat_map.draw(board),
+    "groups": lambda board, runs: groups.draw(board, significance(board, runs).group_intervals),
+    "ranks": lambda board, runs: ranks.draw(board, significance(board, runs).ranking),
+    "curves": lambda board, runs: curves.draw(board, curves.losses(board, runs)),
+}
 
-def only(store: Store) -> Leaderboard:
+
+def only(store: Store):
+    """The one board and its runs."""
     ((board, runs),) = boards(store.frame([]))
-    return leaderboard(board, runs)
+    return leaderboard(board, runs), runs
 
 
-def fill(put, methods: dict[str, tuple[int, float]], names=("flowers", "cars"), seeds: int = 2) -> None:
+def all_of(store: Store) -> dict[str, bytes]:
+    board, runs = only(store)
+    return figures(board, runs, significance(board, runs))
+
+
+def fill(put, methods: dict[str, tuple[int, float]], names=("flowers", "cars"), seeds: int = 2, **facts) -> None:
     for title, (params, accuracy) in methods.items():
         for task in names:
             for seed in range(seeds):
-                put(task, title.lower().replace("-", "_"), seed, accuracy + seed / 100, title=title, params=params)
+                method = title.lower().replace("-", "_")
+                put(task, method, seed, accuracy + seed / 100, title=title, params=params, **facts)
+
+
+def fill_all(put, methods=3, seeds: int = 3) -> None:
+    """Eight tasks of two groups, with curves: a board that every figure says something about."""
+    for method in range(methods):
+        for number in range(8):
+            facts = {"group": "natural" if number < 5 else "structured", "title": f"Method {method}"}
+            for seed in range(seeds):
+                curve = [2.0 / (epoch + 1 + method + seed) for epoch in range(4)]
+                accuracy = 0.4 + 0.1 * method + 0.01 * number + 0.003 * seed * method
+                seconds = 10.0 * (method + 1)
+                facts |= {"loss_curve": curve, "params": 1000 * 4**method, "train_seconds": seconds}
+                put(f"t{number}", f"m{method}", seed, accuracy, **facts)
 
 
 METHODS = {"Linear": (0, 0.6), "LoRA": (36_864, 0.8), "SSF": (51_000, 0.78), "Full": (5_500_000, 0.7)}
@@ -85,50 +118,58 @@ def test_a_lone_name_stands_beside_its_point():
 # Bytes
 
 
-@pytest.mark.parametrize("draw", [accuracy_vs_params, tasks])
-def test_a_figure_is_rebuilt_byte_for_byte_whatever_the_users_settings_are(store, put, draw):
-    fill(put, METHODS)
-    board = only(store)
-    first = draw(board)
+def test_every_figure_is_rebuilt_byte_for_byte_whatever_the_users_settings_are(store, put):
+    fill_all(put)
+    first = all_of(store)
     with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": None, "savefig.dpi": 50, "axes.facecolor": "red"}):
-        second = draw(board)
-    assert first.keys() == {"svg", "png"}
+        second = all_of(store)
+    assert first.keys() == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
     assert first == second
-    assert b"<dc:date>" not in first["svg"]
+    assert not [name for name, data in first.items() if b"<dc:date>" in data]
+
+
+def test_no_figure_depends_on_the_order_of_runs(store, put):
+    fill_all(put)
+    board, runs = only(store)
+    shuffled = runs.sample(frac=1, random_state=1)
+    other = leaderboard(board.board, shuffled)
+    assert all_of(store) == figures(other, shuffled, significance(other, shuffled))
 
 
 def test_drawing_leaves_the_users_settings_alone(store, put):
     fill(put, METHODS)
     with matplotlib.rc_context({"font.size": 20}):
-        accuracy_vs_params(only(store))
+        all_of(store)
         assert matplotlib.rcParams["font.size"] == 20
 
 
 def test_figures_have_the_width_of_a_column_or_a_page(store, put):
-    fill(put, METHODS)
-    assert Image.open(io.BytesIO(accuracy_vs_params(only(store))["png"])).width == 990  # 3.3 in at 300 dpi
-    assert Image.open(io.BytesIO(tasks(only(store))["png"])).width == 990
+    fill_all(put)
+    widths = {name: Image.open(io.BytesIO(data)).width for name, data in all_of(store).items() if name.endswith("png")}
+    assert set(widths.values()) == {990}  # 3.3 in at 300 dpi
+
+
+def test_a_heat_map_of_many_tasks_takes_the_page(store, put):
     fill(put, METHODS, names=[f"task{place}" for place in range(14)], seeds=1)
-    assert Image.open(io.BytesIO(tasks(only(store))["png"])).width == 2070
+    assert Image.open(io.BytesIO(all_of(store)["tasks.png"])).width == 2070
 
 
 # What is drawn
 
 
-def drawn(monkeypatch, board: Leaderboard, draw):
-    """The matplotlib figure behind a drawing."""
-    kept = []
-    inner = getattr(figures, f"_draw_{draw.__name__}")
-    monkeypatch.setattr(figures, f"_draw_{draw.__name__}", lambda board: kept.append(inner(board)) or kept[-1])
-    images = draw(board)
-    ElementTree.fromstring(images["svg"])
-    return kept[0]
+def drawn(store: Store, name: str):
+    """The matplotlib figure of that name, which can be written; None where it says nothing."""
+    with own_style():
+        figure = DRAW[name](*only(store))
+        if figure is not None:
+            ElementTree.fromstring(images(figure)["svg"])
+    return figure
 
 
-def test_each_ranked_method_is_named_and_drawn_once(store, put, monkeypatch):
+def test_each_ranked_method_is_named_and_drawn_once(store, put):
     fill(put, METHODS)
     put("flowers", "half", 0, 0.9, title="Half")
-    figure = drawn(monkeypatch, only(store), accuracy_vs_params)
+    figure = drawn(store, "accuracy_vs_params")
     texts = [text.get_text() for text in figure.axes[0].texts]
     assert sorted(texts) == sorted([*METHODS, "Pareto front"])
     front, others = (collection.get_offsets() for collection in figure.axes[0].collections[-2:])
@@ -137,21 +178,21 @@ def test_each_ranked_method_is_named_and_drawn_once(store, put, monkeypatch):
     assert np.round(front[:, 0].max(), 6) == np.round(np.log10(36_864), 6)
 
 
-def test_a_crowded_figure_names_the_front_and_the_lonely_and_says_so(store, put, monkeypatch):
+def test_a_crowded_figure_names_the_front_and_the_lonely_and_says_so(store, put):
     crowd = {f"Method-{place}": (37_000 + 50 * place, 0.60 + 0.0001 * place) for place in range(20)}
     fill(put, METHODS | crowd | {"Far off": (1_000_000, 0.30)})
-    axes = drawn(monkeypatch, only(store), accuracy_vs_params).axes[0]
+    axes = drawn(store, "accuracy_vs_params").axes[0]
     named = {text.get_text() for text in axes.texts} - {"Pareto front"}
-    assert len(named) == figures.NAMED
+    assert len(named) == NAMED
     assert named >= {*METHODS, "Far off"}
     assert sum(len(collection.get_offsets()) for collection in axes.collections[-2:]) == 25
     assert "the table names all" in axes.get_title(loc="left")
 
 
-def test_no_name_covers_another_or_leaves_the_axes(store, put, monkeypatch):
+def test_no_name_covers_another_or_leaves_the_axes(store, put):
     close = {f"Method-{place}": (30_000 + 2_000 * place, 0.80 + 0.002 * (place % 4)) for place in range(12)}
     fill(put, METHODS | close)
-    figure = drawn(monkeypatch, only(store), accuracy_vs_params)
+    figure = drawn(store, "accuracy_vs_params")
     axes = figure.axes[0]
     boxes = [text.get_window_extent() for text in axes.texts]
     frame = axes.get_window_extent()
@@ -159,19 +200,19 @@ def test_no_name_covers_another_or_leaves_the_axes(store, put, monkeypatch):
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
 
 
-def test_zero_parameters_stand_left_of_the_smallest(store, put, monkeypatch):
+def test_zero_parameters_stand_left_of_the_smallest(store, put):
     fill(put, METHODS)
-    axes = drawn(monkeypatch, only(store), accuracy_vs_params).axes[0]
+    axes = drawn(store, "accuracy_vs_params").axes[0]
     labels = {label.get_text(): label.get_position()[0] for label in axes.get_xticklabels()}
     assert labels["0"] < np.log10(36_864) - 0.5
     assert labels["100k"] == 5
     assert axes.get_xlim()[0] < labels["0"]
 
 
-def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put, monkeypatch):
+def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put):
     fill(put, {"LoRA": (100, 0.8), "SSF": (100, 0.6)}, seeds=1)
     put("flowers", "half", 0, 0.7, title="Half")
-    axes = drawn(monkeypatch, only(store), tasks).axes[0]
+    axes = drawn(store, "tasks").axes[0]
     cells = {text.get_position(): (text.get_text(), text.get_fontweight()) for text in axes.texts}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["LoRA", "SSF", "Half"]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["cars", "flowers"]
@@ -193,14 +234,95 @@ def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put, monkeypatc
     ],
     ids=["only zero", "one", "twice the same", "extremes", "hostile names"],
 )
-def test_odd_boards_can_be_drawn(store, put, monkeypatch, methods):
+def test_odd_boards_can_be_drawn(store, put, methods):
     fill(put, methods, seeds=1)
-    for draw in (accuracy_vs_params, tasks):
-        drawn(monkeypatch, only(store), draw)
+    for name in DRAW:
+        drawn(store, name)
 
 
-def test_a_board_without_a_complete_row_says_so(store, put, monkeypatch):
+def test_a_board_without_a_complete_row_shows_no_trade(store, put):
     put("flowers", "lora", 0, 0.5)
     put("cars", "ssf", 0, 0.5, title="SSF")
-    figure = drawn(monkeypatch, only(store), accuracy_vs_params)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["no method has run on all tasks yet"]
+    assert {name for name in DRAW if drawn(store, name)} == {"tasks"}
+
+
+def test_one_row_is_compared_with_nothing(store, put):
+    fill_all(put, methods=1)
+    assert all_of(store).keys() == {"curves.svg", "curves.png"}
+
+
+def test_times_of_several_devices_are_not_drawn_together(store, put, fake):
+    fill(put, METHODS)
+    assert drawn(store, "accuracy_vs_time")
+    for task in ("flowers", "cars"):
+        record = fake.record(0.7, title="Half") | {"provenance": {"device": "another"}}
+        store.put(fake.spec(task, "half", 0), record, np.zeros(10, dtype=int))
+    assert drawn(store, "accuracy_vs_time") is None
+
+
+def test_time_is_of_training_one_seed_on_all_tasks(store, put):
+    for seed in range(2):
+        put("flowers", "lora", seed, 0.5, train_seconds=60.0 + 20 * seed)
+        put("cars", "lora", seed, 0.5, train_seconds=130.0)
+        for task in ("flowers", "cars"):
+            put(task, "ssf", seed, 0.6, title="SSF", train_seconds=200.0)
+    axes = drawn(store, "accuracy_vs_time").axes[0]
+    assert "(min)" in axes.get_xlabel()
+    minutes = [10 ** float(x) for part in axes.collections[-2:] for x in part.get_offsets()[:, 0]]
+    assert sorted(minutes) == pytest.approx([200 / 60, 400 / 60])
+
+
+def test_groups_show_means_and_scipys_intervals(store, put):
+    values = [0.5, 0.56, 0.6]
+    for seed, value in enumerate(values):
+        for method, shift in (("lora", 0.0), ("ssf", 0.1)):
+            put("flowers", method, seed, value + shift, title=method, group="natural")
+            put("pets", method, seed, value + shift + 0.2, title=method, group="natural")
+            put("count", method, seed, value, title=method, group="structured")
+    natural, structured = drawn(store, "groups").axes
+    assert [axes.get_title() for axes in (natural, structured)] == ["natural", "structured"]
+    assert [label.get_text() for label in natural.get_yticklabels()] == ["ssf", "lora"]
+    middle = 100 * (sum(values) / 3 + 0.1)
+    assert natural.collections[0].get_offsets().tolist() == [
+        pytest.approx([middle + 10, 0]),
+        pytest.approx([middle, 1]),
+    ]
+    low, high = stats.t.interval(0.95, 2, loc=middle, scale=100 * stats.sem(values))
+    assert natural.lines[1].get_xdata() == pytest.approx([low, high])
+
+
+def test_ranks_within_the_critical_difference_are_filled(store, put):
+    """Demsar's q for 3 methods is 2.343: with 8 tasks the critical difference is 2.343 sqrt(12 / 48) = 1.17."""
+    fill_all(put)
+    axes = drawn(store, "ranks").axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["Method 2", "Method 1", "Method 0"]
+    points = axes.collections[-1]
+    assert points.get_offsets()[:, 0].tolist() == [1, 2, 3]
+    filled = [tuple(colour[:3]) != (1, 1, 1) for colour in points.get_facecolors()]
+    assert filled == [True, True, False]
+    band = axes.patches[0]
+    assert band.get_width() == pytest.approx(2.343 * (12 / 48) ** 0.5, abs=0.002)
+
+
+def test_curves_are_means_over_seeds_and_the_rest_is_a_band(store, put):
+    for method in range(6):
+        for seed in range(2):
+            curve = [3.0 + seed, 2.0 + seed, 1.0 + method / 10 + seed]
+            put("flowers", f"m{method}", seed, 0.9 - method / 10, title=f"M{method}", loss_curve=curve)
+    figure = drawn(store, "curves")
+    (axes,) = figure.axes
+    assert len(axes.lines) == 4
+    assert [line.get_ydata()[-1] for line in axes.lines] == pytest.approx([1.5, 1.6, 1.7, 1.8])
+    (band,) = axes.collections
+    right = band.get_paths()[0].vertices
+    assert {round(y, 6) for x, y in right if x == 100} == {1.9, 2.0}
+    said = {text.get_text() for text in figure.texts}
+    assert {"M0", "M1", "M2", "M3", "all others"} <= said
+
+
+def test_curves_of_different_lengths_end_together(store, put):
+    put("flowers", "lora", 0, 0.5, loss_curve=[1.0, 0.5])
+    put("flowers", "linear", 0, 0.4, title="Linear", loss_curve=[2.0] * 50)
+    lora, linear = drawn(store, "curves").axes[0].lines
+    assert (lora.get_xdata()[-1], linear.get_xdata()[-1]) == (100, 100)
+    assert (lora.get_ydata()[-1], linear.get_ydata()[-1]) == (0.5, 2.0)

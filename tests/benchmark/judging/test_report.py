@@ -6,6 +6,7 @@ After a change that is meant: `VTAB_PEFT_ACCEPT_GOLDEN=1 pytest tests/benchmark/
 import json
 import os
 import random
+import re
 import subprocess
 import sys
 import time
@@ -18,7 +19,9 @@ from vtab_peft.datasets.tasks import suite_tasks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"
 TEXTS = ("leaderboard.csv", "table.md", "table.tex", "significance.md")
-FIGURES = ("accuracy_vs_params.png", "accuracy_vs_params.svg", "tasks.png", "tasks.svg")
+FIGURES = ("accuracy_vs_params", "accuracy_vs_time", "groups", "tasks")
+MORE_FIGURES = ("curves", "ranks")
+"""Of the board whose records have curves, and tasks enough for ranks."""
 
 OWN = {"flowers": "natural", "dtd_10cls": "natural", "rsscn7": "specialized", "dsprites_loc": "structured"}
 METHODS = {
@@ -31,7 +34,10 @@ METHODS = {
 
 
 def build(put, order: int | None = None, into: Store | None = None) -> None:
-    """A mini suite of four tasks with two seeds, one gap and a tie; and two methods on the 19 tasks with one seed."""
+    """A mini suite of four tasks with two seeds, one gap and a tie; and three methods on the 19 tasks with one seed.
+
+    The latter has learning curves and ranks.
+    """
     runs = []
     for task_place, (task, group) in enumerate(OWN.items()):
         for method_place, (method, (title, params, lr)) in enumerate(METHODS.items()):
@@ -49,10 +55,17 @@ def build(put, order: int | None = None, into: Store | None = None) -> None:
                 if (method, task) != ("bitfit", "dsprites_loc"):
                     runs.append(((task, method, seed, round(accuracy, 4)), facts))
     for place, task in enumerate(suite_tasks("vtab1k").values()):
-        for method in ("linear", "lora"):
+        for method in ("linear", "lora", "aoft_lora"):
             title, params, lr = METHODS[method]
             accuracy = 0.4 + 0.02 * place + (0.1 if method == "lora" else 0.0) * (place % 3 - 0.5)
-            facts = {"title": title, "group": task.group, "params": params, "lr": lr}
+            accuracy += 0.01 * (method == "aoft_lora")
+            facts = {
+                "loss_curve": [2.0, 1.0 + place / 50, 0.5],
+                "title": title,
+                "group": task.group,
+                "params": params,
+                "lr": lr,
+            }
             facts |= {"suite": "vtab1k", "provenance": "lossless", "recipe": "uniform", "data": f"{place:02x}" * 32}
             runs.append(((task.name, method, 0, round(accuracy, 4)), facts))
     if order is not None:
@@ -89,12 +102,18 @@ def test_each_board_has_a_folder_with_these_files_and_the_index_links_them(store
     build(put)
     report = write(store, tmp_path / "out")
     slugs = [entry.board.slug for entry in report.boards]
-    expected = {f"boards/{slug}/{name}" for slug in slugs for name in (*TEXTS, *FIGURES)} | {"README.md", "index.html"}
+    expected = {f"boards/{slug}/{name}" for slug in slugs for name in TEXTS} | {"README.md", "index.html"}
+    for slug in slugs:
+        names = FIGURES + (MORE_FIGURES if slug.startswith("vtab1k") else ())
+        expected |= {f"boards/{slug}/{name}.{kind}" for name in names for kind in ("png", "svg")}
     assert contents(tmp_path / "out").keys() == expected
     assert {str(path.relative_to(tmp_path / "out")) for path in report.paths} == expected
     index = (tmp_path / "out" / "README.md").read_text()
     for slug in slugs:
         assert f"](boards/{slug}/table.md)" in index
+    linked = set(re.findall(r"\]\((boards/[^)]+)\)", index))
+    assert linked <= expected
+    assert {path for path in expected if path.endswith(".svg")} <= linked
 
 
 def test_a_report_is_rebuilt_byte_for_byte_in_any_order_of_files(store, put, tmp_path):
@@ -134,6 +153,23 @@ def test_a_board_that_is_gone_is_left_and_named(store, put, tmp_path):
     assert (stale / "table.md").read_text() == "mine"
     assert len(report.complaints) == 1
     assert str(stale) in report.complaints[0]
+
+
+def test_a_board_of_one_row_has_its_tables_and_loses_the_figures_it_had(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5)
+    other = store.path(put("flowers", "ssf", 0, 0.6, title="SSF"))
+    (folder,) = {path.parent for path in write(store, tmp_path / "out").paths if path.name == "table.md"}
+    assert {path.name for path in folder.glob("*.svg")} == {
+        "accuracy_vs_params.svg",
+        "accuracy_vs_time.svg",
+        "tasks.svg",
+    }
+    (folder / "mine.svg").write_text("mine")
+    other.unlink()
+    report = write(store, tmp_path / "out")
+    assert {path.name for path in folder.iterdir()} == {*TEXTS, "mine.svg"}
+    assert report.complaints == ()
+    assert ".svg" not in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_a_damaged_record_is_a_complaint_and_a_gap(store, put, tmp_path):

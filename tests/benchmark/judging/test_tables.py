@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -230,6 +232,36 @@ def test_latex_shows_the_name_itself():
     assert latex("a_b&c% 5$ #1 {x} ~ ^ \\") == (
         r"a\_b\&c\% 5\$ \#1 \{x\} \textasciitilde{} \textasciicircum{} \textbackslash{}"
     )
+
+
+def test_latex_has_a_question_mark_for_what_it_cannot_set():
+    assert latex("漢é†α") == r"?é\dag{}?"
+
+
+@pytest.mark.parametrize("tasks", [2, 24], ids=["narrow", "scaled down"])
+def test_a_latex_table_of_any_names_compiles(store, put, tmp_path, tasks):
+    """Every character up to U+017F, and some beyond, in the names of methods, tasks and groups."""
+    pdflatex = shutil.which("pdflatex")
+    if pdflatex is None:
+        pytest.skip("pdflatex is not installed (Debian: texlive-latex-base, texlive-latex-recommended)")
+    characters = "".join(map(chr, range(0x20, 0x180))) + "†…—漢😀α"
+    names = [characters[start : start + 40] for start in range(0, len(characters), 40)]
+    for number in range(tasks):
+        for place, name in enumerate([*names, HOSTILE]):
+            title, group = f"{name} {place}", f"g{number % 2}{HOSTILE}"
+            put(f"{number} {names[number % len(names)]}", f"m{place}", 0, 0.5, title=title, group=group)
+    page = "\n".join(
+        [
+            r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}",
+            to_latex(only(store)),
+            r"\end{document}",
+        ]
+    )
+    (tmp_path / "paper.tex").write_text(page, encoding="utf-8")
+    command = [pdflatex, "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "paper.tex"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "paper.pdf").stat().st_size > 5000
 
 
 def test_no_name_breaks_a_csv(hostile):

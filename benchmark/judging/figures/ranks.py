@@ -1,33 +1,31 @@
 """The rank diagram: average ranks over tasks, and which are too close to the best to be told apart.
 
-Demsar's diagram (JMLR 2006) on its side: a line per method stays legible with twenty of them.
+Demsar's diagram (JMLR 2006) on its side: a line per method stays legible with sixty of them.
 """
 
 from typing import TYPE_CHECKING
 
-from .boards import Leaderboard
-from .figures import COLUMN, FRONT, INK, LONGEST, OTHERS, drawn, text_width, title
-from .stats import Ranking
-from .tables import cut
+from ..boards import Leaderboard
+from ..stats import Ranking
+from ..tables import cut
+from .style import COLUMN, FRONT, INK, LINE, LONGEST, OTHERS, text_width, write_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def ranks(board: Leaderboard, ranking: Ranking | str) -> dict[str, bytes]:
-    """svg and png; nothing where the tasks support no ranking."""
-    return {} if isinstance(ranking, str) else drawn(lambda: _draw(board, ranking))
-
-
-def _draw(board: Leaderboard, ranking: Ranking) -> "Figure":
+def draw(board: Leaderboard, ranking: Ranking | str) -> "Figure | None":
+    """None where the tasks support no ranking."""
+    if isinstance(ranking, str):
+        return None
     from matplotlib.figure import Figure
 
     names = [cut(name, LONGEST) for name in ranking.methods]
     places = list(range(len(names)))
     left, top, bottom = 0.1 + text_width(names), 0.32, 0.4  # inches
-    high = top + bottom + 0.14 * len(names)
+    high = top + bottom + LINE * len(names)
     figure = Figure(figsize=(COLUMN, high))
-    size = ((COLUMN - left - 0.1) / COLUMN, 0.14 * len(names) / high)
+    size = ((COLUMN - left - 0.1) / COLUMN, LINE * len(names) / high)
     axes = figure.add_axes((left / COLUMN, bottom / high, *size))
     best = ranking.average_ranks[0]
     end = best + ranking.critical_difference
@@ -44,5 +42,5 @@ def _draw(board: Leaderboard, ranking: Ranking) -> "Figure":
         f"Average rank over {len(board.tasks)} tasks; band: critical difference to the best", x=1, ha="right"
     )
     axes.xaxis.label.set_fontsize(6)
-    figure.text(0.06 / COLUMN, 1 - 0.05 / high, title(board), va="top", fontsize=6.5, linespacing=1.3)
+    write_title(figure, board)
     return figure
