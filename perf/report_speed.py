@@ -4,11 +4,13 @@ The records are made up, in a folder that is deleted afterwards; nothing is trai
 
     python perf/report_speed.py
 
-Writes perf/results/report_speed.json: seconds of the processor and of the clock for the whole report and for its parts.
+Writes perf/results/report_speed.json: seconds of the processor and of the clock for the whole report and for its parts,
+with the number of processes that wanted a core meanwhile (a load above the number of cores stretches the clock).
 """
 
 import argparse
 import json
+import os
 import random
 import tempfile
 import time
@@ -118,7 +120,8 @@ def main() -> None:
         _, whole = timed(lambda: report.write(store, Path(folder) / "out"))
         found = {
             **{"methods": given.methods, "tasks": len(tasks), "seeds": given.seeds, "records": records},
-            **{"target_seconds": TARGET_SECONDS, "report": whole, "parts": parts(store)},
+            **{"target_seconds": TARGET_SECONDS, "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
+            **{"report": whole, "parts": parts(store)},
         }
     print(json.dumps(found, indent=1))
     RESULTS.mkdir(exist_ok=True)

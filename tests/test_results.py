@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pandas as pd
 import pytest
 from tabulate import tabulate
 from vtab_peft.benchmark.judging.boards import boards, leaderboard
+from vtab_peft.benchmark.judging.compare import compare
 from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.judging.tables import to_terminal
 from vtab_peft.benchmark.store import Store
@@ -96,6 +98,23 @@ def test_the_tuned_board_in_the_docs_is_what_the_records_say() -> None:
     assert [to_terminal(board) in page for board in tuned] == [True], (
         f"put this into docs/tuning.md:\n{to_terminal(tuned[0])}"
     )
+
+
+def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> None:
+    """Of the records alone: predictions, which are not in git, would add to it."""
+    shutil.copytree(RESULTS / "runs" / "toy_vit", tmp_path / "runs" / "toy_vit", ignore=shutil.ignore_patterns("*.npz"))
+    page = (ROOT / "docs" / "results.md").read_text()
+    ((board, runs),) = [
+        own for own in boards(Store(tmp_path).frame([])) if own[0].slug.startswith("toy--toy_vit--toy--24")
+    ]
+    entry = leaderboard(board, runs)
+    rows = {row["spec"]: row for row in entry.rows}
+    for a, b in COMPARED:
+        text = compare(entry, runs, rows[a], rows[b])
+        assert text in page, f"put this into docs/results.md:\n{text}"
+
+
+COMPARED = [("lora", "aoft_lora")]
 
 
 def oracle_table(runs: pd.DataFrame) -> str:

@@ -1,6 +1,7 @@
 """`vtab-peft compare`: what two rows' stored predictions support, and what is said where they support nothing."""
 
 import argparse
+import re
 
 import numpy as np
 import pytest
@@ -45,6 +46,26 @@ def test_mcnemars_p_is_scipys_binomial_test_of_the_images_that_differ(store, fil
         only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
         expected.append(f"{stats.binomtest(only_a, only_a + only_b).pvalue:.2g}")
     assert ", ".join(expected) in said(store, capsys)
+
+
+def test_the_interval_over_seeds_is_scipys_of_the_paired_differences_and_needs_no_predictions(store, fill, capsys):
+    accuracy = [[float(bits.mean()) for bits in fill(*row)] for row in (("one", 0.9, 4), ("two", 0.55, 3))]
+    for path in store.root.rglob("*.npz"):
+        path.unlink()
+    differences = [100 * (a - b) for a, b in zip(*accuracy, strict=False)]
+    low, high = stats.t.interval(0.95, 2, loc=np.mean(differences), scale=stats.sem(differences))
+    cells = [f"{100 * np.mean(row):.1f}" for row in accuracy]
+    cells += [f"{np.mean(differences):+.1f}", f"{low:+.1f} to {high:+.1f}", "—", "—", "—"]
+    (line,) = [line for line in said(store, capsys).splitlines() if line.startswith("flowers ")]
+    assert re.split(r" {2,}", line)[1:] == cells
+
+
+def test_the_mean_over_tasks_is_compared_within_seeds_that_every_task_has(store, fill, capsys):
+    for method, level in (("one", 0.9), ("two", 0.5)):
+        fill(method, level, 3, "flowers")
+        fill(method, level, 2, "cars")
+    (line,) = [line for line in said(store, capsys).splitlines() if line.startswith("mean of 2")]
+    assert line.split()[-1] == "—", "two seeds have no interval"
 
 
 def test_two_seeds_are_refused_but_tested_within_each(store, fill, capsys):

@@ -9,6 +9,7 @@ from urllib.parse import unquote, urlparse
 
 import numpy as np
 import pytest
+from scipy import stats
 from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.spec import BackboneRef
 from vtab_peft.benchmark.store import Store
@@ -196,8 +197,9 @@ def test_a_row_opens_by_keyboard_to_its_runs_and_where_they_were_made(open_page,
     runs = page.get_by_role("region", name="runs of LoRA")
     assert runs.locator("tbody tr").count() == 19 * 3
     first = runs.locator("tbody tr").first.locator("td").all_inner_texts()
-    assert first[:4] == ["cifar", "0", "80.00", "60 s"]
-    assert first[5:8] == ["2026-11-25 10:00", "c0ffeec0ff", "1"]
+    wilson = stats.binomtest(8_000, 10_000).proportion_ci(method="wilson")  # CIFAR-100 has 10,000 test images
+    assert first[:5] == ["cifar", "0", "80.00", f"{100 * wilson.low:.1f} to {100 * wilson.high:.1f}", "60 s"]
+    assert first[6:9] == ["2026-11-25 10:00", "c0ffeec0ff", "1"]
     assert "Environment 1: cpu (fake)" in page.locator(".detail").inner_text()
     file = Path(unquote(urlparse(runs.locator("a").first.evaluate("a => a.href")).path))
     assert json.loads(file.read_text())["spec"]["task"]["name"] == "cifar"

@@ -53,6 +53,51 @@ def test_two_seeds_have_no_interval_but_a_reason(store, put):
     assert "at least 3" in judged(store).intervals["LoRA", "flowers"]
 
 
+def test_a_single_seed_of_an_official_task_has_wilsons_interval(store, put):
+    """EuroSAT has 5,400 test images; the binomial interval of scipy."""
+    put("eurosat", "lora", 0, 4_000 / 5_400, suite="vtab1k", provenance="lossless")
+    found = judged(store)
+    expected = stats.binomtest(4_000, 5_400).proportion_ci(method="wilson")
+    interval = found.image_intervals["LoRA", "eurosat"]
+    assert isinstance(interval, Interval)
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+        (4_000 / 5_400, expected.low, expected.high)
+    )
+
+
+def test_of_two_sizes_that_a_task_may_have_the_accuracy_tells_which(store, put):
+    """caltech101 is published with 6,084 and with 6,085 test images."""
+    put("caltech101", "lora", 0, 3_000 / 6_085, suite="vtab1k", provenance="jpeg75")
+    expected = stats.binomtest(3_000, 6_085).proportion_ci(method="wilson")
+    assert judged(store).image_intervals["LoRA", "caltech101"].low == pytest.approx(expected.low, abs=1e-12)
+
+
+def test_an_unknown_number_of_images_gives_a_reason_and_three_seeds_need_none(store, put):
+    put("flowers", "lora", 0, 0.5)
+    put("eurosat", "lora", 0, 0.123456789, suite="vtab1k", provenance="lossless")
+    for board, runs in boards(store.frame([])):
+        (found,) = significance(leaderboard(board, runs), runs).image_intervals.values()
+        assert "not known" in found
+    for seed in range(3):
+        put("flowers", "lora", seed, 0.5)
+    own = next((board, runs) for board, runs in boards(store.frame([])) if board.suite == "own")
+    assert significance(leaderboard(*own), own[1]).image_intervals == {}
+
+
+def test_a_groups_interval_is_scipys_over_the_seeds_that_its_tasks_share(store, put):
+    first, second = [0.5, 0.6, 0.64, 0.9], [0.2, 0.25, 0.1]
+    for seed, value in enumerate(first):
+        put("flowers", "lora", seed, value, group="natural")
+    for seed, value in enumerate(second):
+        put("pets", "lora", seed, value, group="natural")
+        put("count", "lora", 0, 0.3, group="structured")
+    means = [(a + b) / 2 for a, b in zip(first, second, strict=False)]
+    low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
+    found = judged(store).group_intervals
+    assert (found["LoRA", "natural"].low, found["LoRA", "natural"].high) == pytest.approx((low, high))
+    assert "at least 3" in found["LoRA", "structured"]
+
+
 def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
     fill(put)
     found = judged(store)
