@@ -1,5 +1,6 @@
 """The repository's own results: every record is sound, and what people read is what the records say."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -8,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from scipy import stats
 from tabulate import tabulate
 from vtab_peft.benchmark.judging.boards import boards, leaderboard
 from vtab_peft.benchmark.judging.compare import compare
@@ -109,12 +111,34 @@ def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> N
     ]
     entry = leaderboard(board, runs)
     rows = {row["spec"]: row for row in entry.rows}
-    for a, b in COMPARED:
-        text = compare(entry, runs, rows[a], rows[b])
-        assert text in page, f"put this into docs/results.md:\n{text}"
+    text = compare(entry, runs, rows["lora"], rows["aoft_lora"])
+    assert text in page, f"put this into docs/results.md:\n{text}"
 
 
-COMPARED = [("lora", "aoft_lora")]
+def test_table_of_differences_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = differences_table(Store(RESULTS).frame([]))
+    assert table in page, f"put this into docs/results.md:\n{table}"
+
+
+PAIRS = [("lora", "aoft_lora"), ("lora", "adaptformer"), ("adaptformer", "aoft_adapter"), ("adaptformer", "aoft_lora")]
+
+
+def differences_table(runs: pd.DataFrame) -> str:
+    """In points, of the mean over the toy suite's tasks, recipe `toy`, with Student's interval over shared seeds."""
+    of_suite = (runs["suite"] == "toy") & (runs["recipe"] == "toy") & (runs["split"] == "test")
+    chosen = runs[of_suite & (runs["backbone_sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())]
+    accuracy = chosen.pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
+    rows = []
+    for a, b in PAIRS:
+        change = 100 * (accuracy.loc[a] - accuracy.loc[b]).dropna()
+        means, wins = change.mean(axis=1), int((change.mean() > 0).sum())
+        low, high = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
+        ends = f"{low:+.1f} to {high:+.1f}" if len(means) >= 3 else "—"
+        rows.append([f"`{a}`", f"`{b}`", len(means), f"{means.mean():+.1f}", ends, f"{wins} of {change.shape[1]}"])
+    head = ["A", "B", "seeds", "A - B", "95 % over seeds", "A better on"]
+    align = ["left", "left", *["right"] * 4]
+    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def oracle_table(runs: pd.DataFrame) -> str:

@@ -72,8 +72,8 @@ def compare(board: Leaderboard, runs: pd.DataFrame, a: Row, b: Row) -> str:
     )
     table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7))
     notes = [
-        "Over seeds: Student's t of the differences within each seed that both have.  Over seeds and images, and",
-        "P(A better): hierarchical bootstrap, paired by seed and image.  McNemar: images alone, uncorrected.",
+        "A, B, A - B: means over the seeds that both have.  Over seeds: Student's t of their differences.",
+        "Over seeds and images, P(A better): hierarchical bootstrap.  McNemar: images alone, uncorrected.",
         *refusals,
         _over_tasks(board, a, b),
     ]
@@ -87,14 +87,15 @@ def _means(board: Leaderboard, found: Mapping[tuple[str, str], Mapping[int, floa
 
 
 def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> list[str]:
-    """A, B, A - B and its interval, from what each has by seed; A - B over the seeds that both have."""
+    """A, B, A - B and its interval over the seeds that both have; if there are none, A and B over what each has."""
     shared = sorted(a.keys() & b.keys())
-    means = [f"{100 * fmean(part.values()):.1f}" if part else DASH for part in (a, b)]
+    means = [fmean(part[seed] for seed in shared or part) if part else None for part in (a, b)]
+    shown = [DASH if mean is None else f"{100 * mean:.1f}" for mean in means]
     if not shared:
-        return [*means, DASH, DASH]
+        return [*shown, DASH, DASH]
     differences = [a[seed] - b[seed] for seed in shared]
     ends = _ends(over_seeds(differences)) if len(differences) >= LEAST_SEEDS else DASH
-    return [*means, f"{100 * fmean(differences):+.1f}", ends]
+    return [*shown, f"{100 * fmean(differences):+.1f}", ends]
 
 
 def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:

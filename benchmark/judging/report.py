@@ -137,11 +137,11 @@ def _index(parts: Sequence[Part]) -> str:
         lines.append(f"| {link} | {len(entry.tasks)} | {len(entry.rows)} | {first} |")
     for part in parts:
         folder = f"boards/{part.entry.board.slug}"
-        first, *others = [name for name in FIGURES if name in part.figures] or [None]
+        shown = [name for name in FIGURES if name in part.figures]
         links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
-        links += [(FIGURES[name], f"{name}.svg") for name in others]
+        links += [(FIGURES[name], f"{name}.svg") for name in shown[1:]]
         lines += ["", f"## {markdown(part.entry.board.title)}", "", to_markdown(part.entry)]
-        lines += [f"![{FIGURES[first]}]({folder}/{first}.svg)", ""] if first else []
+        lines += [f"![{FIGURES[name]}]({folder}/{name}.svg)\n" for name in shown[:1]]
         lines.append(" · ".join(f"[{text}]({folder}/{name})" for text, name in links))
     return "\n".join(lines) + "\n"
 

@@ -34,11 +34,6 @@ def only(store: Store):
     return leaderboard(board, runs), runs
 
 
-def all_of(store: Store) -> dict[str, bytes]:
-    board, runs = only(store)
-    return figures(board, runs, significance(board, runs))
-
-
 def fill(put, methods: dict[str, tuple[int, float]], names=("flowers", "cars"), seeds: int = 2, **facts) -> None:
     for title, (params, accuracy) in methods.items():
         for task in names:
@@ -118,52 +113,40 @@ def test_a_lone_name_stands_beside_its_point():
 # Bytes
 
 
-def test_every_figure_is_rebuilt_byte_for_byte_whatever_the_users_settings_are(store, put):
+def test_every_figure_is_rebuilt_byte_for_byte_whatever_the_settings_and_the_order_of_runs_are(store, put):
     fill_all(put)
-    first = all_of(store)
+    board, runs = only(store)
+    first = figures(board, runs, significance(board, runs))
+    shuffled = runs.sample(frac=1, random_state=1)
+    other = leaderboard(board.board, shuffled)
     with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": None, "savefig.dpi": 50, "axes.facecolor": "red"}):
-        second = all_of(store)
+        second = figures(other, shuffled, significance(other, shuffled))
     assert first.keys() == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
     assert first == second
     assert not [name for name, data in first.items() if b"<dc:date>" in data]
-
-
-def test_no_figure_depends_on_the_order_of_runs(store, put):
-    fill_all(put)
-    board, runs = only(store)
-    shuffled = runs.sample(frac=1, random_state=1)
-    other = leaderboard(board.board, shuffled)
-    assert all_of(store) == figures(other, shuffled, significance(other, shuffled))
+    widths = {Image.open(io.BytesIO(data)).width for name, data in first.items() if name.endswith("png")}
+    assert widths == {990}, "a column: 3.3 in at 300 dpi"
 
 
 def test_drawing_leaves_the_users_settings_alone(store, put):
     fill(put, METHODS)
     with matplotlib.rc_context({"font.size": 20}):
-        all_of(store)
+        drawn(store, "accuracy_vs_params")
         assert matplotlib.rcParams["font.size"] == 20
-
-
-def test_figures_have_the_width_of_a_column_or_a_page(store, put):
-    fill_all(put)
-    widths = {name: Image.open(io.BytesIO(data)).width for name, data in all_of(store).items() if name.endswith("png")}
-    assert set(widths.values()) == {990}  # 3.3 in at 300 dpi
 
 
 def test_a_heat_map_of_many_tasks_takes_the_page(store, put):
     fill(put, METHODS, names=[f"task{place}" for place in range(14)], seeds=1)
-    assert Image.open(io.BytesIO(all_of(store)["tasks.png"])).width == 2070
+    assert drawn(store, "tasks").get_size_inches()[0] == 6.9
 
 
 # What is drawn
 
 
 def drawn(store: Store, name: str):
-    """The matplotlib figure of that name, which can be written; None where it says nothing."""
+    """The matplotlib figure of that name; None where it says nothing."""
     with own_style():
-        figure = DRAW[name](*only(store))
-        if figure is not None:
-            ElementTree.fromstring(images(figure)["svg"])
-    return figure
+        return DRAW[name](*only(store))
 
 
 def test_each_ranked_method_is_named_and_drawn_once(store, put):
@@ -237,7 +220,9 @@ def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put):
 def test_odd_boards_can_be_drawn(store, put, methods):
     fill(put, methods, seeds=1)
     for name in DRAW:
-        drawn(store, name)
+        if figure := drawn(store, name):
+            with own_style():
+                ElementTree.fromstring(images(figure)["svg"])
 
 
 def test_a_board_without_a_complete_row_shows_no_trade(store, put):
@@ -248,7 +233,7 @@ def test_a_board_without_a_complete_row_shows_no_trade(store, put):
 
 def test_one_row_is_compared_with_nothing(store, put):
     fill_all(put, methods=1)
-    assert all_of(store).keys() == {"curves.svg", "curves.png"}
+    assert {name for name in DRAW if drawn(store, name)} == {"curves"}
 
 
 def test_times_of_several_devices_are_not_drawn_together(store, put, fake):
