@@ -75,10 +75,12 @@ class Claims:
             self._closed = threading.Event()
 
     def close(self) -> None:
-        """Give everything back."""
+        """Give everything back, and remove what nobody stands behind: its cell may have been stored all the same."""
         for key in list(self._held):
             self.release(key)
         with suppress(OSError):
+            for path in self.folder.glob("*.json"):
+                self._remove_abandoned(path.stem)
             self.folder.rmdir()  # if nobody else claims anything
 
     def holder(self, key: str) -> Claim | None:
@@ -96,11 +98,11 @@ class Claims:
     def _remove_abandoned(self, key: str) -> bool:
         """Whether the claim is gone.  It is moved before it is judged again: of many who try, one gets it."""
         path, aside = self._path(key), self.folder / temporary_name()
-        if not is_abandoned(path, self._now()):
-            return not path.exists()
         try:
+            if not is_abandoned(path, self._now()):
+                return not path.exists()
             path.rename(aside)
-        except FileNotFoundError:
+        except FileNotFoundError:  # with its folder, maybe
             return True
         if not is_abandoned(aside, self._now()):  # somebody was faster, and this is his new claim
             with suppress(FileExistsError):

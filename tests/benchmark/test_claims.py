@@ -40,6 +40,19 @@ def test_nothing_is_left_once_all_is_given_back(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_who_leaves_takes_along_what_the_dead_have_left(tmp_path: Path) -> None:
+    """The cell of such a claim may be stored, so that nobody would ever take it over."""
+    left_by(tmp_path / "claims", host="elsewhere", process=1, age=EXPIRES_SECONDS + 30)
+    Claims(tmp_path / "claims").close()
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_leaves_does_not_touch_the_claims_of_the_living(tmp_path: Path) -> None:
+    path = left_by(tmp_path / "claims", host="elsewhere", process=1)
+    Claims(tmp_path / "claims").close()
+    assert [*(tmp_path / "claims").iterdir()] == [path]
+
+
 def test_a_claim_outlives_its_folder_being_removed_by_who_leaves(tmp_path: Path) -> None:
     claims = Claims(tmp_path / "claims")
     assert claims.take(KEY, "svhn · lora")
