@@ -26,7 +26,7 @@ test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chr
 	{ echo "Chromium is missing.  Type: sudo apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser
 
-campaign: $(VENV)/installed-test  ## 200 kill -9 over sweeps of every executor: an hour
+campaign: $(VENV)/installed-test  ## 200 kill -9 over sweeps of every executor
 	$(BIN)/python perf/campaign.py
 
 lint: $(VENV)/installed-dev  ## style

@@ -6,7 +6,8 @@
 `kill -9` hits a worker, the parent, or all of them at once, half of the time at any moment since the last blow, half of
 the time within two cells of a new result.  A command that was killed, or that ended with lost cells, is given again,
 until every cell is there; a sweep that is complete too early is followed by another.  Each is then held against a sweep
-that nobody disturbed: the same files and no other, every cell bit for bit.  Writes perf/results/campaign.json.
+that nobody disturbed: the same files and no other, every cell bit for bit.  Writes perf/results/campaign.json; rows of
+executors that were not struck this time stay in it.
 """
 
 import argparse
@@ -178,8 +179,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         kills = {name: n for name, n in zip(EXECUTORS, options.kills, strict=True) if n}
         rows = campaign(kills, options.seeds, options.seed, Path(folder))
-    record = {"rows": rows, **provenance(torch.device("cpu"), sys.argv)}
-    (RESULTS / "campaign.json").write_text(json.dumps(record, indent=1) + "\n")
+    path = RESULTS / "campaign.json"
+    others = [row for row in json.loads(path.read_text()) if row["executor"] not in kills] if path.exists() else []
+    origin = {"provenance": provenance(torch.device("cpu"), sys.argv)}
+    path.write_text(json.dumps([*others, *(row | origin for row in rows)], indent=1) + "\n")
     return int(any(row["wrong"] for row in rows))
 
 

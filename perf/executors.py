@@ -4,38 +4,51 @@
 
 The worker is warm when the clock starts.  What is left of a cell's time without training and evaluation is what it
 costs to hand it out, to set up its model and to store its result; where executors differ in that, it is their doing.
-They run in turn, round after round; medians are printed.  Writes perf/results/executors.json.
+They run in turn, round after round.  Printed are the median over cells and the lower decile, which is what a machine
+without other work would show.  Writes perf/results/executors.json.
 """
 
 import argparse
 import io
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import torch
 from short_cells import Work
 from vtab_peft.benchmark.crew import Crew
 from vtab_peft.benchmark.executor import Executor, WorkerProcess
 from vtab_peft.benchmark.measure import provenance
 from vtab_peft.benchmark.numerics import Numerics
-from vtab_peft.benchmark.plan import Choice, make_plan
+from vtab_peft.benchmark.plan import Cell, Choice, make_plan
 from vtab_peft.benchmark.progress import Progress
 from vtab_peft.benchmark.ray_office import RayOffice, Share
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.station import LocalOffice
 from vtab_peft.benchmark.store import Store
 from vtab_peft.benchmark.sweep import cached_tasks
-from vtab_peft.benchmark.worker import Describe
+from vtab_peft.benchmark.worker import Describe, Summary
 from vtab_peft.datasets.tasks import find
 
 RESULTS = Path(__file__).parent / "results"
 NAMES = ("local", "crew of one", "Ray, one worker")
+WARM = 4
+"""Cells before the clock counts."""
+
+
+class Clock(Progress):
+    """When each cell ended, on `time.perf_counter`."""
+
+    def __init__(self, cells: list[Cell]) -> None:
+        super().__init__(cells, io.StringIO())
+        self.ends = [time.perf_counter()]
+
+    def finished(self, cell: Cell, summary: Summary) -> None:
+        self.ends.append(time.perf_counter())
 
 
 def executor(name: str, results: Path) -> Executor:
@@ -46,25 +59,21 @@ def executor(name: str, results: Path) -> Executor:
     return Crew(LocalOffice(1, station) if name == "crew of one" else RayOffice(None, whole, station))
 
 
-def timed(name: str, folders: list[str], seeds: int, results: Path) -> dict[str, float]:
-    """Milliseconds a cell, and of these training and evaluation."""
+def timed(name: str, folders: list[str], seeds: int, results: Path) -> list[tuple[float, float]]:
+    """Of each cell: milliseconds from the end of the one before to its own, and of these training and evaluation."""
     choice, store = Choice(RECIPES["smoke"], range(seeds)), Store(results)
     worker = executor(name, results)
     try:
-        backbone, methods = worker.describe(Describe("toy_vit", "random", None, "fp32", ["linear", "lora(rank=2)"]))
+        backbone, methods = worker.describe(Describe("toy_vit", "random", None, "fp32", ["lora(rank=2)"]))
         tasks = cached_tasks(find(folders, None, None), choice.preprocessing(backbone))
         cells = make_plan(backbone, methods, tasks, choice)
-        first, rest = cells[:4], cells[4:]
-        worker.execute(first, store, Progress(first, io.StringIO()))
-        began = time.perf_counter()
-        tally = worker.execute(rest, store, Progress(rest, io.StringIO()))
-        seconds = time.perf_counter() - began
+        clock = Clock(cells)
+        worker.execute(cells, store, clock)
     finally:
         worker.stop()
-    assert tally.finished == len(rest)
-    records = [store.get(cell.spec) for cell in rest]
-    learning = sum(record["result"][what] for record in records if record for what in ("train_seconds", "eval_seconds"))
-    return {"cell": 1000 * seconds / len(rest), "training and evaluation": 1000 * learning / len(rest)}
+    results_of = [record["result"] for cell in cells if (record := store.get(cell.spec))]
+    learning = [1000 * (result["train_seconds"] + result["eval_seconds"]) for result in results_of]
+    return list(zip((1000 * np.diff(clock.ends)).tolist(), learning, strict=True))[WARM:]
 
 
 def main() -> None:
@@ -72,7 +81,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=10)
     options = parser.parse_args()
-    rounds: dict[str, list[dict[str, float]]] = {name: [] for name in NAMES}
+    seen: dict[str, list[tuple[float, float]]] = {name: [] for name in NAMES}
     with tempfile.TemporaryDirectory() as folder:
         os.environ["VTAB_PEFT_CACHE"] = f"{folder}/cache"
         work = Work(Path(folder, "work"), options.seeds)
@@ -80,13 +89,14 @@ def main() -> None:
         for number in range(options.rounds):
             for name in NAMES:
                 results = Path(folder, f"{name.split()[0]}-{number}")
-                rounds[name].append(timed(name, folders, options.seeds, results))
-    rows: list[dict[str, Any]] = []
-    for name, own in rounds.items():
-        rest = [round_["cell"] - round_["training and evaluation"] for round_ in own]
-        medians = {what: statistics.median(round_[what] for round_ in own) for what in own[0]}
-        rows.append({"executor": name, **medians, "everything else": statistics.median(rest), "rounds": own})
-        print(f"{name:16}", *(f"{what} {rows[-1][what]:7.1f} ms" for what in (*own[0], "everything else")), sep="  ")
+                seen[name] += timed(name, folders, options.seeds, results)
+    rows = []
+    for name, own in seen.items():
+        whole, learning = np.array(own).T
+        parts = {"cell": whole, "training and evaluation": learning, "everything else": whole - learning}
+        milliseconds = {what: np.percentile(values, (50, 10)).round(1).tolist() for what, values in parts.items()}
+        rows.append({"executor": name, "cells": len(own), "median and lower decile, ms": milliseconds})
+        print(rows[-1], flush=True)
     record = {"rows": rows, "load": os.getloadavg()[0], **provenance(torch.device("cpu"), sys.argv)}
     (RESULTS / "executors.json").write_text(json.dumps(record, indent=1) + "\n")
 
