@@ -1,13 +1,11 @@
 """One cell from spec to result: inject, train, evaluate once.  Read it top to bottom.
 
-The training images stay on the device as uint8; normalisation, crops and flips happen there; an epoch is one
-permutation; there is no host synchronisation inside an epoch.  Every random stream (initial values, head,
-permutations, crops, flips, drop-path) has a seed of its own, so that a cell depends on its spec alone, not on what
-ran before it in the process.
+The training images stay on the device as uint8; normalisation, crops and flips happen there.  Every random stream
+(initial values, head, permutations, crops, flips, drop-path) has a seed of its own, so that a cell depends on its spec
+alone, not on what ran before it in the process.
 """
 
 import hashlib
-import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
@@ -15,23 +13,20 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..datasets.cache import CachedTask
 from ..methods import Method
-from .adapter import Injected, inject, store_frozen_as, wants_examples
+from .adapter import inject, store_frozen_as, wants_examples
 from .backbone import Backbone
-from .evaluation import EVAL_BATCH, Classifier, Oracle, Tell, predict
+from .evaluation import Classifier, Oracle, Tell, in_parts, predict, warm_up
+from .faults import in_a_line, lacks_memory
+from .fitting import fit
 from .images import center_crop, random_crop, random_flip, to_input
 from .live import Live
 from .measure import now, peak_memory, reset_peak_memory
-from .optimization import batches, learning_rate, optimizer_for, total_epochs
+from .optimization import batches
 from .spec import Recipe, RunSpec, canonical_json
-
-
-class Diverged(Exception):
-    """The training loss is not finite."""
 
 
 @dataclass(frozen=True)
@@ -91,12 +86,11 @@ def run(
     with_oracle: also look after every epoch, and say what the best one would have given.
 
     Raises:
-        Diverged: the loss became infinite or not a number.
+        Diverged: the loss, or what the trained model computes, is not finite.
+        OutOfMemory: not even one image at a time fits.
     """
     device = live.device
-    reset_peak_memory(device)
-    oracle = Oracle(data, spec.split, live) if with_oracle else None
-    trained = train(spec, method, backbone, data, live, tell, oracle)
+    trained, oracle = _train_in_memory(spec, method, backbone, data, live, tell, with_oracle)
 
     started = now(device)
     truth = data.labels(spec.split)  # without an oracle the evaluation split is opened here, after the last epoch
@@ -124,6 +118,32 @@ def run(
     )
     keep(trained)
     return result, predictions
+
+
+def _train_in_memory(
+    spec: RunSpec,
+    method: Method,
+    backbone: Backbone,
+    data: CachedTask,
+    live: Live,
+    tell: Tell,
+    with_oracle: bool,
+) -> tuple[Trained, Oracle | None]:
+    """`train`, anew with half as many images at a time as often as memory is short, which its first step shows.
+
+    Anew, and not from the step that failed: so the cell is the one that `--micro-batch` gives, whenever it failed.
+    """
+    while True:
+        reset_peak_memory(live.device)
+        oracle = Oracle(data, spec.split, live) if with_oracle else None
+        try:
+            return train(spec, method, backbone, data, live, tell, oracle), oracle
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            reason = in_a_line(error)
+        batch = spec.recipe.batch_size
+        live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
 
 
 def train(
@@ -161,12 +181,15 @@ def train(
     crops = torch.Generator().manual_seed(stream(spec.seed, "crops"))
     flips = torch.Generator().manual_seed(stream(spec.seed, "flips"))
 
-    def logits(index: Tensor) -> Tensor:
+    def augmented(index: Tensor) -> Tensor:
         batch = images[index]
         if recipe.augmentation == "crop_flip":
             batch = random_crop(batch, size, crops)
         if recipe.augmentation in ("flip", "crop_flip"):
             batch = random_flip(batch, flips)
+        return batch
+
+    def logits(batch: Tensor) -> Tensor:
         return head(features(batch))
 
     def after_epoch() -> None:
@@ -174,64 +197,26 @@ def train(
             oracle.look(Classifier(injected, head, features))
 
     from_cache = method.frozen_features and recipe.augmentation == "none"
-    shape = (EVAL_BATCH if from_cache else len(batches(labels, recipe)[0]), *images.shape[1:])
-    compile_seconds = live.warm_up(features, shape, (EVAL_BATCH, *images.shape[1:])) if anew and live.compiles else 0.0
+    batch, compile_seconds = len(batches(labels, recipe)[0]), 0.0
+    part = batch if from_cache else min(live.numerics.micro_batch or batch, batch)
+    if anew and live.compiles:
+        compile_seconds = 0.0 if from_cache else live.warm_up(features, (part, *images.shape[1:]))
+        vit.eval()
+        compile_seconds += warm_up(features, images.shape[1:], live)
     started = now(device)
+    seeds = stream(spec.seed, "dropout"), stream(spec.seed, "permutations")
     if from_cache:
         vit.eval()
         with torch.no_grad():
-            parts = images.split(EVAL_BATCH)
-            cached = torch.cat([live.filled(features, part, EVAL_BATCH) for part in parts])
-        losses = _fit(head, lambda index: head(cached[index]), labels, method, injected, spec, tell, after_epoch)
+            parts = in_parts(lambda some: live.filled(features, images[some]), len(images), live)
+            cached = torch.cat(list(parts))
+        losses = fit(head, cached.__getitem__, head, labels, method, injected, recipe, part, seeds, tell, after_epoch)
     else:
-        losses = _fit(nn.ModuleList([vit, head]), logits, labels, method, injected, spec, tell, after_epoch)
+        model = nn.ModuleList([vit, head])
+        losses = fit(model, augmented, logits, labels, method, injected, recipe, part, seeds, tell, after_epoch)
     seen = len(losses) * sum(len(batch) for batch in batches(labels, recipe))
     seconds = now(device) - started - (oracle.seconds if oracle else 0.0)
     return Trained(injected, head, features, losses, seen, seconds, compile_seconds)
-
-
-def _fit(
-    model: nn.Module,
-    logits: Callable[[Tensor], Tensor],
-    labels: Tensor,
-    method: Method,
-    injected: Injected,
-    spec: RunSpec,
-    tell: Tell,
-    after_epoch: Callable[[], None],
-) -> list[float]:
-    """The one training loop.  logits: indices of training images [b] -> [b, k].  Returns the loss of each epoch."""
-    recipe, device = spec.recipe, labels.device
-    torch.manual_seed(stream(spec.seed, "dropout"))
-    order = torch.Generator().manual_seed(stream(spec.seed, "permutations"))
-    optimizer = optimizer_for(model, recipe)
-    trained = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    epochs, steps = total_epochs(recipe), len(batches(labels, recipe))
-    losses: list[float] = []
-    for epoch in range(epochs):
-        model.train()  # again: `after_epoch` may have evaluated
-        total = torch.zeros((), device=device)
-        permutation = torch.randperm(len(labels), generator=order).to(device)
-        for step, index in enumerate(batches(permutation, recipe)):
-            lr = learning_rate(recipe, epoch if recipe.schedule_per == "epoch" else epoch + step / steps)
-            for group in optimizer.param_groups:
-                group["lr"] = lr
-            loss = F.cross_entropy(logits(index), labels[index], label_smoothing=recipe.label_smoothing)
-            if (extra := method.penalty(injected.vit)) is not None:
-                loss = loss + extra
-            loss.backward()
-            if recipe.clip_norm is not None:
-                nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
-            optimizer.step()
-            method.after_step(injected.vit, epoch * steps + step + 1, epochs * steps)
-            optimizer.zero_grad()
-            total += loss.detach()
-        losses.append(float(total) / steps)
-        if not math.isfinite(losses[-1]):
-            raise Diverged(f"the training loss is {losses[-1]} in epoch {epoch + 1} of {epochs}; try a smaller lr")
-        tell("train", epoch + 1, epochs)
-        after_epoch()
-    return losses
 
 
 def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:

@@ -17,3 +17,8 @@ class Numerics:
     engine: Engine = "eager"
     checkpointing: bool = False
     """Keep no activations inside blocks and compute them again in the backward pass: less memory, more time."""
+    micro_batch: int | None = None
+    """Images at most in a forward and backward pass, None: the whole batch; halved where memory is short."""
+    eval_batch: int = 128
+    """Images in a forward pass of an evaluation (ours: fixed, so that the same cell sums in the same order
+    everywhere); halved where memory is short."""

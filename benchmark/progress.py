@@ -55,7 +55,8 @@ class Progress:
         self._close(
             cell,
             f"{100 * summary.accuracy:5.1f} %  in {duration(summary.seconds)}, "
-            f"{summary.images_per_second:.0f} images/s{repeated[summary.agrees]}",
+            f"{summary.images_per_second:.0f} images/s{repeated[summary.agrees]}"
+            f"{f', {summary.shortage} for lack of memory' if summary.shortage else ''}",
         )
 
     def failed(self, cell: Cell, reason: str) -> None:

@@ -31,6 +31,7 @@ from ..methods import Method, parse
 from .adapter import inject, wants_examples
 from .backbone import Backbone, BackboneError, load
 from .engine import Live, Trained, predict, train
+from .faults import in_a_line, lacks_memory
 from .measure import device_name, now, peak_memory, provenance, reset_peak_memory
 from .numerics import Numerics
 from .plan import BackboneInfo, Choice, MethodInfo, make_plan
@@ -83,7 +84,12 @@ def speed(options: argparse.Namespace) -> int:
         for method in methods:
             for batch in options.batch:
                 recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
-                found.append(measure(method, backbone, recipe, live, limit))
+                try:
+                    found.append(measure(method, backbone, recipe, live, limit))
+                except Exception as error:
+                    if not lacks_memory(error):
+                        raise
+                    raise ValueError(f"--batch {batch} does not fit into memory: {in_a_line(error)}") from None
                 print(_line(found[-1]), file=sys.stderr, flush=True)
     print(table(found))
     if options.json:

@@ -21,6 +21,7 @@ from .progress import Progress, advance, duration
 from .recipes import RECIPES
 from .spec import Recipe
 from .store import Store
+from .termination import GRACE_SECONDS, with_grace
 from .worker import Describe
 
 
@@ -43,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
         if options.only_failed:
             missing = [cell for cell in missing if store.failure(cell.spec).exists()]
         say(_announcement(cells, missing, backbone, choice.recipe))
-        tally = sweep(missing, executor, store, deadline_in(options.max_minutes))
+        tally = sweep(missing, executor, store, deadline_in(options.max_minutes), options.grace)
     except KeyboardInterrupt:
         say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
         return 130
@@ -102,7 +103,7 @@ def executor_for(options: argparse.Namespace) -> Executor:
 
 
 def numerics(options: argparse.Namespace) -> Numerics:
-    return Numerics(options.threads, options.engine, options.checkpointing)
+    return Numerics(options.threads, options.engine, options.checkpointing, options.micro_batch)
 
 
 def has(store: Store, cell: Cell) -> bool:
@@ -146,11 +147,22 @@ def deadline_in(minutes: float | None) -> float | None:
     return None if minutes is None else time.monotonic() + 60 * minutes
 
 
-def sweep(cells: Sequence[Cell], executor: Executor, store: Store, deadline: float | None = None) -> Tally:
-    """Run cells with progress shown on standard error."""
+def sweep(
+    cells: Sequence[Cell],
+    executor: Executor,
+    store: Store,
+    deadline: float | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Tally:
+    """Run cells with progress shown on standard error.
+
+    Raises:
+        Terminated: SIGTERM came; the cell in flight had `grace_seconds` to end.
+    """
     progress = Progress(cells)
     try:
-        return executor.execute(cells, store, progress, deadline)
+        with with_grace(grace_seconds):
+            return executor.execute(cells, store, progress, deadline)
     finally:
         progress.close()
         store.tidy()

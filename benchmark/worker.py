@@ -58,6 +58,8 @@ class Summary:
     images_per_second: float
     agrees: bool | None
     """For a repetition: whether it predicts exactly what the stored run did."""
+    shortage: str = ""
+    """How it was run in smaller parts than asked for, for lack of memory."""
 
 
 class Worker:
@@ -163,7 +165,7 @@ class Worker:
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds
-        return Summary(path, result.accuracy, seconds, result.images_per_second, agrees)
+        return Summary(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.shortage)
 
     def _seconds_per_image(self, backbone: "Backbone", precision: str) -> float:
         import copy
@@ -205,7 +207,8 @@ def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
 
 def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
     """The worker's life: answer until the parent closes the pipe or dies."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    for end in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and Slurm reach all processes; they are the parent's to handle
+        signal.signal(end, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a cell ten times slower on a machine that
     # others use too; not spinning at all made it twice as slow on an idle one (toy_vit, 2 threads).
@@ -253,5 +256,8 @@ def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]
         return "unwritable", str(error)
     except Exception as error:  # one cell fails, the sweep goes on; the traceback is stored
         reason = f"{type(error).__name__}: {error}"
-        Store(worker.results).put_failure(cell.spec, reason, traceback.format_exc())
+        try:
+            Store(worker.results).put_failure(cell.spec, reason, traceback.format_exc())
+        except StoreError as unwritable:
+            return "unwritable", f"{cell} failed ({reason}), and that cannot be recorded: {unwritable}"
         return "failed", reason

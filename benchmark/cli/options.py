@@ -6,6 +6,7 @@ from typing import Protocol
 
 from ..numerics import ENGINES
 from ..recipes import RECIPES
+from ..termination import GRACE_SECONDS
 
 RESULTS = Path("results")
 
@@ -70,9 +71,22 @@ def add_sweep(verb: argparse.ArgumentParser) -> None:
     add_results(verb)
     verb.add_argument("--dry-run", action="store_true", help="print the plan, what is done, and an estimate of time")
     verb.add_argument("--max-minutes", type=minutes, metavar="N", help="start no cell that cannot end within N minutes")
+    verb.add_argument(
+        "--grace",
+        type=seconds,
+        default=GRACE_SECONDS,
+        metavar="SECONDS",
+        help=f"after SIGTERM the cell in flight may end within so long (default {GRACE_SECONDS:g})",
+    )
     verb.add_argument("--threads", type=positive, default=2, help="torch threads, part of what is recorded (default 2)")
     verb.add_argument("--engine", choices=ENGINES, default="eager", help="compile the model, or replay CUDA graphs")
     verb.add_argument("--checkpointing", action="store_true", help="less memory for more time; the numbers stay")
+    verb.add_argument(
+        "--micro-batch",
+        type=positive,
+        metavar="N",
+        help="images at most in a forward and backward pass; the batch stays (default: all, halved if memory is short)",
+    )
     verb.add_argument("--workers", type=positive, default=1, metavar="N", help="processes on this machine (default 1)")
     verb.add_argument("--executor", choices=["local", "ray"], default="local", help="ray: all GPUs, or a cluster's")
     verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; default: this machine alone")
@@ -104,20 +118,26 @@ def part(text: str) -> tuple[int, int]:
 
 def share(text: str) -> float:
     """What a worker takes of a node."""
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not 0 <= number < float("inf") or (number > 1 and number != int(number)):
+    if not 0 <= (number := _number(text)) < float("inf") or (number > 1 and number != int(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction up to 1 nor a whole number")
     return number
 
 
 def minutes(text: str) -> float:
-    try:
-        number = float(text)
-    except ValueError:
-        number = float("nan")
-    if not 0 < number < float("inf"):
+    if not 0 < (number := _number(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of minutes")
     return number
+
+
+def seconds(text: str) -> float:
+    if not 0 <= (number := _number(text)) <= 24 * 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to a day")
+    return number
+
+
+def _number(text: str) -> float:
+    """Not a number where it is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return float("nan")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from vtab_peft.benchmark import backbone as backbones
-from vtab_peft.benchmark.engine import Diverged, RunResult, run
+from vtab_peft.benchmark.engine import RunResult, run
+from vtab_peft.benchmark.faults import Diverged
 from vtab_peft.benchmark.live import Live
 from vtab_peft.benchmark.numerics import Numerics
 from vtab_peft.benchmark.optimization import batches, learning_rate, optimizer_for
@@ -139,7 +140,7 @@ def test_evaluation_data_is_opened_once_after_the_last_epoch(
 
 
 def test_diverging_loss_stops_the_cell_and_says_when(backbone: backbones.Backbone, data: CachedTask) -> None:
-    with pytest.raises(Diverged, match=r"loss is (nan|inf) in epoch 1 of 2"):
+    with pytest.raises(Diverged, match=r"loss became (nan|inf) in epoch 1 of 2"):
         outcome("bitfit", backbone, data, recipe=replace(SHORT, optimizer="sgd", lr=1e30))
 
 
