@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from . import termination
 from .claims import Claims
 from .plan import Cell
 from .progress import Progress
@@ -78,7 +79,7 @@ class Agenda:
         warm: what the worker ran before; it goes on with that.  Otherwise the plan's order holds, and where several
         workers ask, each begins with what no other is busy with, or else helps where most is left.
         """
-        while (cell := self._next(warm)) is not None:
+        while not termination.is_near() and (cell := self._next(warm)) is not None:
             if self._deadline is not None and time.monotonic() + self._pace.expected(cell) > self._deadline:
                 self.tally.left += 1
                 self._progress.skipped(cell, "no time left for it")
@@ -126,6 +127,8 @@ class Agenda:
 
     def waiting(self) -> int:
         """Cells that `take` may still hand out."""
+        if termination.is_near():
+            return 0
         return sum(map(len, self._waiting.values())) + len(self._claimed_elsewhere)
 
     def _release(self, cell: Cell) -> float:

@@ -38,7 +38,7 @@ def tune(options: argparse.Namespace) -> int:
             return _dry_run(search, tasks, methods, store)
         ready = cached_tasks(tasks, search.choice.preprocessing(backbone))
         trials = [search.trials(method, data) for method, data in product(methods, ready)]
-        tallies, pairs = _run(search, trials, worker, store, deadline_in(options.max_minutes))
+        tallies, pairs = _run(search, trials, worker, store, deadline_in(options.max_minutes), options.grace)
     except KeyboardInterrupt:
         say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
         return 130
@@ -69,12 +69,12 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
 
 
 def _run(
-    search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None
+    search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None, grace: float
 ) -> tuple[list[Tally], int]:
     """What became of the trials and of the refits, and for how many pairs something was chosen."""
     pending = [cell for own in trials for cell in own.pending(store)]
     say(f"{len(pending)} trials to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
-    tallies = [sweep(pending, worker, store, deadline)]
+    tallies = [sweep(pending, worker, store, deadline, grace)]
     failed = [cell.spec.key() for cell, _ in tallies[0].failed]
     refits, pairs = [], 0
     for own in trials:
@@ -85,7 +85,7 @@ def _run(
     missing = [cell for cell in _seed_by_seed(refits) if not store.has(cell.spec)]
     say(f"chosen for {pairs} pairs of method and task, see {store.root / 'chosen'}")
     say(f"{len(missing)} refits to run of {sum(map(len, refits))}{_about(missing)}")
-    return [*tallies, sweep(missing, worker, store, deadline)], pairs
+    return [*tallies, sweep(missing, worker, store, deadline, grace)], pairs
 
 
 def _seed_by_seed(refits: Iterable[list[Cell]]) -> list[Cell]:

@@ -18,6 +18,7 @@ SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning", "quoting"),
     *("agenda", "claims", "columns", "crew", "station", "ray_office", "status", "verifying", "rerunning"),
+    "termination",
     *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance"),
     *("judging.compare", "judging.page.writing"),
 )

@@ -5,9 +5,11 @@ of `benchmark`, which is imported when the verb is run.
 """
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from typing import Any
 
 from . import data, methods, results, running
 
@@ -25,30 +27,58 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status: 0 done, 1 something failed, 2 bad input, 130 stopped by Ctrl-C."""
+    """Run one verb; returns the exit status.
+
+    0 done, 1 something failed, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    """
+    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
     from ..agenda import Unwritable
     from ..executor import Refused, WorkerLost
     from ..gate import BaselineError
     from ..store import StoreError
+    from ..termination import EXIT_STATUS, Terminated, at_once
 
     module, _, function = options.work.partition(":")
     try:
-        return getattr(import_module(f"..{module}", __package__), function)(options)
-    except (Refused, BaselineError, ValueError) as error:
-        print(f"vtab-peft: {error}", file=sys.stderr)
-        return 2
-    except (DataError, StoreError, Unwritable, WorkerLost) as error:
-        print(f"vtab-peft: {error}", file=sys.stderr)
-        return 1
+        with at_once():
+            return getattr(import_module(f"..{module}", __package__), function)(options)
     except BrokenPipeError:  # `vtab-peft list methods | head`
         sys.stderr.close()
         return 0
+    except (Refused, BaselineError, ValueError) as error:
+        print(f"vtab-peft: {error}", file=sys.stderr)
+        return 2
+    except (DataError, StoreError, Unwritable, WorkerLost, OSError) as error:
+        print(f"vtab-peft: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("vtab-peft: stopped", file=sys.stderr)
+        return 130
+    except Terminated:
+        print("vtab-peft: ended by SIGTERM; what is finished is kept, the same command goes on", file=sys.stderr)
+        return EXIT_STATUS
+
+
+class Parser(argparse.ArgumentParser):
+    """One that says which choice a wrong one is nearest to."""
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        try:
+            super()._check_value(action, value)
+        except argparse.ArgumentError as error:
+            from ...datasets.task import nearest
+
+            raise argparse.ArgumentError(
+                action, error.message + nearest(str(value), list(action.choices or ()))
+            ) from None
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(
+    top = Parser(
         prog="vtab-peft",
         description="Which parameter-efficient fine-tuning method to trust on Vision Transformers.",
         epilog=EXAMPLES,

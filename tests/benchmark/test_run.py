@@ -1,6 +1,7 @@
 """The whole way, as a user goes it: `run`, `report`, again, killed, resumed."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -132,7 +133,10 @@ def worker_of(run: subprocess.Popen[str]) -> psutil.Process:
 
 @pytest.mark.parametrize(
     "blow",
-    ["kill parent", *(pytest.param(blow, marks=pytest.mark.slow) for blow in ("kill worker", "interrupt"))],
+    [
+        "kill parent",
+        *(pytest.param(blow, marks=pytest.mark.slow) for blow in ("kill worker", "interrupt", "terminate")),
+    ],
 )
 def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
     blow: str, make_task: Callable[..., Path], tmp_path: Path
@@ -147,6 +151,9 @@ def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
     worker = worker_of(run)
     if blow == "kill worker":
         worker.kill()
+    elif blow == "terminate":
+        worker.terminate()  # Slurm tells every process of the job
+        run.terminate()
     else:
         run.send_signal(signal.SIGKILL if blow == "kill parent" else signal.SIGINT)
     _, err = run.communicate(timeout=120)
@@ -158,6 +165,12 @@ def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
         assert run.returncode == 130
         assert "every finished cell is kept" in err
         assert "Traceback" not in err
+    if blow == "terminate":
+        assert run.returncode == 143
+        assert "SIGTERM: no cell is begun any more" in err
+        assert "Traceback" not in err
+        assert not (struck / "claims").exists()
+        assert main(["verify", "--results", str(struck)]) == 0, "something was left half-written"
     psutil.wait_procs([worker], timeout=30)
     assert not worker.is_running(), "the worker ends with its parent"
 
@@ -216,6 +229,22 @@ def test_nonsense_options_are_refused_by_the_parser(option: list[str], capsys: p
         main([*BASE, "--methods", "lora", *option])
     assert stop.value.code == 2
     assert option[0] in capsys.readouterr().err
+
+
+def test_a_choice_that_is_nearly_right_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, near in ((["reprt"], "report"), (["run", "--recipe", "unifrm"], "uniform"), (["list", "task"], "tasks")):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert f"(did you mean {near}" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_character_shows_its_number() -> None:
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main(['published', 'äöü']))"
+    done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert r"\xe4\xf6\xfc" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("what", ["methods", "tasks", "recipes", "backbones"])
