@@ -22,6 +22,8 @@ from .store import unwritable
 BEAT_SECONDS = 20.0
 EXPIRES_SECONDS = 180.0
 """A claim not touched for so long belongs to nobody; nine beats (ours: a network file system may stall for minutes)."""
+TRIES = 9
+"""At a folder that others remove in between (ours)."""
 
 
 @dataclass(frozen=True)
@@ -91,9 +93,10 @@ class Claims:
 
     def _create(self, key: str, text: bytes) -> bool:
         """It appears with its content: who dies while writing it leaves no claim that nobody can judge."""
-        while True:
+        for _ in range(TRIES):
             with suppress(FileNotFoundError):  # whoever released the last claim has just removed the folder
                 return create(self._path(key), text)
+        return create(self._path(key), text)  # or no folder can be made there at all
 
     def _remove_abandoned(self, key: str) -> bool:
         """Whether the claim is gone.  It is moved before it is judged again: of many who try, one gets it."""
@@ -128,7 +131,7 @@ class Claims:
 def is_abandoned(path: Path, now: float) -> bool:
     """Whether nobody stands behind a claim any more."""
     try:
-        age = now - path.stat().st_mtime
+        age = abs(now - path.stat().st_mtime)  # a claim from the future is one from before a clock was set back
     except FileNotFoundError:
         return False
     claim = read(path)

@@ -15,13 +15,17 @@ import numpy as np
 
 PREFIX = ".tmp-"
 DAY = 24 * 3600
-"""Seconds without a write after which an unfinished file belongs to nobody (ours; writers write all the time)."""
+"""Seconds without a write after which an unfinished file of another machine belongs to nobody (ours; writers write all
+the time)."""
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links (FAT, some network ones) say when asked for one."""
 
 UNFINISHED = re.compile(rf"{re.escape(PREFIX)}(?P<host>.+)-(?P<process>[0-9]+)-[0-9a-f]+")
 """What `temporary_name` makes."""
+
+NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
+"""What file systems that only sync files (SMB, some FUSE ones) say when asked to sync a folder."""
 
 
 @contextmanager
@@ -31,7 +35,7 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     Raises:
         OSError: no space, no permission, ...; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(temporary_name())
     try:
         with temporary.open("xb") as file:
@@ -52,7 +56,7 @@ def create(path: Path, data: bytes) -> bool:
     Raises:
         OSError: no space, no permission, ...; nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     temporary = path.with_name(temporary_name())
     try:
         with temporary.open("xb") as file:
@@ -80,11 +84,23 @@ def _link(temporary: Path, path: Path) -> bool:
     return True
 
 
+def make_folder(folder: Path) -> None:
+    """With all above it that are missing, and so that a power cut takes none of them back."""
+    if folder.is_dir():
+        return
+    make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
 def _sync_folder(folder: Path) -> None:
-    """Else a power cut may take a new name back."""
+    """Else a power cut may take a new name back.  Where folders cannot be synced, nothing more can be done."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
+    except OSError as error:
+        if error.errno not in NO_FOLDER_SYNC:
+            raise
     finally:
         os.close(opened)
 
@@ -123,17 +139,20 @@ def temporary_name() -> str:
 
 
 def is_abandoned(name: str, last_write: float) -> bool:
-    """Whether an unfinished file has no writer any more; one that is not ours, after a day.  last_write: since 1970."""
-    if time.time() - last_write > DAY:
-        return True
+    """Whether an unfinished file has no writer any more; one of another machine or name, after a day.
+
+    last_write: seconds since 1970.
+    """
     made = UNFINISHED.fullmatch(name)
-    return made is not None and made["host"] == platform.node() and not is_alive(int(made["process"]))
+    if made is not None and made["host"] == platform.node():
+        return not is_alive(int(made["process"]))  # whatever the clock says
+    return abs(time.time() - last_write) > DAY
 
 
 def is_alive(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         pass  # it exists, and is somebody else's

@@ -67,7 +67,11 @@ def test_the_claim_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> No
     assert Claims(tmp_path).take(KEY, "svhn · lora")
 
 
-@pytest.mark.parametrize(("age", "taken"), [(0.0, False), (EXPIRES_SECONDS - 30, False), (EXPIRES_SECONDS + 30, True)])
+@pytest.mark.parametrize(
+    ("age", "taken"),
+    [(0.0, False), (EXPIRES_SECONDS - 30, False), (EXPIRES_SECONDS + 30, True), (-60.0, False), (-1e8, True)],
+    ids=["fresh", "old", "expired", "clocks that differ", "from before the clock was set back"],
+)
 def test_a_claim_of_another_machine_expires(tmp_path: Path, age: float, taken: bool) -> None:
     left_by(tmp_path, host="elsewhere", process=1, age=age)
     assert Claims(tmp_path).take(KEY, "svhn · lora") is taken
