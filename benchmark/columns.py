@@ -1,5 +1,6 @@
 """What tables know of a run: one row of columns, read from its record."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,34 @@ what `tune` was given, otherwise `spec`; `configurations` is how many it tried; 
 is JSON text of the record's provenance: when, where and with which versions it was made."""
 
 
+OPTIONAL = ("plugin", "configurations", "oracle_accuracy", "oracle_epoch")
+"""Columns that may be None."""
+
+KINDS: dict[str, type] = {
+    **dict.fromkeys(COLUMNS, str),
+    **dict.fromkeys(("repetition", "seed", "task_version", "classes", "method_version", "configurations"), int),
+    **dict.fromkeys(("image_size", "trainable_params", "head_params", "total_params"), int),
+    **dict.fromkeys(("peak_bytes", "adapter_bytes", "oracle_epoch"), int),
+    **dict.fromkeys(("lr", "accuracy", "train_seconds", "eval_seconds", "images_per_second"), float),
+    "oracle_accuracy": float,
+    "tuned": bool,
+}
+"""What a column holds; a whole number will do for a float."""
+
+
 def row_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
+    """Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError` when the record is not one."""
+    row = _row(path, record)
+    for name, value in row.items():
+        if value is None and name in OPTIONAL:
+            continue
+        right = type(value) is KINDS[name] or (KINDS[name] is float and type(value) is int)
+        if not right or (isinstance(value, float) and not math.isfinite(value)):
+            raise ValueError(f"{name} is {value!r:.60}")
+    return row
+
+
+def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     spec, result, facts = record["spec"], record["result"], record["facts"]
     row = {
         "key": record["key"],

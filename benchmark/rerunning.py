@@ -1,9 +1,8 @@
 """The verb `rerun`: a stored result once more, from what its record says, and whether the number is the same."""
 
 import argparse
-import json
 import math
-from dataclasses import fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from .executor import WorkerProcess
 from .numerics import Numerics
 from .plan import Cell, estimate
 from .spec import RunSpec
-from .store import Store, StoreError
+from .store import BROKEN, Store, StoreError, from_text
 from .sweep import cached_tasks, say, say_outcome, sweep
 from .worker import Describe
 
@@ -78,7 +77,7 @@ def exact(before: dict[str, Any], now: dict[str, Any]) -> bool:
     def conditions(record: dict[str, Any]) -> tuple[Any, ...]:
         origin = record["provenance"]
         versions = {name: origin["versions"].get(name) for name in NUMERIC_PACKAGES}
-        return origin["device"], {"checkpointing": False, **origin["numerics"]}, versions
+        return origin["device"], {**asdict(Numerics()), **origin["numerics"]}, versions
 
     on_cpu = before["provenance"]["device"] == before["provenance"]["numerics"]["cpu"]
     return on_cpu and conditions(before) == conditions(now)
@@ -96,8 +95,12 @@ def stored(store: Store, key: str) -> dict[str, Any]:
     failure = store.root / "failed" / f"{key}.json"
     if not key.isalnum() or not failure.exists():
         raise ValueError(f"no result {key!r} in {store.root}/: a key is the name of a JSON file in runs/ or failed/")
-    record = json.loads(failure.read_text(encoding="utf-8"))
-    return {**record, "provenance": {}, "facts": {}}
+    try:
+        record = from_text(failure.read_text(encoding="utf-8"))
+        RunSpec.from_json(record["spec"])
+        return {"spec": record["spec"], "reason": str(record["reason"]), "provenance": {}, "facts": {}}
+    except (OSError, *BROKEN) as error:
+        raise StoreError(f"{failure} cannot be read ({error}); delete it") from None
 
 
 def numerics_of(record: dict[str, Any], threads: int | None) -> Numerics:

@@ -238,7 +238,7 @@ class RunSpec:
         try:
             parts = {name: _part(name, canonical_json(data[name])) for name in PARTS}
             return cls(**{**data, **parts, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
-        except (KeyError, TypeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
 

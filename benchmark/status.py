@@ -1,7 +1,6 @@
 """The verb `status`: what is done, running, failed and missing, of a command's cells or of a whole results folder."""
 
 import argparse
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -16,7 +15,8 @@ from .executor import WorkerProcess
 from .numerics import Numerics
 from .plan import Cell, make_plan, shard
 from .progress import duration
-from .store import Store
+from .spec import RunSpec
+from .store import BROKEN, Store, from_text
 from .sweep import choice_of, describe, lacking
 
 SHOWN = 20
@@ -94,10 +94,10 @@ def failures(store: Store) -> Iterable[dict[str, Any]]:
     """The records of failed cells; what cannot be read is left to `verify`."""
     for path in sorted((store.root / "failed").glob("*.json")):
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
-            if record["key"] == path.stem and record["spec"]["recipe"]["name"]:
+            record = from_text(path.read_text(encoding="utf-8"))
+            if RunSpec.from_json(record["spec"]).key() == path.stem and isinstance(record["reason"], str):
                 yield record
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *BROKEN):
             continue
 
 

@@ -32,6 +32,9 @@ from .spec import PROTOCOL, RunSpec
 SCHEMA = 1
 """Version of the record's layout (not of the protocol, which is in the key)."""
 
+BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a file raises whose JSON is not what was written."""
+
 _NAME = re.compile(r"(?P<key>[0-9a-f]{16})(?:\.(?P<repetition>[2-9]|[1-9][0-9]+))?\.json")
 
 
@@ -80,6 +83,21 @@ def to_text(record: dict[str, Any]) -> str:
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
     flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # a line end is never inside a string, so strings stay as they are
     return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
+
+
+def from_text(text: str) -> Any:
+    """JSON as `to_text` writes it: without infinite numbers, and with text that can be written again.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(json.loads(text), ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
 
 
 @dataclass(frozen=True)
@@ -188,7 +206,12 @@ class Store:
     def diverged(self, spec: RunSpec) -> bool:
         """Whether the last attempt ended with a loss that was not finite, as it would again."""
         path = self.failure(spec)
-        return path.exists() and json.loads(path.read_text(encoding="utf-8"))["reason"].startswith("Diverged")
+        try:
+            return bool(from_text(path.read_text(encoding="utf-8"))["reason"].startswith("Diverged"))
+        except FileNotFoundError:
+            return False
+        except (OSError, *BROKEN) as error:
+            raise StoreError(f"{path} cannot be read ({error}); delete it") from None
 
     def chosen(self, spec: RunSpec) -> Path:
         """Where the choice of settings for the task and method of a trial lies."""
@@ -213,7 +236,7 @@ class Store:
             StoreError: it cannot be read, or was written by a newer version.
         """
         try:
-            record = json.loads(path.read_text(encoding="utf-8"))
+            record = from_text(path.read_text(encoding="utf-8"))
             schema, protocol = record["schema"], record["protocol"]
             if schema > SCHEMA or protocol > PROTOCOL:
                 raise StoreError(f"{path} was written by a newer vtab-peft (protocol {protocol}); update this one")
@@ -226,8 +249,8 @@ class Store:
             row_of(path, record)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError) as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error)
+        except BROKEN as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]
             raise Damaged(f"{path} is damaged: {what}") from None
         return record
 

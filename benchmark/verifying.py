@@ -17,7 +17,7 @@ from ..datasets.atomic import PREFIX, is_abandoned
 from ..datasets.cache import array_files, default_root
 from .claims import current
 from .spec import RunSpec
-from .store import Store, StoreError
+from .store import BROKEN, Store, StoreError, from_text
 
 DERIVED = (".md", ".csv", ".tex")
 """Derived files that are the same bytes everywhere; figures depend on matplotlib's version."""
@@ -132,8 +132,8 @@ def check_folder(store: Store) -> Iterator[str]:
     stored = {path.stem for path in (root / "runs").rglob("*.json")}
     for path in sorted((root / "failed").glob("*.json")):
         try:
-            key = RunSpec.from_json(json.loads(path.read_text(encoding="utf-8"))["spec"]).key()
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            key = RunSpec.from_json(from_text(path.read_text(encoding="utf-8"))["spec"]).key()
+        except (OSError, *BROKEN) as error:
             yield f"{path}: cannot be read ({error}); delete it"
             continue
         if key != path.stem:
@@ -170,7 +170,7 @@ def _labels_by_data(root: Path) -> dict[tuple[str, str], Path]:
             for split, (_, labels) in array_files(manifest, root).items():
                 if labels.exists():
                     found[manifest["data"], split] = labels
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, *BROKEN):
             continue  # `data cache` looks after it
     return found
 

@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import KINDS, Kind, kind
+from .arguments import check_arguments
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -200,6 +201,7 @@ def parse(spec: str) -> Method:
             takes = ", ".join(known) or "no arguments"
             raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
     try:
+        check_arguments(cls, arguments)
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None

@@ -46,7 +46,7 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
     sys.modules[name] = module  # dataclasses look their module up
     try:
         spec.loader.exec_module(module)
-    except Exception as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # whatever the user's file raises
         for registered in set(METHODS) - before:
             del METHODS[registered]
         raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}") from None

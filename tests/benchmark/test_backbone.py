@@ -1,5 +1,6 @@
 """Loading a backbone: every format, and every way a file can be wrong."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,54 @@ def test_unreadable_weights_are_refused(weights: str, says: str, tmp_path: Path)
         (tmp_path / f"text.{suffix}").write_text("not weights")
     with pytest.raises(BackboneError, match=says):
         load(NAME, weights.format(tmp=tmp_path))
+
+
+class Bomb:
+    """What a pickle may do when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("kind", ["torch", "bare pickle", "numpy"])
+def test_a_pickle_that_runs_code_is_refused_and_not_run(kind: str, tmp_path: Path) -> None:
+    mark, file = tmp_path / "it ran", tmp_path / ("w.npz" if kind == "numpy" else "w.pth")
+    if kind == "torch":
+        torch.save({"norm.weight": Bomb(mark)}, file)
+    elif kind == "numpy":
+        np.savez(file, cls=np.array([Bomb(mark)], dtype=object))
+    else:
+        file.write_bytes(pickle.dumps({"norm.weight": Bomb(mark)}))
+    with pytest.raises(BackboneError, match="cannot read weights"):
+        load(NAME, str(file))
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves the npz open
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "npz"])
+def test_a_file_that_was_cut_short_is_refused(suffix: str, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    file = tmp_path / f"w.{suffix}"
+    if suffix == "safetensors":
+        save_file(state, file)
+    elif suffix == "pth":
+        torch.save(state, file)
+    else:
+        np.savez(file, **{name: tensor.numpy() for name, tensor in state.items()})
+    whole = file.read_bytes()
+    for length in (0, 7, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(BackboneError, match=f"cannot read weights {file}"):
+            load(NAME, str(file))
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    with pytest.raises(BackboneError, match="cannot read weights"):
+        load(NAME, str(file))
 
 
 def test_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,12 +105,16 @@ def test_gate_refuses_a_baseline_of_other_conditions(tmp_path: Path, store: Stor
         ("", "registers no method"),
         ("1 / 0", "ZeroDivisionError"),
         ("def", "SyntaxError"),
+        ("import absent_package", "ModuleNotFoundError: No module named 'absent_package'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("x = '\udcff'", "SyntaxError"),
+        ("x = '\0'", "null bytes"),
         (GOOD.replace('"my_lora"', '"lora"'), "registered twice"),
     ],
 )
 def test_plugins_that_cannot_be_used_are_refused(code: str, says: str, tmp_path: Path) -> None:
     plugin = tmp_path / "plugin.py"
-    plugin.write_text(code)
+    plugin.write_bytes(code.encode("utf-8", "surrogateescape"))
     with pytest.raises(PluginError, match=says):
         load_plugin(plugin)
 

@@ -8,12 +8,15 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vtab_peft.benchmark import store as store_module
+from vtab_peft.benchmark.agenda import Agenda
+from vtab_peft.benchmark.progress import Progress
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.benchmark.spec import PROTOCOL, BackboneRef, MethodRef, RunSpec, TaskRef
 from vtab_peft.benchmark.store import COLUMNS, Store, StoreError, to_text
@@ -496,3 +499,45 @@ def test_finished_runs_are_found_as_one_by_one(store, put, fake):
     there = [put(task, method, seed, 0.5) for task in ("flowers", "pets") for method in "ab" for seed in (0, 1)]
     absent = [fake.spec("flowers", "a", seed=2), fake.spec("birds", "a"), fake.spec("pets", "c")]
     assert store.finished([*absent, *there]) == {spec.key() for spec in there}
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"reason": 7}', "\udcff", "[" * 100_000])
+def test_a_damaged_failure_is_named_and_not_taken_for_an_outcome(store, fake, text):
+    path = store.put_failure(fake.spec(), "Diverged: the loss", "")
+    assert store.diverged(fake.spec())
+    path.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StoreError, match=f"{path} cannot be read .*delete it"):
+        store.diverged(fake.spec())
+
+
+def test_the_record_is_named_last_when_all_beside_it_is_on_the_disk(store, fake, monkeypatch):
+    events = []
+    real_sync, real_link, real_replace = os.fsync, os.link, Path.replace
+
+    def sync(number):
+        events.append("sync " + Path(f"/proc/self/fd/{number}").readlink().name)
+        real_sync(number)
+
+    def name(real):
+        def named(source, target):
+            events.append("name " + Path(target).suffix)
+            return real(source, target)
+
+        return named
+
+    spec = fake.spec()
+    store.folder(spec).mkdir(parents=True)
+    monkeypatch.setattr(os, "fsync", sync)
+    monkeypatch.setattr(os, "link", name(real_link))
+    monkeypatch.setattr(Path, "replace", name(real_replace))
+    store.put(spec, fake.record(), np.zeros(3, dtype=int), adapter=b"adapter")
+    steps = [event.split(".tmp")[0] for event in events]
+    one = lambda suffix: ["sync ", f"name {suffix}", f"sync {store.folder(spec).name}"]  # noqa: E731
+    assert steps == [*one(".npz"), *one(".safetensors"), *one(".json")]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can write")
+def test_a_place_where_nobody_can_write_is_named_before_a_cell_is_run(fake):
+    cells = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
+    with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another --results folder"):
+        Agenda(cells, Store(Path("/proc/results")), Progress(cells)).take()

@@ -1,11 +1,13 @@
 """Spec strings and the registry: what is refused, and how well the refusal helps."""
 
-from dataclasses import dataclass
+import re
+from dataclasses import MISSING, dataclass, fields
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vtab_peft.methods import METHODS, Method, parse, register
+from vtab_peft.methods.arguments import check_arguments
 
 
 @pytest.mark.parametrize(
@@ -56,3 +58,28 @@ def test_a_name_is_registered_once() -> None:
 
 def test_spec_shows_only_what_differs() -> None:
     assert parse("lora(rank=8, alpha=4.0)").spec() == "lora(alpha=4.0)"
+
+
+@pytest.mark.parametrize(
+    ("spec", "says"),
+    [
+        ("lora(rank=1.5)", "rank must be a whole number, not 1.5"),
+        ("lora(rank=True)", "rank must be a whole number, not True"),
+        ("lora(rank='4')", "rank must be a whole number, not '4'"),
+        ("lora(alpha=1e999)", "alpha must be a number, not inf"),
+        ("lora(sites=b'qv')", "sites must be a text in quotes, not b'qv'"),
+        ("hf(options={'a': {1, 2}})", "options must be a dictionary of plain values or None"),
+    ],
+)
+def test_arguments_of_another_kind_are_refused(spec: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        parse(spec)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_default_and_every_value_of_a_search_is_of_its_kind(name: str) -> None:
+    cls = METHODS[name]
+    check_arguments(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
+    for field, values in cls.search.items():
+        for value in values:
+            check_arguments(cls, {field: value})

@@ -1,0 +1,364 @@
+"""Nonsense of every kind is answered in one message and an exit status, and leaves no part of a file behind.
+
+Every test has a few examples among the fast tests, always the same, and many among the slow ones.
+"""
+
+import contextlib
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from vtab_peft.benchmark.agenda import Tally
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.executor import Refused
+from vtab_peft.benchmark.numerics import Numerics
+from vtab_peft.benchmark.spec import RunSpec, canonical_json
+from vtab_peft.benchmark.store import Store, StoreError
+from vtab_peft.benchmark.worker import Worker, answer
+from vtab_peft.datasets.archive import examine
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.task import DataError
+from vtab_peft.methods import METHODS, parse
+
+
+def budget(few: int, many: int) -> pytest.MarkDecorator:
+    """`few` examples among the fast tests, `many` among the slow ones."""
+    plain = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+    slow = pytest.param(settings(plain, max_examples=many), marks=pytest.mark.slow, id="many")
+    return pytest.mark.parametrize("examples", [pytest.param(settings(plain, max_examples=few), id="few"), slow])
+
+
+STRANGE = [
+    *("", " ", "-", "--", "..", ".", "~nobody/x", "a/b", "ä ö ü", "日本語", "\udcff", "x" * 5000, "٣", "\u202e", "\n"),
+    *(
+        "-1",
+        "0",
+        "1e999",
+        "nan",
+        "1/0",
+        "None",
+        "{}",
+        "%s",
+        "*",
+        "/proc/x",
+        "/dev/null",
+        "own/x",
+        "../..",
+        "'",
+        "\x1b[2J",
+    ),
+]
+"""What people and scripts type by mistake, and what nobody types by mistake."""
+
+
+class InProcess:
+    """Stands in for the worker's process; it describes what it is asked for, and runs nothing."""
+
+    answers: dict[str, Any] = {}
+
+    def __init__(self, results: Path, numerics: Numerics, plugins: Any = (), argv: Any = None) -> None:
+        self.worker = Worker(results, Numerics(1), [], plugins)
+
+    def describe(self, request: Any) -> Any:
+        asked = f"{request} {self.worker.plugins}"
+        if asked not in self.answers:
+            self.answers[asked] = answer(self.worker, request, None)  # type: ignore[arg-type]
+        word, said = self.answers[asked]
+        if word == "refused":
+            raise Refused(said)
+        return said
+
+    def execute(self, *_: Any) -> Tally:
+        return Tally()
+
+    def stop(self) -> None:
+        pass
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No worker, no network, and a current folder where mistakes do no harm."""
+
+    def unreachable(*_: Any, **__: Any) -> str:
+        raise OSError("no network")
+
+    for module in ("sweep", "status", "rerunning", "smoke"):
+        monkeypatch.setattr(f"vtab_peft.benchmark.{module}.WorkerProcess", InProcess)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.chdir(tmp_path)
+
+
+# Specs of methods
+
+fragments = st.sampled_from(
+    [
+        *METHODS,
+        *("rank", "alpha", "sites", "(", ")", "=", ",", "**", "*", "'", "lambda:0", "[", "{", "1", "-1", "0"),
+        *STRANGE,
+    ]
+)
+literals = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=9)
+    | st.binary(max_size=3)
+    | st.complex_numbers(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> str:
+    """A method with arguments of its own, at values of every kind."""
+    name = draw(st.sampled_from(sorted(METHODS)))
+    names = [field.name for field in fields(METHODS[name])] or ["rank"]
+    arguments = draw(st.dictionaries(st.sampled_from(names), literals, max_size=2))
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
+
+
+@budget(100, 20_000)
+def test_any_text_is_a_method_or_refused_in_words(examples: settings) -> None:
+    @examples
+    @given(st.text() | st.lists(fragments, max_size=9).map("".join) | calls())
+    def holds(text: str) -> None:
+        with contextlib.suppress(ValueError):
+            method = parse(text)
+            assert canonical_json(method.args())
+            assert parse(method.spec()) == method
+
+    holds()
+
+
+# Folders of tasks
+
+lines = st.lists(
+    st.sampled_from(
+        ["images/a.png 0", "images/b.png 1", "images/c.png -1", "images/a.png", "/etc/passwd 0", "../x 1", *STRANGE]
+    )
+    | st.text(max_size=30),
+    max_size=5,
+).map(lambda found: "\n".join(found).encode("utf-8", "surrogatepass"))
+facts = st.sampled_from([b"name = 'x'", b"suite = 'vtab1k'", b"version = -1", b"name = 3", b"group = '../x'", b"["])
+
+
+@budget(60, 5_000)
+def test_any_folder_is_a_task_or_refused_in_words(examples: settings, tmp_path: Path) -> None:
+    names = ["train800.txt", "train.txt", "val.txt", "test.txt", "classes.txt", "task.toml", "manifest.json"]
+
+    @examples
+    @given(st.dictionaries(st.sampled_from(names), lines | st.binary(max_size=40) | facts, max_size=6))
+    def holds(files: dict[str, bytes]) -> None:
+        folder = tmp_path / "task"
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "images").mkdir(parents=True)
+        (folder / "images/a.png").write_bytes(b"not a picture")
+        for name, content in files.items():
+            (folder / name).write_bytes(content)
+        with contextlib.suppress(DataError):
+            _, problems = examine(folder_task(folder))
+            assert all(problem.text for problem in problems)
+
+    holds()
+
+
+# Records
+
+junk = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(STRANGE) | st.just(10**400),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    max_leaves=4,
+)
+
+
+def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of everything inside a JSON value."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, inner in inside:
+        yield (*here, key)
+        yield from places(inner, (*here, key))
+
+
+@st.composite
+def spoilt(draw: st.DrawFn, record: dict[str, Any]) -> str:
+    """A record with one or two of its values replaced or gone, or its text cut or overwritten somewhere."""
+    changed = json.loads(json.dumps(record))
+    for _ in range(draw(st.integers(1, 2))):
+        *way, last = draw(st.sampled_from(list(places(changed))))
+        holder = changed
+        for key in way:
+            holder = holder[key]
+        if draw(st.integers(0, 4)) == 0:
+            del holder[last]
+        else:
+            holder[last] = draw(junk)
+    text = json.dumps(changed)
+    if draw(st.integers(0, 4)) == 0:
+        at = draw(st.integers(0, len(text)))
+        text = text[:at] + draw(st.sampled_from(["", "}", "[" * 100_000, "NaN", "\\ud800", '"']))
+    return text
+
+
+def renamed(store: Store, path: Path, text: str) -> Path:
+    """The record at `path` replaced by `text`, under the key that it has then, so that it is looked into."""
+    path.unlink(missing_ok=True)
+    with contextlib.suppress(Exception):
+        record = json.loads(text)
+        key = RunSpec.from_json(record["spec"]).key()
+        text = json.dumps({**record, "key": key})
+        path = path.with_name(f"{key}.json")
+    path.write_text(text)
+    return path
+
+
+@budget(60, 5_000)
+def test_any_record_is_read_or_told_and_never_stops_the_others(examples: settings, store: Store, put: Any) -> None:
+    put("flowers", "lora", 1, 0.5)
+    path = store.path(put("flowers", "lora", 0, 0.5))
+    record = json.loads(path.read_text())
+
+    @examples
+    @given(spoilt(record))
+    def holds(text: str) -> None:
+        shutil.rmtree(store.root / "damaged", ignore_errors=True)
+        there = renamed(store, path, text)
+        try:
+            store.load(there)
+            told = []
+        except StoreError as error:
+            told = [str(error)]
+        found = store.frame(complaints := [])
+        assert len(found) == 2 - len(told)
+        assert [complaint.partition("; ")[0] for complaint in complaints] == [text.partition("; ")[0] for text in told]
+        assert all(str(there) in text for text in told)
+        there.unlink(missing_ok=True)
+
+    holds()
+
+
+@pytest.mark.parametrize("verb", ["report", "status", "verify", "rerun"])
+@budget(2, 150)
+def test_every_verb_that_reads_results_survives_any_record(
+    examples: settings, verb: str, store: Store, put: Any, in_process: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("flowers", "lora", 1, 0.5)
+    spec = put("flowers", "lora", 0, 0.5)
+    path, failure = store.path(spec), store.failure(spec)
+    record = json.loads(path.read_text())
+    failed = json.loads(store.put_failure(spec, "a reason", "a traceback").read_text())
+
+    @examples
+    @given(spoilt(record), spoilt(failed))
+    def holds(text: str, reason: str) -> None:
+        shutil.rmtree(store.root / "damaged", ignore_errors=True)
+        there = renamed(store, path, text)
+        failure.write_text(reason)
+        more = [there.stem] if verb == "rerun" else []
+        assert main([verb, *more, "--results", str(store.root)]) in (0, 1, 2)
+        there.unlink(missing_ok=True)
+        assert not list(store.root.rglob(".tmp-*"))
+
+    holds()
+    capsys.readouterr()
+
+
+# The command line
+
+
+@pytest.fixture
+def typed(make_task: Callable[..., Path], store: Store, put: Any, tmp_path: Path, in_process: None) -> list[list[str]]:
+    """Commands that are right, in a folder where their mistakes do no harm."""
+    make_task()
+    key = put("flowers", "lora", 0, 0.5).key()
+    (tmp_path / "plug.py").write_text("raise RuntimeError('x')")
+    (tmp_path / "w.pth").write_bytes(b"\x80\x04\x95")
+    cells = ["--tasks", "tasks/colours", "--methods", "lora(rank=2)", "--backbone", "toy_vit", "--weights", "random"]
+    cells += ["--seeds", "0", "--recipe", "smoke", "--results", "results"]
+    return [
+        ["run", *cells, "--threads", "1", "--micro-batch", "8", "--grace", "5", "--max-minutes", "1"],
+        ["run", *cells, "--dry-run", "--shard", "1/2", "--split", "val", "--normalisation", "half", "--oracle"],
+        ["retry", *cells, "--engine", "eager", "--keep-adapters"],
+        ["tune", *cells, "--max-configs", "2", "--dry-run"],
+        ["status", *cells],
+        ["status", "--results", "results"],
+        ["rerun", key, "--results", "results", "--weights", "random", "--data", "tasks/colours"],
+        ["verify", "--results", "results"],
+        ["compare", "lora", "LoRA", "--results", "results", "--board", "x"],
+        ["published", "lora", "--json"],
+        ["list", "recipes", "--json", "--plugin", "plug.py"],
+        ["list", "tasks", "--markdown"],
+        ["check-method", "plug.py", "--only", "x"],
+        ["data", "check", "--suite", "vtab1k", "--tasks", "svhn", "--data", "tasks", "--deep"],
+        ["data", "status", "--tasks", "tasks/colours"],
+        ["data", "cache", "--list"],
+        ["data", "cache", "--prune", "--dry-run"],
+        ["data", "fetch", "svhn", "--raw", "raw", "--dry-run"],
+        ["data", "build", "svhn", "--raw", "raw", "--data", "made"],
+    ]
+
+
+OPTIONS = [
+    "--tasks",
+    "--suite",
+    "--data",
+    "--methods",
+    "--plugin",
+    "--weights",
+    "--backbone",
+    "--results",
+    "--json",
+    "--deep",
+]
+WORDS = [
+    *OPTIONS,
+    *STRANGE,
+    "w.pth",
+    "plug.py",
+    "tasks/colours",
+    "tasks",
+    "lor",
+    "lora(rnk=2)",
+    "vtab1k",
+    "toy_vitt",
+    "all",
+]
+
+
+@st.composite
+def mistyped(draw: st.DrawFn, commands: list[list[str]]) -> list[str]:
+    """A command with some of its words replaced, left out, doubled, or put in."""
+    words = list(draw(st.sampled_from(commands)))
+    for _ in range(draw(st.integers(1, 3))):
+        at = draw(st.integers(0, len(words)))
+        words[at : at + draw(st.integers(0, 1))] = draw(st.lists(st.sampled_from(WORDS), max_size=2))
+    if "fetch" in words or "fet" in " ".join(words):
+        words.append("--dry-run")  # no test asks a network for anything
+    return words
+
+
+@budget(30, 3_000)
+def test_any_command_is_done_or_refused_in_words(
+    examples: settings, typed: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    @examples
+    @given(mistyped(typed))
+    def holds(words: list[str]) -> None:
+        try:
+            status = main(words)
+        except SystemExit as end:
+            status = end.code
+        said = capsys.readouterr()
+        assert status in (0, 1, 2)
+        assert status == 0 or said.err or said.out
+        assert "Traceback" not in said.err
+        assert not list(tmp_path.rglob(".tmp-*"))
+
+    holds()
