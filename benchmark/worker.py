@@ -152,7 +152,7 @@ class Worker:
             self.live,
             lambda *progress: connection.send(("progress", progress)),
             cell.oracle,
-            lambda trained: kept.append(pack(spec, trained)) if cell.keep_adapter else None,
+            lambda trained: kept.append(pack(spec, trained, cell.data.task.class_names)) if cell.keep_adapter else None,
         )
         facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title, **cell.facts}
         record = {

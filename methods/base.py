@@ -67,6 +67,9 @@ class Method:
     """Whether the injected model computes exactly what the pretrained one does."""
     stands_for_many: ClassVar[bool] = False
     """True for an entry that means little without arguments; `--methods all` leaves it out."""
+    restores_without_examples: ClassVar[bool] = False
+    """For a method with `prepare`: whether all that it chose there lies in tensors of the adapter, none of them made
+    by it, so that what was learned goes into a model that has seen no training images."""
     backbones: ClassVar[tuple[Kind, ...]] = ("vit",)
     """What it can be put into; anything else is refused before a cell is run."""
     needs: ClassVar[str | None] = None

@@ -88,6 +88,7 @@ class GPS(Method):
     equation = r"W'_{ij} = w_{ij} \text{ if } j \in \mathrm{top}_K |\nabla_{W_i} L_{supcon}|, \text{ else } W_{ij}"
     places = "one weight per neuron, biases"
     evidence = "golden"
+    restores_without_examples = True  # the index is a buffer
     search = {"connections": (1, 2, 15, 20)}  # --times_para in train_scripts
 
     def __post_init__(self) -> None:

@@ -53,6 +53,7 @@ class SCT(Method):
     equation = r"x_I \leftarrow x_I + s\,(W x_I + b)"
     places = "after the attention, 96 channels"
     evidence = "golden"
+    restores_without_examples = True  # the index is a buffer
     search = {"scale": (0.1, 0.3, 1.0)}
     starts_as_identity = False  # W ~ N(0, 0.02)
 

@@ -19,13 +19,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-@pytest.fixture
-def make_task(tmp_path: Path) -> Callable[..., Path]:
-    """Makes a task folder of 24 train, 12 val and 18 test images whose class shows in their colour."""
+@pytest.fixture(scope="session")
+def make_task_in() -> Callable[..., Path]:
+    """Makes a task folder of 24 train, 12 val and 18 test images whose class shows in their colour, in a given one."""
 
-    def make(name: str = "colours", classes: int = 3, seed: int = 0) -> Path:
+    def make(root: Path, name: str = "colours", classes: int = 3, seed: int = 0) -> Path:
         rng = np.random.default_rng(seed)
-        folder = tmp_path / "tasks" / name
+        folder = root / "tasks" / name
         (folder / "images").mkdir(parents=True)
         lists = {}
         for split, n in (("train800", 24), ("val200", 12), ("test", 18)):
@@ -42,3 +42,9 @@ def make_task(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def make_task(tmp_path: Path, make_task_in: Callable[..., Path]) -> Callable[..., Path]:
+    """The same in the test's own folder."""
+    return lambda *args, **kwargs: make_task_in(tmp_path, *args, **kwargs)

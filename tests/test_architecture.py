@@ -17,7 +17,7 @@ FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning", "quoting"),
-    *("agenda", "claims", "columns", "crew", "station", "ray_office", "status", "verifying", "rerunning"),
+    *("agenda", "claims", "columns", "crew", "station", "ray_office", "status", "verifying", "rerunning", "keepers"),
     "termination",
     *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance"),
     *("judging.compare", "judging.page.writing"),

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from . import data, methods, results, running
+from . import data, methods, results, running, trained
 
 EXAMPLES = """\
 examples:
@@ -85,6 +85,6 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = top.add_subparsers(required=True, metavar="VERB")
-    for family in (methods, running, results, data):
+    for family in (methods, running, results, trained, data):
         family.declare(verbs)
     return top

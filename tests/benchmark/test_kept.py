@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,8 +13,10 @@ from vtab_peft.benchmark import kept
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.images import to_input
 from vtab_peft.benchmark.store import Damaged, StoreError
+from vtab_peft.benchmark.tiny import pictures, trained
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
+from vtab_peft.methods import parse
 
 BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1", "--seeds", "0")
 
@@ -70,3 +73,29 @@ def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) ->
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
     with pytest.raises(Damaged, match=r"pickle\.safetensors is damaged"):
         kept.read(tmp_path / "pickle.safetensors")
+
+
+def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of three steps of training that looked at images first, and of a restoration that did not."""
+    backbone = backbones.load("toy_vit", "random", 32)
+    injected, _ = trained(backbone.vit, parse(spec))
+    run = fake.spec(method=spec, backbone=backbone.ref, plugin=plugin)
+    cell = kept.Kept(run, injected.adapter(), torch.nn.Linear(128, 2), {})
+    with torch.no_grad():
+        return injected.vit(pictures()), kept.restore(cell, backbone).vit(pictures())
+
+
+@pytest.mark.parametrize("method", ["gps", "sct"])
+def test_what_a_method_chose_by_looking_at_images_lies_in_its_adapter(method: str, fake: SimpleNamespace) -> None:
+    learned, loaded = restored(method, fake)
+    assert torch.equal(learned, loaded)
+
+
+def test_a_method_that_builds_itself_from_images_is_not_restored_without_them(fake: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="spt_lora builds itself from the training images"):
+        restored("spt_lora", fake)
+
+
+def test_a_method_of_another_file_is_not_taken_for_the_one_that_was_trained(fake: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=r"plug-in abababababab, this is the suite's lora; give its file as --plugin"):
+        restored("lora", fake, plugin="ab" * 32)
