@@ -109,11 +109,21 @@ class AOFTUpdate(Update):
         self.scale = None if scale == "none" else nn.Parameter(SCALES[scale](rank))
         self.register_buffer("dropped_bias", dropped_bias, persistent=False)
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Scaled down-projection [inputs, rank] and up-projection [outputs, rank]."""
+    def columns(self) -> tuple[Tensor, Tensor]:
+        """AO(q_down) [inputs, rank] and AO(q_up) [outputs, rank]."""
         down = approximately_orthogonal(self.q_down, self.rank, self.form)
         up = approximately_orthogonal(self.q_up, self.rank, self.form)
+        return down, up
+
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """Scaled down-projection [inputs, rank] and up-projection [outputs, rank]."""
+        down, up = self.columns()
         return down if self.scale is None else down * self.scale, up
+
+    def projections(self) -> tuple[Tensor, Tensor]:
+        """Down [rank, inputs] and up [rank, outputs], as rows, without the scale."""
+        down, up = self.columns()
+        return down.T, up.T
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
         down, up = self.factors()

@@ -37,6 +37,10 @@ class LowRank(Update):
         """[rank, inputs] and [outputs, rank]: what maps down and what maps up."""
         return self.a, self.b
 
+    def projections(self) -> tuple[Tensor, Tensor]:
+        """Down [rank, inputs] and up [rank, outputs], as rows."""
+        return self.a, self.b.T
+
 
 @register("lora")
 @dataclass(frozen=True)

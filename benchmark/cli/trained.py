@@ -3,12 +3,21 @@
 import argparse
 from pathlib import Path
 
-from .options import Verbs, add_plugin, add_results, positive
+from .options import RESULTS, Verbs, add_plugin, add_results, positive
 
 CELL = "beginning of a key in the results folder, or path of a .safetensors file"
 
 
 def declare(verbs: Verbs) -> None:
+    analyze = verbs.add_parser("analyze", help="angles, norms and ranks of what was trained")
+    analyze.add_argument("cells", nargs="+", metavar="KEY_OR_PATH", help=CELL)
+    analyze.add_argument("--to", type=Path, default=RESULTS / "analysis", metavar="FOLDER", help="default: %(default)s")
+    analyze.add_argument("--task", help="name or folder of the cells' task: adds the bound's terms, on its images")
+    analyze.add_argument("--suite", help="vtab1k, fgvc or toy, where --task is a name")
+    analyze.add_argument("--data", type=Path, metavar="FOLDER", help="the folder that holds the suite's task folders")
+    _add_opening(analyze)
+    analyze.set_defaults(work="analyzing:analyze")
+
     export = verbs.add_parser("export", help="a trained cell as adapter, as plain timm model, or for Hugging Face peft")
     export.add_argument("cell", metavar="KEY_OR_PATH", help=CELL)
     export.add_argument("--as", dest="form", required=True, choices=["adapter", "merged", "peft"])

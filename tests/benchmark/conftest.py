@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -107,3 +108,25 @@ def put(store, monkeypatch) -> PutFake:
         return spec
 
     return put
+
+
+@pytest.fixture
+def make_cell() -> Callable[..., Any]:
+    """`make_cell("lora")` is a `Reopened` toy ViT for pictures of 32 pixels and 5 classes, trained for three steps."""
+    import torch  # what tests the judging does without
+    from vtab_peft.benchmark import backbone as backbones
+    from vtab_peft.benchmark.kept import Kept
+    from vtab_peft.benchmark.reopened import Reopened
+    from vtab_peft.benchmark.tiny import STILL, trained
+    from vtab_peft.methods import parse
+
+    def make(spec: str, weights: str = "random", **facts: Any) -> Reopened:
+        backbone, method = backbones.load("toy_vit", weights, 32), parse(spec)
+        injected, _ = trained(backbone.vit, method)
+        torch.manual_seed(3)
+        head = torch.nn.Linear(backbone.vit.num_features, 5)
+        named = fake_spec(method=spec.partition("(")[0], spec=spec, backbone=backbone.ref, **facts)
+        run = replace(named, recipe=replace(STILL, image_size=32, precision="fp32"))
+        return Reopened(Path("none"), Kept(run, injected.adapter(), head, {}), None, backbone, injected)
+
+    return make

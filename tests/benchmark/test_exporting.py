@@ -9,14 +9,13 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from vtab_peft.benchmark import backbone as backbones
-from vtab_peft.benchmark import exporting, kept
+from torch import Tensor
+from vtab_peft.benchmark import exporting
 from vtab_peft.benchmark.reopened import Reopened, timm_arguments
-from vtab_peft.benchmark.tiny import pictures, trained
+from vtab_peft.benchmark.tiny import pictures
 from vtab_peft.datasets.cache import Preprocessing
 from vtab_peft.datasets.pixels import decode
-from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods import METHODS
 
 CLASSES = 5
 LORA_LIKE = (
@@ -30,22 +29,6 @@ LORA_LIKE = (
     "aoft_adapter",
 )
 MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stands_for_many)
-
-
-@pytest.fixture
-def make_cell(fake) -> Callable[[str], Reopened]:
-    """`make_cell("lora")` is a toy ViT, for pictures of 32 pixels, trained for three steps."""
-
-    def make(spec: str) -> Reopened:
-        backbone, method = backbones.load("toy_vit", "random", 32), parse(spec)
-        injected, _ = trained(backbone.vit, method)
-        torch.manual_seed(3)
-        named = fake.spec(method=spec.partition("(")[0], spec=spec, backbone=backbone.ref)
-        run = replace(named, recipe=replace(named.recipe, image_size=32, precision="fp32"))
-        cell = kept.Kept(run, injected.adapter(), nn.Linear(backbone.vit.num_features, CLASSES), {})
-        return Reopened(Path("none"), cell, None, backbone, injected)
-
-    return make
 
 
 @torch.no_grad()

@@ -1,0 +1,156 @@
+"""Angles between the vectors of a matrix, and what they would be by chance.
+
+In D dimensions two random directions are nearly orthogonal: their cosine has mean 0 and standard deviation exactly
+1 / sqrt(D), and (1 + cos) / 2 is Beta((D - 1) / 2, (D - 1) / 2); equivalently the angle has density proportional to
+sin(angle)^(D - 2) (Cai, Fan and Jiang, JMLR 2013).  "Near 90 degrees" says nothing without that: in 768 dimensions two
+thirds of all random pairs lie within 2.1 degrees of 90.  So every statistic here stands beside the range that it has
+for Gaussian matrices of the same shapes.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+from scipy import stats
+
+MOST_VECTORS = 128
+"""Of one matrix, evenly spaced (ours: 8,128 pairs of each matrix tell enough)."""
+GRID = 2000
+"""Points at which distribution functions are compared, so that a distance is known to 1 / 4000."""
+FEWEST_DRAWS, MOST_DRAWS, PAIRS = 40, 200, 1_000_000
+"""Random matrices drawn for the null: as many as make so many pairs, within these limits (ours)."""
+
+
+@dataclass(frozen=True)
+class Angles:
+    """Of all pairs of vectors within each of some matrices of one dimension."""
+
+    dimension: int
+    pairs: int
+    left_out: int
+    """Vectors of length zero, which have no direction."""
+    mean: float
+    """Degrees."""
+    deviation: float
+    """Root mean square distance from 90 degrees."""
+    spread: float
+    """Root mean square cosine times sqrt(D): 0 for orthogonal vectors, 1 for random directions."""
+    distance: float
+    """Kolmogorov-Smirnov's, of the cosines from those of random directions: 0 the same, 1/2 for orthogonal vectors."""
+
+
+@dataclass(frozen=True)
+class Null:
+    """What Gaussian matrices of the same shapes give: 95 % of the draws lie between the two."""
+
+    draws: int
+    spread: tuple[float, float]
+    distance: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Angles within one kind of vectors, over all blocks."""
+
+    of: str
+    """"pretrained q", or a cell."""
+    side: str
+    """rows, columns, down or up."""
+    when: str
+    """start or trained; empty for pretrained weights."""
+    angles: Angles
+    null: Null
+    cosines: np.ndarray = field(repr=False)
+    """[pairs], for the figure."""
+
+
+def groups(of: str, side: str, when: str, matrices: Sequence[np.ndarray]) -> Iterator[Group]:
+    """One for each dimension; none where nothing has a direction, as up-projections that start at zero."""
+    for dimension in sorted({matrix.shape[1] for matrix in matrices}):
+        own = [thinned(matrix) for matrix in matrices if matrix.shape[1] == dimension]
+        found = measure(own)
+        if found is not None:
+            shapes = tuple((int((np.linalg.norm(matrix, axis=1) > 0).sum()), dimension) for matrix in own)
+            yield Group(of, side, when, found, null(shapes), pooled(own))
+
+
+def cosines(vectors: np.ndarray) -> np.ndarray:
+    """Of every pair of the rows of [n, D] that are not zero: [pairs]."""
+    lengths = np.linalg.norm(vectors, axis=1)
+    unit = vectors[lengths > 0] / lengths[lengths > 0, None]
+    first, second = np.triu_indices(len(unit), k=1)
+    return np.clip((unit @ unit.T)[first, second], -1, 1)
+
+
+def thinned(vectors: np.ndarray) -> np.ndarray:
+    """At most `MOST_VECTORS` rows, evenly spaced."""
+    if len(vectors) <= MOST_VECTORS:
+        return vectors
+    return vectors[np.linspace(0, len(vectors) - 1, MOST_VECTORS).round().astype(int)]
+
+
+def pooled(matrices: Sequence[np.ndarray]) -> np.ndarray:
+    """The cosines within each matrix, all together."""
+    return np.concatenate([cosines(matrix) for matrix in matrices])
+
+
+def measure(matrices: Sequence[np.ndarray]) -> Angles | None:
+    """None where no matrix has two vectors with a direction.  Matrices: [n, D] each, of one D."""
+    (dimension,) = {matrix.shape[1] for matrix in matrices}
+    found = pooled(matrices)
+    if not len(found):
+        return None
+    degrees = np.degrees(np.arccos(found))
+    return Angles(
+        dimension=dimension,
+        pairs=len(found),
+        left_out=int(sum((np.linalg.norm(matrix, axis=1) == 0).sum() for matrix in matrices)),
+        mean=float(degrees.mean()),
+        deviation=float(np.sqrt(np.mean((degrees - 90) ** 2))),
+        spread=_spread(found, dimension),
+        distance=distance(found, dimension),
+    )
+
+
+def _spread(found: np.ndarray, dimension: int) -> float:
+    return float(np.sqrt(np.mean(found**2) * dimension))
+
+
+def distance(found: np.ndarray, dimension: int) -> float:
+    """The largest difference, on a grid, of the distribution of some cosines from that of random directions."""
+    places, heights = _grid(dimension)
+    below = np.bincount(np.searchsorted(places, found, side="left"), minlength=GRID + 1).cumsum()[:-1] / len(found)
+    return float(np.abs(below - heights).max())
+
+
+@lru_cache(maxsize=16)
+def _grid(dimension: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cosines, and the chance that a random pair's is smaller."""
+    heights = (np.arange(GRID) + 0.5) / GRID
+    half = (dimension - 1) / 2
+    return 2 * stats.beta.ppf(heights, half, half) - 1, heights
+
+
+def density(degrees: np.ndarray, dimension: int) -> np.ndarray:
+    """Of the angle between two random directions in D dimensions, per degree."""
+    half = (dimension - 1) / 2
+    radians = np.radians(degrees)
+    return stats.beta.pdf((1 + np.cos(radians)) / 2, half, half) * np.sin(radians) / 2 * np.pi / 180
+
+
+@lru_cache(maxsize=64)
+def null(shapes: tuple[tuple[int, int], ...]) -> Null:
+    """Shapes: (n, D) of each matrix.  The same every time: the seed is fixed."""
+    rng = np.random.default_rng(0)
+    pairs = sum(n * (n - 1) // 2 for n, _ in shapes)
+    draws = min(max(PAIRS // max(pairs, 1), FEWEST_DRAWS), MOST_DRAWS)
+    found = [pooled([rng.standard_normal(shape) for shape in shapes]) for _ in range(draws)]
+    spreads = [_spread(one, shapes[0][1]) for one in found]
+    distances = [distance(one, shapes[0][1]) for one in found]
+    return Null(draws, _middle(spreads), _middle(distances))
+
+
+def _middle(values: list[float]) -> tuple[float, float]:
+    low, high = np.quantile(values, (0.025, 0.975))
+    return float(low), float(high)
