@@ -19,15 +19,17 @@ from vtab_peft.methods import METHODS
 
 CLASSES = 5
 LORA_LIKE = (
-    "lora(sites='qkvo,fc1,fc2', rank=2)",
+    "lora",
     "rslora",
     "lora_fused",
     "pissa",
-    "dora",
+    "aoft_lora",
     "aoft_lora_paper",
-    "aoft_lora_released",
     "aoft_adapter",
+    "fact_tt",
+    "adalora",
 )
+"""Of those that fit into peft's format, the ones to count on."""
 MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stands_for_many)
 
 
@@ -82,7 +84,7 @@ def test_every_mergeable_method_exports_a_plain_model_that_computes_the_same(
     check_merged(make_cell(spec), tmp_path / "merged")
 
 
-@pytest.mark.parametrize("spec", LORA_LIKE)
+@pytest.mark.parametrize("spec", ["lora(sites='qkvo,fc1,fc2', rank=2)", "dora", "aoft_lora_released"])
 def test_lora_like_methods_load_in_peft_and_compute_the_same(
     spec: str, make_cell: Callable[[str], Reopened], tmp_path: Path
 ) -> None:
@@ -112,7 +114,7 @@ def test_every_mergeable_method_loads_in_peft_or_is_refused_with_the_way_out(
         check_peft(cell, tmp_path / "peft")
     except ValueError as error:
         refusal = str(error)
-    assert not refusal or "use --as" in refusal
+    assert not refusal or ("use --as" in refusal and spec not in LORA_LIKE)
 
 
 @pytest.mark.parametrize(
