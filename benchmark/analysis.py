@@ -91,8 +91,12 @@ def _updates(cell: Reopened, vit: nn.Module) -> Iterator[tuple[str, tuple[np.nda
 
 @torch.no_grad()
 def _bounds(cell: Reopened, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
-    """For every module with projections that is run as a module: the mean token that it reads of each image."""
-    read: dict[str, list[Tensor]] = {pair.name: [] for pair in pairs}
+    """For every module with projections whose gain is known and that is run as a module.
+
+    An input is the mean of the tokens that the module reads of an image.
+    """
+    gains = {pair.name: pair.gain for pair in pairs if pair.gain is not None}
+    read: dict[str, list[Tensor]] = {name: [] for name in gains}
 
     def note(name: str):
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -105,5 +109,4 @@ def _bounds(cell: Reopened, pairs: Sequence[Projections], images: np.ndarray) ->
         cell.injected.vit(cell.input(torch.from_numpy(np.array(images[first : first + BATCH]))))
     for hook in hooks:
         hook.remove()
-    gains = {pair.name: pair.gain for pair in pairs}
     return [rademacher(name, gains[name], torch.cat(x).numpy()) for name, x in read.items() if x]

@@ -5,11 +5,14 @@ maps.  That covers LoRA and its variants, AOFT and all bottleneck adapters; what
 products, tensors shared by all layers, rotations) has none.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
 import torch
+from timm.layers.activations import QuickGELU
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from .binary import QuantisedLinear
@@ -26,9 +29,19 @@ class Projections:
     """[r, in]: the r vectors that the features are multiplied with."""
     up: Tensor
     """[r, out]: the r vectors that the output is a combination of."""
-    gain: float
-    """The most by which the module can lengthen its input: the spectral norm of a linear update; with an activation
-    in between, the product of both spectral norms and the scale, a bound of it."""
+    gain: float | None
+    """The most by which the module can lengthen a difference of inputs: the spectral norm of a linear update; with an
+    activation in between, the product of both spectral norms, the scale and the activation's steepest slope, a bound
+    of it.  None where more lies between the two."""
+
+
+SLOPES: dict[type[nn.Module], float] = {
+    **dict.fromkeys((nn.Linear, nn.Identity, nn.Dropout, DropPath, nn.ReLU), 1.0),
+    QuantisedLinear: 1.0,
+    nn.GELU: 1.13,
+    QuickGELU: 1.1,
+}
+"""What may lie beside two projections, and how steep it gets: GELU up to 1.129, x sigmoid(ax) up to 1.0998."""
 
 
 @torch.no_grad()
@@ -54,9 +67,11 @@ def _weight(linear: nn.Linear) -> Tensor:
     return linear.quantised() if isinstance(linear, QuantisedLinear) else linear.weight
 
 
-def _gain(module: nn.Module, down: Tensor, up: Tensor) -> float:
+def _gain(module: nn.Module, down: Tensor, up: Tensor) -> float | None:
     if isinstance(module, Update):
         return float(torch.linalg.matrix_norm(module.delta(), 2))
     scale = getattr(module, "scale", 1.0)  # a number or one learned factor
     both = torch.linalg.matrix_norm(down, 2) * torch.linalg.matrix_norm(up, 2)
-    return float(both * abs(scale))
+    slopes = [SLOPES.get(type(part), math.nan) for part in module.children()]
+    bound = float(both * abs(scale)) * math.prod(slopes)
+    return None if math.isnan(bound) else bound

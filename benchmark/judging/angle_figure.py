@@ -34,19 +34,19 @@ def angles(groups: Sequence[Group], caption: str) -> dict[str, bytes]:
 def _draw_angles(groups: Sequence[Group], rows: list[str], caption: str) -> "Figure":
     from matplotlib.figure import Figure
 
-    top, bottom, row_high, left, gap = 0.34, 0.45, 0.46, 0.06, 0.1  # inches
+    top, bottom, row_high, left, gap = 0.3, 0.45, 0.5, 0.06, 0.1  # inches
     high = top + bottom + row_high * len(rows)
     wide = (COLUMN - 2 * left - gap) / 2
     figure = Figure(figsize=(COLUMN, high))
     for row, of in enumerate(rows):
         for column, sides in enumerate((("rows", "down"), ("columns", "up"))):
             x, y = left + column * (wide + gap), bottom + row_high * (len(rows) - 1 - row)
-            axes = figure.add_axes((x / COLUMN, y / high, wide / COLUMN, 0.7 * row_high / high))
+            axes = figure.add_axes((x / COLUMN, y / high, wide / COLUMN, 0.66 * row_high / high))
             own = [group for group in groups if group.of == of and group.side in sides]
             _panel(axes, own, last=row == len(rows) - 1)
             if column == 0:
                 name = cut(one_line(of), LONGEST)
-                axes.text(0.0, 0.98, name, transform=axes.transAxes, fontsize=6, color=INK, va="center")
+                axes.text(0.0, 1.04, name, transform=axes.transAxes, fontsize=6, color=INK, va="bottom")
     for column, text in enumerate(("rows of W, down-projections", "columns of W, up-projections")):
         figure.text((left + column * (wide + gap)) / COLUMN, 1 - 0.29 / high, text, fontsize=6, fontweight="bold")
     figure.text(left / COLUMN, 1 - 0.06 / high, one_line(caption), va="top", fontsize=6.5)
@@ -82,7 +82,7 @@ def _panel(axes: "Axes", groups: Sequence[Group], last: bool) -> None:
             axes.stairs(heights, edges, zorder=3 if first else 2, **look)
     axes.set(xlim=(90 - reach, 90 + reach), ylim=(0, 1.1 * min(top, TALLEST * by_chance.max())))
     text = f"{main.angles.spread:.2f}\n({main.null.spread[0]:.2f}-{main.null.spread[1]:.2f})"
-    axes.text(1.0, 0.98, text, transform=axes.transAxes, ha="right", va="top", fontsize=5.5, color=INK)
+    axes.text(1.0, 1.1, text, transform=axes.transAxes, ha="right", va="top", fontsize=5.5, color=INK)
     step = max(step for step in (1, 2, 5, 10, 20, 40) if step <= max(1, 0.8 * reach))
     axes.set_xticks([90 - step, 90, 90 + step])
     axes.tick_params(labelsize=5.5, length=2, pad=1, labelbottom=True)
@@ -108,7 +108,7 @@ def sizes(rows: Sequence[dict[str, Any]], caption: str) -> dict[str, bytes]:
 
 def _draw_sizes(rows: Sequence[dict[str, Any]], starts: dict[Any, dict[str, Any]], caption: str) -> "Figure":
     from matplotlib.figure import Figure
-    from matplotlib.ticker import NullFormatter
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     names = [f"{cut(one_line(row['of']), LONGEST)}, {row['what'].removeprefix('update of ')}" for row in rows]
     left, top, bottom, gap = 0.12 + text_width(names), 0.3, 0.4, 0.12  # inches
@@ -127,11 +127,10 @@ def _draw_sizes(rows: Sequence[dict[str, Any]], starts: dict[Any, dict[str, Any]
                 axes.scatter(row[value], index, s=13, facecolors=face, edgecolors=FRONT, linewidths=0.8, zorder=3)
                 if start := starts.get((row["of"], row["what"])):
                     axes.scatter(start[value], index, s=12, marker="|", color=INK, linewidths=0.8, zorder=4)
-        axes.set(xscale="log" if column == 0 else "linear", ylim=(len(rows) - 0.5, -0.5))
+        axes.set(xscale="log", ylim=(len(rows) - 0.5, -0.5))
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
-        if column == 1:
-            axes.set_xlim(left=0)
         axes.set_yticks(range(len(rows)), names if column == 0 else [""] * len(rows), fontsize=6)
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=5.5)

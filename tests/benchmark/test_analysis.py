@@ -16,7 +16,8 @@ from vtab_peft.methods.projections import projections
 MakeCell = Callable[..., Reopened]
 
 WITH_PROJECTIONS = {
-    *("lora", "rslora", "lora_fused", "dora", "pissa", "bi_lora", "bi_adaptformer", "adaptformer"),
+    *("lora", "rslora", "lora_fused", "dora", "pissa", "bi_lora", "bi_adaptformer", "adaptformer", "spt_lora"),
+    *("convpass", "convpass_attn", "dtl", "dtl_plus", "mona"),
     *(name for name in METHODS if name.startswith(("aoft_lora", "aoft_adapter", "adapter_"))),
 }
 
@@ -48,14 +49,20 @@ def test_the_gain_of_a_linear_update_is_the_spectral_norm_of_what_it_adds(spec: 
     assert first.gain == pytest.approx(float(np.linalg.norm(added.numpy(), 2)), rel=1e-4)
 
 
-def test_the_gain_of_a_bottleneck_is_never_exceeded(make_cell: MakeCell) -> None:
-    cell = make_cell("adaptformer(scale=0.7)")
+@pytest.mark.parametrize(("spec", "both"), [("adaptformer(scale=0.7)", True), ("adapter_plus", False)])
+def test_the_gain_of_a_bottleneck_is_never_exceeded(spec: str, both: bool, make_cell: MakeCell) -> None:
+    cell = make_cell(spec)
     (first, *_) = projections(cell.injected.vit)
     module = cell.injected.vit.get_submodule(first.name)
     x, y = torch.randn(2, 50, 128, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        moved = (module(x, x) - module(y, y)).norm(dim=1) / (x - y).norm(dim=1)
-    assert float(moved.max()) <= first.gain
+        moved = module(x, x) - module(y, y) if both else module(x) - module(y)
+    assert first.gain is not None
+    assert float((moved.norm(dim=1) / (x - y).norm(dim=1)).max()) <= first.gain
+
+
+def test_where_more_lies_between_two_projections_no_gain_is_claimed(make_cell: MakeCell) -> None:
+    assert {pair.gain for pair in projections(make_cell("convpass").injected.vit)} == {None}
 
 
 def test_what_was_learned_at_a_site_is_merged_weight_minus_pretrained_weight(make_cell: MakeCell) -> None:
