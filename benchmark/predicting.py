@@ -16,7 +16,7 @@ from PIL import Image
 from ..datasets.cache import Preprocessing
 from ..datasets.pixels import CORES, decode, in_order
 from ..datasets.task import DataError
-from .evaluation import EVAL_BATCH
+from .numerics import Numerics
 from .reopened import Reopened, reopen
 from .store import write_atomically
 
@@ -73,7 +73,7 @@ def predictions(cell: Reopened, files: list[Path], damaged: list[DataError]) -> 
 
     with ThreadPoolExecutor(CORES) as pool:
         whole = _whole(in_order(read, files, pool), damaged)
-        while batch := list(islice(whole, EVAL_BATCH)):
+        while batch := list(islice(whole, Numerics.eval_batch)):
             names, pixels = zip(*batch, strict=True)
             likely = cell.logits(np.stack(pixels)).softmax(dim=1).max(dim=1)
             yield from zip(names, likely.indices.tolist(), likely.values.tolist(), strict=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from .angles import Group, density
 from .boards import one_line
-from .figures import COLUMN, FRONT, INK, LONGEST, OTHERS, drawn, text_width
+from .figures.style import COLUMN, FRONT, INK, LONGEST, OTHERS, images, own_style, text_width
 from .tables import cut
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ CHANCE = "#d9d9d9"
 def angles(groups: Sequence[Group], caption: str) -> dict[str, bytes]:
     """A row for the weights and for each cell, left rows or down-projections, right columns or up; svg and png."""
     rows = [of for of in dict.fromkeys(group.of for group in groups) if not of.startswith("pretrained") or of in SHOWN]
-    return drawn(lambda: _draw_angles(groups, rows, caption))
+    with own_style():
+        return images(_draw_angles(groups, rows, caption))
 
 
 def _draw_angles(groups: Sequence[Group], rows: list[str], caption: str) -> "Figure":
@@ -103,7 +104,10 @@ def sizes(rows: Sequence[dict[str, Any]], caption: str) -> dict[str, bytes]:
     """
     updates = [row for row in rows if row["what"].startswith("update") and row["when"] == "trained"]
     starts = {(r["of"], r["what"]): r for r in rows if r["what"].startswith("update") and r["when"] == "start"}
-    return drawn(lambda: _draw_sizes(updates, starts, caption)) if updates else {}
+    if not updates:
+        return {}
+    with own_style():
+        return images(_draw_sizes(updates, starts, caption))
 
 
 def _draw_sizes(rows: Sequence[dict[str, Any]], starts: dict[Any, dict[str, Any]], caption: str) -> "Figure":
