@@ -188,7 +188,6 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
     without = fmean(fmean(run["trainable_params"] for run in part) for part in done)
     head = fmean(fmean(run["head_params"] for run in part) for part in done)
     seconds = [fmean(run["train_seconds"] + run["eval_seconds"] for run in part) for part in done]
-    peaks = [run["peak_bytes"] for run in runs if run["peak_bytes"] is not None]
     first = runs[0]
     return {
         **{name: _shared(runs, name) for name in (*IDENTITY, "backbone", "recipe", "backbone_sha256")},
@@ -205,7 +204,7 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
         "seconds": fsum(seconds) if complete else None,
         "train_seconds": fsum(fmean(run["train_seconds"] for run in part) for part in done) if complete else None,
         "device": "; ".join(sorted({one_line(run["device"]) for run in runs if run["device"]})),
-        "peak_memory_mb": max(peaks) / 1e6 if peaks else None,
+        "peak_memory_mb": max(run["peak_bytes"] for run in runs) / 1e6,
         "seeds": min(len({run["seed"] for run in part}) for part in done),
         "oracle_mean_tasks": _mean(_mean(run["oracle_accuracy"] for run in part) for part in by_task.values()),
     }
