@@ -125,7 +125,7 @@ def calls(draw: st.DrawFn) -> str:
     return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
-@budget(100, 20_000)
+@budget(100, 4_000)
 def test_any_text_is_a_method_or_refused_in_words(examples: settings) -> None:
     @examples
     @given(st.text() | st.lists(fragments, max_size=9).map("".join) | calls())
@@ -150,7 +150,7 @@ lines = st.lists(
 facts = st.sampled_from([b"name = 'x'", b"suite = 'vtab1k'", b"version = -1", b"name = 3", b"group = '../x'", b"["])
 
 
-@budget(60, 5_000)
+@budget(60, 1_500)
 def test_any_folder_is_a_task_or_refused_in_words(examples: settings, tmp_path: Path) -> None:
     names = ["train800.txt", "train.txt", "val.txt", "test.txt", "classes.txt", "task.toml", "manifest.json"]
 
@@ -219,7 +219,7 @@ def renamed(store: Store, path: Path, text: str) -> Path:
     return path
 
 
-@budget(60, 5_000)
+@budget(60, 1_500)
 def test_any_record_is_read_or_told_and_never_stops_the_others(examples: settings, store: Store, put: Any) -> None:
     put("flowers", "lora", 1, 0.5)
     path = store.path(put("flowers", "lora", 0, 0.5))
@@ -245,7 +245,7 @@ def test_any_record_is_read_or_told_and_never_stops_the_others(examples: setting
 
 
 @pytest.mark.parametrize("verb", ["report", "status", "verify", "rerun"])
-@budget(2, 150)
+@budget(2, 30)
 def test_every_verb_that_reads_results_survives_any_record(
     examples: settings, verb: str, store: Store, put: Any, in_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -344,7 +344,7 @@ def mistyped(draw: st.DrawFn, commands: list[list[str]]) -> list[str]:
     return words
 
 
-@budget(30, 3_000)
+@budget(30, 1_000)
 def test_any_command_is_done_or_refused_in_words(
     examples: settings, typed: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
