@@ -51,7 +51,7 @@ def _is_plain(value: Any) -> bool:
 def _words(hint: Any) -> str:
     kind, inside = get_origin(hint) or hint, get_args(hint)
     if kind is Literal:
-        return f"one of {', '.join(map(str, inside))}" if len(inside) > 1 else repr(inside[0])
+        return f"one of {', '.join(map(str, inside))}" if len(inside) > 1 else " or ".join(map(repr, inside))
     if kind in (Union, UnionType):
         return " or ".join(map(_words, inside))
     return WORDS.get(kind, "a plain value")
