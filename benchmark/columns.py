@@ -37,6 +37,12 @@ KINDS: dict[str, type] = {
 """What a column holds; a whole number will do for a float."""
 
 
+def repetition_of(path: Path) -> int:
+    """Which repetition of its run a record's file is, from 1."""
+    middle = path.name.split(".")[1]
+    return int(middle) if middle.isdecimal() else 1
+
+
 def row_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     """Raises `ValueError`, `KeyError`, `TypeError`, `AttributeError` when the record is not one."""
     row = _row(path, record)
@@ -53,7 +59,7 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     spec, result, facts = record["spec"], record["result"], record["facts"]
     row = {
         "key": record["key"],
-        "repetition": int(repetition) if (repetition := path.name.split(".")[1]) != "json" else 1,
+        "repetition": repetition_of(path),
         "path": str(path),
         "backbone": spec["backbone"]["name"],
         "backbone_sha256": spec["backbone"]["sha256"],

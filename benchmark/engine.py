@@ -22,7 +22,7 @@ from .backbone import Backbone
 from .evaluation import Classifier, Oracle, Tell, in_parts, predict, warm_up
 from .faults import in_a_line, lacks_memory
 from .fitting import fit
-from .images import center_crop, random_crop, random_flip, to_input
+from .images import prepared, random_crop, random_flip
 from .live import Live
 from .measure import now, peak_memory, reset_peak_memory
 from .optimization import batches
@@ -162,11 +162,7 @@ def train(
     labels = torch.from_numpy(np.concatenate([data.labels(s) for s in splits])).to(device)
     size = backbone.image_size
 
-    def normalise(batch: Tensor) -> Tensor:
-        framed = batch if recipe.framing == "squash" else center_crop(batch, size)
-        return to_input(framed, size, spec.interpolation, spec.mean, spec.std)
-
-    examples = (normalise(images), labels) if wants_examples(method) else None
+    examples = (prepared(images, size, spec), labels) if wants_examples(method) else None
     fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
     if recipe.precision == "bf16":
         store_frozen_as(fresh.vit, torch.bfloat16)
@@ -176,7 +172,7 @@ def train(
 
     def features(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
-            return live.features(normalise(batch)).float()
+            return live.features(prepared(batch, size, spec)).float()
 
     crops = torch.Generator().manual_seed(stream(spec.seed, "crops"))
     flips = torch.Generator().manual_seed(stream(spec.seed, "flips"))

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .spec import RunSpec
+
 PRECISION_BITS = 32 - 8 - 2
 """Fractional bits of Pillow's coefficients: 32-bit integers, 8-bit pixels, 2 bits of headroom for overshoot."""
 
@@ -91,6 +93,12 @@ def to_input(images: Tensor, size: int, interpolation: str, mean: tuple[float, .
 @lru_cache(maxsize=64)
 def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
     return torch.tensor(values, device=device)[:, None, None]
+
+
+def prepared(images: Tensor, size: int, spec: RunSpec) -> Tensor:
+    """uint8 [b, 3, h, w] as cached -> the input of a cell, [b, 3, size, size]; the centre, where its recipe crops."""
+    framed = images if spec.recipe.framing == "squash" else center_crop(images, size)
+    return to_input(framed, size, spec.interpolation, spec.mean, spec.std)
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:

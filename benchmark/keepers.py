@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from .columns import repetition_of
 from .store import Store, StoreError
 
 EXPORTED = "adapter.safetensors"
@@ -32,7 +33,7 @@ def find_kept(text: str, results: Path) -> Path:
         raise StoreError(
             f"no cell in {results} begins with {text!r}, and no such file is there.{_suggested(text, runs)}"
         )
-    return _beside(max(fitting, key=_repetition))
+    return _beside(max(fitting, key=repetition_of))
 
 
 def _beside(path: Path) -> Path:
@@ -46,11 +47,6 @@ def _beside(path: Path) -> Path:
 
 def _runs(results: Path) -> list[Path]:
     return sorted((results / "runs").rglob("*.json"))
-
-
-def _repetition(run: Path) -> int:
-    middle = run.name.split(".")[1]
-    return int(middle) if middle.isdecimal() else 1
 
 
 def _suggested(text: str, runs: Sequence[Path]) -> str:

@@ -19,7 +19,7 @@ from ..methods.plugin import load_plugin
 from . import kept
 from .adapter import Injected, store_frozen_as
 from .backbone import TOY, Backbone, BackboneError, load
-from .images import center_crop, to_input
+from .images import prepared
 from .keepers import find_kept, record_of
 from .kept import Kept
 from .spec import RunSpec
@@ -86,9 +86,7 @@ class Reopened:
 
     def input(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, h, w] -> normalised [b, 3, size, size]"""
-        spec, size = self.spec, self.backbone.image_size
-        framed = images if spec.recipe.framing == "squash" else center_crop(images, size)
-        return to_input(framed, size, spec.interpolation, spec.mean, spec.std)
+        return prepared(images, self.backbone.image_size, self.spec)
 
 
 def reopen(text: str, results: Path, weights: str | None = None, plugins: Sequence[Path] = ()) -> Reopened:

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ..datasets.atomic import PREFIX, is_abandoned
 from ..datasets.cache import array_files, default_root
 from .claims import current
+from .columns import repetition_of
 from .spec import RunSpec
 from .store import BROKEN, Store, StoreError, from_text
 
@@ -60,7 +61,7 @@ def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> 
     problems = list(_counts(record, spec))
     if path.parent != store.folder(spec):
         problems.append(f"belongs into {store.folder(spec)}/")
-    number = int(path.name.split(".")[1]) if path.name.count(".") == 2 else 1
+    number = repetition_of(path)
     if number > 1 and not store.path(spec, number - 1).exists():
         problems.append(f"is repetition {number}, and there is no repetition {number - 1}")
     adapter = path.with_suffix(".safetensors")

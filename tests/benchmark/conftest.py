@@ -1,18 +1,37 @@
-"""Fake results: records as a run leaves them, made from a few facts and no model."""
+"""Fake results, made from a few facts and no model; and the parts of the smallest real cell."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import BackboneRef, MethodRef, RunSpec, TaskRef
 from vtab_peft.benchmark.store import Store
+from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
+from vtab_peft.datasets.folder import folder_task
+
+if TYPE_CHECKING:
+    from vtab_peft.benchmark.backbone import Backbone
 
 BACKBONE = BackboneRef(name="vit_tiny_patch16_224.augreg_in21k_ft_in1k", sha256="5e" * 32)
+
+
+@pytest.fixture(scope="module")
+def backbone() -> "Backbone":
+    """`toy_vit` with random weights."""
+    from vtab_peft.benchmark.backbone import load  # here, as most tests of results need no torch
+
+    return load("toy_vit", "random")
+
+
+@pytest.fixture
+def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
+    """A small task of one's own, decoded at 64 pixels."""
+    return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
 def fake_spec(

@@ -18,21 +18,11 @@ from vtab_peft.benchmark.optimization import batches, learning_rate, optimizer_f
 from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
-from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
+from vtab_peft.datasets.cache import CachedTask, build
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.methods import METHODS, Method, parse
 
 SHORT = replace(RECIPES["smoke"], epochs=2, probe_epochs=3, batch_size=8)
-
-
-@pytest.fixture(scope="module")
-def backbone() -> backbones.Backbone:
-    return backbones.load("toy_vit", "random")
-
-
-@pytest.fixture
-def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
-    return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
 def info_of(backbone: backbones.Backbone) -> BackboneInfo:

@@ -24,22 +24,11 @@ from vtab_peft.benchmark.progress import Progress
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import MethodRef
 from vtab_peft.benchmark.worker import Summary, Worker, answer
-from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
-from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.methods import METHODS, parse
 
 QUIET = replace(RECIPES["smoke"], epochs=1, batch_size=8, drop_path=0.0)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def backbone() -> backbones.Backbone:
-    return backbones.load("toy_vit", "random")
-
-
-@pytest.fixture
-def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
-    return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
 Outcome = tuple[RunResult, np.ndarray]

@@ -1,8 +1,6 @@
 """One model serves many cells: its reset is exact, its compiled code is shared, and neither moves a number."""
 
-from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,22 +13,11 @@ from vtab_peft.benchmark.numerics import ENGINES, Engine, Numerics
 from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import MethodRef
-from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
-from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.methods import parse
 
 QUIET = replace(RECIPES["smoke"], epochs=2, batch_size=8, drop_path=0.0)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def backbone() -> backbones.Backbone:
-    return backbones.load("toy_vit", "random")
-
-
-@pytest.fixture
-def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
-    return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
 def cell(name: str, backbone: backbones.Backbone, data: CachedTask, live: Live, seed: int = 0, recipe=QUIET):
