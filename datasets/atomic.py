@@ -38,10 +38,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     make_folder(path.parent)
     temporary = path.with_name(temporary_name())
     try:
-        with temporary.open("xb") as file:
+        with _synced(temporary) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -59,15 +57,22 @@ def create(path: Path, data: bytes) -> bool:
     make_folder(path.parent)
     temporary = path.with_name(temporary_name())
     try:
-        with temporary.open("xb") as file:
+        with _synced(temporary) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
         created = _link(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
     _sync_folder(path.parent)
     return created
+
+
+@contextmanager
+def _synced(path: Path) -> Iterator[BinaryIO]:
+    """A new file to write to, which is on the disk when the block ends."""
+    with path.open("xb") as file:
+        yield file
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _link(temporary: Path, path: Path) -> bool:
