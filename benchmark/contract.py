@@ -15,7 +15,7 @@ from torch import Tensor
 from ..methods import Method, parse
 from ..methods.anatomy import KINDS
 from ..methods.base import Evidence, registered_name
-from .adapter import Injected, inject, store_frozen_as
+from .adapter import Injected, inject, ready_for_bf16
 from .tiny import STEPS, STILL, Case, Violation, pictures, put_into, trained
 
 CLASS_FACTS = (
@@ -193,7 +193,7 @@ def bf16_stays_close_to_fp32(case: Case) -> None:
     injected, _ = trained(case.vit, case.method)
     with torch.no_grad():
         exact = injected.vit(pictures())
-        store_frozen_as(injected.vit, torch.bfloat16)
+        ready_for_bf16(injected.vit, "cpu")
         with torch.autocast("cpu", torch.bfloat16):
             rounded = injected.vit(pictures()).float()
     away = float((rounded - exact).norm() / exact.norm())

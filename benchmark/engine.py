@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ..datasets.cache import CachedTask
 from ..methods import Method
-from .adapter import inject, store_frozen_as, wants_examples
+from .adapter import inject, ready_for_bf16, wants_examples
 from .backbone import Backbone
 from .evaluation import Classifier, Oracle, Tell, in_parts, predict, warm_up
 from .faults import in_a_line, lacks_memory
@@ -165,7 +165,7 @@ def train(
     examples = (prepared(images, size, spec), labels) if wants_examples(method) else None
     fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
     if recipe.precision == "bf16":
-        store_frozen_as(fresh.vit, torch.bfloat16)
+        ready_for_bf16(fresh.vit, device.type)
     injected, anew = live.take(fresh, _kind(spec))
     vit = injected.vit
     head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)

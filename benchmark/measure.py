@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from . import __version__
 from .numerics import Numerics
 
 _SOURCES = ("benchmark", "methods", "datasets", "run_benchmark.py", "pyproject.toml")
@@ -71,8 +72,8 @@ def cpu_name() -> str:
 
 @cache
 def package_versions() -> dict[str, str]:
-    found = {}
-    for name in ("vtab-peft", "torch", "torchvision", "timm", "peft", "numpy", "pillow"):
+    found = {"vtab-peft": __version__}
+    for name in ("torch", "torchvision", "timm", "peft", "numpy", "pillow"):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from ..methods import Method, parse
 from ..methods.plugin import load_plugin
 from . import kept
-from .adapter import Injected, store_frozen_as
+from .adapter import Injected, ready_for_bf16
 from .backbone import TOY, Backbone, BackboneError, load
 from .images import prepared
 from .keepers import find_kept, record_of
@@ -70,7 +70,7 @@ class Reopened:
     def _as_trained(self) -> nn.Module:
         vit = copy.deepcopy(self.injected.vit)
         if self.spec.recipe.precision == "bf16":
-            store_frozen_as(vit, torch.bfloat16)
+            ready_for_bf16(vit, "cpu")
         return vit
 
     @torch.no_grad()

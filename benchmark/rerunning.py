@@ -20,7 +20,7 @@ from .worker import Describe
 SIGMAS = 4.0
 """Where rounding may differ (another device, processor, library or number of threads), two accuracies agree within so
 many standard errors of an accuracy on that many test images (ours; the images are the same, so this is generous)."""
-NUMERIC_PACKAGES = ("python", "torch", "torchvision", "timm", "peft", "numpy", "pillow")
+NUMERIC_PACKAGES = ("vtab-peft", "python", "torch", "torchvision", "timm", "peft", "numpy", "pillow")
 
 
 def rerun(options: argparse.Namespace) -> int:

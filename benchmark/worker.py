@@ -172,13 +172,13 @@ class Worker:
 
         import torch
 
-        from .adapter import store_frozen_as
+        from .adapter import ready_for_bf16
         from .measure import now
 
         vit = copy.deepcopy(backbone.vit).to(self.device).eval()
         bf16 = precision == "bf16"
         if bf16:
-            store_frozen_as(vit, torch.bfloat16)
+            ready_for_bf16(vit, self.device.type)
         images = torch.zeros(SPEED_BATCH, 3, backbone.image_size, backbone.image_size, device=self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             vit(images)  # the first pass also sets things up

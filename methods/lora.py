@@ -27,7 +27,7 @@ class LowRank(Update):
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
         down, up = self.factors()
-        return F.linear(F.linear(self.dropout(x), down), up) * self.scale
+        return F.linear(F.linear(self.dropout(x), down) * self.scale, up)
 
     def delta(self) -> Tensor:
         down, up = self.factors()

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from vtab_peft.benchmark.adapter import inject, store_frozen_as, wants_examples
+from vtab_peft.benchmark.adapter import inject, ready_for_bf16, wants_examples
 from vtab_peft.benchmark.backbone import Backbone, load
 from vtab_peft.benchmark.measure import provenance
 from vtab_peft.benchmark.recipes import UNIFORM
@@ -51,7 +51,7 @@ def count(spec: str, backbone: Backbone, checkpointing: bool) -> dict[str, int]:
     images = torch.randn(IMAGES, 3, backbone.image_size, backbone.image_size)
     examples = (images, torch.arange(IMAGES)) if wants_examples(method) else None
     vit = inject(backbone.vit, method, UNIFORM, 0, examples).vit
-    store_frozen_as(vit, torch.bfloat16)
+    ready_for_bf16(vit, "cuda")
     vit.train().set_grad_checkpointing(checkpointing)
     trained = sum(p.nbytes for p in vit.parameters() if p.requires_grad)
     return {

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from vtab_peft.benchmark import backbone as backbones
+from vtab_peft.benchmark.adapter import ready_for_bf16
 from vtab_peft.benchmark.engine import RunResult, run
 from vtab_peft.benchmark.faults import Diverged
 from vtab_peft.benchmark.live import Live
@@ -78,6 +80,18 @@ def test_bf16_trains_too(backbone: backbones.Backbone, data: CachedTask) -> None
     rounded = outcome("lora", backbone, data, recipe=replace(SHORT, precision="bf16"))[0].loss_curve
     assert rounded != exact
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
+
+
+def test_attention_in_plain_steps_computes_what_the_fused_kernel_does(backbone: backbones.Backbone) -> None:
+    images, features = torch.randn(4, 3, backbone.image_size, backbone.image_size), {}
+    for device in ("cuda", "cpu"):  # what is done for a device can be looked at on any
+        vit = deepcopy(backbone.vit)
+        ready_for_bf16(vit, device)
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+            features[device] = vit(images).float()
+    assert not torch.equal(features["cpu"], features["cuda"])  # by another way
+    away = (features["cpu"] - features["cuda"]).norm() / features["cuda"].norm()
+    assert float(away) < 0.02
 
 
 def test_it_learns_what_can_be_learned(backbone: backbones.Backbone, data: CachedTask) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.adapter import inject, store_frozen_as, wants_examples
+from vtab_peft.benchmark.adapter import inject, ready_for_bf16, wants_examples
 from vtab_peft.benchmark.optimization import optimizer_for
 from vtab_peft.benchmark.tiny import STILL
 from vtab_peft.methods import METHODS, parse
@@ -89,7 +89,7 @@ def test_a_parallel_adapter_keeps_its_input_and_its_middle() -> None:
 def test_no_copy_of_a_frozen_weight_is_kept_in_half_precision(name: str) -> None:
     """Frozen maps are stored in bf16, so autocast has nothing to cast; a transform makes weights, and says so."""
     vit = injected(name)
-    store_frozen_as(vit, torch.bfloat16)
+    ready_for_bf16(vit, "cpu")
 
     def forward(images: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):
