@@ -1,0 +1,149 @@
+"""Does training several cells together pay?  One method K times in one pass, against K passes.
+
+    python perf/fleet.py [--runs 8] [--batch 8] [--methods lora aoft_lora]        ViT-Tiny, random weights
+
+Together: `torch.func.functional_call` under `vmap` over the stacked trainable tensors, one copy of the frozen weights,
+each run with images of its own.  In turn: the same K forward and backward passes after each other, eager and, on a GPU,
+as CUDA graphs, which save the same launches.  Writes perf/results/fleet_<device>.json: images a second of each, and how
+far the gradients lie apart.
+"""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from vtab_peft.benchmark.adapter import inject, ready_for_bf16
+from vtab_peft.benchmark.backbone import Backbone, load
+from vtab_peft.benchmark.live import COMPILE
+from vtab_peft.benchmark.measure import device_name, now, provenance
+from vtab_peft.benchmark.numerics import Numerics
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.methods import parse
+
+RESULTS = Path(__file__).parent / "results"
+ROUNDS = 7
+"""Each way in turn, round after round; the median counts and the first is left out."""
+
+Tensors = dict[str, Tensor]
+
+
+def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> list[nn.Module]:
+    """`runs` models that differ in their seed."""
+    made = [inject(backbone.vit, parse(spec), RECIPES["uniform_3ep"], seed).vit for seed in range(runs)]
+    for vit in made:
+        ready_for_bf16(vit, device.type)
+    return [vit.to(device).train() for vit in made]
+
+
+def in_turn(models: list[nn.Module], forward: Callable[[nn.Module, Tensor], Tensor], images: Tensor) -> list[Tensors]:
+    """Gradients of each run, images: [runs, b, 3, h, w]."""
+    for vit, own in zip(models, images, strict=True):
+        vit.zero_grad()
+        forward(vit, own).float().square().mean().backward()
+    return [{name: p.grad for name, p in vit.named_parameters() if p.grad is not None} for vit in models]
+
+
+def together(models: list[nn.Module]) -> Callable[[Tensor], Tensors]:
+    """From images [runs, b, 3, h, w] to the stacked gradients."""
+    vit = models[0]
+    learning = [name for name, p in vit.named_parameters() if p.requires_grad]
+    stacked = {
+        name: torch.stack([model.get_parameter(name).detach() for model in models]).requires_grad_()
+        for name in learning
+    }
+
+    def features(own: Tensors, images: Tensor) -> Tensor:
+        return functional_call(vit, own, (images,))
+
+    def step(images: Tensor) -> Tensors:
+        found = vmap(features, randomness="different")(stacked, images)
+        found.float().square().mean(dim=(1, 2)).sum().backward()
+        gradients = {name: tensor.grad for name, tensor in stacked.items() if tensor.grad is not None}
+        for tensor in stacked.values():
+            tensor.grad = None
+        return gradients
+
+    return step
+
+
+def measure(spec: str, backbone: Backbone, runs: int, batch: int, device: torch.device) -> dict[str, Any]:
+    models = runs_of(spec, backbone, runs, device)
+    images = torch.randn(runs, batch, 3, backbone.image_size, backbone.image_size, device=device)
+    images = images.bfloat16()  # under vmap, autocast passes convolutions over
+    fleet = together(models)
+    ways: dict[str, Callable[[], Any]] = {
+        "in turn": lambda: in_turn(models, lambda vit, own: vit(own), images),
+        "together": lambda: fleet(images),
+    }
+    if device.type == "cuda":
+        captured = {id(vit): torch.compile(vit, dynamic=False, **COMPILE["graphs"]) for vit in models}
+        ways["in turn, CUDA graphs"] = lambda: in_turn(models, lambda vit, own: captured[id(vit)](own), images)
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    with torch.autocast(device.type, torch.bfloat16):
+        for _ in range(ROUNDS):
+            for way, work in ways.items():
+                started = now(device)
+                work()
+                seconds[way].append(now(device) - started)
+        apart = distance(in_turn(models, lambda vit, own: vit(own), images), fleet(images))
+    rates = {way: runs * batch / statistics.median(found[1:]) for way, found in seconds.items()}
+    others = [rate for way, rate in rates.items() if way != "together"]
+    return {
+        "method": spec,
+        "runs": runs,
+        "batch": batch,
+        "images_per_second": rates,
+        "gain": rates["together"] / max(others),
+        "gradients_apart": apart,
+    }
+
+
+def distance(alone: list[Tensors], stacked: Tensors) -> float:
+    """The largest distance of a run's gradients, all taken as one vector, from those it has alone, relative."""
+    found = []
+    for run, gradients in enumerate(alone):
+        own = torch.cat([g.flatten() for g in gradients.values()])
+        other = torch.cat([stacked[name][run].flatten() for name in gradients])
+        found.append(float((own - other).norm() / own.norm()))
+    return max(found)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--methods", nargs="+", default=["lora", "aoft_lora"])
+    parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--batch", nargs="+", type=int, default=[8, 64])
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = load(options.backbone, "random")
+    rows = []
+    for spec in options.methods:
+        for batch in options.batch:
+            row = measure(spec, backbone, options.runs, batch, device)
+            rows.append(row)
+            rates = ", ".join(f"{way} {rate:,.0f}" for way, rate in row["images_per_second"].items())
+            print(f"{spec}, {options.runs} runs of batch {batch}: images/s {rates}; gain {row['gain']:.2f}", flush=True)
+    record = {
+        "device_name": device_name(device),
+        "backbone": options.backbone,
+        "rows": rows,
+        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"fleet_{device.type}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,136 @@
+"""Where the time of a training step goes, by kind of operation.
+
+    python perf/profile_step.py --weights FILE --backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k     a CPU, batch 8
+    python perf/profile_step.py --batch 64                                                         a GPU, ViT-B/16
+
+torch's profiler watches the engine's own loop from the second epoch on, on images of noise.  On a CPU it is the time of
+each operation itself, on a GPU that of its kernels; what is left of the clock's time is the host's: Python, autograd,
+launching, and the profiler's own cost.  Writes perf/results/profile_<device>.json.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from tabulate import tabulate
+from torch.profiler import ProfilerActivity, profile
+from vtab_peft.benchmark.backbone import Backbone, load
+from vtab_peft.benchmark.engine import train
+from vtab_peft.benchmark.live import Live
+from vtab_peft.benchmark.measure import device_name, now, provenance
+from vtab_peft.benchmark.numerics import ENGINES, Numerics
+from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.benchmark.speed import noise, spec_of
+from vtab_peft.methods import parse
+
+RESULTS = Path(__file__).parent / "results"
+STEPS = {"cuda": 20, "cpu": 10}
+KINDS = {
+    "attention, fused kernel": r"scaled_dot_product|flash|efficient_attention|fmha",
+    "softmax": r"softmax",
+    "GELU": r"gelu",
+    "LayerNorm": r"layer_norm",
+    "optimiser": r"adam|sgd|foreach|_norm\b",
+    "matrix products": r"mm\b|gemm|conv|cutlass|nvjet|wgrad|dgrad|sm\d+_x",
+    "casts, copies, concatenation": r"copy|cat\b|Cat|clone|contiguous|Memcpy|index|gather",
+}
+"""Patterns of the profiler's names; the first that is found counts, and all others are sums, products and fills."""
+OTHERS = "sums, products, fills"
+HOST = "host, and the profiler"
+
+Share = dict[str, float]
+
+
+class Window:
+    """Receives progress; profiles from the end of the first epoch to that of the last."""
+
+    def __init__(self, device: torch.device) -> None:
+        activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
+        self.device, self.profiler, self.seconds = device, profile(activities=activities), 0.0
+
+    def __call__(self, phase: str, done: int, of: int) -> None:
+        if phase == "train" and done == 1:
+            self.profiler.start()
+            self.seconds = -now(self.device)
+        if phase == "train" and done == of:
+            self.seconds += now(self.device)
+            self.profiler.stop()
+
+    def by_kind(self) -> dict[str, float]:
+        """Seconds of each kind."""
+        found: Counter[str] = Counter()
+        for event in self.profiler.key_averages():
+            microseconds = event.self_cpu_time_total if self.device.type == "cpu" else event.self_device_time_total
+            found[kind_of(event.key)] += microseconds / 1e6
+        found[HOST] = max(self.seconds - sum(found.values()), 0.0)
+        return dict(found)
+
+
+def kind_of(name: str) -> str:
+    if not name.startswith("aten::") and re.match(r"autograd::|Optimizer|ProfilerStep|torch::", name):
+        return HOST
+    return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHERS)
+
+
+def shares(spec: str, backbone: Backbone, batch: int, live: Live) -> dict[str, Any]:
+    """Of a method's training: milliseconds a step on the clock, and the share of each kind in it."""
+    steps, window, method = STEPS[live.device.type], Window(live.device), parse(spec)
+    recipe = replace(UNIFORM, batch_size=batch, epochs=2, warmup_epochs=0, drop_path=0.0)
+    with noise({"train": steps * batch, "val": 1, "test": 1}, backbone.image_size) as data:
+        train(spec_of(method, backbone, data, recipe), method, backbone, data, live, window)
+    found = window.by_kind()
+    total = sum(found.values())
+    return {
+        "method": spec,
+        "engine": live.numerics.engine,
+        "batch": batch,
+        "ms_per_step": 1000 * window.seconds / steps,
+        "shares": {kind: seconds / total for kind, seconds in sorted(found.items(), key=lambda item: -item[1])},
+    }
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    kinds = sorted({kind for row in rows for kind in row["shares"]}, key=lambda kind: -rows[0]["shares"].get(kind, 0))
+    body = [(kind, *(f"{100 * row['shares'].get(kind, 0):.0f} %" for row in rows)) for kind in kinds]
+    body.append(("ms a step", *(f"{row['ms_per_step']:.0f}" for row in rows)))
+    header = ("", *(f"{row['method']}, {row['engine']}, batch {row['batch']}" for row in rows))
+    return tabulate(body, header, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * len(rows)))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--backbone", default="vit_base_patch16_224.augreg_in21k")
+    parser.add_argument("--weights", default="random")
+    parser.add_argument("--methods", nargs="+", default=["lora", "aoft_lora", "full"])
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--engine", nargs="+", default=["eager"], choices=ENGINES)
+    parser.add_argument("--threads", type=int, default=2)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    backbone = load(options.backbone, options.weights)
+    rows = []
+    for engine in options.engine:
+        live = Live(device, Numerics(options.threads, engine))
+        rows += [shares(spec, backbone, options.batch, live) for spec in options.methods]
+    print(table(rows))
+    record = {
+        "device_name": device_name(device),
+        "backbone": options.backbone,
+        "rows": rows,
+        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
+    }
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"profile_{device.type}.json"
+    path.write_text(json.dumps(record, indent=1) + "\n")
+    print(path)
+
+
+if __name__ == "__main__":
+    main()
