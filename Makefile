@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 GPU_SPEED := --backbone vit_base_patch16_224.augreg_in21k --methods lora aoft_lora --batch 64
 
-.PHONY: help benchmark test test-slow test-browser campaign lint types smoke gpu-check gpu-speed gpu-compare docs format clean
+.PHONY: help benchmark test test-slow test-browser campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,7 +26,7 @@ test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chr
 	{ echo "Chromium is missing.  Type: sudo apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser
 
-campaign: $(VENV)/installed-test  ## 200 kill -9 over sweeps of every executor
+campaign: $(VENV)/installed-test  ## 300 kill -9 at 200 moments, over sweeps of every executor
 	$(BIN)/python perf/campaign.py
 
 lint: $(VENV)/installed-dev  ## style
@@ -53,6 +53,11 @@ gpu-speed:  ## measure speed on a CUDA device into perf/results, in 9 minutes: n
 gpu-compare:  ## whole cells against the loop that users write, on a CUDA device: no network, no pip
 	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && PYTHONPATH="$$link" $(PYTHON) perf/compare.py --recipe uniform \
 	--backbone vit_base_patch16_224.augreg_in21k --rounds 1 --methods lora --engine compiled; \
+	status=$$?; rm -rf "$$link"; exit $$status
+
+gpu-profile:  ## where the time of a step goes on a CUDA device, and whether runs in one pass pay: no network, no pip
+	@link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/vtab_peft" && export PYTHONPATH="$$link" && \
+	$(PYTHON) perf/profile_step.py --batch 64 --engine eager graphs compiled && $(PYTHON) perf/fleet.py; \
 	status=$$?; rm -rf "$$link"; exit $$status
 
 docs: $(VENV)/installed  ## rewrite docs/methods.md from the registry

@@ -21,6 +21,22 @@ def test_ten_kills_lose_double_and_change_nothing(tmp_path: Path) -> None:
         assert row["tracebacks"] == 0
 
 
+@pytest.mark.parametrize("executor", EXECUTORS)
+def test_sigterm_leaves_whole_cells_and_the_same_command_goes_on(executor: str, tmp_path: Path) -> None:
+    work = Work(tmp_path / "work", seeds=2)
+    calm, results = work.undisturbed(), tmp_path / "results"
+    run = work.start(results, *EXECUTORS[executor])
+    wait_for(run, results, 2)
+    workers = run.children(recursive=True)
+    run.terminate()
+    assert run.wait(60) == 143, said_of(results).read_text()
+    assert psutil.wait_procs(workers, 60)[1] == []
+    assert 2 <= stored(results) < work.cells
+    assert not list((results / "claims").glob("*"))
+    assert work.start(results, *EXECUTORS[executor]).wait(300) == 0
+    assert what_is_wrong(work, calm, results) == []
+
+
 @pytest.mark.filterwarnings("ignore")  # Ray's own
 def test_a_node_removed_in_the_middle_of_a_sweep_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from ray.cluster_utils import Cluster
