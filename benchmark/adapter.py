@@ -88,7 +88,7 @@ def ready_for_bf16(vit: nn.Module, device: str) -> None:
     """What makes bf16 autocast fast on a type of device (docs/speed.md).
 
     Frozen linear maps and convolutions are kept in bf16, so that casts touch only what is trained.  On a CPU
-    attention is taken in timm's plain steps: torch's fused kernel takes four times as long there.
+    attention is taken in timm's plain steps: torch's fused kernel takes more than twice as long there.
     """
     for module in vit.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):

@@ -1,9 +1,10 @@
-"""What this device can do at most: matrix products by size and precision, and copies.
+"""What this device can do at most: matrix products by size and precision, attention in two ways, and copies.
 
     python perf/roofline.py [--threads 2]
 
-Writes perf/results/roofline_<device>.json: floating-point operations a second of square products and of ViT-B/16's own
-MLP shape, bytes a second read and written by a copy.  The best of ten repetitions each: a ceiling, not an average.
+Writes perf/results/roofline_<device>.json: floating-point operations a second of square products and of ViT's own MLP
+shapes, seconds of an attention forward and backward, bytes a second read and written by a copy.  The best of ten
+repetitions each: a ceiling, not an average.
 """
 
 import argparse
@@ -14,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 from vtab_peft.benchmark.measure import device_name, now, provenance
 from vtab_peft.benchmark.numerics import Numerics
 
@@ -25,6 +28,8 @@ SHAPES = {
 }
 """(rows, inner, columns) of a product; the last two are a batch through the first linear map of ViT-Ti's and ViT-B's
 MLP: what the forward pass can hope for."""
+HEADS = {"cpu": (8, 3, 197, 64), "cuda": (64, 12, 197, 64)}
+"""Images, heads, tokens and width of a head: ViT-Ti/16 and ViT-B/16."""
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 """More than any cache holds."""
 
@@ -46,6 +51,20 @@ def product(shape: tuple[int, int, int], kind: torch.dtype, device: torch.device
     a = torch.randn(rows, inner, device=device, dtype=kind)
     b = torch.randn(inner, columns, device=device, dtype=kind)
     return 2 * rows * inner * columns / best(lambda: a @ b, device)
+
+
+def attention(kind: torch.dtype, device: torch.device) -> dict[str, float]:
+    """Seconds of timm's attention by itself, forward and backward: torch's fused kernel, and timm's plain steps."""
+    q, k, v = (torch.randn(HEADS[device.type], device=device, dtype=kind, requires_grad=True) for _ in range(3))
+
+    def plain() -> Tensor:
+        return (q * HEADS[device.type][-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+
+    def fused() -> Tensor:
+        return F.scaled_dot_product_attention(q, k, v)
+
+    gradient = torch.randn_like(q)
+    return {way.__name__: best(lambda way=way: way().backward(gradient), device) for way in (fused, plain)}
 
 
 def copy(device: torch.device) -> float:
@@ -72,11 +91,15 @@ def main() -> None:
             *(f"{name} {rate / 1e12:.3f} TFLOP/s" for name, rate in rates.items()),
             sep="  ",
         )
+    attentions = {name: attention(kind, device) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
+    for name, ways in attentions.items():
+        print("attention", name, *(f"{way} {1000 * seconds:.2f} ms" for way, seconds in ways.items()), sep="  ")
     bandwidth = copy(device)
     print(f"copy  {bandwidth / 1e9:.1f} GB/s")
     record = {
         "device_name": device_name(device),
         "products": products,
+        "attention_seconds": {"images, heads, tokens, width": HEADS[device.type], **attentions},
         "copy_bytes_per_second": bandwidth,
         **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
     }
