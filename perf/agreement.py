@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from tabulate import tabulate
-from vtab_peft.benchmark.backbone import Backbone, load
-from vtab_peft.benchmark.engine import run
-from vtab_peft.benchmark.live import Live
-from vtab_peft.benchmark.measure import device_name, provenance
-from vtab_peft.benchmark.numerics import Engine, Numerics
-from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.speed import spec_of
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.training.backbone import Backbone, load
+from vtab_peft.benchmark.training.engine import run
+from vtab_peft.benchmark.training.live import Live
+from vtab_peft.benchmark.training.measure import device_name, provenance
+from vtab_peft.benchmark.training.numerics import Engine, Numerics
+from vtab_peft.benchmark.verbs.speed import spec_of
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.tasks import find

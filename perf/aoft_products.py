@@ -21,7 +21,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from vtab_peft.benchmark.measure import now, provenance
+from vtab_peft.benchmark.training.measure import now, provenance
 from vtab_peft.methods.aoft import approximately_orthogonal
 
 RESULTS = Path(__file__).parent / "results"

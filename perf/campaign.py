@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 import torch
 from short_cells import Work, said_of, stored, wait_for
-from vtab_peft.benchmark.measure import provenance
+from vtab_peft.benchmark.training.measure import provenance
 from vtab_peft.datasets.atomic import PREFIX, is_abandoned
 
 RESULTS = Path(__file__).parent / "results"

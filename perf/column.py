@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from vtab_peft.benchmark import speed
-from vtab_peft.benchmark.backbone import load
-from vtab_peft.benchmark.engine import run
-from vtab_peft.benchmark.live import Live
-from vtab_peft.benchmark.measure import device_name, provenance
-from vtab_peft.benchmark.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.benchmark.planning.recipes import UNIFORM
+from vtab_peft.benchmark.training.backbone import load
+from vtab_peft.benchmark.training.engine import run
+from vtab_peft.benchmark.training.live import Live
+from vtab_peft.benchmark.training.measure import device_name, provenance
+from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
+from vtab_peft.benchmark.verbs import speed
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import parse

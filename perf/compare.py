@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from peer_loop import FORMS
 from PIL import Image
-from vtab_peft.benchmark.measure import device_name, provenance
-from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.training.measure import device_name, provenance
 
 HERE = Path(__file__).parent
 

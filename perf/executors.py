@@ -20,18 +20,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from short_cells import Work
-from vtab_peft.benchmark.crew import Crew
-from vtab_peft.benchmark.executor import Executor, WorkerProcess
-from vtab_peft.benchmark.measure import provenance
-from vtab_peft.benchmark.numerics import Numerics
-from vtab_peft.benchmark.plan import Cell, Choice, make_plan
-from vtab_peft.benchmark.progress import Progress
-from vtab_peft.benchmark.ray_office import RayOffice, Share
-from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.station import LocalOffice
-from vtab_peft.benchmark.store import Store
-from vtab_peft.benchmark.sweep import cached_tasks
-from vtab_peft.benchmark.worker import Describe, Summary
+from vtab_peft.benchmark.planning.plan import Cell, Choice, make_plan
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.running.crew import Crew
+from vtab_peft.benchmark.running.executor import Executor, WorkerProcess
+from vtab_peft.benchmark.running.progress import Progress
+from vtab_peft.benchmark.running.ray_office import RayOffice, Share
+from vtab_peft.benchmark.running.station import LocalOffice
+from vtab_peft.benchmark.running.worker import Describe, Summary
+from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.training.measure import provenance
+from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.verbs.sweep import cached_tasks
 from vtab_peft.datasets.tasks import find
 
 RESULTS = Path(__file__).parent / "results"

@@ -19,12 +19,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from vtab_peft.benchmark.adapter import inject, ready_for_bf16
-from vtab_peft.benchmark.backbone import Backbone, load
-from vtab_peft.benchmark.live import COMPILE
-from vtab_peft.benchmark.measure import device_name, now, provenance
-from vtab_peft.benchmark.numerics import Numerics
-from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.training.adapter import inject, ready_for_bf16
+from vtab_peft.benchmark.training.backbone import Backbone, load
+from vtab_peft.benchmark.training.live import COMPILE
+from vtab_peft.benchmark.training.measure import device_name, now, provenance
+from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.methods import parse
 
 RESULTS = Path(__file__).parent / "results"

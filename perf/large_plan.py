@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from vtab_peft.benchmark.executor import WorkerProcess
-from vtab_peft.benchmark.measure import provenance
-from vtab_peft.benchmark.numerics import Numerics
-from vtab_peft.benchmark.plan import Cell, Choice, make_plan
-from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.spec import PROTOCOL
-from vtab_peft.benchmark.store import SCHEMA, Store, to_text
-from vtab_peft.benchmark.sweep import cached_tasks
-from vtab_peft.benchmark.worker import Describe
+from vtab_peft.benchmark.planning.plan import Cell, Choice, make_plan
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.planning.spec import PROTOCOL
+from vtab_peft.benchmark.running.executor import WorkerProcess
+from vtab_peft.benchmark.running.worker import Describe
+from vtab_peft.benchmark.storing.store import SCHEMA, Store, to_text
+from vtab_peft.benchmark.training.measure import provenance
+from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.verbs.sweep import cached_tasks
 from vtab_peft.datasets.tasks import find
 
 RESULTS = Path(__file__).parent / "results"

@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from tabulate import tabulate
 from torch import Tensor, nn
-from vtab_peft.benchmark.adapter import inject, ready_for_bf16, wants_examples
-from vtab_peft.benchmark.backbone import Backbone, load
-from vtab_peft.benchmark.measure import provenance
-from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.benchmark.planning.recipes import UNIFORM
+from vtab_peft.benchmark.training.adapter import inject, ready_for_bf16, wants_examples
+from vtab_peft.benchmark.training.backbone import Backbone, load
+from vtab_peft.benchmark.training.measure import provenance
 from vtab_peft.methods import parse
 
 RESULTS = Path(__file__).parent / "results"

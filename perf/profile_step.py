@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
-from vtab_peft.benchmark.backbone import Backbone, load
-from vtab_peft.benchmark.engine import train
-from vtab_peft.benchmark.live import Live
-from vtab_peft.benchmark.measure import device_name, now, provenance
-from vtab_peft.benchmark.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.recipes import UNIFORM
-from vtab_peft.benchmark.speed import noise, spec_of
+from vtab_peft.benchmark.planning.recipes import UNIFORM
+from vtab_peft.benchmark.training.backbone import Backbone, load
+from vtab_peft.benchmark.training.engine import train
+from vtab_peft.benchmark.training.live import Live
+from vtab_peft.benchmark.training.measure import device_name, now, provenance
+from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
+from vtab_peft.benchmark.verbs.speed import noise, spec_of
 from vtab_peft.methods import parse
 
 RESULTS = Path(__file__).parent / "results"

@@ -23,9 +23,9 @@ import numpy as np
 from vtab_peft.benchmark.judging import boards, claims, markup, published, report, statements, tables
 from vtab_peft.benchmark.judging.figures import figures
 from vtab_peft.benchmark.judging.significance import significance
-from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.spec import BackboneRef, MethodRef, RunSpec, TaskRef
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.planning.spec import BackboneRef, MethodRef, RunSpec, TaskRef
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.task import Task
 from vtab_peft.datasets.tasks import suite_tasks
 

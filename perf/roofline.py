@@ -17,8 +17,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from vtab_peft.benchmark.measure import device_name, now, provenance
-from vtab_peft.benchmark.numerics import Numerics
+from vtab_peft.benchmark.training.measure import device_name, now, provenance
+from vtab_peft.benchmark.training.numerics import Numerics
 
 RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 10

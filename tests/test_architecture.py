@@ -15,11 +15,21 @@ from vtab_peft.benchmark.cli import parser
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
+STOREYS = ("cli", "verbs", "contract", "running", "trained", "judging", "training", "toy_vit", "storing", "planning")
+"""Of `benchmark/`, from the top floor down."""
 LIGHT = (
-    *("cli", "spec", "plan", "recipes", "executor", "progress", "sweep", "search", "tuning", "quoting"),
-    *("agenda", "claims", "columns", "crew", "station", "ray_office", "status", "verifying", "rerunning", "keepers"),
-    "termination",
-    *("store", "judging.boards", "judging.tables", "judging.figures", "judging.report", "judging.significance"),
+    *("cli", "planning.spec", "planning.plan", "planning.recipes", "verbs.search"),
+    *("running.agenda", "running.claims", "running.crew", "running.executor", "running.progress"),
+    *("running.ray_office", "running.station", "running.termination", "storing.columns", "storing.store"),
+    *("verbs.quoting", "verbs.rerunning", "verbs.status", "verbs.sweep", "verbs.tuning", "verbs.verifying"),
+    *(
+        "trained.keepers",
+        "judging.boards",
+        "judging.tables",
+        "judging.figures",
+        "judging.report",
+        "judging.significance",
+    ),
     *("judging.compare", "judging.page.writing"),
 )
 
@@ -47,6 +57,17 @@ def test_imports_point_one_way(path: Path) -> None:
     assert not any(name.split(".")[0] in FOLDERS for name in imported(path)), "import relatively, not by folder name"
     if folder == "datasets":
         assert not any(name.split(".")[0] in ("torch", "timm", "torchvision") for name in imported(path))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [p for p in SOURCES if len(p.relative_to(ROOT).parts) > 2 and p.relative_to(ROOT).parts[1] in STOREYS],
+    ids=lambda path: path.stem,
+)
+def test_folders_of_the_harness_import_what_lies_below_them(path: Path) -> None:
+    below = STOREYS[STOREYS.index(path.relative_to(ROOT).parts[1]) :]
+    parts = [name.split(".") for name in imported(path)]
+    assert {part[2] for part in parts if part[:2] == ["vtab_peft", "benchmark"] and part[2:]} <= {*below, "__version__"}
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:

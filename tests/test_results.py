@@ -15,9 +15,9 @@ from vtab_peft.benchmark.judging.boards import boards, leaderboard
 from vtab_peft.benchmark.judging.compare import compare
 from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.judging.tables import to_terminal
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.judging.toy_transfer import transfer_table
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
-from vtab_peft.benchmark.toy_vit.transfer import transfer_table
 from vtab_peft.datasets.tasks import suite_tasks
 
 ROOT = Path(__file__).parents[1]

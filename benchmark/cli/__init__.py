@@ -36,11 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
-    from ..agenda import Unwritable
-    from ..executor import Refused, WorkerLost
-    from ..gate import BaselineError
-    from ..store import StoreError
-    from ..termination import EXIT_STATUS, Terminated, at_once
+    from ..running.agenda import Unwritable
+    from ..running.executor import Refused, WorkerLost
+    from ..running.termination import EXIT_STATUS, Terminated, at_once
+    from ..storing.store import StoreError
+    from ..verbs.gate import BaselineError
 
     module, _, function = options.work.partition(":")
     try:

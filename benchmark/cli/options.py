@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Protocol
 
-from ..numerics import ENGINES
-from ..recipes import RECIPES
-from ..termination import GRACE_SECONDS
+from ..planning.recipes import RECIPES
+from ..running.termination import GRACE_SECONDS
+from ..training.numerics import ENGINES
 
 RESULTS = Path("results")
 

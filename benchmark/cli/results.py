@@ -11,12 +11,12 @@ def declare(verbs: Verbs) -> None:
         action="store_true",
         help="set what papers print beside what was measured, in a table of its own",
     )
-    report.set_defaults(work="sweep:report")
+    report.set_defaults(work="verbs.sweep:report")
 
     published = verbs.add_parser("published", help="what papers print about a method, and how much they disagree")
     published.add_argument("method", metavar="METHOD", help="our name of it, or as papers print it")
     published.add_argument("--json", action="store_true", help="machine-readable")
-    published.set_defaults(work="quoting:show")
+    published.set_defaults(work="verbs.quoting:show")
 
     compare = verbs.add_parser("compare", help="say how sure it is that one method is better than another")
     compare.add_argument("a", metavar="A", help="spec or name of a leaderboard's row")
@@ -30,8 +30,8 @@ def declare(verbs: Verbs) -> None:
     add_run(status)
     add_results(status)
     status.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
-    status.set_defaults(work="status:status")
+    status.set_defaults(work="verbs.status:status")
 
     verify = verbs.add_parser("verify", help="check every stored result, and the results folder as a whole")
     add_results(verify)
-    verify.set_defaults(work="verifying:verify")
+    verify.set_defaults(work="verbs.verifying:verify")

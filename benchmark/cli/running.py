@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..numerics import ENGINES
+from ..training.numerics import ENGINES
 from .options import Verbs, add_cells, add_plugin, add_results, add_run, add_sweep, positive
 
 
@@ -12,13 +12,13 @@ def declare(verbs: Verbs) -> None:
     add_run(run)
     add_sweep(run)
     run.add_argument("--again", action="store_true", help="repeat cells that are stored; earlier results stay")
-    run.set_defaults(work="sweep:run", only_failed=False)
+    run.set_defaults(work="verbs.sweep:run", only_failed=False)
 
     retry = verbs.add_parser("retry", help="`run`, for those cells alone that failed the last time")
     add_cells(retry)
     add_run(retry)
     add_sweep(retry)
-    retry.set_defaults(work="sweep:run", only_failed=True, again=False)
+    retry.set_defaults(work="verbs.sweep:run", only_failed=True, again=False)
 
     rerun = verbs.add_parser("rerun", help="repeat a stored result by its key, and say whether the number agrees")
     rerun.add_argument("key", metavar="KEY", help="16 hexadecimal digits: the name of its JSON")
@@ -29,7 +29,7 @@ def declare(verbs: Verbs) -> None:
     add_plugin(rerun)
     rerun.add_argument("--threads", type=positive, help="torch threads (default: as recorded)")
     add_results(rerun)
-    rerun.set_defaults(work="rerunning:rerun")
+    rerun.set_defaults(work="verbs.rerunning:rerun")
 
     tune = verbs.add_parser("tune", help="choose settings on val200 per method and task, then refit and test once")
     add_cells(tune)
@@ -40,7 +40,7 @@ def declare(verbs: Verbs) -> None:
         help="how many settings every method gets; default: all learning rates x weight decays of the recipe's grid",
     )
     add_sweep(tune)
-    tune.set_defaults(work="tuning:tune")
+    tune.set_defaults(work="verbs.tuning:tune")
 
     smoke = verbs.add_parser("smoke", help="a small benchmark without internet, weights or data, in minutes")
     add_plugin(smoke)
@@ -50,7 +50,7 @@ def declare(verbs: Verbs) -> None:
         "--baseline", type=Path, metavar="FILE", help="compare with stored ranges; exit 1 on a regression"
     )
     gate.add_argument("--write-baseline", type=Path, metavar="FILE", help="store the ranges this run allows")
-    smoke.set_defaults(work="smoke:smoke")
+    smoke.set_defaults(work="verbs.smoke:smoke")
 
     speed = verbs.add_parser("speed", help="images a second on this device, and how much of its arithmetic that is")
     speed.add_argument("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help="spec strings")
@@ -61,4 +61,4 @@ def declare(verbs: Verbs) -> None:
     speed.add_argument("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
     speed.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
     speed.add_argument("--json", type=Path, metavar="FILE", help="store what was measured")
-    speed.set_defaults(work="speed:speed")
+    speed.set_defaults(work="verbs.speed:speed")

@@ -16,14 +16,14 @@ def declare(verbs: Verbs) -> None:
     analyze.add_argument("--suite", help="vtab1k, fgvc or toy, where --task is a name")
     analyze.add_argument("--data", type=Path, metavar="FOLDER", help="the folder that holds the suite's task folders")
     _add_opening(analyze)
-    analyze.set_defaults(work="analyzing:analyze")
+    analyze.set_defaults(work="verbs.analyzing:analyze")
 
     export = verbs.add_parser("export", help="a trained cell as adapter, as plain timm model, or for Hugging Face peft")
     export.add_argument("cell", metavar="KEY_OR_PATH", help=CELL)
     export.add_argument("--as", dest="form", required=True, choices=["adapter", "merged", "peft"])
     export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="new or empty")
     _add_opening(export)
-    export.set_defaults(work="exporting:export")
+    export.set_defaults(work="verbs.exporting:export")
 
     predict = verbs.add_parser("predict", help="classes of the images in a folder, by an exported adapter")
     predict.add_argument("folder", type=Path, metavar="FOLDER", help="with images in it, also in folders below")
@@ -31,7 +31,7 @@ def declare(verbs: Verbs) -> None:
     predict.add_argument("--out", type=Path, metavar="FILE", help="the CSV; default: the terminal")
     predict.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
     _add_opening(predict)
-    predict.set_defaults(work="predicting:predict")
+    predict.set_defaults(work="verbs.predicting:predict")
 
 
 def _add_opening(verb: argparse.ArgumentParser) -> None:

@@ -18,7 +18,7 @@ import pandas as pd
 
 from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
-from ..spec import fingerprint
+from ..planning.spec import fingerprint
 from .stats import LEAST_SEEDS, over_seeds
 
 VTAB_GROUPS = ("natural", "specialized", "structured")

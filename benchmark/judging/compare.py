@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from ..store import Store
+from ..storing.store import Store
 from .boards import Board, Leaderboard, TaskColumn, boards, leaderboard
 from .significance import by_seed
 from .stats import (

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..store import Store, write_atomically
+from ..storing.store import Store, write_atomically
 from . import claims, published
 from .boards import Board, Leaderboard, boards, leaderboard
 from .markup import markdown, to_latex, to_markdown

@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from vtab_peft.benchmark.agenda import Tally
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.executor import Refused
-from vtab_peft.benchmark.numerics import Numerics
-from vtab_peft.benchmark.spec import RunSpec, canonical_json
-from vtab_peft.benchmark.store import Store, StoreError
-from vtab_peft.benchmark.worker import Worker, answer
+from vtab_peft.benchmark.planning.spec import RunSpec, canonical_json
+from vtab_peft.benchmark.running.agenda import Tally
+from vtab_peft.benchmark.running.executor import Refused
+from vtab_peft.benchmark.running.worker import Worker, answer
+from vtab_peft.benchmark.storing.store import Store, StoreError
+from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.datasets.archive import examine
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.task import DataError
@@ -89,7 +89,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise OSError("no network")
 
     for module in ("sweep", "status", "rerunning", "smoke"):
-        monkeypatch.setattr(f"vtab_peft.benchmark.{module}.WorkerProcess", InProcess)
+        monkeypatch.setattr(f"vtab_peft.benchmark.verbs.{module}.WorkerProcess", InProcess)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     monkeypatch.chdir(tmp_path)
 

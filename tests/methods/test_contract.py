@@ -7,10 +7,9 @@ import pytest
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from vtab_peft.benchmark import contract
-from vtab_peft.benchmark.adapter import inject, wants_examples
-from vtab_peft.benchmark.contract import CHECKS, OF_THE_CLASS, SLOW, Check
-from vtab_peft.benchmark.tiny import (
+from vtab_peft.benchmark.contract import promises as contract
+from vtab_peft.benchmark.contract.promises import CHECKS, OF_THE_CLASS, SLOW, Check
+from vtab_peft.benchmark.contract.tiny import (
     BACKBONES,
     RELATIVES,
     STILL,
@@ -21,6 +20,7 @@ from vtab_peft.benchmark.tiny import (
     tiny,
     trained,
 )
+from vtab_peft.benchmark.training.adapter import inject, wants_examples
 from vtab_peft.methods import METHODS, Method, parse
 
 NAMES = sorted(METHODS)

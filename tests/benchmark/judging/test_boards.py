@@ -8,7 +8,7 @@ from math import sqrt
 import numpy as np
 import pytest
 from vtab_peft.benchmark.judging.boards import Leaderboard, boards, distinct, leaderboard, one_line
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.storing.store import Store
 
 # Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.
 NATURAL = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]

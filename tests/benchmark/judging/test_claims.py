@@ -7,8 +7,8 @@ from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
 from vtab_peft.benchmark.judging.claims import Claims, claims, to_markdown, to_terminal
 from vtab_peft.benchmark.judging.published import load
-from vtab_peft.benchmark.spec import BackboneRef
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.planning.spec import BackboneRef
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
 
 AUGREG = BackboneRef(name="vit_base_patch16_224.augreg_in21k", sha256="ab" * 32)

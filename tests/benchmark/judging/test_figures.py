@@ -16,7 +16,7 @@ from vtab_peft.benchmark.judging.figures.labels import place
 from vtab_peft.benchmark.judging.figures.naming import NAMED
 from vtab_peft.benchmark.judging.figures.style import images, own_style
 from vtab_peft.benchmark.judging.significance import significance
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.storing.store import Store
 
 DRAW = {
     "accuracy_vs_params": lambda board, runs: cost.against_params(board),

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 from vtab_peft.benchmark.judging.report import write
-from vtab_peft.benchmark.spec import BackboneRef
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.planning.spec import BackboneRef
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
 
 pytestmark = pytest.mark.browser

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from report_speed import fill
 from vtab_peft.benchmark.judging.report import write
-from vtab_peft.benchmark.store import Store, StoreError, to_text
+from vtab_peft.benchmark.storing.store import Store, StoreError, to_text
 from vtab_peft.datasets.tasks import suite_tasks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"
@@ -192,7 +192,7 @@ def test_two_results_of_one_cell_are_named(store, fake, put, tmp_path):
     path.unlink()
     record["spec"]["recipe"]["epochs"] += 1
     record["spec"]["seed"] = 0
-    from vtab_peft.benchmark.spec import RunSpec
+    from vtab_peft.benchmark.planning.spec import RunSpec
 
     spec = RunSpec.from_json(record["spec"])
     record["key"] = spec.key()
@@ -216,7 +216,7 @@ def test_another_process_without_torch_writes_the_same_bytes(store, put, tmp_pat
     put("flowers", "linear", 0, 0.4, title="Linear", params=0)
     code = (
         "import sys; from pathlib import Path\n"
-        "from vtab_peft.benchmark.judging.report import write; from vtab_peft.benchmark.store import Store\n"
+        "from vtab_peft.benchmark.judging.report import write; from vtab_peft.benchmark.storing.store import Store\n"
         "assert 'matplotlib' not in sys.modules, 'matplotlib'\n"
         "write(Store(Path(sys.argv[1])), Path(sys.argv[2]))\n"
         "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"

@@ -20,7 +20,7 @@ from vtab_peft.benchmark.judging.tables import (
     to_csv,
     to_terminal,
 )
-from vtab_peft.benchmark.store import Store
+from vtab_peft.benchmark.storing.store import Store
 
 HOSTILE = "a|b_c&d\n$x^2$ 100% {#} ~ \\input{/etc/passwd} **bold** `code` [link](http://x) <script>alert(1)</script>"
 MINI = {

@@ -1,0 +1,1 @@
+"""What is asked for, in full: recipes, specs and their keys, plans."""

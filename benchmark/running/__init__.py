@@ -1,0 +1,1 @@
+"""Who runs which cell when: claims, workers here and elsewhere, progress."""

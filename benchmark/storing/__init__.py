@@ -1,0 +1,1 @@
+"""Results as files: one JSON a run, whole or not at all."""

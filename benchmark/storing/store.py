@@ -1,0 +1,301 @@
+"""Results on disk: one JSON per run, named by the key of its spec.
+
+    results/runs/<backbone>/<suite>/<task>/<method>/<key>.json      the truth
+    results/runs/.../<key>.npz                                      its test predictions (not in git)
+    results/runs/.../<key>.safetensors                              its adapter and head, if kept (not in git)
+    results/failed/<key>.json                                       the traceback of a cell that failed
+    results/damaged/...                                             files set aside because they cannot be trusted
+    results/chosen/...                                              what `tune` chose, derived from its trials
+
+The predictions and the adapter are written first; the JSON, holding the predictions' SHA-256, is the commit point: a
+run exists when its JSON does.  `<key>.2.json` is a repetition of the same run.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ...datasets.atomic import create, remove_leftovers, replacing
+from ..planning.spec import PROTOCOL, RunSpec
+from .columns import COLUMNS, row_of
+
+SCHEMA = 1
+"""Version of the record's layout (not of the protocol, which is in the key)."""
+
+BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+"""What reading a file raises whose JSON is not what was written."""
+
+_NAME = re.compile(r"(?P<key>[0-9a-f]{16})(?:\.(?P<repetition>[2-9]|[1-9][0-9]+))?\.json")
+
+
+class StoreError(Exception):
+    """A results folder that cannot be used; the message says what, where, and what to do."""
+
+
+class Damaged(StoreError):
+    """A record that contradicts itself or lacks something; its cell has to be run again."""
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """A reader sees all of the file or nothing.
+
+    Raises:
+        StoreError: the folder cannot be written (read-only, full disk); nothing is left behind.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(data)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _create(path: Path, data: bytes) -> bool:
+    """Whether a file could be written that was not there.  Raises `StoreError`."""
+    try:
+        return create(path, data)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")
+
+
+def to_text(record: dict[str, Any]) -> str:
+    """A record as people read and diff it: indented, sorted keys, short lists on one line."""
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
+    flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # a line end is never inside a string, so strings stay as they are
+    return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
+
+
+def from_text(text: str) -> Any:
+    """JSON as `to_text` writes it: without infinite numbers, and with text that can be written again.
+
+    Raises:
+        ValueError, RecursionError: it is none.
+    """
+    if re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(json.loads(text), ensure_ascii=False).encode()  # half a surrogate pair is no text
+    return json.loads(text, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no number")
+
+
+@dataclass(frozen=True)
+class Store:
+    """A results folder."""
+
+    root: Path
+
+    def folder(self, spec: RunSpec) -> Path:
+        return self.root.joinpath("runs", *(re.sub(r"^\.+|[^\w.+-]", "_", part) for part in _home(spec)))
+
+    def path(self, spec: RunSpec, repetition: int = 1) -> Path:
+        return self.folder(spec) / (spec.key() + ("" if repetition == 1 else f".{repetition}") + ".json")
+
+    def has(self, spec: RunSpec) -> bool:
+        return self.path(spec).exists()
+
+    def finished(self, specs: Iterable[RunSpec]) -> set[str]:
+        """Keys of those that are stored.  Every folder is listed once: asking 50,000 times costs minutes over NFS."""
+        specs = list(specs)
+        homes = {_home(spec): spec for spec in specs}
+        names = {home: _names(self.folder(spec)) for home, spec in homes.items()}
+        return {key for spec in specs if f"{(key := spec.key())}.json" in names[_home(spec)]}
+
+    def get(self, spec: RunSpec) -> dict[str, Any] | None:
+        """The latest record of a run, or None."""
+        latest = [path for path in self.repetitions(spec) if path.exists()]
+        return self.load(latest[-1]) if latest else None
+
+    def repetitions(self, spec: RunSpec) -> list[Path]:
+        """The files of a run, oldest first; empty when it has not been run."""
+        found: list[Path] = []
+        while (path := self.path(spec, len(found) + 1)).exists():
+            found.append(path)
+        return found
+
+    def has_adapter(self, spec: RunSpec) -> bool:
+        """Whether the latest repetition of a run kept its adapter."""
+        found = self.repetitions(spec)
+        return bool(found) and found[-1].with_suffix(".safetensors").exists()
+
+    def put(
+        self,
+        spec: RunSpec,
+        record: dict[str, Any],
+        predictions: np.ndarray,
+        correct: np.ndarray | None = None,
+        adapter: bytes | None = None,
+        repetition: int | None = None,
+    ) -> Path:
+        """Store a finished run; an existing one is never overwritten.  Returns the record's file.
+
+        predictions: [n] class indices in the order of the evaluated split.
+        correct: [n] bool, whether each is right; what paired comparisons need, and no part of the hash.
+        adapter: a safetensors file, if it was to be kept.
+        repetition: which one it was begun as; if that was stored meanwhile, the stored one stays and this one is
+            dropped.  None: the next one.
+        """
+        path = self.path(spec, repetition or len(self.repetitions(spec)) + 1)
+        classes = predictions.astype("<u2")
+        buffer = io.BytesIO()
+        if correct is None:
+            np.savez_compressed(buffer, predictions=classes)
+        else:
+            np.savez_compressed(buffer, predictions=classes, correct=correct)
+        record = {
+            "schema": SCHEMA,
+            "protocol": PROTOCOL,
+            "key": spec.key(),
+            "spec": spec.to_json(),
+            "predictions_sha256": hashlib.sha256(classes.tobytes()).hexdigest(),
+            **record,
+        }
+        try:
+            self.failure(spec).unlink(missing_ok=True)  # first, so that no death between leaves both
+        except OSError as error:
+            raise unwritable(self.failure(spec), error) from None
+        self._commit(path, record, {".npz": buffer.getvalue(), ".safetensors": adapter})
+        return path
+
+    def _commit(self, path: Path, record: dict[str, Any], beside: dict[str, bytes | None]) -> None:
+        """Files beside the record first, the record last, unless another process has just done the same.
+
+        Its record stays then, with its files or with none: what lies beside a record is always of the same run.
+        """
+        if path.exists():
+            return
+        for suffix, data in beside.items():
+            if data is None:  # what a run that died before its commit point may have left
+                path.with_suffix(suffix).unlink(missing_ok=True)
+            else:
+                write_atomically(path.with_suffix(suffix), data)
+        ours = {path.with_suffix(suffix): data for suffix, data in beside.items() if data is not None}
+        if _create(path, to_text(record).encode()):
+            for file, data in ours.items():
+                if _content(file) != data:  # the other process wrote its own after ours
+                    write_atomically(file, data)
+        elif self.load(path)["predictions_sha256"] != record["predictions_sha256"]:
+            for file, data in ours.items():
+                if _content(file) == data:
+                    file.unlink(missing_ok=True)
+
+    def failure(self, spec: RunSpec) -> Path:
+        return self.root / "failed" / f"{spec.key()}.json"
+
+    def diverged(self, spec: RunSpec) -> bool:
+        """Whether the last attempt ended with a loss that was not finite, as it would again."""
+        path = self.failure(spec)
+        try:
+            return bool(from_text(path.read_text(encoding="utf-8"))["reason"].startswith("Diverged"))
+        except FileNotFoundError:
+            return False
+        except (OSError, *BROKEN) as error:
+            raise StoreError(f"{path} cannot be read ({error}); delete it") from None
+
+    def chosen(self, spec: RunSpec) -> Path:
+        """Where the choice of settings for the task and method of a trial lies."""
+        return self.root / "chosen" / self.folder(spec).relative_to(self.root / "runs")
+
+    def put_failure(self, spec: RunSpec, reason: str, traceback: str) -> Path:
+        record = {"schema": SCHEMA, "key": spec.key(), "spec": spec.to_json(), "reason": reason, "traceback": traceback}
+        write_atomically(self.failure(spec), to_text(record).encode())
+        return self.failure(spec)
+
+    def tidy(self) -> None:
+        """Remove what killed processes left half-written, wherever it lies."""
+        for folder in (self.root, *self.root.rglob("*/")):
+            with suppress(OSError):  # a folder that cannot be written, or has just been removed
+                remove_leftovers(folder)
+
+    def load(self, path: Path) -> dict[str, Any]:
+        """A record whose key was recomputed and agrees with its name.
+
+        Raises:
+            Damaged: its content, key and name do not fit together.
+            StoreError: it cannot be read, or was written by a newer version.
+        """
+        try:
+            record = from_text(path.read_text(encoding="utf-8"))
+            schema, protocol = record["schema"], record["protocol"]
+            if schema > SCHEMA or protocol > PROTOCOL:
+                raise StoreError(f"{path} was written by a newer vtab-peft (protocol {protocol}); update this one")
+            spec = RunSpec.from_json(record["spec"])
+            named = _NAME.fullmatch(path.name)
+            if named is None or not spec.key() == record["key"] == named["key"]:
+                raise ValueError("its key does not match its spec and name")
+            if not 0 <= record["result"]["accuracy"] <= 1:
+                raise ValueError("its accuracy is not in [0, 1]")
+            row_of(path, record)
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+        except BROKEN as error:
+            what = f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]
+            raise Damaged(f"{path} is damaged: {what}") from None
+        return record
+
+    def records(self, complaints: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """All records, sorted by path; a damaged file is set aside in `damaged/` and named in `complaints`."""
+        for path in sorted((self.root / "runs").rglob("*.json")):
+            try:
+                yield path, self.load(path)
+            except Damaged as error:
+                aside = self._set_aside(path)
+                complaints.append(f"{error}; set aside as {aside}; run the same command again to fill the gap")
+            except StoreError as error:
+                complaints.append(f"{error}; left where it is")
+
+    def _set_aside(self, path: Path) -> Path:
+        """Move a file to `damaged/`, beside what was set aside under the same name before."""
+        first = self.root / "damaged" / path.relative_to(self.root / "runs")
+        aside, number = first, 1
+        while aside.exists():
+            number += 1
+            aside = first.with_name(f"{first.name}.{number}")
+        try:
+            aside.parent.mkdir(parents=True, exist_ok=True)
+            path.replace(aside)
+        except OSError as error:
+            raise StoreError(f"{path} is damaged and cannot be moved to {aside}: {error.strerror}") from None
+        return aside
+
+    def frame(self, complaints: list[str]) -> pd.DataFrame:
+        """One row per run (its latest repetition), sorted by key; the columns are `COLUMNS`."""
+        latest: dict[str, dict[str, Any]] = {}
+        for path, record in self.records(complaints):
+            row = row_of(path, record)
+            if row["key"] not in latest or row["repetition"] > latest[row["key"]]["repetition"]:
+                latest[row["key"]] = row
+        return pd.DataFrame([latest[key] for key in sorted(latest)], columns=list(COLUMNS))
+
+
+def _home(spec: RunSpec) -> tuple[str, str, str, str]:
+    return spec.backbone.name, spec.task.suite, spec.task.name, spec.method.name
+
+
+def _names(folder: Path) -> frozenset[str]:
+    """Of the files in a folder; none where there is no folder."""
+    try:
+        return frozenset(os.listdir(folder))  # noqa: PTH208 (names are all that is needed)
+    except (FileNotFoundError, NotADirectoryError):
+        return frozenset()

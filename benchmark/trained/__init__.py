@@ -1,0 +1,1 @@
+"""Cells that were kept: opened again, analysed, and taken away in other formats."""

@@ -1,0 +1,118 @@
+"""What is trained, how it predicts, and how good its best epoch would have been."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ...datasets.cache import CachedTask
+from ...datasets.task import SplitName
+from .adapter import Injected
+from .faults import Diverged, in_a_line, lacks_memory
+from .live import Live
+from .measure import now
+
+Tell = Callable[[str, int, int], None]
+"""Receives (phase, done, of), phase being "train" in epochs or "test" in images."""
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """What is trained: features [b, d] by `injected.vit`, logits [b, k] by `head`."""
+
+    injected: Injected
+    head: nn.Linear
+    features: Callable[[Tensor], Tensor]
+    """uint8 [b, 3, h, w] -> fp32 [b, d]"""
+
+
+@torch.no_grad()
+def predict(model: Classifier, images: np.ndarray, live: Live, tell: Tell) -> np.ndarray:
+    """images: memory-mapped [n, 3, h, w] uint8, read a batch at a time; returns [n] class indices.
+
+    Raises:
+        Diverged: what the model computes is not a number.
+        OutOfMemory: not even one image fits.
+    """
+    model.injected.vit.eval()
+
+    def classes(part: slice) -> Tensor:
+        batch = torch.from_numpy(np.array(images[part])).to(live.device)
+        logits = model.head(live.filled(model.features, batch))
+        return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)).cpu()
+
+    predictions, done = [], 0
+    for found in in_parts(classes, len(images), live):
+        predictions.append(found)
+        done += len(found)
+        tell("test", done, len(images))
+    answers = torch.cat(predictions).numpy()
+    if (lost := int((answers < 0).sum())) > 0:
+        raise Diverged(
+            f"what the model computes for {lost} of {len(images)} images is not a number, though the training loss "
+            "was one; this cell needs a smaller learning rate: take another recipe, or let `tune` choose"
+        )
+    return answers
+
+
+@torch.no_grad()
+def warm_up(features: Callable[[Tensor], Tensor], shape: tuple[int, ...], live: Live) -> float:
+    """Evaluate black images [3, h, w], as `Live.warm_up` trains on them; seconds.  The model is in evaluation mode."""
+    started = now(live.device)
+
+    def black(part: slice) -> Tensor:
+        batch = torch.zeros(part.stop - part.start, *shape, dtype=torch.uint8, device=live.device)
+        return live.filled(features, batch)
+
+    list(in_parts(black, live.numerics.eval_batch, live))
+    return now(live.device) - started
+
+
+def in_parts(work: Callable[[slice], Tensor], n: int, live: Live) -> Iterator[Tensor]:
+    """`work` of n images, as many at a time as evaluations take, or fewer where memory is short.
+
+    Raises:
+        OutOfMemory: not even one image fits.
+    """
+    start = 0
+    while start < n:
+        size = live.numerics.eval_batch
+        try:
+            done = work(slice(start, min(start + size, n)))
+        except Exception as error:
+            if not lacks_memory(error):
+                raise
+            reason = in_a_line(error)
+        else:
+            start += size
+            yield done
+            continue
+        live.halve("eval_batch", min(size, n - start), reason)  # out here, where the error no longer holds memory
+
+
+@dataclass
+class Oracle:
+    """Judges the model on the evaluation split after every epoch, as many papers do.
+
+    It exists to show what that habit is worth.  Training does not notice: nothing random is drawn in an evaluation.
+    """
+
+    data: CachedTask
+    split: SplitName
+    live: Live
+    accuracies: list[float] = field(default_factory=list)
+    """After each epoch, in [0, 1]."""
+    seconds: float = 0.0
+
+    def look(self, model: Classifier) -> None:
+        started = now(self.live.device)
+        predictions = predict(model, self.data.images(self.split), self.live, lambda *_: None)
+        self.accuracies.append(float((predictions == self.data.labels(self.split)).mean()))
+        self.seconds += now(self.live.device) - started
+
+    def best(self) -> tuple[float, int]:
+        """The highest accuracy, and the epoch (from 1) that had it first."""
+        best = max(self.accuracies)
+        return best, 1 + self.accuracies.index(best)

@@ -1,0 +1,126 @@
+"""The verb `status`: what is done, running, failed and missing, of a command's cells or of a whole results folder."""
+
+import argparse
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from tabulate import tabulate
+
+from ...datasets import cache
+from ...datasets.tasks import find
+from ..planning.plan import Cell, make_plan, shard
+from ..planning.spec import RunSpec
+from ..running.claims import current
+from ..running.executor import WorkerProcess
+from ..running.progress import duration
+from ..storing.store import BROKEN, Store, from_text
+from ..training.numerics import Numerics
+from .sweep import choice_of, describe, lacking
+
+SHOWN = 20
+"""Failures and running cells that are named one by one (ours)."""
+STATES = ("done", "running", "failed", "missing")
+
+
+def status(options: argparse.Namespace) -> int:
+    """`vtab-peft status`: of the cells that the same options of `run` mean, or of everything that is stored.
+
+    Raises:
+        ValueError: only one of --methods and --backbone was given.
+    """
+    if bool(options.methods) != bool(options.backbone):
+        raise ValueError("status of a plan needs --methods and --backbone; without both it shows what is stored")
+    store = Store(options.results)
+    print(_of_plan(options, store) if options.methods else _of_store(store))
+    return 0
+
+
+def _of_plan(options: argparse.Namespace, store: Store) -> str:
+    tasks, choice, root = find(options.tasks, options.suite, options.data), choice_of(options), cache.default_root()
+    worker = WorkerProcess(options.results, Numerics(options.threads), options.plugin)
+    try:
+        backbone, methods = describe(options, choice, worker)
+    finally:
+        worker.stop()
+    found = {task.label: cache.cached(task, choice.preprocessing(backbone), root) for task in tasks}
+    cells = make_plan(backbone, methods, [data for data in found.values() if data], choice)
+    cells = shard(cells, options.shard, backbone)
+    states = states_of(cells, store)
+    counts: dict[str, Counter[str]] = {}
+    for cell in cells:
+        counts.setdefault(cell.spec.task.suite, Counter())[states[cell.spec.key()]] += 1
+    unread = [label for label, data in found.items() if data is None]
+    rows = [(suite, *(of[state] for state in STATES), sum(of.values())) for suite, of in counts.items()]
+    parts = [tabulate(rows, ("suite", *STATES, "in all"), tablefmt="simple")]
+    if unread:
+        more = len(unread) * len(methods) * len(choice.seeds)
+        parts.append(f"and {more} cells of tasks not read yet: {', '.join(unread)}")
+    keys = set(states)
+    return "\n".join([*parts, *_running(store, keys), *_failed(store, keys)])
+
+
+def states_of(cells: Sequence[Cell], store: Store) -> dict[str, str]:
+    """Key -> one of `STATES`.  A cell that runs again after it failed is running."""
+    missing = {cell.spec.key() for cell in lacking(store, cells)}
+    running = {key for key, _, abandoned in current(store.root / "claims") if not abandoned}
+    failed = {path.stem for path in (store.root / "failed").glob("*.json")}
+    states = {}
+    for cell in cells:
+        key = cell.spec.key()
+        left = "running" if key in running else "failed" if key in failed else "missing"
+        states[key] = left if key in missing else "done"
+    return states
+
+
+def _of_store(store: Store) -> str:
+    complaints: list[str] = []
+    runs = store.frame(complaints)
+    columns = ["suite", "backbone", "recipe", "split"]
+    done = Counter(runs[columns].itertuples(index=False, name=None))
+    repeated = Counter(runs.loc[runs["repetition"] > 1, columns].itertuples(index=False, name=None))
+    failed: Counter[tuple[Any, ...]] = Counter(
+        (spec["task"]["suite"], spec["backbone"]["name"], spec["recipe"]["name"], spec["split"])
+        for spec in (record["spec"] for record in failures(store))
+    )
+    rows = [(*where, done[where], repeated[where], failed[where]) for where in sorted({*done, *failed})]
+    parts = [tabulate(rows, (*columns, "done", "repeated", "failed"), tablefmt="simple")] if rows else []
+    total = f"{store.root}/ holds {len(runs)} runs and {sum(failed.values())} failed cells"
+    return "\n".join([*parts, total, *complaints, *_running(store), *_failed(store)])
+
+
+def failures(store: Store) -> Iterable[dict[str, Any]]:
+    """The records of failed cells; what cannot be read is left to `verify`."""
+    for path in sorted((store.root / "failed").glob("*.json")):
+        try:
+            record = from_text(path.read_text(encoding="utf-8"))
+            if RunSpec.from_json(record["spec"]).key() == path.stem and isinstance(record["reason"], str):
+                yield record
+        except (OSError, *BROKEN):
+            continue
+
+
+def _running(store: Store, keys: set[str] | None = None) -> list[str]:
+    claims = [found for found in current(store.root / "claims") if keys is None or found[0] in keys]
+    lines = [
+        f"{'abandoned' if abandoned else 'running'}: {claim.cell}, by {claim}, "
+        f"begun {duration(max(0.0, time.time() - claim.started))} ago"
+        for _, claim, abandoned in claims
+    ]
+    return _cut(lines)
+
+
+def _failed(store: Store, keys: set[str] | None = None) -> list[str]:
+    records = [record for record in failures(store) if keys is None or record["key"] in keys]
+    lines = [f"failed: {_name(record['spec'])}: {record['reason']}" for record in records]
+    return [*_cut(lines), *(["`vtab-peft retry`, with the options of `run`, runs what failed again"] if lines else [])]
+
+
+def _cut(lines: list[str]) -> list[str]:
+    more = len(lines) - SHOWN
+    return lines[:SHOWN] + ([f"and {more} more"] if more > 0 else [])
+
+
+def _name(spec: dict[str, Any]) -> str:
+    return f"{spec['task']['name']} · {spec['method']['spec']} · seed {spec['seed']}"

@@ -1,0 +1,253 @@
+"""The verbs `run` and `report`: from what the user typed to results on disk and tables on the screen."""
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+from tqdm import tqdm
+
+from ...datasets import cache
+from ...datasets.cache import CachedTask, Preprocessing
+from ...datasets.task import Task
+from ...datasets.tasks import find
+from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve, shard
+from ..planning.recipes import RECIPES
+from ..planning.spec import Recipe
+from ..running.agenda import Tally
+from ..running.executor import Executor, WorkerProcess, command
+from ..running.progress import Progress, advance, duration
+from ..running.termination import GRACE_SECONDS, with_grace
+from ..running.worker import Describe
+from ..storing.store import Store
+from ..training.numerics import Numerics
+
+
+def run(options: argparse.Namespace) -> int:
+    """`vtab-peft run`: fill in what is missing of the asked-for cells, then rebuild the report."""
+    if options.oracle and options.split != "test":
+        raise ValueError("--oracle is the best epoch on the test images: it needs --split test")
+    tasks, choice, executor = find(options.tasks, options.suite, options.data), choice_of(options), None
+    for task in tasks:
+        choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
+    store = Store(options.results)
+    try:
+        executor = executor_for(options)
+        backbone, methods = describe(options, choice, executor)
+        if options.dry_run:
+            return dry_run(tasks, backbone, methods, choice, store, options.shard)
+        ready = cached_tasks(tasks, choice.preprocessing(backbone))
+        cells = shard(make_plan(backbone, methods, ready, choice), options.shard, backbone)
+        missing = cells if options.again else lacking(store, cells)
+        if options.only_failed:
+            missing = [cell for cell in missing if store.failure(cell.spec).exists()]
+        say(_announcement(cells, missing, backbone, choice.recipe))
+        tally = sweep(missing, executor, store, deadline_in(options.max_minutes), options.grace)
+    except KeyboardInterrupt:
+        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
+        return 130
+    finally:
+        if executor is not None:
+            executor.stop()
+    say_outcome(tally, store)
+    if choice.split == "test":
+        write_report(options.results)
+    return 1 if tally.failed else 0
+
+
+def choice_of(options: argparse.Namespace) -> Choice:
+    return Choice(
+        recipe=RECIPES[options.recipe],
+        seeds=list(dict.fromkeys(options.seeds)),
+        split=options.split,
+        normalisation=options.normalisation,
+        interpolation=options.interpolation,
+        oracle=options.oracle,
+        keep_adapters=options.keep_adapters,
+    )
+
+
+def describe(options: argparse.Namespace, choice: Choice, executor: Executor) -> tuple[BackboneInfo, list[MethodInfo]]:
+    """What the command's names mean, with what there is to say of it.  Raises `Refused`, `WorkerLost`."""
+    recipe = choice.recipe
+    request = Describe(options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods)
+    backbone, methods = executor.describe(request)
+    for note in backbone.notes:
+        say(note)
+    return backbone, methods
+
+
+def executor_for(options: argparse.Namespace) -> Executor:
+    """Raises `Refused` when it cannot be had, `ValueError` when options contradict each other."""
+    cluster = {"--ray-address": options.ray_address, "--gpus-per-cell": options.gpus_per_cell}
+    cluster["--cpus-per-cell"] = options.cpus_per_cell
+    if options.executor == "local":
+        if given := [name for name, value in cluster.items() if value is not None]:
+            raise ValueError(f"{given[0]} is for Ray: say --executor ray as well")
+        if options.workers == 1 or options.dry_run:
+            return WorkerProcess(options.results, numerics(options), options.plugin)
+    elif options.workers != 1:
+        raise ValueError("--workers is for the local executor; Ray has as many as --gpus-per-cell leaves room for")
+    from ..running.crew import Crew
+    from ..running.station import LocalOffice
+
+    station = options.results, numerics(options), options.plugin, command()
+    if options.executor == "local":
+        return Crew(LocalOffice(options.workers, station))
+    from ..running.ray_office import RayOffice, Share
+
+    share = Share(options.cpus_per_cell or options.threads, options.gpus_per_cell)
+    return Crew(RayOffice(options.ray_address, share, station))
+
+
+def numerics(options: argparse.Namespace) -> Numerics:
+    return Numerics(options.threads, options.engine, options.checkpointing, options.micro_batch)
+
+
+def has(store: Store, cell: Cell) -> bool:
+    """Whether a cell is stored, with the best epoch on test and the adapter where these are wanted."""
+    if cell.keep_adapter and not store.has_adapter(cell.spec):
+        return False
+    record = store.get(cell.spec) if cell.oracle else None
+    return store.has(cell.spec) if record is None else record["result"].get("oracle_accuracy") is not None
+
+
+def lacking(store: Store, cells: Sequence[Cell]) -> list[Cell]:
+    """What is still to be run."""
+    stored = store.finished([cell.spec for cell in cells])
+    return [
+        cell
+        for cell in cells
+        if cell.spec.key() not in stored or ((cell.oracle or cell.keep_adapter) and not has(store, cell))
+    ]
+
+
+def report(options: argparse.Namespace) -> int:
+    """`vtab-peft report`."""
+    return write_report(options.results, options.with_published)
+
+
+def write_report(results: Path, with_published: bool = False) -> int:
+    """Rebuild every derived file and print the tables; returns the exit status."""
+    from ..judging.report import write
+
+    written = write(Store(results), results, with_published)
+    for complaint in written.complaints:
+        say(complaint)
+    print(written.text)
+    if written.boards:
+        print(f"report: {results / 'README.md'}, page: {results / 'index.html'}")
+    return 0 if written.boards and not written.complaints else 1
+
+
+def deadline_in(minutes: float | None) -> float | None:
+    """On `time.monotonic`."""
+    return None if minutes is None else time.monotonic() + 60 * minutes
+
+
+def sweep(
+    cells: Sequence[Cell],
+    executor: Executor,
+    store: Store,
+    deadline: float | None = None,
+    grace_seconds: float = GRACE_SECONDS,
+) -> Tally:
+    """Run cells with progress shown on standard error.
+
+    Raises:
+        Terminated: SIGTERM came; the cell in flight had `grace_seconds` to end.
+    """
+    progress = Progress(cells)
+    try:
+        with with_grace(grace_seconds):
+            return executor.execute(cells, store, progress, deadline)
+    finally:
+        progress.close()
+        store.tidy()
+
+
+def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[CachedTask]:
+    """The tasks with their pixels ready; what is not yet in the cache is decoded now, with a bar."""
+    root = cache.default_root()
+    ready = []
+    for task in tasks:
+        found = cache.cached(task, preprocessing, root)
+        if found is None:
+            with tqdm(desc=f"reading {task.name}", unit=" images", disable=not sys.stderr.isatty()) as bar:
+                found = cache.build(task, preprocessing, root, lambda done, of, bar=bar: advance(bar, done, of))
+        ready.append(found)
+    return ready
+
+
+def _announcement(cells: Sequence[Cell], missing: Sequence[Cell], backbone: BackboneInfo, recipe: Recipe) -> str:
+    estimate = f", about {duration(sum(cell.seconds for cell in missing))}" if missing else ""
+    done = f" ({len(cells) - len(missing)} of {len(cells)} are there)" if len(cells) > len(missing) else ""
+    return (
+        f"{len(missing)} cells to run{done}: {backbone.ref.name}, recipe {recipe.name}, on {backbone.device}{estimate}"
+    )
+
+
+def dry_run(
+    tasks: Sequence[Task],
+    backbone: BackboneInfo,
+    methods: Sequence[MethodInfo],
+    choice: Choice,
+    store: Store,
+    part: tuple[int, int],
+) -> int:
+    """Print the plan; nothing is run, built or written."""
+    root, preprocessing = cache.default_root(), choice.preprocessing(backbone)
+    found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
+    ready = [data for data in found.values() if data is not None]
+    unread = [label for label, data in found.items() if data is None]
+    cells = shard(make_plan(backbone, methods, ready, choice), part, backbone)
+    todo = lacking(store, cells)
+    every, missing = _by_method(cells), _by_method(todo)
+    rows = []
+    for method in methods:
+        name = method.ref.spec
+        own, left = every.get(name, []), missing.get(name, [])
+        rates = {resolve(choice.recipe.for_task(task.name), method, backbone).lr for task in tasks}
+        rows.append(
+            (
+                name,
+                f"{method.trainable_params:,}",
+                f"{rates.pop():g}" if len(rates) == 1 else "per task",
+                len(own) - len(left),
+                len(left),
+                duration(sum(cell.seconds for cell in left)),
+            )
+        )
+    header = ("method", "trainable (no head)", "lr", "done", "to run", "estimate")
+    seeds = " ".join(str(seed) for seed in choice.seeds)
+    print(
+        f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {len(tasks)} tasks, on {backbone.device}\n"
+    )
+    print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
+    print(f"\n{len(todo)} of {len(cells)} cells to run, about {duration(sum(cell.seconds for cell in todo))}")
+    if unread:
+        more = len(unread) * len(methods) * len(choice.seeds)
+        print(f"and {more} cells of tasks not read yet, so not estimated: {', '.join(unread)}")
+    return 0
+
+
+def _by_method(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
+    found: dict[str, list[Cell]] = {}
+    for cell in cells:
+        found.setdefault(cell.spec.method.spec, []).append(cell)
+    return found
+
+
+def say_outcome(tally: Tally, store: Store) -> None:
+    if tally.elsewhere:
+        say(f"{tally.elsewhere} cells were left to other commands that share {store.root}/ (see `vtab-peft status`)")
+    if tally.left:
+        say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
+    for cell, reason in tally.failed:
+        say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

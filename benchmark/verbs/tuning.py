@@ -1,0 +1,140 @@
+"""The verb `tune`: settings chosen on val200 for each (method, task), then refitted on the 1000 and tested once."""
+
+import argparse
+from collections.abc import Iterable, Sequence
+from itertools import chain, product, zip_longest
+
+from tabulate import tabulate
+
+from ...datasets import cache
+from ...datasets.cache import CachedTask
+from ...datasets.task import Task
+from ...datasets.tasks import find
+from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo
+from ..planning.recipes import RECIPES
+from ..running.agenda import Tally
+from ..running.executor import Executor
+from ..running.progress import duration
+from ..running.worker import Describe
+from ..storing.store import Store
+from .search import Search, Trials, budget, tuned
+from .sweep import cached_tasks, deadline_in, executor_for, say, say_outcome, sweep, write_report
+
+
+def tune(options: argparse.Namespace) -> int:
+    """`vtab-peft tune`: run what is missing of the trials, choose, run what is missing of the refits, report."""
+    tasks = find(options.tasks, options.suite, options.data)
+    recipe, store = RECIPES[options.recipe], Store(options.results)
+    worker = executor_for(options)
+    try:
+        request = Describe(
+            options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods, variants=True
+        )
+        backbone, methods = worker.describe(request)
+        for note in backbone.notes:
+            say(note)
+        search = _search(options, backbone, methods)
+        if options.dry_run:
+            return _dry_run(search, tasks, methods, store)
+        ready = cached_tasks(tasks, search.choice.preprocessing(backbone))
+        trials = [search.trials(method, data) for method, data in product(methods, ready)]
+        tallies, pairs = _run(search, trials, worker, store, deadline_in(options.max_minutes), options.grace)
+    except KeyboardInterrupt:
+        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
+        return 130
+    finally:
+        worker.stop()
+    for tally in tallies:
+        say_outcome(tally, store)
+    if pairs < len(trials):
+        say(f"nothing is chosen yet for {len(trials) - pairs} of {len(trials)} pairs of method and task")
+    if pairs:
+        write_report(options.results)
+    broken = [cell for tally in tallies for cell, _ in tally.failed if not store.diverged(cell.spec)]
+    return 1 if broken or pairs < len(trials) else 0
+
+
+def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequence[MethodInfo]) -> Search:
+    """Raises `ValueError` when the recipe or the budget does not fit."""
+    recipe = RECIPES[options.recipe]
+    number = budget(options.max_configs, recipe, methods)
+    refit = tuned(recipe, number)
+    choice = Choice(
+        recipe=refit,
+        seeds=list(dict.fromkeys(options.seeds)),
+        normalisation=options.normalisation,
+        interpolation=options.interpolation,
+    )
+    return Search(backbone, recipe, number, choice)
+
+
+def _run(
+    search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None, grace: float
+) -> tuple[list[Tally], int]:
+    """What became of the trials and of the refits, and for how many pairs something was chosen."""
+    pending = [cell for own in trials for cell in own.pending(store)]
+    say(f"{len(pending)} trials to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
+    tallies = [sweep(pending, worker, store, deadline, grace)]
+    failed = [cell.spec.key() for cell, _ in tallies[0].failed]
+    refits, pairs = [], 0
+    for own in trials:
+        if (accuracies := own.accuracies(store, failed)) is not None:
+            search.write_choice(own, accuracies, store)
+            refits.append(search.refits(own, accuracies))
+            pairs += bool(refits[-1])
+    missing = [cell for cell in _seed_by_seed(refits) if not store.has(cell.spec)]
+    say(f"chosen for {pairs} pairs of method and task, see {store.root / 'chosen'}")
+    say(f"{len(missing)} refits to run of {sum(map(len, refits))}{_about(missing)}")
+    return [*tallies, sweep(missing, worker, store, deadline, grace)], pairs
+
+
+def _seed_by_seed(refits: Iterable[list[Cell]]) -> list[Cell]:
+    """So that a table of one seed is complete early."""
+    return [cell for cell in chain(*zip_longest(*refits)) if cell is not None]
+
+
+def _about(cells: Sequence[Cell]) -> str:
+    return f", about {duration(sum(cell.seconds for cell in cells))}" if cells else ""
+
+
+def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo], store: Store) -> int:
+    """Print the plan; nothing is run, built or written."""
+    root, preprocessing = cache.default_root(), search.choice.preprocessing(search.backbone)
+    found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
+    ready = [data for data in found.values() if data is not None]
+    rows = [_plan_of(search, method, ready, store) for method in methods]
+    seeds = " ".join(str(seed) for seed in search.choice.seeds)
+    print(
+        f"{search.backbone.ref.name}, recipe {search.choice.recipe.name}: {search.configurations} configurations "
+        f"per method and task on val200, then seeds {seeds} on test; {len(tasks)} tasks, on {search.backbone.device}\n"
+    )
+    header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
+    print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
+    if unread := [label for label, data in found.items() if data is None]:
+        cells = len(unread) * len(methods) * (search.configurations + len(search.choice.seeds))
+        print(f"\nand {cells} cells of tasks not read yet, so not estimated: {', '.join(unread)}")
+    return 0
+
+
+def _plan_of(search: Search, method: MethodInfo, ready: Sequence[CachedTask], store: Store) -> tuple[object, ...]:
+    """A line of the plan.  Refits of what is not chosen yet are estimated as those of the default."""
+    trials = [search.trials(method, data) for data in ready]
+    pending = [cell for own in trials for cell in own.pending(store)]
+    known = [own.accuracies(store) for own in trials]
+    default = [0.0] + [None] * (search.configurations - 1)
+    refits = [
+        cell
+        for own, accuracies in zip(trials, known, strict=True)
+        for cell in search.refits(own, accuracies or default)
+    ]
+    missing = [cell for cell in refits if not store.has(cell.spec)]
+    return (
+        method.ref.spec,
+        search.grid(method),
+        sum(len(own.cells) for own in trials) - len(pending),
+        len(pending),
+        f"{sum(accuracies is not None for accuracies in known)} of {len(ready)}",
+        len(refits) - len(missing),
+        len(missing),
+        duration(sum(cell.seconds for cell in [*pending, *missing])),
+    )

@@ -1,0 +1,100 @@
+"""The parent of a sweep: time limits, dead and hung workers, full disks, progress in words."""
+
+import io
+import multiprocessing
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from vtab_peft.benchmark.running import executor
+from vtab_peft.benchmark.running.agenda import Pace, Unwritable
+from vtab_peft.benchmark.running.executor import WorkerLost, WorkerProcess, execute
+from vtab_peft.benchmark.running.progress import Progress, duration
+from vtab_peft.benchmark.running.worker import Summary
+from vtab_peft.benchmark.storing.store import Store
+
+
+def cell(seed: int, fake: Any, seconds: float = 10.0) -> SimpleNamespace:
+    return SimpleNamespace(spec=fake.spec(seed=seed), seconds=seconds)
+
+
+class Scripted:
+    """A worker that answers as told."""
+
+    def __init__(self, *answers: Any) -> None:
+        self.answers, self.restarts, self.asked = list(answers), 0, 0
+
+    def run(self, cell: Any, on_progress: Callable[[str, int, int], None]) -> tuple[str, Any]:
+        self.asked += 1
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        on_progress("train", 1, 3)
+        return answer
+
+    def restart(self) -> None:
+        self.restarts += 1
+
+
+FINISHED = ("finished", Summary(Path("x.json"), 0.5, 1.0, 100.0, None))
+
+
+def test_a_lost_worker_costs_one_cell_and_is_replaced(tmp_path: Path, fake: Any) -> None:
+    cells = [cell(seed, fake) for seed in range(3)]
+    worker = Scripted(FINISHED, WorkerLost("the worker was killed by signal 11"), FINISHED)
+    out = io.StringIO()
+    tally = execute(cells, worker, Store(tmp_path), Progress(cells, out))  # type: ignore[arg-type]
+    assert (tally.finished, len(tally.failed), worker.restarts) == (2, 1, 1)
+    assert "signal 11" in Store(tmp_path).failure(cells[1].spec).read_text()
+    assert "FAILED: the worker was killed by signal 11" in out.getvalue()
+
+
+def test_no_cell_is_started_that_cannot_end_in_time(tmp_path: Path, fake: Any) -> None:
+    cells = [cell(0, fake, 1000.0), cell(1, fake, 1.0)]
+    worker = Scripted(FINISHED)
+    out = io.StringIO()
+    tally = execute(cells, worker, Store(tmp_path), Progress(cells, out), time.monotonic() + 100)  # type: ignore[arg-type]
+    assert (tally.finished, tally.left, worker.asked) == (1, 1, 1)
+    assert "no time left for it" in out.getvalue()
+
+
+def test_pace_learns_from_finished_cells(fake: Any) -> None:
+    pace, slow = Pace(), cell(0, fake, 10.0)
+    assert pace.expected(slow) == 10.0
+    pace.observe(slow, 30.0)
+    assert pace.expected(cell(1, fake, 5.0)) == 15.0
+
+
+def test_a_sweep_stops_when_results_cannot_be_stored(tmp_path: Path, fake: Any) -> None:
+    cells = [cell(0, fake), cell(1, fake)]
+    worker = Scripted(("unwritable", "cannot write: no space left"))
+    with pytest.raises(Unwritable, match="no space left"):
+        execute(cells, worker, Store(tmp_path), Progress(cells, io.StringIO()))  # type: ignore[arg-type]
+    assert worker.asked == 1
+
+
+def test_a_silent_worker_is_taken_for_hung(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "SILENCE_SECONDS", 0.05)
+    monkeypatch.setattr(executor, "SILENCE_FACTOR", 0.0)
+    worker = object.__new__(WorkerProcess)
+    worker._pipe, _theirs = multiprocessing.Pipe()
+    with pytest.raises(WorkerLost, match="silent"):
+        worker.run(cell(0, fake), lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_lines_say_what_ran_how_fast_and_how_much_is_left(fake: Any) -> None:
+    cells = [cell(seed, fake) for seed in range(2)]
+    out = io.StringIO()
+    progress = Progress(cells, out)  # type: ignore[arg-type]
+    progress.begun -= 60
+    progress.finished(cells[0], FINISHED[1])  # type: ignore[arg-type]
+    assert "[1/2]" in out.getvalue()
+    assert "50.0 %  in 1 s, 100 images/s; 60 s left" in out.getvalue()
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (120, "2 min"), (7500, "2 h 05 min")])
+def test_durations_are_readable(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

@@ -1,0 +1,264 @@
+"""The whole way, as a user goes it: `run`, `report`, again, killed, resumed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.storing.store import Store
+
+BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
+
+
+def command(task: Path, results: Path, *more: str) -> list[str]:
+    return [*BASE, "--tasks", str(task), "--results", str(results), *more]
+
+
+def records(results: Path) -> dict[str, dict]:
+    return {path.name: json.loads(path.read_text()) for path in sorted((results / "runs").rglob("*.json"))}
+
+
+def essence(record: dict) -> tuple:
+    """What must not depend on how the cell came to be run."""
+    return record["spec"], record["predictions_sha256"], record["result"]["loss_curve"], record["result"]["accuracy"]
+
+
+def test_run_fills_in_what_is_missing_and_reports(
+    make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, results = make_task(), tmp_path / "results"
+    ask = command(task, results, "--methods", "linear", "lora(rank=2)", "--seeds", "0")
+
+    assert main([*ask, "--dry-run"]) == 0
+    assert not results.exists()
+    assert "tasks not read yet" in capsys.readouterr().out
+
+    assert main(ask) == 0
+    said = capsys.readouterr()
+    assert "[1/2] colours · linear · seed 0:" in said.err
+    assert "LoRA" in said.out
+    first = records(results)
+    assert {record["spec"]["method"]["spec"] for record in first.values()} == {"linear", "lora(rank=2)"}
+    (csv,) = (results / "boards").rglob("leaderboard.csv")
+    table = csv.read_bytes()
+
+    assert main([*ask, "--dry-run"]) == 0
+    assert "0 of 2 cells to run" in capsys.readouterr().out
+    assert main(ask) == 0
+    assert "0 cells to run (2 of 2 are there)" in capsys.readouterr().err
+    assert main(["report", "--results", str(results)]) == 0
+    assert csv.read_bytes() == table
+    assert records(results) == first
+
+    assert main([*command(task, results, "--methods", "lora(rank=2)", "--seeds", "0"), "--again"]) == 0
+    assert "agrees with the stored run" in capsys.readouterr().err
+    again = records(results)
+    (repetition,) = set(again) - set(first)
+    assert repetition.endswith(".2.json")
+    assert essence(again[repetition]) == essence(first[repetition.replace(".2.", ".")])
+
+
+def test_oracle_adds_its_number_to_runs_that_lack_it_and_changes_nothing_else(
+    make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    ask = command(make_task(), results, "--methods", "lora", "--seeds", "0")
+    assert main(ask) == 0
+    (plain,) = records(results).values()
+    assert plain["result"]["oracle_accuracy"] is None
+
+    assert main([*ask, "--oracle", "--dry-run"]) == 0
+    assert "1 of 1 cells to run" in capsys.readouterr().out
+    assert main([*ask, "--oracle"]) == 0
+    assert "agrees with the stored run" in capsys.readouterr().err
+    (watched,) = (record for name, record in records(results).items() if name.endswith(".2.json"))
+    assert essence(watched) == essence(plain)
+    assert watched["result"]["oracle_accuracy"] >= watched["result"]["accuracy"]
+    assert 1 <= watched["result"]["oracle_epoch"] <= watched["spec"]["recipe"]["epochs"]
+
+    assert main([*ask, "--oracle"]) == 0
+    assert "0 cells to run" in capsys.readouterr().err
+    assert main([*ask, "--oracle", "--split", "val"]) == 2
+    assert "--oracle" in capsys.readouterr().err
+
+
+def test_a_failing_cell_is_recorded_and_the_others_go_on(
+    make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    ask = command(
+        make_task(), results, "--methods", "aoft_lora(rank=128)", "aoft_lora(rank=129)", "linear", "--seeds", "0"
+    )
+    assert main(ask) == 1
+    said = capsys.readouterr()
+    assert "FAILED: ValueError: rank 129 exceeds the 128 dimensions" in said.err
+    assert len(records(results)) == 2
+    (failure,) = (results / "failed").iterdir()
+    assert "Traceback" in json.loads(failure.read_text())["traceback"]
+
+    next((results / "runs").rglob("linear/*.json")).unlink()
+    assert main(["retry", *ask[1:]]) == 1
+    said = capsys.readouterr().err
+    assert "1 cells to run" in said
+    assert "FAILED: ValueError: rank 129" in said
+    assert len(records(results)) == 1, "what is missing and did not fail is left to `run`"
+
+
+def start(arguments: list[str]) -> subprocess.Popen[str]:
+    code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+
+def wait_for_results(results: Path, n: int, run: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and run.poll() is None:
+        if len(list((results / "runs").rglob("*.json"))) >= n:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"no {n} results: {run.communicate()}")
+
+
+def worker_of(run: subprocess.Popen[str]) -> psutil.Process:
+    return next(p for p in psutil.Process(run.pid).children() if "spawn_main" in " ".join(p.cmdline()))
+
+
+@pytest.mark.parametrize(
+    "blow",
+    [
+        "kill parent",
+        *(pytest.param(blow, marks=pytest.mark.slow) for blow in ("kill worker", "interrupt", "terminate")),
+    ],
+)
+def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
+    blow: str, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = make_task()
+    methods = ("--methods", "bitfit", "lora", "aoft_lora", "--seeds", "0", "1")
+    calm, struck = tmp_path / "calm", tmp_path / "struck"
+    assert main(command(task, calm, *methods)) == 0
+
+    run = start(command(task, struck, *methods))
+    wait_for_results(struck, 1, run)
+    worker = worker_of(run)
+    if blow == "kill worker":
+        worker.kill()
+    elif blow == "terminate":
+        worker.terminate()  # Slurm tells every process of the job
+        run.terminate()
+    else:
+        run.send_signal(signal.SIGKILL if blow == "kill parent" else signal.SIGINT)
+    _, err = run.communicate(timeout=120)
+    if blow == "kill worker":
+        assert run.returncode == 1
+        assert "the worker was killed by signal 9" in err
+        assert len(records(struck)) == 5
+    if blow == "interrupt":
+        assert run.returncode == 130
+        assert "every finished cell is kept" in err
+        assert "Traceback" not in err
+    if blow == "terminate":
+        assert run.returncode == 143
+        assert "SIGTERM: no cell is begun any more" in err
+        assert "Traceback" not in err
+        assert not (struck / "claims").exists()
+        assert main(["verify", "--results", str(struck)]) == 0, "something was left half-written"
+    psutil.wait_procs([worker], timeout=30)
+    assert not worker.is_running(), "the worker ends with its parent"
+
+    assert main(command(task, struck, *methods)) == 0
+    assert {k: essence(v) for k, v in records(struck).items()} == {k: essence(v) for k, v in records(calm).items()}
+    assert not list(struck.rglob(".tmp-*"))
+    assert not list(struck.glob("failed/*"))
+
+
+def test_max_minutes_starts_nothing_that_cannot_end_in_time(
+    make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    main([*command(make_task(), results, "--methods", "lora", "--seeds", "0"), "--max-minutes", "0.0001"])
+    assert "1 cells were not started for lack of time" in capsys.readouterr().err
+    assert not records(results)
+
+
+def test_splits_and_plugged_in_numbers_do_not_share_keys(make_task: Callable[..., Path], tmp_path: Path) -> None:
+    task, results = make_task(), tmp_path / "results"
+    for more in ((), ("--split", "val"), ("--normalisation", "imagenet"), ("--interpolation", "bilinear")):
+        assert main(command(task, results, "--methods", "linear", "--seeds", "0", *more)) in (0, 1)
+    assert len(records(results)) == 4
+    complaints: list[str] = []
+    assert set(Store(results).frame(complaints)["split"]) == {"test", "val"}
+    assert not complaints
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--methods", "lorra"], "did you mean lora"),
+        (["--methods", "lora", "--backbone", "vit_base_patch16_224_in21k"], "ambiguous"),
+        (["--methods", "lora", "--weights", "absent.safetensors"], "no weights at absent.safetensors"),
+        (["--methods", "lora", "--tasks", "cifar"], "say `--suite vtab1k`"),
+        (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifr", "--data", "."], "did you mean cifar"),
+        (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifar"], "say `--data FOLDER`"),
+        (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifar", "--data", "absent"], "absent/cifar"),
+        (["--methods", "lora", "--suite", "vtab2k", "--tasks", "all"], "no suite"),
+    ],
+)
+def test_bad_input_is_answered_in_one_message(
+    arguments: list[str], says: str, make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert main([*command(make_task(), results), *arguments]) in (1, 2)
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+    assert not results.exists()
+
+
+@pytest.mark.parametrize("option", [["--seeds", "-1"], ["--threads", "0"], ["--max-minutes", "nan"], ["--recipe", "x"]])
+def test_nonsense_options_are_refused_by_the_parser(option: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([*BASE, "--methods", "lora", *option])
+    assert stop.value.code == 2
+    assert option[0] in capsys.readouterr().err
+
+
+def test_a_choice_that_is_nearly_right_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, near in ((["reprt"], "report"), (["run", "--recipe", "unifrm"], "uniform"), (["list", "task"], "tasks")):
+        with pytest.raises(SystemExit, match="2"):
+            main(words)
+        assert f"(did you mean {near}" in capsys.readouterr().err
+
+
+def test_a_terminal_without_a_character_shows_its_number() -> None:
+    ascii_only = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main(['published', 'äöü']))"
+    done = subprocess.run([sys.executable, "-c", code], env=ascii_only, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert r"\xe4\xf6\xfc" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("what", ["methods", "tasks", "recipes", "backbones"])
+def test_list_is_a_table_and_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", what]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert main(["list", what, "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) <= len(lines) - 2 or what == "recipes"
+    for row in rows:
+        assert any(row["name"] in line for line in lines)
+
+
+def test_report_of_nothing_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["report", "--results", str(tmp_path / "none")]) == 1
+    assert "run" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
