@@ -4,6 +4,7 @@ import argparse
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
@@ -74,6 +75,13 @@ def test_no_files_import_each_other_in_a_circle() -> None:
     names = {path: ".".join(["vtab_peft", *path.relative_to(ROOT).with_suffix("").parts]) for path in SOURCES}
     graph = {name: imported(path) & set(names.values()) - {name} for path, name in names.items()}
     list(TopologicalSorter(graph).static_order())  # raises CycleError, naming the circle
+
+
+def test_every_folder_of_code_is_installed() -> None:
+    setuptools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    folders = {".".join(["vtab_peft", *path.relative_to(ROOT).parts[:-1]]) for path in SOURCES}
+    assert folders <= set(setuptools["packages"]) == set(setuptools["package-dir"])
+    assert all((ROOT / folder).is_dir() for folder in setuptools["package-dir"].values())
 
 
 def test_datasets_is_no_regular_package() -> None:
