@@ -91,7 +91,8 @@ def main() -> None:
             for way in (matrices, rank_two):
                 row[way.__name__] = milliseconds(way, [x, *vectors], rank, bf16, chosen.repeats)
                 if chosen.cuda:
-                    compiled = torch.compile(way)
+                    torch.compiler.reset()
+                    compiled = torch.compile(way, dynamic=False)
                     row[f"{way.__name__}_compiled"] = milliseconds(compiled, [x, *vectors], rank, bf16, chosen.repeats)
             rows.append(row)
             print(

@@ -155,6 +155,7 @@ def test_a_compiled_model_is_compiled_anew_for_the_smaller_parts(
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_gpu_that_is_too_small_trains_in_parts(engine: Engine, data: CachedTask) -> None:
     """The allocator is held to 60 % of what the whole batch takes."""

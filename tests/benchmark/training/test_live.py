@@ -75,6 +75,7 @@ def test_a_compiled_model_agrees_with_the_eager_one(backbone: backbones.Backbone
 
 
 @pytest.mark.gpu
+@pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "eager"])
 def test_each_engine_agrees_on_the_gpu(engine: Engine, backbone: backbones.Backbone, data: CachedTask) -> None:
     agrees(engine, torch.device("cuda"), backbone, data)
