@@ -12,19 +12,16 @@ median of the repetitions.
 """
 
 import argparse
-import json
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from measured import keep
 from torch import Tensor
-from vtab_peft.benchmark.training.measure import now, provenance
+from vtab_peft.benchmark.training.measure import now
 from vtab_peft.methods.aoft import approximately_orthogonal
 
-RESULTS = Path(__file__).parent / "results"
 SHAPES = ((192, 192, 8), (768, 768, 8), (768, 3072, 8), (768, 768, 64), (1280, 1280, 8))
 """(inputs, outputs, rank): ViT-Ti, ViT-B attention, ViT-B fc1, a large rank, ViT-H."""
 TOKENS = 197
@@ -100,13 +97,8 @@ def main() -> None:
                     f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
                 )
             )
-    record = {"unit": "ms, forward and backward", "batch": batch, "tokens": TOKENS, "rows": rows} | provenance(
-        device, sys.argv
-    )
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"aoft_products_{device.type}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    found = {"unit": "ms, forward and backward", "batch": batch, "tokens": TOKENS, "rows": rows}
+    keep(f"aoft_products_{device.type}", found, device)
 
 
 if __name__ == "__main__":

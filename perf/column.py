@@ -9,29 +9,25 @@ Writes perf/results/column_<device>_<method>_<engine>.json.
 """
 
 import argparse
-import json
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from measured import keep
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.training.backbone import load
 from vtab_peft.benchmark.training.engine import run
 from vtab_peft.benchmark.training.live import Live
-from vtab_peft.benchmark.training.measure import device_name, provenance
 from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
 from vtab_peft.benchmark.verbs import speed
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import parse
 
-RESULTS = Path(__file__).parent / "results"
 BLOCK = 4096
 """Different test images: 0.6 GB at 224 pixels, more than any cache of a processor holds."""
 
@@ -109,18 +105,14 @@ def main() -> None:
     for name, seconds in phases.items():
         print(f"{name:20} {seconds:7.1f} s")
     print(f"{'total':20} {total:7.1f} s at scale {options.scale:g}")
-    record = {
-        "device_name": device_name(device),
+    found = {
         "method": options.method,
         "backbone": options.backbone,
         "scale": options.scale,
         "seconds": {**phases, "total": total},
-        **provenance(device, sys.argv, live.numerics),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"column_{device.type}_{options.method.partition('(')[0]}_{options.engine}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    name = f"column_{device.type}_{options.method.partition('(')[0]}_{options.engine}"
+    keep(name, found, device, live.numerics)
 
 
 if __name__ == "__main__":

@@ -23,10 +23,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from measured import keep
 from peer_loop import FORMS
 from PIL import Image
 from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.training.measure import device_name, provenance
 
 HERE = Path(__file__).parent
 
@@ -100,16 +100,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as scratch:
         rows = compare(options, options.folder or made_up(Path(scratch) / "noise"))
-    record = {
-        "device_name": device_name(device),
-        "options": {k: Path(v).name if k in ("folder", "weights") and v else v for k, v in vars(options).items()},
-        "rows": rows,
-    }
-    record |= provenance(device, [Path(sys.argv[0]).name])
-    path = HERE / "results" / f"compare_{device.type}.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    asked = {k: Path(v).name if k in ("folder", "weights") and v else v for k, v in vars(options).items()}
+    keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device)
 
 
 def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:

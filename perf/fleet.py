@@ -9,25 +9,21 @@ far the gradients lie apart.
 """
 
 import argparse
-import json
 import statistics
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
+from measured import keep
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.training.adapter import inject, ready_for_bf16
 from vtab_peft.benchmark.training.backbone import Backbone, load
 from vtab_peft.benchmark.training.live import COMPILE
-from vtab_peft.benchmark.training.measure import device_name, now, provenance
-from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.training.measure import now
 from vtab_peft.methods import parse
 
-RESULTS = Path(__file__).parent / "results"
 ROUNDS = 7
 """Each way in turn, round after round; the median counts and the first is left out."""
 
@@ -139,16 +135,7 @@ def main() -> None:
             rows.append(row)
             rates = ", ".join(f"{way} {rate:,.0f}" for way, rate in row["images_per_second"].items())
             print(f"{spec}, {options.runs} runs of batch {batch}: images/s {rates}; gain {row['gain']:.2f}", flush=True)
-    record = {
-        "device_name": device_name(device),
-        "backbone": options.backbone,
-        "rows": rows,
-        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"fleet_{device.type}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    keep(f"fleet_{device.type}", {"backbone": options.backbone, "rows": rows}, device)
 
 
 if __name__ == "__main__":

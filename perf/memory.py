@@ -11,20 +11,16 @@ Writes perf/results/memory_<backbone>.json.
 """
 
 import argparse
-import json
-import sys
-from pathlib import Path
 
 import torch
+from measured import keep
 from tabulate import tabulate
 from torch import Tensor, nn
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.training.adapter import inject, ready_for_bf16, wants_examples
 from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.measure import provenance
 from vtab_peft.methods import parse
 
-RESULTS = Path(__file__).parent / "results"
 IMAGES = 2
 
 
@@ -80,11 +76,8 @@ def main() -> None:
     header = ("method", "weights", "gradients, moments", "kept an image", f"in all at batch {options.batch}")
     cells = [(row["method"], *(f"{row[key] / 1e9:.3f} GB" for key in keys)) for row in rows]
     print(tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 4)))
-    record = {"backbone": options.backbone, "rows": rows, **provenance(torch.device("cpu"), [Path(sys.argv[0]).name])}
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"memory_{options.backbone.partition('.')[0]}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    name = options.backbone.partition(".")[0]
+    keep(f"memory_{name}", {"backbone": options.backbone, "rows": rows}, torch.device("cpu"))
 
 
 if __name__ == "__main__":

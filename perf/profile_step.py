@@ -9,27 +9,24 @@ launching, and the profiler's own cost.  Writes perf/results/profile_<device>.js
 """
 
 import argparse
-import json
 import re
-import sys
 from collections import Counter
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from measured import keep
 from tabulate import tabulate
 from torch.profiler import ProfilerActivity, profile
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.training.backbone import Backbone, load
 from vtab_peft.benchmark.training.engine import train
 from vtab_peft.benchmark.training.live import Live
-from vtab_peft.benchmark.training.measure import device_name, now, provenance
+from vtab_peft.benchmark.training.measure import now
 from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
 from vtab_peft.benchmark.verbs.speed import noise, spec_of
 from vtab_peft.methods import parse
 
-RESULTS = Path(__file__).parent / "results"
 STEPS = {"cuda": 20, "cpu": 10}
 KINDS = {
     "attention, fused kernel": r"scaled_dot_product|flash|efficient_attention|fmha",
@@ -43,8 +40,6 @@ KINDS = {
 """Patterns of the profiler's names; the first that is found counts, and all others are sums, products and fills."""
 OTHERS = "sums, products, fills"
 HOST = "host, and the profiler"
-
-Share = dict[str, float]
 
 
 class Window:
@@ -120,16 +115,7 @@ def main() -> None:
         live = Live(device, Numerics(options.threads, engine))
         rows += [shares(spec, backbone, options.batch, live) for spec in options.methods]
     print(table(rows))
-    record = {
-        "device_name": device_name(device),
-        "backbone": options.backbone,
-        "rows": rows,
-        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
-    }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"profile_{device.type}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    keep(f"profile_{device.type}", {"backbone": options.backbone, "rows": rows}, device)
 
 
 if __name__ == "__main__":

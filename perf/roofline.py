@@ -8,19 +8,15 @@ repetitions each: a ceiling, not an average.
 """
 
 import argparse
-import json
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from measured import keep
 from torch import Tensor
-from vtab_peft.benchmark.training.measure import device_name, now, provenance
-from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.training.measure import now
 
-RESULTS = Path(__file__).parent / "results"
 REPETITIONS = 10
 SHAPES = {
     "cpu": ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (8 * 197, 192, 768), (8 * 197, 768, 3072)),
@@ -96,17 +92,12 @@ def main() -> None:
         print("attention", name, *(f"{way} {1000 * seconds:.2f} ms" for way, seconds in ways.items()), sep="  ")
     bandwidth = copy(device)
     print(f"copy  {bandwidth / 1e9:.1f} GB/s")
-    record = {
-        "device_name": device_name(device),
+    found = {
         "products": products,
         "attention_seconds": {"images, heads, tokens, width": HEADS[device.type], **attentions},
         "copy_bytes_per_second": bandwidth,
-        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"roofline_{device.type}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    keep(f"roofline_{device.type}", found, device)
 
 
 if __name__ == "__main__":
