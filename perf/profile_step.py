@@ -1,11 +1,12 @@
 """Where the time of a training step goes, by kind of operation.
 
     python perf/profile_step.py --weights FILE --backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k     a CPU, batch 8
-    python perf/profile_step.py --batch 64                                                         a GPU, ViT-B/16
+    python perf/profile_step.py --batch 64 --engine compiled_graphs                                a GPU, ViT-B/16
 
 torch's profiler watches the engine's own loop from the second epoch on, on images of noise.  On a CPU it is the time of
 each operation itself, on a GPU that of its kernels; what is left of the clock's time is the host's: Python, autograd,
-launching, and the profiler's own cost.  Writes perf/results/profile_<device>.json.
+launching, and the profiler's own cost.  A kernel that Inductor fused counts for the first kind that its name holds.
+Writes perf/results/profile_<device>.json, on a GPU with the kernels that take longest.
 """
 
 import argparse
@@ -28,6 +29,8 @@ from vtab_peft.benchmark.verbs.speed import noise, spec_of
 from vtab_peft.methods import parse
 
 STEPS = {"cuda": 20, "cpu": 10}
+KERNELS = 40
+"""How many are listed by name (ours)."""
 KINDS = {
     "attention, fused kernel": r"scaled_dot_product|flash|efficient_attention|fmha",
     "softmax": r"softmax",
@@ -57,12 +60,18 @@ class Window:
             self.seconds += now(self.device)
             self.profiler.stop()
 
+    def by_name(self) -> dict[str, tuple[float, int]]:
+        """Seconds and calls of each operation, or on a GPU of each kernel."""
+        events = self.profiler.key_averages()
+        if self.device.type == "cpu":
+            return {event.key: (event.self_cpu_time_total / 1e6, event.count) for event in events}
+        return {e.key: (e.self_device_time_total / 1e6, e.count) for e in events if e.self_device_time_total}
+
     def by_kind(self) -> dict[str, float]:
         """Seconds of each kind."""
         found: Counter[str] = Counter()
-        for event in self.profiler.key_averages():
-            microseconds = event.self_cpu_time_total if self.device.type == "cpu" else event.self_device_time_total
-            found[kind_of(event.key)] += microseconds / 1e6
+        for name, (seconds, _) in self.by_name().items():
+            found[kind_of(name)] += seconds
         found[HOST] = max(self.seconds - sum(found.values()), 0.0)
         return dict(found)
 
@@ -76,17 +85,22 @@ def kind_of(name: str) -> str:
 def shares(spec: str, backbone: Backbone, batch: int, live: Live) -> dict[str, Any]:
     """Of a method's training: milliseconds a step on the clock, and the share of each kind in it."""
     steps, window, method = STEPS[live.device.type], Window(live.device), parse(spec)
-    recipe = replace(UNIFORM, batch_size=batch, epochs=2, warmup_epochs=0, drop_path=0.0)
+    recipe = replace(UNIFORM, batch_size=batch, epochs=2, warmup_epochs=0)
     with noise({"train": steps * batch, "val": 1, "test": 1}, backbone.image_size) as data:
         train(spec_of(method, backbone, data, recipe), method, backbone, data, live, window)
     found = window.by_kind()
     total = sum(found.values())
+    longest = sorted(window.by_name().items(), key=lambda item: -item[1][0])[:KERNELS]
     return {
         "method": spec,
         "engine": live.numerics.engine,
         "batch": batch,
         "ms_per_step": 1000 * window.seconds / steps,
         "shares": {kind: seconds / total for kind, seconds in sorted(found.items(), key=lambda item: -item[1])},
+        "longest": [
+            {"name": name, "ms_per_step": 1000 * seconds / steps, "calls_per_step": calls / steps}
+            for name, (seconds, calls) in longest
+        ],
     }
 
 

@@ -196,9 +196,9 @@ def train(
     batch, compile_seconds = len(batches(labels, recipe)[0]), 0.0
     part = batch if from_cache else min(live.numerics.micro_batch or batch, batch)
     if anew and live.compiles:
-        compile_seconds = 0.0 if from_cache else live.warm_up(features, (part, *images.shape[1:]))
         vit.eval()
-        compile_seconds += warm_up(features, images.shape[1:], live)
+        compile_seconds = warm_up(features, images.shape[1:], live)  # first: where it is too large it ends all graphs
+        compile_seconds += 0.0 if from_cache else live.warm_up(features, (part, *images.shape[1:]))
     started = now(device)
     seeds = stream(spec.seed, "dropout"), stream(spec.seed, "permutations")
     if from_cache:

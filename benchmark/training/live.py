@@ -75,10 +75,10 @@ class Live:
                 "a smaller backbone, or a device with more memory, and see that no other process uses this one"
             )
         self.numerics = replace(self.numerics, **{parts: size // 2})
-        if parts == "micro_batch":  # what was compiled was for larger parts, and takes memory too
+        if parts == "micro_batch":
             self._vit, self._forward = None, lambda x: x
-            if self.compiles:
-                torch.compiler.reset()
+        if self.compiles:  # what was compiled was for larger parts, takes memory, and its graphs may be half captured
+            torch.compiler.reset()
         free_memory(self.device)
 
     @property
