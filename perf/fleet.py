@@ -18,8 +18,9 @@ from measured import keep
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.training.adapter import inject, ready_for_bf16
+from vtab_peft.benchmark.training.adapter import inject
 from vtab_peft.benchmark.training.backbone import Backbone, load
+from vtab_peft.benchmark.training.fast_path import ready_for_bf16
 from vtab_peft.benchmark.training.live import COMPILE
 from vtab_peft.benchmark.training.measure import now
 from vtab_peft.methods import parse

@@ -17,8 +17,9 @@ from measured import keep
 from tabulate import tabulate
 from torch import Tensor, nn
 from vtab_peft.benchmark.planning.recipes import UNIFORM
-from vtab_peft.benchmark.training.adapter import inject, ready_for_bf16, wants_examples
+from vtab_peft.benchmark.training.adapter import inject, wants_examples
 from vtab_peft.benchmark.training.backbone import Backbone, load
+from vtab_peft.benchmark.training.fast_path import ready_for_bf16
 from vtab_peft.methods import parse
 
 IMAGES = 2

@@ -15,7 +15,8 @@ from torch import Tensor
 from ...methods import Method, parse
 from ...methods.anatomy import KINDS
 from ...methods.base import Evidence, registered_name
-from ..training.adapter import Injected, inject, ready_for_bf16
+from ..training.adapter import Injected, inject
+from ..training.fast_path import ready_for_bf16
 from .tiny import STEPS, STILL, Case, Violation, pictures, put_into, trained
 
 CLASS_FACTS = (

@@ -172,7 +172,7 @@ class Worker:
 
         import torch
 
-        from ..training.adapter import ready_for_bf16
+        from ..training.fast_path import ready_for_bf16
         from ..training.measure import now
 
         vit = copy.deepcopy(backbone.vit).to(self.device).eval()

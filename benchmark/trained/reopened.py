@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from ...methods import Method, parse
 from ...methods.plugin import load_plugin
 from ..planning.spec import RunSpec
-from ..training.adapter import Injected, ready_for_bf16
+from ..training.adapter import Injected
 from ..training.backbone import TOY, Backbone, BackboneError, load
+from ..training.fast_path import ready_for_bf16
 from ..training.images import prepared
 from . import kept
 from .keepers import find_kept, record_of

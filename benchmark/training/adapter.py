@@ -3,7 +3,6 @@
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
 
 import torch
 from safetensors.torch import save
@@ -83,21 +82,6 @@ def inject(
 
 def wants_examples(method: Method) -> bool:
     return type(method).prepare is not Method.prepare
-
-
-def ready_for_bf16(vit: nn.Module, device: str) -> None:
-    """What makes bf16 autocast fast on a type of device (docs/speed.md).
-
-    Frozen linear maps and convolutions are kept in bf16, so that casts touch only what is trained.  On a CPU
-    attention is taken in timm's plain steps: torch's fused kernel takes more than twice as long there.
-    """
-    for module in vit.modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            for parameter in module.parameters(recurse=False):
-                if not parameter.requires_grad:
-                    parameter.data = parameter.data.to(torch.bfloat16)
-        if device == "cpu" and hasattr(module, "fused_attn"):
-            cast(Any, module).fused_attn = False
 
 
 def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:

@@ -18,12 +18,13 @@ from torch import Tensor, nn
 from ...datasets.cache import CachedTask
 from ...methods import Method
 from ..planning.spec import Recipe, RunSpec, canonical_json
-from .adapter import inject, ready_for_bf16, wants_examples
+from .adapter import inject, wants_examples
 from .backbone import Backbone
 from .evaluation import Classifier, Oracle, Tell, in_parts, predict, warm_up
+from .fast_path import ready_for_bf16
 from .faults import in_a_line, lacks_memory
 from .fitting import fit
-from .images import prepared, random_crop, random_flip
+from .images import Normalised, framed, prepared, random_crop, random_flip
 from .live import Live
 from .measure import now, peak_memory, reset_peak_memory
 from .optimization import batches
@@ -166,13 +167,13 @@ def train(
     fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
     if recipe.precision == "bf16":
         ready_for_bf16(fresh.vit, device.type)
-    injected, anew = live.take(fresh, _kind(spec))
+    injected, anew = live.take(fresh, _kind(spec), Normalised(spec.mean, spec.std))
     vit = injected.vit
     head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)
 
     def features(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
-            return live.features(prepared(batch, size, spec)).float()
+            return live.features(framed(batch, size, spec)).float()
 
     crops = torch.Generator().manual_seed(stream(spec.seed, "crops"))
     flips = torch.Generator().manual_seed(stream(spec.seed, "flips"))
@@ -239,6 +240,7 @@ def _kind(spec: RunSpec) -> str:
         {
             "backbone": [spec.backbone.name, spec.backbone.sha256, recipe.image_size],
             "method": spec.method.hashed(),
+            "normalisation": [spec.mean, spec.std],
             "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.mlp_dropout, recipe.precision],
         }
     )

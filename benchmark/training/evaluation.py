@@ -39,12 +39,11 @@ def predict(model: Classifier, images: np.ndarray, live: Live, tell: Tell) -> np
     model.injected.vit.eval()
 
     def classes(part: slice) -> Tensor:
-        batch = torch.from_numpy(np.array(images[part])).to(live.device)
-        logits = model.head(live.filled(model.features, batch))
-        return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1)).cpu()
+        logits = model.head(live.filled(model.features, _on_its_way(images[part], live.device)))
+        return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
     predictions, done = [], 0
-    for found in in_parts(classes, len(images), live):
+    for found in _arrived(in_parts(classes, len(images), live)):
         predictions.append(found)
         done += len(found)
         tell("test", done, len(images))
@@ -55,6 +54,21 @@ def predict(model: Classifier, images: np.ndarray, live: Live, tell: Tell) -> np
             "was one; this cell needs a smaller learning rate: take another recipe, or let `tune` choose"
         )
     return answers
+
+
+def _on_its_way(images: np.ndarray, device: torch.device) -> Tensor:
+    """Read into memory, and sent to the device, which goes on with what it was doing."""
+    read = torch.from_numpy(np.array(images))
+    return (read.pin_memory() if device.type == "cuda" else read).to(device, non_blocking=True)
+
+
+def _arrived(parts: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Each on the CPU, while the device works on the next one; never more than one ahead."""
+    before = next(parts)
+    for part in parts:
+        yield before.cpu()
+        before = part
+    yield before.cpu()
 
 
 @torch.no_grad()

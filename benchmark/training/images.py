@@ -11,7 +11,7 @@ from functools import lru_cache
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..planning.spec import RunSpec
 
@@ -81,24 +81,35 @@ def _round(sums: Tensor) -> Tensor:
     return sums.add_(1 << (PRECISION_BITS - 1)).div_(1 << PRECISION_BITS).floor_().clamp_(0, 255).byte()
 
 
+class Normalised(nn.Module):
+    """(x / 255 - mean) / std of each channel: uint8 [b, 3, h, w] -> float32 of the same shape."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(std)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return pixels.float().div_(255).sub_(self.mean).div_(self.std)
+
+
 def to_input(images: Tensor, size: int, interpolation: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Resize, then normalise: (x / 255 - mean) / std.
-
-    images: [b, 3, height, width] uint8 -> [b, 3, size, size] float32
-    """
-    pixels = resize(images, size, interpolation).float().div_(255)
-    return pixels.sub_(_per_channel(mean, images.device)).div_(_per_channel(std, images.device))
+    """Resize, then normalise.  images: [b, 3, height, width] uint8 -> [b, 3, size, size] float32"""
+    return Normalised(mean, std).to(images.device)(resize(images, size, interpolation))
 
 
-@lru_cache(maxsize=64)
-def _per_channel(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device)[:, None, None]
+def framed(images: Tensor, size: int, spec: RunSpec) -> Tensor:
+    """uint8 [b, 3, h, w] as cached -> uint8 [b, 3, size, size]: squashed, or the centre where a cell's recipe crops."""
+    shown = images if spec.recipe.framing == "squash" else center_crop(images, size)
+    return resize(shown, size, spec.interpolation)
 
 
 def prepared(images: Tensor, size: int, spec: RunSpec) -> Tensor:
-    """uint8 [b, 3, h, w] as cached -> the input of a cell, [b, 3, size, size]; the centre, where its recipe crops."""
-    framed = images if spec.recipe.framing == "squash" else center_crop(images, size)
-    return to_input(framed, size, spec.interpolation, spec.mean, spec.std)
+    """uint8 [b, 3, h, w] as cached -> the input of a cell, [b, 3, size, size] float32"""
+    return Normalised(spec.mean, spec.std).to(images.device)(framed(images, size, spec))
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:

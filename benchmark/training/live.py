@@ -43,10 +43,11 @@ class Live:
     def __post_init__(self) -> None:
         self._asked = self.numerics
 
-    def take(self, fresh: Injected, kind: str) -> tuple[Injected, bool]:
+    def take(self, fresh: Injected, kind: str, entrance: nn.Module) -> tuple[Injected, bool]:
         """The live model with the values of `fresh`, and whether it had to be built anew, from `fresh` itself.
 
         kind: names everything but values that `fresh` was made from; models of different kinds share nothing.
+        entrance: what images pass before the model, in the same compiled code; of one kind, one entrance.
         """
         if self._vit is not None and kind == self._kind and _alike(self._vit, fresh.vit):
             _copy(fresh.vit, self._vit)
@@ -56,11 +57,12 @@ class Live:
             self.numerics = self._asked
         vit = fresh.vit.to(self.device)
         vit.set_grad_checkpointing(self.numerics.checkpointing)
-        self._vit, self._kind, self._forward = vit, kind, vit
+        whole = nn.Sequential(entrance.to(self.device), vit)
+        self._vit, self._kind, self._forward = vit, kind, whole
         if self.compiles:
             os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(default_root() / "compiled"))  # outlives the process
             torch.compiler.reset()  # the code of the model before is of no use any more
-            self._forward = torch.compile(vit, dynamic=False, **COMPILE[self.numerics.engine])
+            self._forward = torch.compile(whole, dynamic=False, **COMPILE[self.numerics.engine])
         return fresh, True
 
     def halve(self, parts: Literal["micro_batch", "eval_batch"], size: int, reason: str) -> None:
@@ -95,7 +97,7 @@ class Live:
         return self.numerics.engine != "eager"
 
     def features(self, images: Tensor) -> Tensor:
-        """[b, 3, size, size] -> [b, d], in a tensor that stays"""
+        """What the entrance takes, uint8 [b, 3, size, size] -> [b, d], in a tensor that stays"""
         if "graphs" not in self.numerics.engine:
             return self._forward(images)
         torch.compiler.cudagraph_mark_step_begin()

@@ -5,11 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from vtab_peft.benchmark.planning.plan import BackboneInfo, Choice, MethodInfo, make_plan
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.planning.spec import MethodRef
 from vtab_peft.benchmark.training import backbone as backbones
-from vtab_peft.benchmark.training.adapter import inject
+from vtab_peft.benchmark.training.adapter import Injected, inject
 from vtab_peft.benchmark.training.engine import run
 from vtab_peft.benchmark.training.live import Live
 from vtab_peft.benchmark.training.numerics import ENGINES, Engine, Numerics
@@ -33,21 +34,25 @@ def injected(backbone: backbones.Backbone, name: str, seed: int = 0):
     return inject(backbone.vit, parse(name), QUIET, seed)
 
 
+def taken(live: Live, fresh: Injected, kind: str) -> tuple[Injected, bool]:
+    return live.take(fresh, kind, nn.Identity())
+
+
 def test_a_model_of_the_same_kind_is_reset_and_any_other_replaces_it(backbone: backbones.Backbone) -> None:
     live = Live(CPU, Numerics())
-    first, anew = live.take(injected(backbone, "lora"), "lora")
+    first, anew = taken(live, injected(backbone, "lora"), "lora")
     assert anew
     with torch.no_grad():
         for parameter in first.vit.parameters():
             parameter.add_(1.0)
     other = injected(backbone, "lora", seed=1)
     expected = {name: value.clone() for name, value in other.vit.state_dict().items()}
-    second, anew = live.take(other, "lora")
+    second, anew = taken(live, other, "lora")
     assert not anew
     assert second.vit is first.vit
     assert all(torch.equal(value, expected[name]) for name, value in second.vit.state_dict().items())
-    assert live.take(injected(backbone, "lora(alpha=80.0)"), "lora(alpha=80.0)")[1], "same tensors, other mathematics"
-    assert live.take(injected(backbone, "lora(rank=2)"), "lora(alpha=80.0)")[1], "other shapes"
+    assert taken(live, injected(backbone, "lora(alpha=80.0)"), "lora(alpha=80.0)")[1], "same tensors, other mathematics"
+    assert taken(live, injected(backbone, "lora(rank=2)"), "lora(alpha=80.0)")[1], "other shapes"
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass"])
