@@ -5,7 +5,7 @@
 
 What is left out is reading image files from disk: the test images of a task are one block of noise, passed again and
 again.  `--scale` shortens epochs and test sets alike; the printed total is what was measured, never extrapolated.
-Writes perf/results/column_<device>_<method>_<engine>.json.
+Writes perf/results/column_<device>_<method>_<engine>.json, anew after each task.
 """
 
 import argparse
@@ -40,6 +40,10 @@ class Repeated:
 
     def __len__(self) -> int:
         return self.n
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.n, *self.block.shape[1:]
 
     def __getitem__(self, where: slice) -> np.ndarray:
         start, stop, _ = where.indices(self.n)
@@ -89,30 +93,33 @@ def main() -> None:
     backbone, method = load(options.backbone, options.weights), parse(options.method)
     recipe = replace(UNIFORM, epochs=max(1, round(100 * options.scale)), warmup_epochs=10 * options.scale)
     live = Live(device, Numerics(options.threads, options.engine))
+    name = f"column_{device.type}_{options.method.partition('(')[0]}_{options.engine}"
     phases = {"start-up": time.perf_counter() - began, "compiling": 0.0, "training": 0.0, "evaluation": 0.0}
+    done: list[str] = []
     with column(backbone.image_size, options.scale) as tasks:
-        for name, task in tasks:
+        for task_name, task in tasks:
             spec = speed.spec_of(method, backbone, task, recipe)
             result, _ = run(spec, method, backbone, task, live, lambda *_: None)
             phases["compiling"] += result.compile_seconds
             phases["training"] += result.train_seconds
             phases["evaluation"] += result.eval_seconds
+            total = time.perf_counter() - began
+            done.append(task_name)
             print(
-                f"{name:20} {result.train_seconds:7.1f} s training  {result.eval_seconds:7.1f} s evaluation", flush=True
+                f"{task_name:20} {result.train_seconds:7.1f} s training  {result.eval_seconds:7.1f} s evaluation",
+                flush=True,
             )
-    total = time.perf_counter() - began
-    phases["everything else"] = total - sum(phases.values())
-    for name, seconds in phases.items():
-        print(f"{name:20} {seconds:7.1f} s")
-    print(f"{'total':20} {total:7.1f} s at scale {options.scale:g}")
-    found = {
-        "method": options.method,
-        "backbone": options.backbone,
-        "scale": options.scale,
-        "seconds": {**phases, "total": total},
-    }
-    name = f"column_{device.type}_{options.method.partition('(')[0]}_{options.engine}"
-    keep(name, found, device, live.numerics)
+            rest = total - sum(phases.values())
+            found = {
+                "method": options.method,
+                "backbone": options.backbone,
+                "scale": options.scale,
+                "tasks": done,
+                "seconds": {**phases, "everything else": rest, "total": total},
+            }
+            keep(name, found, device, live.numerics, more=len(done) < len(tasks))
+    for phase, seconds in found["seconds"].items():
+        print(f"{phase:20} {seconds:7.1f} s")
 
 
 if __name__ == "__main__":

@@ -18,6 +18,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +31,22 @@ from PIL import Image
 from vtab_peft.benchmark.planning.recipes import RECIPES
 
 HERE = Path(__file__).parent
+OURS = """
+import sys
+from dataclasses import replace
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.planning.recipes import RECIPES
+name, epochs = sys.argv[1], int(sys.argv[2])
+RECIPES[name] = replace(RECIPES[name], epochs=epochs, warmup_epochs=epochs / 10)
+sys.exit(main(sys.argv[3:]))
+"""
+"""The command line, with the recipe's epochs replaced."""
 
 
 def ours(options: argparse.Namespace, method: str, folder: Path) -> dict[str, Any]:
     """Seconds a cell of `--cells` seeds in one process, decoding included: every round begins without a cache."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, str(HERE.parent / "run_benchmark.py"), "run", "--tasks", str(folder)]
+        command = [sys.executable, "-c", OURS, options.recipe, str(options.epochs), "run", "--tasks", str(folder)]
         command += ["--methods", method, "--backbone", options.backbone, "--weights", options.weights]
         command += ["--recipe", options.recipe, "--seeds", *map(str, range(options.cells))]
         command += ["--threads", str(options.threads), "--engine", options.engine, "--results", f"{scratch}/results"]
@@ -50,7 +62,7 @@ def ours(options: argparse.Namespace, method: str, folder: Path) -> dict[str, An
 def peer(options: argparse.Namespace, method: str, folder: Path, form: str, test_every: int = 0) -> dict[str, Any]:
     recipe = RECIPES[options.recipe]
     command = [sys.executable, str(HERE / "peer_loop.py"), str(folder), "--form", form, "--method", method]
-    command += ["--backbone", options.backbone.partition(".")[0], "--epochs", str(recipe.epochs)]
+    command += ["--backbone", options.backbone.partition(".")[0], "--epochs", str(options.epochs)]
     command += ["--batch", str(recipe.batch_size), "--drop-path", str(recipe.drop_path)]
     command += ["--threads", str(options.threads), "--workers", str(options.workers), "--test-every", str(test_every)]
     if options.weights != "random":
@@ -88,6 +100,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--recipe", default="uniform_3ep", choices=sorted(RECIPES))
+    parser.add_argument("--epochs", type=int, help="of both; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--cells", type=int, default=3, help="of ours in one process")
     parser.add_argument("--threads", type=int, default=2)
@@ -97,42 +110,47 @@ def main() -> None:
         "--test-every-10", action="store_true", help="also the peers' habit of testing each tenth epoch"
     )
     options = parser.parse_args()
+    options.epochs = options.epochs or RECIPES[options.recipe].epochs
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    with tempfile.TemporaryDirectory() as scratch:
-        rows = compare(options, options.folder or made_up(Path(scratch) / "noise"))
     asked = {k: Path(v).name if k in ("folder", "weights") and v else v for k, v in vars(options).items()}
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory() as scratch:
+        for rows in compare(options, options.folder or made_up(Path(scratch) / "noise")):
+            keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device, more=True)
+    for row in rows:
+        print(
+            f"{row['method']:12} {row['loop']:30} {row['seconds_per_cell']:8.1f} s   {row['ratio_to_ours']:5.2f} x ours"
+        )
     keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device)
 
 
-def compare(options: argparse.Namespace, folder: Path) -> list[dict[str, Any]]:
-    """A row for each method and loop; ours and the peers' in turn."""
-    rows: list[dict[str, Any]] = []
+def compare(options: argparse.Namespace, folder: Path) -> Iterator[list[dict[str, Any]]]:
+    """A row for each method and loop, ours and the peers' in turn; all rows anew after each run."""
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for method in options.methods:
-        runs: dict[str, list[dict[str, Any]]] = {}
+        loops: dict[str, Callable[[], dict[str, Any]]] = {"ours": partial(ours, options, method, folder)}
+        loops |= {form: partial(peer, options, method, folder, form) for form in options.forms}
+        if options.test_every_10:
+            loops["fp32, tested every 10 epochs"] = partial(peer, options, method, folder, "fp32", test_every=10)
         for _ in range(options.rounds):
-            runs.setdefault("ours", []).append(ours(options, method, folder))
-            for form in options.forms:
-                runs.setdefault(form, []).append(peer(options, method, folder, form))
-            if options.test_every_10:
-                found = peer(options, method, folder, "fp32", test_every=10)
-                runs.setdefault("fp32, tested every 10 epochs", []).append(found)
-        own = [run["seconds"] for run in runs["ours"]]
-        for name, found in runs.items():
-            ratios = [run["seconds"] / ours_ for run, ours_ in zip(found, own, strict=True)]
-            rows.append(
-                {
-                    "method": method,
-                    "loop": name,
-                    "seconds_per_cell": statistics.median(run["seconds"] for run in found),
-                    "train_seconds": statistics.median(run["train_seconds"] for run in found),
-                    "accuracy": statistics.mean(run["accuracy"] for run in found),
-                    "ratio_to_ours": statistics.median(ratios),
-                    "ratios": ratios,
-                }
-            )
-            row = rows[-1]
-            print(f"{method:12} {name:30} {row['seconds_per_cell']:8.1f} s a cell   {row['ratio_to_ours']:5.2f} x ours")
-    return rows
+            for loop, run in loops.items():
+                runs.setdefault((method, loop), []).append(found := run())
+                print(f"{method} · {loop}: {found['seconds']:.1f} s a cell", file=sys.stderr, flush=True)
+                yield [row_of(*key, found, runs[key[0], "ours"]) for key, found in runs.items()]
+
+
+def row_of(method: str, loop: str, found: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of a loop's runs and of ours in the same rounds."""
+    ratios = [run["seconds"] / ours["seconds"] for run, ours in zip(found, own, strict=False)]
+    return {
+        "method": method,
+        "loop": loop,
+        "seconds_per_cell": statistics.median(run["seconds"] for run in found),
+        "train_seconds": statistics.median(run["train_seconds"] for run in found),
+        "accuracy": statistics.mean(run["accuracy"] for run in found),
+        "ratio_to_ours": statistics.median(ratios),
+        "ratios": ratios,
+    }
 
 
 if __name__ == "__main__":

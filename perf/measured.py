@@ -6,17 +6,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from vtab_peft.benchmark.storing.store import write_atomically
 from vtab_peft.benchmark.training.measure import device_name, provenance
 from vtab_peft.benchmark.training.numerics import Numerics
 
 RESULTS = Path(__file__).parent / "results"
+NUMERICS = Numerics()
 
 
-def keep(name: str, found: dict[str, Any], device: torch.device, numerics: Numerics = Numerics()) -> None:  # noqa: B008
-    """Write perf/results/<name>.json: what was found, with device, versions and commit; print its path."""
+def keep(
+    name: str, found: dict[str, Any], device: torch.device, numerics: Numerics = NUMERICS, more: bool = False
+) -> None:
+    """Write perf/results/<name>.json: what was found, with device, versions and commit; print its path.
+
+    more: a longer measurement, of which this is what there is up to now, silently.
+    """
     record = {"device_name": device_name(device), **found}
     record |= provenance(device, [Path(sys.argv[0]).name], numerics)
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps(record, indent=1) + "\n")
-    print(path)
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+    if not more:
+        print(path)

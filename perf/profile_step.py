@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from measured import keep
 from tabulate import tabulate
+from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.training.backbone import Backbone, load
@@ -41,6 +42,8 @@ KINDS = {
     "casts, copies, concatenation": r"copy|cat\b|Cat|clone|contiguous|Memcpy|index|gather",
 }
 """Patterns of the profiler's names; the first that is found counts, and all others are sums, products and fills."""
+NO_KERNELS = ("Command Buffer Full",)
+"""What the profiler lists among a GPU's kernels and is none: the host waiting for the GPU."""
 OTHERS = "sums, products, fills"
 HOST = "host, and the profiler"
 
@@ -65,7 +68,8 @@ class Window:
         events = self.profiler.key_averages()
         if self.device.type == "cpu":
             return {event.key: (event.self_cpu_time_total / 1e6, event.count) for event in events}
-        return {e.key: (e.self_device_time_total / 1e6, e.count) for e in events if e.self_device_time_total}
+        kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
+        return {e.key: (e.self_device_time_total / 1e6, e.count) for e in kernels if e.key not in NO_KERNELS}
 
     def by_kind(self) -> dict[str, float]:
         """Seconds of each kind."""
@@ -124,12 +128,14 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone = load(options.backbone, options.weights)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for engine in options.engine:
         live = Live(device, Numerics(options.threads, engine))
-        rows += [shares(spec, backbone, options.batch, live) for spec in options.methods]
+        for spec in options.methods:
+            rows.append(shares(spec, backbone, options.batch, live))
+            more = len(rows) < len(options.engine) * len(options.methods)
+            keep(f"profile_{device.type}", {"backbone": options.backbone, "rows": rows}, device, more=more)
     print(table(rows))
-    keep(f"profile_{device.type}", {"backbone": options.backbone, "rows": rows}, device)
 
 
 if __name__ == "__main__":

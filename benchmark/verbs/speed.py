@@ -8,6 +8,7 @@ the same process.
 
 import argparse
 import json
+import math
 import statistics
 import sys
 import tempfile
@@ -41,8 +42,8 @@ from ..training.numerics import Numerics
 
 EPOCHS = 4
 """The first is left out; the median of the rest counts (ours)."""
-STEPS = {"cuda": 40, "cpu": 10}
-"""In an epoch, so that one takes a second or more (ours)."""
+IMAGES = {"cuda": 4096, "cpu": 80}
+"""In an epoch, or fewer than a batch more, so that one takes a second or more (ours)."""
 MATRIX = {"cuda": 8192, "cpu": 2048}
 """Side of the square matrices whose product is the limit: large enough to be at it (ours)."""
 
@@ -78,30 +79,40 @@ def speed(options: argparse.Namespace) -> int:
         f"{options.backbone} on {device_name(device)}, {options.precision}; limit {limit / 1e12:.3g} TFLOP/s",
         file=sys.stderr,
     )
-    found = []
-    for engine in options.engine:
-        live = Live(device, Numerics(options.threads, engine))
-        for method in methods:
-            for batch in options.batch:
-                recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
-                try:
-                    found.append(measure(method, backbone, recipe, live, limit))
-                except Exception as error:
-                    if not lacks_memory(error):
-                        raise
-                    raise ValueError(f"--batch {batch} does not fit into memory: {in_a_line(error)}") from None
-                print(_line(found[-1]), file=sys.stderr, flush=True)
+    found: list[Speed] = []
+    for row in _rows(options, methods, backbone, device, limit):
+        found.append(row)
+        print(_line(row), file=sys.stderr, flush=True)
+        if options.json:  # after each row: what is measured stays, whatever ends the command
+            record = {
+                "backbone": options.backbone,
+                "precision": options.precision,
+                "limit_flops": limit,
+                "rows": [asdict(row) for row in found],
+                **provenance(device, sys.argv, Numerics(options.threads)),
+            }
+            write_atomically(options.json, (json.dumps(record, indent=1) + "\n").encode())
     print(table(found))
-    if options.json:
-        record = {
-            "backbone": options.backbone,
-            "precision": options.precision,
-            "limit_flops": limit,
-            "rows": [asdict(row) for row in found],
-            **provenance(device, sys.argv, Numerics(options.threads)),
-        }
-        write_atomically(options.json, (json.dumps(record, indent=1) + "\n").encode())
     return 0
+
+
+def _rows(
+    options: argparse.Namespace, methods: list[Method], backbone: Backbone, device: torch.device, limit: float
+) -> Iterator[Speed]:
+    flops = {method: training_flops(method, backbone, UNIFORM) for method in methods}
+    for batch in options.batch:
+        recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
+        images = batch * math.ceil(IMAGES[device.type] / batch)
+        with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
+            for engine in options.engine:
+                live = Live(device, Numerics(options.threads, engine))
+                for method in methods:
+                    try:
+                        yield measure(method, backbone, recipe, data, live, flops[method], limit)
+                    except Exception as error:
+                        if not lacks_memory(error):
+                            raise
+                        raise ValueError(f"--batch {batch} does not fit into memory: {in_a_line(error)}") from None
 
 
 def table(rows: list[Speed]) -> str:
@@ -127,27 +138,29 @@ def _line(row: Speed) -> str:
     return f"{row.method} · {row.engine} · batch {row.batch}: {row.train_images_per_second:,.0f} images/s"
 
 
-def measure(method: Method, backbone: Backbone, recipe: Recipe, live: Live, limit: float) -> Speed:
-    """The steady state of one method.  limit: floating-point operations a second that the device can do."""
-    images = recipe.batch_size * STEPS[live.device.type]
-    with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
-        spec = spec_of(method, backbone, data, replace(recipe, epochs=EPOCHS, probe_epochs=EPOCHS, warmup_epochs=0))
-        reset_peak_memory(live.device)
-        ticks = Ticks()
-        trained = train(spec, method, backbone, data, live, ticks)
-        rate = images / ticks.seconds_per_epoch() if len(trained.loss_curve) > 1 else float("nan")
-        flops = training_flops(method, backbone, recipe)
-        return Speed(
-            method.spec(),
-            live.numerics.engine,
-            recipe.batch_size,
-            rate,
-            _evaluation_rate(trained, data, live),
-            flops / 1e9,
-            rate * flops / limit,
-            trained.compile_seconds,
-            peak_memory(live.device),
-        )
+def measure(
+    method: Method, backbone: Backbone, recipe: Recipe, data: CachedTask, live: Live, flops: float, limit: float
+) -> Speed:
+    """The steady state of one method.
+
+    flops: of one training image.  limit: floating-point operations a second that the device can do.
+    """
+    spec = spec_of(method, backbone, data, replace(recipe, epochs=EPOCHS, probe_epochs=EPOCHS, warmup_epochs=0))
+    reset_peak_memory(live.device)
+    ticks = Ticks()
+    trained = train(spec, method, backbone, data, live, ticks)
+    rate = trained.images_seen / EPOCHS / ticks.seconds_per_epoch()
+    return Speed(
+        method.spec(),
+        live.numerics.engine,
+        recipe.batch_size,
+        rate,
+        _evaluation_rate(trained, data, live),
+        flops / 1e9,
+        rate * flops / limit,
+        trained.compile_seconds,
+        peak_memory(live.device),
+    )
 
 
 class Ticks:
