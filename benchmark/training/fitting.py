@@ -6,7 +6,8 @@ differ.  (No part of a ViT looks across the images of a batch.)  There is no hos
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -55,9 +56,8 @@ def fit(
             lr = learning_rate(recipe, epoch if recipe.schedule_per == "epoch" else epoch + step / steps)
             for group in optimizer.param_groups:
                 group["lr"] = lr
-            loss = backward(
-                pick(index), labels[index], logits, lambda: method.penalty(injected.vit), recipe.label_smoothing, part
-            )
+            penalty = partial(method.penalty, injected.vit)
+            loss = backward(trained, pick(index), labels[index], logits, penalty, recipe.label_smoothing, part)
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trained, recipe.clip_norm)
             optimizer.step()
@@ -74,6 +74,7 @@ def fit(
 
 
 def backward(
+    trained: Sequence[nn.Parameter],
     inputs: Tensor,
     labels: Tensor,
     logits: Callable[[Tensor], Tensor],
@@ -89,5 +90,8 @@ def backward(
         if number == len(parts) and (extra := penalty()) is not None:
             loss = loss + extra
         loss.backward()
+        if number == 1 < len(parts):  # a CUDA graph writes its gradients to the same place in each pass
+            for parameter in trained:
+                parameter.grad = None if parameter.grad is None else parameter.grad.clone()
         whole += loss.detach()
     return whole

@@ -85,8 +85,9 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(name: str, backbone: ba
         model = torch.nn.ModuleList([vit, head])
         model.zero_grad()
         penalty = lambda: method.penalty(vit)  # noqa: E731
-        loss = backward(images, labels, lambda some: head(vit(some)), penalty, 0.1, part)
-        return float(loss), [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        trained = [p for p in model.parameters() if p.requires_grad]
+        loss = backward(trained, images, labels, lambda some: head(vit(some)), penalty, 0.1, part)
+        return float(loss), [p.grad.clone() for p in trained if p.grad is not None]
 
     plain = F.cross_entropy(head(vit(images)), labels, label_smoothing=0.1)
     if (extra := method.penalty(vit)) is not None:

@@ -64,9 +64,9 @@ def test_checkpointing_moves_no_number(name: str, backbone: backbones.Backbone, 
     assert again.accuracy == plain.accuracy
 
 
-def agrees(engine: Engine, device: torch.device, backbone: backbones.Backbone, data: CachedTask) -> None:
+def agrees(numerics: Numerics, device: torch.device, backbone: backbones.Backbone, data: CachedTask) -> None:
     """Step for step within rounding, and compiled once for all cells of a kind."""
-    eager, fast = Live(device, Numerics()), Live(device, Numerics(engine=engine))
+    eager, fast = Live(device, Numerics()), Live(device, numerics)
     for seed in (0, 1):
         plain, quick = (cell("aoft_lora", backbone, data, live, seed) for live in (eager, fast))
         np.testing.assert_allclose(quick.loss_curve, plain.loss_curve, rtol=1e-4)
@@ -76,11 +76,14 @@ def agrees(engine: Engine, device: torch.device, backbone: backbones.Backbone, d
 
 @pytest.mark.slow
 def test_a_compiled_model_agrees_with_the_eager_one(backbone: backbones.Backbone, data: CachedTask) -> None:
-    agrees("compiled", CPU, backbone, data)
+    agrees(Numerics(engine="compiled"), CPU, backbone, data)
 
 
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
+@pytest.mark.parametrize("micro_batch", [None, 4])
 @pytest.mark.parametrize("engine", [engine for engine in ENGINES if engine != "eager"])
-def test_each_engine_agrees_on_the_gpu(engine: Engine, backbone: backbones.Backbone, data: CachedTask) -> None:
-    agrees(engine, torch.device("cuda"), backbone, data)
+def test_each_engine_agrees_on_the_gpu(
+    engine: Engine, micro_batch: int | None, backbone: backbones.Backbone, data: CachedTask
+) -> None:
+    agrees(Numerics(engine=engine, micro_batch=micro_batch), torch.device("cuda"), backbone, data)
