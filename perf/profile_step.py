@@ -33,7 +33,7 @@ STEPS = {"cuda": 20, "cpu": 10}
 KERNELS = 40
 """How many are listed by name (ours)."""
 KINDS = {
-    "attention, fused kernel": r"scaled_dot_product|flash|efficient_attention|fmha",
+    "attention, fused kernel": r"scaled_dot_product|flash|efficient_attention|fmha|dot_do_o|convert_dq",
     "softmax": r"softmax",
     "GELU": r"gelu",
     "LayerNorm": r"layer_norm",
