@@ -21,7 +21,7 @@ def declare(verbs: Verbs) -> None:
     retry.set_defaults(work="verbs.sweep:run", only_failed=True, again=False)
 
     rerun = verbs.add_parser("rerun", help="repeat a stored result by its key, and say whether the number agrees")
-    rerun.add_argument("key", metavar="KEY", help="16 hexadecimal digits: the name of its JSON")
+    rerun.add_argument("key", metavar="KEY", help="the beginning of its key, which is the name of its JSON")
     rerun.add_argument(
         "--data", type=Path, metavar="FOLDER", help="holds the suite's task folders, or is the task's own folder"
     )

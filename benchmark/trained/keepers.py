@@ -24,16 +24,24 @@ def find_kept(text: str, results: Path) -> Path:
         return path / EXPORTED
     if path.suffix in (".safetensors", ".json"):
         return _beside(path)
-    runs = _runs(results)
-    fitting = [run for run in runs if text and run.name.startswith(text)]
-    keys = list(dict.fromkeys(run.name[:16] for run in fitting))
-    if len(keys) > 1:
-        raise StoreError(f"{len(keys)} cells in {results} begin with {text!r}; say more of the key:{_shown(fitting)}")
-    if not keys:
+    runs = sorted((results / "runs").rglob("*.json"))
+    if not (own := of_one_cell(text, runs, results)):
         raise StoreError(
             f"no cell in {results} begins with {text!r}, and no such file is there.{_suggested(text, runs)}"
         )
-    return _beside(max(fitting, key=repetition_of))
+    return _beside(max(own, key=repetition_of))
+
+
+def of_one_cell(text: str, files: Sequence[Path], results: Path) -> list[Path]:
+    """Those of the JSON files in a results folder that are of the cell whose key begins with `text`; none or more.
+
+    Raises:
+        StoreError: several cells begin like that.
+    """
+    fitting = [file for file in files if text and file.name.startswith(text)]
+    if (keys := len({file.name[:16] for file in fitting})) > 1:
+        raise StoreError(f"{keys} cells in {results} begin with {text!r}; say more of the key:{_shown(fitting)}")
+    return fitting
 
 
 def _beside(path: Path) -> Path:
@@ -43,10 +51,6 @@ def _beside(path: Path) -> Path:
         missing = path if not path.exists() else file
         raise StoreError(f"{missing} is not there; train the cell with `vtab-peft run --keep-adapters`")
     return file
-
-
-def _runs(results: Path) -> list[Path]:
-    return sorted((results / "runs").rglob("*.json"))
 
 
 def _suggested(text: str, runs: Sequence[Path]) -> str:

@@ -14,6 +14,7 @@ from ..planning.spec import RunSpec
 from ..running.executor import WorkerProcess
 from ..running.worker import Describe
 from ..storing.store import BROKEN, Store, StoreError, from_text
+from ..trained.keepers import of_one_cell
 from ..training.numerics import Numerics
 from .sweep import cached_tasks, say, say_outcome, sweep
 
@@ -83,24 +84,28 @@ def exact(before: dict[str, Any], now: dict[str, Any]) -> bool:
     return on_cpu and conditions(before) == conditions(now)
 
 
-def stored(store: Store, key: str) -> dict[str, Any]:
-    """The latest record of a key, or that of its failure.  Raises `ValueError`, `StoreError`."""
-    paths = list((store.root / "runs").rglob(f"{key}.json")) if key.isalnum() else []
-    if paths:
-        spec = RunSpec.from_json(store.load(paths[0])["spec"])
-        record = store.get(spec)
+def stored(store: Store, text: str) -> dict[str, Any]:
+    """The latest record of the cell whose key begins with `text`, or that of its failure.
+
+    Raises:
+        ValueError: there is none.
+        StoreError: several begin like that, or the file is damaged.
+    """
+    files = sorted([*(store.root / "runs").rglob("*.json"), *(store.root / "failed").glob("*.json")])
+    if not (own := of_one_cell(text, files, store.root)):
+        raise ValueError(f"no result {text!r} in {store.root}/: a key is the name of a JSON file in runs/ or failed/")
+    path = own[-1]  # runs/ after failed/
+    if path.parent.name != "failed":
+        record = store.get(RunSpec.from_json(store.load(path)["spec"]))
         if record is None:
-            raise StoreError(f"{paths[0]} is not where its spec belongs: `vtab-peft verify` says more")
+            raise StoreError(f"{path} is not where its spec belongs: `vtab-peft verify` says more")
         return record
-    failure = store.root / "failed" / f"{key}.json"
-    if not key.isalnum() or not failure.exists():
-        raise ValueError(f"no result {key!r} in {store.root}/: a key is the name of a JSON file in runs/ or failed/")
     try:
-        record = from_text(failure.read_text(encoding="utf-8"))
+        record = from_text(path.read_text(encoding="utf-8"))
         RunSpec.from_json(record["spec"])
         return {"spec": record["spec"], "reason": str(record["reason"]), "provenance": {}, "facts": {}}
     except (OSError, *BROKEN) as error:
-        raise StoreError(f"{failure} cannot be read ({error}); delete it") from None
+        raise StoreError(f"{path} cannot be read ({error}); delete it") from None
 
 
 def numerics_of(record: dict[str, Any], threads: int | None) -> Numerics:

@@ -89,6 +89,16 @@ def test_an_unknown_key_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture
     assert math.isclose(sum(1 for _ in tmp_path.iterdir()), 0)
 
 
+def test_a_beginning_that_several_cells_share_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for key, folder in (("abcd", "runs/toy_vit/own/colours/lora"), ("abef", "failed")):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / f"{key * 4}.json").write_text("{}")
+    assert main(["rerun", "ab", "--results", str(tmp_path)]) != 0
+    said = capsys.readouterr().err
+    assert "2 cells" in said
+    assert "abcdabcdabcdabcd  toy_vit · own · colours · lora" in said
+
+
 @pytest.mark.slow
 def test_a_result_is_repeated_from_its_record(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -98,7 +108,7 @@ def test_a_result_is_repeated_from_its_record(
     ask = ["run", *base, "--tasks", str(task), "--methods", "lora(rank=2)", "--seeds", "3", "--threads", "1"]
     assert main(ask) == 0
     (path,) = (results / "runs").rglob("*.json")
-    again = ["rerun", path.stem, "--results", str(results)]
+    again = ["rerun", path.stem[:6], "--results", str(results)]
 
     assert main([*again, "--weights", "random"]) == 2
     said = capsys.readouterr().err
