@@ -1,7 +1,7 @@
-"""Whether the arguments that people type are of the kinds that a method's fields say."""
+"""The arguments that people type, as the kinds that a method's fields say."""
 
 import json
-import math
+import sys
 from types import NoneType, UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
@@ -15,16 +15,29 @@ WORDS: dict[Any, str] = {
 }
 
 
-def check_arguments(cls: type, arguments: dict[str, Any]) -> None:
-    """Raises `ValueError` when one is of another kind than its field, with what it must be."""
+def as_declared(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
+    """The same arguments, whole numbers as floats where a field is one: `alpha=4` and `alpha=4.0` are one method.
+
+    Raises:
+        ValueError: one is of another kind than its field; the message says what it must be.
+    """
     try:
         hints = get_type_hints(cls)
     except NameError:  # a plug-in whose annotations cannot be looked up
         hints = {}
+    declared: dict[str, Any] = {}
     for name, value in arguments.items():
         hint = hints.get(name, Any)
         if not _fits(value, hint):
             raise ValueError(f"{name} must be {_words(hint)}, not {value!r:.60}")
+        declared[name] = float(value) if type(value) is int and _is_float(hint) else value
+    return declared
+
+
+def _is_float(hint: Any) -> bool:
+    """Whether a number of this kind is always one with a fraction."""
+    one_of = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return float in one_of and int not in one_of
 
 
 def _fits(value: Any, hint: Any) -> bool:
@@ -34,7 +47,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if kind in (Union, UnionType):
         return any(_fits(value, one) for one in inside)
     if kind is float:
-        return type(value) in (int, float) and abs(value) < math.inf
+        return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if kind in (int, bool, str, NoneType):
         return type(value) is kind
     return (not isinstance(kind, type) or isinstance(value, kind)) and _is_plain(value)

@@ -12,7 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import KINDS, Kind, kind
-from .arguments import check_arguments
+from .arguments import as_declared
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -204,8 +204,7 @@ def parse(spec: str) -> Method:
             takes = ", ".join(known) or "no arguments"
             raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
     try:
-        check_arguments(cls, arguments)
-        return cls(**arguments)
+        return cls(**as_declared(cls, arguments))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None
 

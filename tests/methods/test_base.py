@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vtab_peft.methods import METHODS, Method, parse, register
-from vtab_peft.methods.arguments import check_arguments
+from vtab_peft.methods.arguments import as_declared
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,14 @@ def test_spec_shows_only_what_differs() -> None:
     assert parse("lora(rank=8, alpha=4.0)").spec() == "lora(alpha=4.0)"
 
 
+@pytest.mark.parametrize("spec", ["lora(alpha={})", "adaptformer(scale={})"])
+def test_a_whole_number_is_the_same_argument_as_a_float(spec: str) -> None:
+    whole, fraction = parse(spec.format("4")), parse(spec.format("4.0"))
+    assert repr(whole.args()) == repr(fraction.args())
+    assert whole.spec() == fraction.spec() == spec.format("4.0")
+    assert repr(parse("lora(rank=4)").args()["rank"]) == "4"
+
+
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
@@ -67,6 +75,7 @@ def test_spec_shows_only_what_differs() -> None:
         ("lora(rank=True)", "rank must be a whole number, not True"),
         ("lora(rank='4')", "rank must be a whole number, not '4'"),
         ("lora(alpha=1e999)", "alpha must be a number, not inf"),
+        (f"lora(alpha=1{'0' * 309})", "alpha must be a number, not 1000"),
         ("lora(sites=b'qv')", "sites must be a text in quotes, not b'qv'"),
         ("hf(options={'a': {1, 2}})", "options must be a dictionary of plain values or None"),
     ],
@@ -79,7 +88,7 @@ def test_arguments_of_another_kind_are_refused(spec: str, says: str) -> None:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_default_and_every_value_of_a_search_is_of_its_kind(name: str) -> None:
     cls = METHODS[name]
-    check_arguments(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
+    as_declared(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
     for field, values in cls.search.items():
         for value in values:
-            check_arguments(cls, {field: value})
+            as_declared(cls, {field: value})
