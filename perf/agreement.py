@@ -10,18 +10,16 @@ perf/results/agreement_<device>.json, and not run again.
 import argparse
 import json
 import statistics
-import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
+from measured import RESULTS, keep
 from tabulate import tabulate
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.training.backbone import Backbone, load
 from vtab_peft.benchmark.training.engine import run
 from vtab_peft.benchmark.training.live import Live
-from vtab_peft.benchmark.training.measure import device_name, provenance
 from vtab_peft.benchmark.training.numerics import Engine, Numerics
 from vtab_peft.benchmark.verbs.speed import spec_of
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
@@ -29,7 +27,6 @@ from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.tasks import find
 from vtab_peft.methods import parse
 
-RESULTS = Path(__file__).parent / "results"
 PLAIN = "fp32 eager"
 FORMS: dict[str, tuple[str, Engine]] = {
     PLAIN: ("fp32", "eager"),
@@ -99,15 +96,8 @@ def main() -> None:
                     cell["accuracy"] = accuracy(method, data, form, seed, backbone, live, options.recipe)
                     cells.append(cell)
                     print(*cell.values(), flush=True)
-                    record = {
-                        "device_name": device_name(device),
-                        "backbone": options.backbone,
-                        "recipe": options.recipe,
-                        "cells": cells,
-                        **provenance(device, [Path(sys.argv[0]).name], Numerics(options.threads)),
-                    }
-                    RESULTS.mkdir(exist_ok=True)
-                    path.write_text(json.dumps(record, indent=1) + "\n")
+                    found = {"backbone": options.backbone, "recipe": options.recipe, "cells": cells}
+                    keep(path.stem, found, device, Numerics(options.threads), more=True)
     print(table(cells))
 
 

@@ -27,11 +27,11 @@ from typing import Any
 
 import psutil
 import torch
+from measured import RESULTS
 from short_cells import Work, said_of, stored, wait_for
 from vtab_peft.benchmark.training.measure import provenance
 from vtab_peft.datasets.atomic import PREFIX, is_abandoned
 
-RESULTS = Path(__file__).parent / "results"
 HALF = str(max(1, (os.cpu_count() or 1) // 2))
 EXECUTORS = {
     "one worker": [],

@@ -10,7 +10,6 @@ without other work would show.  Writes perf/results/executors.json.
 
 import argparse
 import io
-import json
 import os
 import sys
 import tempfile
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from measured import keep
 from short_cells import Work
 from vtab_peft.benchmark.planning.plan import Cell, Choice, make_plan
 from vtab_peft.benchmark.planning.recipes import RECIPES
@@ -29,12 +29,10 @@ from vtab_peft.benchmark.running.ray_office import RayOffice, Share
 from vtab_peft.benchmark.running.station import LocalOffice
 from vtab_peft.benchmark.running.worker import Describe, Summary
 from vtab_peft.benchmark.storing.store import Store
-from vtab_peft.benchmark.training.measure import provenance
 from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.benchmark.verbs.sweep import cached_tasks
 from vtab_peft.datasets.tasks import find
 
-RESULTS = Path(__file__).parent / "results"
 NAMES = ("local", "crew of one", "Ray, one worker")
 WARM = 4
 """Cells before the clock counts."""
@@ -97,8 +95,7 @@ def main() -> None:
         milliseconds = {what: np.percentile(values, (50, 10)).round(1).tolist() for what, values in parts.items()}
         rows.append({"executor": name, "cells": len(own), "median and lower decile, ms": milliseconds})
         print(rows[-1], flush=True)
-    record = {"rows": rows, "load": os.getloadavg()[0], **provenance(torch.device("cpu"), sys.argv)}
-    (RESULTS / "executors.json").write_text(json.dumps(record, indent=1) + "\n")
+    keep("executors", {"rows": rows, "load": os.getloadavg()[0]}, torch.device("cpu"))
 
 
 if __name__ == "__main__":

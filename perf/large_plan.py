@@ -9,7 +9,6 @@ command itself, without the worker that tells it what the methods are.  Writes p
 """
 
 import argparse
-import json
 import math
 import os
 import subprocess
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from measured import keep
 from vtab_peft.benchmark.planning.plan import Cell, Choice, make_plan
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.planning.spec import PROTOCOL
@@ -32,7 +32,6 @@ from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.benchmark.verbs.sweep import cached_tasks
 from vtab_peft.datasets.tasks import find
 
-RESULTS = Path(__file__).parent / "results"
 CODE = """
 import os, re, sys
 from vtab_peft.benchmark.cli import main
@@ -146,11 +145,8 @@ def main() -> None:
         for name in VERBS:
             rows.append(measured(name, results, seeds))
             print(rows[-1], flush=True)
-    busy = os.getloadavg()[0]
-    record = {"cells": len(cells), "stored": stored, "rows": rows, "load": busy} | provenance(
-        torch.device("cpu"), sys.argv
-    )
-    (RESULTS / "large_plan.json").write_text(json.dumps(record, indent=1) + "\n")
+    found = {"cells": len(cells), "stored": stored, "rows": rows, "load": os.getloadavg()[0]}
+    keep("large_plan", found, torch.device("cpu"))
 
 
 if __name__ == "__main__":

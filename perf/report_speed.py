@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from measured import keep
 from vtab_peft.benchmark.judging import boards, claims, markup, published, report, statements, tables
 from vtab_peft.benchmark.judging.figures import figures
 from vtab_peft.benchmark.judging.significance import significance
@@ -29,7 +31,6 @@ from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.task import Task
 from vtab_peft.datasets.tasks import suite_tasks
 
-RESULTS = Path(__file__).parent / "results"
 BACKBONE = BackboneRef(name="vit_base_patch16_224.augreg_in21k", sha256="5e" * 32)
 EPOCHS = 100
 TARGET_SECONDS = 10.0
@@ -124,8 +125,7 @@ def main() -> None:
             **{"report": whole, "parts": parts(store)},
         }
     print(json.dumps(found, indent=1))
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / "report_speed.json").write_text(json.dumps(found, indent=1) + "\n")
+    keep("report_speed", found, torch.device("cpu"))
 
 
 if __name__ == "__main__":
