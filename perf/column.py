@@ -41,10 +41,6 @@ class Repeated:
     def __len__(self) -> int:
         return self.n
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.n, *self.block.shape[1:]
-
     def __getitem__(self, where: slice) -> np.ndarray:
         start, stop, _ = where.indices(self.n)
         return self.block[np.arange(start, stop) % len(self.block)]
