@@ -21,7 +21,7 @@ from vtab_peft.benchmark.training.backbone import Backbone, load
 from vtab_peft.benchmark.training.engine import run
 from vtab_peft.benchmark.training.live import Live
 from vtab_peft.benchmark.training.numerics import Engine, Numerics
-from vtab_peft.benchmark.verbs.speed import spec_of
+from vtab_peft.benchmark.verbs.steady_state import spec_of
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.tasks import find

@@ -23,7 +23,7 @@ from vtab_peft.benchmark.training.backbone import load
 from vtab_peft.benchmark.training.engine import run
 from vtab_peft.benchmark.training.live import Live
 from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.verbs import speed
+from vtab_peft.benchmark.verbs.steady_state import noise, spec_of
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import parse
@@ -67,9 +67,9 @@ class Sized:
 @contextmanager
 def column(size: int, scale: float) -> Iterator[list[tuple[str, Sized]]]:
     """The 19 tasks; `scale` shrinks their test sets."""
-    with speed.noise({"train": 800, "val": 200, "test": min(BLOCK, max(1, round(BLOCK * scale)))}, size) as noise:
+    with noise({"train": 800, "val": 200, "test": min(BLOCK, max(1, round(BLOCK * scale)))}, size) as pixels:
         yield [
-            (name, Sized(noise, task.classes, max(1, round(task.sizes["test"][0] * scale))))
+            (name, Sized(pixels, task.classes, max(1, round(task.sizes["test"][0] * scale))))
             for name, task in suite_tasks("vtab1k").items()
         ]
 
@@ -94,7 +94,7 @@ def main() -> None:
     done: list[str] = []
     with column(backbone.image_size, options.scale) as tasks:
         for task_name, task in tasks:
-            spec = speed.spec_of(method, backbone, task, recipe)
+            spec = spec_of(method, backbone, task, recipe)
             result, _ = run(spec, method, backbone, task, live, lambda *_: None)
             phases["compiling"] += result.compile_seconds
             phases["training"] += result.train_seconds

@@ -26,7 +26,7 @@ from vtab_peft.benchmark.training.engine import train
 from vtab_peft.benchmark.training.live import Live
 from vtab_peft.benchmark.training.measure import now
 from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.verbs.speed import noise, spec_of
+from vtab_peft.benchmark.verbs.steady_state import noise, spec_of
 from vtab_peft.methods import parse
 
 STEPS = {"cuda": 20, "cpu": 10}

@@ -9,7 +9,7 @@ import torch
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.training.backbone import load
-from vtab_peft.benchmark.verbs import speed
+from vtab_peft.benchmark.verbs.steady_state import Ticks, counted_flops, training_flops
 from vtab_peft.methods import parse
 
 FP32 = replace(UNIFORM, drop_path=0.0)
@@ -28,12 +28,12 @@ def test_flops_are_the_closed_form() -> None:
     patch = vit.patch_embed.patch_size[0]
     forward = forward_flops(vit.embed_dim, len(vit.blocks), vit.patch_embed.num_patches + 1, patch)
     size = backbone.image_size
-    assert speed.counted_flops(vit, torch.randn(1, 3, size, size)) == pytest.approx(forward)
-    assert speed.training_flops(parse("linear"), backbone, FP32) == 6 * vit.num_features * 10, "features are cached"
-    lora = speed.training_flops(parse("lora(rank=1)"), backbone, FP32) / forward
+    assert counted_flops(vit, torch.randn(1, 3, size, size)) == pytest.approx(forward)
+    assert training_flops(parse("linear"), backbone, FP32) == 6 * vit.num_features * 10, "features are cached"
+    lora = training_flops(parse("lora(rank=1)"), backbone, FP32) / forward
     assert 1.8 < lora < 2.2, "no weight gradients: the backward pass costs about one forward pass"
     pixels = 2 * vit.patch_embed.num_patches * 3 * patch**2 * vit.embed_dim  # nothing asks for their gradient
-    assert speed.training_flops(parse("full"), backbone, FP32) == pytest.approx(3 * forward - pixels)
+    assert training_flops(parse("full"), backbone, FP32) == pytest.approx(3 * forward - pixels)
 
 
 def test_vit_b_16_needs_what_everyone_says_it_does() -> None:
@@ -42,8 +42,8 @@ def test_vit_b_16_needs_what_everyone_says_it_does() -> None:
 
 def test_an_epoch_is_the_time_between_two_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 5.0, 6.0, 7.5])
-    monkeypatch.setattr("vtab_peft.benchmark.verbs.speed.time.perf_counter", lambda: next(clock))
-    ticks = speed.Ticks()
+    monkeypatch.setattr("vtab_peft.benchmark.verbs.steady_state.time.perf_counter", lambda: next(clock))
+    ticks = Ticks()
     for epoch in range(4):
         ticks("train", epoch + 1, 4)
     assert ticks.seconds_per_epoch() == 1.5
