@@ -32,6 +32,7 @@ class BackboneInfo:
     seconds_per_image: float
     """Of one forward pass in the recipe's precision on the worker's device, as measured."""
     device: str
+    on_gpu: bool = False
 
 
 @dataclass(frozen=True)

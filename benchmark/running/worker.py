@@ -112,6 +112,7 @@ class Worker:
             notes=(*backbone.notes, *([note] if left_out else [])),
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
+            on_gpu=self.device.type == "cuda",
         )
         infos = []
         for method in methods:

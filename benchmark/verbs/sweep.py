@@ -22,7 +22,10 @@ from ..running.progress import Progress, advance, duration
 from ..running.termination import GRACE_SECONDS, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store
-from ..training.numerics import Numerics
+from ..training.numerics import Engine, Numerics
+
+LONG_SECONDS = 600.0
+"""Of a sweep on a GPU, from which compiling each method once pays (ours)."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -43,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
         missing = cells if options.again else lacking(store, cells)
         if options.only_failed:
             missing = [cell for cell in missing if store.failure(cell.spec).exists()]
-        say(_announcement(cells, missing, backbone, choice.recipe))
+        say(announcement(cells, missing, backbone, choice.recipe, options.engine))
         tally = sweep(missing, executor, store, deadline_in(options.max_minutes), options.grace)
     except KeyboardInterrupt:
         say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
@@ -181,12 +184,17 @@ def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[Ca
     return ready
 
 
-def _announcement(cells: Sequence[Cell], missing: Sequence[Cell], backbone: BackboneInfo, recipe: Recipe) -> str:
-    estimate = f", about {duration(sum(cell.seconds for cell in missing))}" if missing else ""
+def announcement(
+    cells: Sequence[Cell], missing: Sequence[Cell], backbone: BackboneInfo, recipe: Recipe, engine: Engine
+) -> str:
+    """What is about to run, where, for how long, and what would be faster."""
+    seconds = sum(cell.seconds for cell in missing)
+    estimate = f", about {duration(seconds)}" if missing else ""
     done = f" ({len(cells) - len(missing)} of {len(cells)} are there)" if len(cells) > len(missing) else ""
-    return (
-        f"{len(missing)} cells to run{done}: {backbone.ref.name}, recipe {recipe.name}, on {backbone.device}{estimate}"
-    )
+    slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
+    advice = "; a sweep as long as this ends sooner with --engine compiled_graphs" if slow else ""
+    place = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
+    return f"{len(missing)} cells to run{done}: {place}{estimate}{advice}"
 
 
 def dry_run(

@@ -8,11 +8,18 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import psutil
 import pytest
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.planning.plan import BackboneInfo
+from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.planning.spec import BackboneRef
 from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.training.numerics import Engine
+from vtab_peft.benchmark.verbs.sweep import announcement
 
 BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
 
@@ -28,6 +35,21 @@ def records(results: Path) -> dict[str, dict]:
 def essence(record: dict) -> tuple:
     """What must not depend on how the cell came to be run."""
     return record["spec"], record["predictions_sha256"], record["result"]["loss_curve"], record["result"]["accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("on_gpu", "engine", "cells", "advised"),
+    [(True, "eager", 7, True), (True, "eager", 5, False), (True, "graphs", 7, False), (False, "eager", 7, False)],
+)
+def test_a_long_sweep_on_a_gpu_is_told_of_compiling(on_gpu: bool, engine: Engine, cells: int, advised: bool) -> None:
+    """Each cell takes 100 seconds."""
+    backbone = BackboneInfo(
+        BackboneRef(name="toy_vit", sha256="5e" * 32), None, (0, 0, 0), (1, 1, 1), 64, (), 1.0, "it", on_gpu
+    )
+    lacking: list[Any] = [SimpleNamespace(seconds=100.0)] * cells
+    said = announcement(lacking, lacking, backbone, RECIPES["uniform"], engine)
+    assert said.startswith(f"{cells} cells to run: toy_vit, recipe uniform, on it, about ")
+    assert ("--engine compiled_graphs" in said) is advised
 
 
 def test_run_fills_in_what_is_missing_and_reports(
