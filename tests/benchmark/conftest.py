@@ -114,6 +114,12 @@ def store(tmp_path) -> Store:
 
 
 @pytest.fixture
+def stored_files(store: Store) -> Callable[[], list[str]]:
+    """Calling it lists all files in the results folder, from there."""
+    return lambda: sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
+
+
+@pytest.fixture
 def put(store, monkeypatch) -> PutFake:
     """`put(task, method, seed, accuracy, title=..., ...)` stores a fake run and returns its spec."""
     monkeypatch.setattr("os.fsync", lambda _: None)  # the disk of a test need not survive a power cut
