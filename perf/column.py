@@ -116,6 +116,7 @@ def main() -> None:
             keep(name, found, device, live.numerics, more=len(done) < len(tasks))
     for phase, seconds in found["seconds"].items():
         print(f"{phase:20} {seconds:7.1f} s")
+    print(f"at scale {options.scale:g}")
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ from measured import keep
 from peer_loop import FORMS
 from PIL import Image
 from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.training.numerics import Numerics
 
 HERE = Path(__file__).parent
 OURS = """
@@ -114,15 +115,15 @@ def main() -> None:
     options.epochs = options.epochs or RECIPES[options.recipe].epochs
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked = {k: Path(v).name if k in ("folder", "weights") and v else v for k, v in vars(options).items()}
-    rows: list[dict[str, Any]] = []
+    numerics, rows = Numerics(options.threads, options.engine), []
     with tempfile.TemporaryDirectory() as scratch:
         for rows in compare(options, options.folder or made_up(Path(scratch) / "noise")):
-            keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device, more=True)
+            keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device, numerics, more=True)
     for row in rows:
         print(
             f"{row['method']:12} {row['loop']:30} {row['seconds_per_cell']:8.1f} s   {row['ratio_to_ours']:5.2f} x ours"
         )
-    keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device)
+    keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device, numerics)
 
 
 def compare(options: argparse.Namespace, folder: Path) -> Iterator[list[dict[str, Any]]]:

@@ -11,18 +11,18 @@ from vtab_peft.benchmark.training.measure import device_name, provenance
 from vtab_peft.benchmark.training.numerics import Numerics
 
 RESULTS = Path(__file__).parent / "results"
-NUMERICS = Numerics()
 
 
 def keep(
-    name: str, found: dict[str, Any], device: torch.device, numerics: Numerics = NUMERICS, more: bool = False
+    name: str, found: dict[str, Any], device: torch.device, numerics: Numerics | None = None, more: bool = False
 ) -> None:
     """Write perf/results/<name>.json: what was found, with device, versions and commit; print its path.
 
+    numerics: None for torch's threads in this process, and no engine of ours or several.
     more: a longer measurement, of which this is what there is up to now, silently.
     """
     record = {"device_name": device_name(device), **found}
-    record |= provenance(device, [Path(sys.argv[0]).name], numerics)
+    record |= provenance(device, [Path(sys.argv[0]).name], numerics or Numerics(torch.get_num_threads()))
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())

@@ -71,10 +71,10 @@ class Window:
         kernels = [e for e in events if e.device_type == DeviceType.CUDA and not e.is_user_annotation]
         return {e.key: (e.self_device_time_total / 1e6, e.count) for e in kernels if e.key not in NO_KERNELS}
 
-    def by_kind(self) -> dict[str, float]:
-        """Seconds of each kind."""
+    def by_kind(self, names: dict[str, tuple[float, int]]) -> dict[str, float]:
+        """Seconds of each kind, from what `by_name` found."""
         found: Counter[str] = Counter()
-        for name, (seconds, _) in self.by_name().items():
+        for name, (seconds, _) in names.items():
             found[kind_of(name)] += seconds
         found[HOST] = max(self.seconds - sum(found.values()), 0.0)
         return dict(found)
@@ -92,9 +92,10 @@ def shares(spec: str, backbone: Backbone, batch: int, live: Live) -> dict[str, A
     recipe = replace(UNIFORM, batch_size=batch, epochs=2, warmup_epochs=0)
     with noise({"train": steps * batch, "val": 1, "test": 1}, backbone.image_size) as data:
         train(spec_of(method, backbone, data, recipe), method, backbone, data, live, window)
-    found = window.by_kind()
+    names = window.by_name()
+    found = window.by_kind(names)
     total = sum(found.values())
-    longest = sorted(window.by_name().items(), key=lambda item: -item[1][0])[:KERNELS]
+    longest = sorted(names.items(), key=lambda item: -item[1][0])[:KERNELS]
     return {
         "method": spec,
         "engine": live.numerics.engine,

@@ -95,7 +95,7 @@ def stored(store: Store, text: str) -> dict[str, Any]:
     if not (own := of_one_cell(text, files, store.root)):
         raise ValueError(f"no result {text!r} in {store.root}/: a key is the name of a JSON file in runs/ or failed/")
     path = own[-1]  # runs/ after failed/
-    if path.parent.name != "failed":
+    if path.parent != store.root / "failed":
         record = store.get(RunSpec.from_json(store.load(path)["spec"]))
         if record is None:
             raise StoreError(f"{path} is not where its spec belongs: `vtab-peft verify` says more")

@@ -10,15 +10,19 @@ from vtab_peft.benchmark.training.fast_path import PatchProduct, ready_for_bf16
 
 
 def test_attention_in_plain_steps_computes_what_the_fused_kernel_does(backbone: backbones.Backbone) -> None:
-    images, features = torch.randn(4, 3, backbone.image_size, backbone.image_size), {}
-    for device in ("cuda", "cpu"):  # what is done for a device can be looked at on any
-        vit = deepcopy(backbone.vit)
-        ready_for_bf16(vit, device)
-        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            features[device] = vit(images).float()
-    assert not torch.equal(features["cpu"], features["cuda"])  # by another way
-    away = (features["cpu"] - features["cuda"]).norm() / features["cuda"].norm()
-    assert float(away) < 0.02
+    images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
+    plain, gpu = deepcopy(backbone.vit), deepcopy(backbone.vit)
+    ready_for_bf16(plain, "cpu")
+    ready_for_bf16(gpu, "cuda")  # what is done for a device can be looked at on any
+    fused = deepcopy(plain)
+    for block in fused.blocks:
+        block.attn.fused_attn = True
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features, *others = (vit(images).float() for vit in (plain, fused, gpu))
+    for other in others:
+        assert not torch.equal(features, other)  # by another way
+        away = (features - other).norm() / other.norm()
+        assert float(away) < 0.02
 
 
 @pytest.mark.parametrize("bias", [True, False])
