@@ -115,10 +115,13 @@ class AOFTUpdate(Update):
         up = approximately_orthogonal(self.q_up, self.rank, self.form)
         return down, up
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """Scaled down-projection [inputs, rank] and up-projection [outputs, rank]."""
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """Down [rank, inputs], scaled, and up [outputs, rank]."""
         down, up = self.columns()
-        return down if self.scale is None else down * self.scale, up
+        return (down if self.scale is None else down * self.scale).T, up
+
+    def down_and_up(self) -> tuple[Tensor, Tensor] | None:
+        return self.scaled() if self.dropped_bias is None else None
 
     def projections(self) -> tuple[Tensor, Tensor]:
         """Down [rank, inputs] and up [rank, outputs], as rows, without the scale."""
@@ -126,12 +129,12 @@ class AOFTUpdate(Update):
         return down.T, up.T
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        down, up = self.factors()
-        return F.linear(F.linear(x, down.T), up, self.bias_delta())
+        down, up = self.scaled()
+        return F.linear(F.linear(x, down), up, self.bias_delta())
 
     def delta(self) -> Tensor:
-        down, up = self.factors()
-        return up @ down.T
+        down, up = self.scaled()
+        return up @ down
 
     def bias_delta(self) -> Tensor | None:
         return None if self.dropped_bias is None else -self.dropped_bias

@@ -26,15 +26,19 @@ class LowRank(Update):
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # peft/tuners/lora/layer.py, reset_lora_parameters
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        down, up = self.factors()
+        down, up = self.learned()
         return F.linear(F.linear(self.dropout(x), down) * self.scale, up)
 
     def delta(self) -> Tensor:
-        down, up = self.factors()
+        down, up = self.learned()
         return up @ down * self.scale
 
-    def factors(self) -> tuple[Tensor, Tensor]:
-        """[rank, inputs] and [outputs, rank]: what maps down and what maps up."""
+    def down_and_up(self) -> tuple[Tensor, Tensor] | None:
+        down, up = self.learned()
+        return None if self.dropout.p else (down, up * self.scale)
+
+    def learned(self) -> tuple[Tensor, Tensor]:
+        """[rank, inputs] and [outputs, rank]: A and B."""
         return self.a, self.b
 
     def projections(self) -> tuple[Tensor, Tensor]:

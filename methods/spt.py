@@ -70,6 +70,9 @@ class DroppedLowRank(LowRank):
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
         return self.drop_path(super().forward(x))
 
+    def down_and_up(self) -> None:
+        return None
+
 
 class AdaptedLinear(nn.Module):
     """A linear map with an adapter behind some of its parts: y -> y + adapter(y)."""

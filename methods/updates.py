@@ -37,6 +37,10 @@ class Update(nn.Module, ABC):
         """[out], or None when the bias stays."""
         return None
 
+    def down_and_up(self) -> tuple[Tensor, Tensor] | None:
+        """Down [rank, in] and up [out, rank] where x -> up (down x) is all that it does; None where it does more."""
+        return None
+
 
 class Transform(nn.Module, ABC):
     """New weights from pretrained ones: forward(weight: [out, in], bias: [out]) -> the same shapes."""
@@ -67,12 +71,25 @@ class UpdatedLinear(nn.Module):
         self.linear, self.parts, self.updates = linear, parts, nn.ModuleDict(updates)
 
     def forward(self, x: Tensor) -> Tensor:  # x: [b, n, in]
+        pairs = {part: cast(Update, update).down_and_up() for part, update in self.updates.items()}
+        low_rank = {part: pair for part, pair in pairs.items() if pair is not None}
+        if len(low_rank) == len(pairs):
+            return self._with_low_rank(x, low_rank)
         pieces = self.linear(x).chunk(len(self.parts), dim=-1)
         updated = [
             piece + self.updates[part](x) if part in self.updates else piece
             for part, piece in zip(self.parts, pieces, strict=True)
         ]
         return updated[0] if len(updated) == 1 else torch.cat(updated, dim=-1)
+
+    def _with_low_rank(self, x: Tensor, factors: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+        """All updates as one of the sum of their ranks: what maps down side by side, what maps up on a diagonal."""
+        x = x.to(self.linear.weight.dtype)  # once, where autocast would do so for each product
+        downs, ups = zip(*factors.values(), strict=True)
+        nothing = ups[0].new_zeros(self.linear.out_features // len(self.parts), 0)
+        up = torch.block_diag(*(factors[part][1] if part in factors else nothing for part in self.parts))
+        y, z = self.linear(x), F.linear(x, torch.cat(downs))
+        return torch.addmm(y.flatten(0, -2), z.flatten(0, -2), up.T).view(y.shape)
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:

@@ -20,7 +20,7 @@ from torch.func import functional_call, vmap
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.training.adapter import inject
 from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.fast_path import ready_for_bf16
+from vtab_peft.benchmark.training.fast_path import make_fast
 from vtab_peft.benchmark.training.live import COMPILE
 from vtab_peft.benchmark.training.measure import now
 from vtab_peft.methods import parse
@@ -35,7 +35,7 @@ def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> l
     """`runs` models that differ in their seed."""
     made = [inject(backbone.vit, parse(spec), RECIPES["uniform_3ep"], seed).vit for seed in range(runs)]
     for vit in made:
-        ready_for_bf16(vit, device.type)
+        make_fast(vit, "bf16", device.type)
     return [vit.to(device).train() for vit in made]
 
 

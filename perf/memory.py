@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.training.adapter import inject, wants_examples
 from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.fast_path import ready_for_bf16
+from vtab_peft.benchmark.training.fast_path import make_fast
 from vtab_peft.methods import parse
 
 IMAGES = 2
@@ -48,7 +48,7 @@ def count(spec: str, backbone: Backbone, checkpointing: bool) -> dict[str, int]:
     images = torch.randn(IMAGES, 3, backbone.image_size, backbone.image_size)
     examples = (images, torch.arange(IMAGES)) if wants_examples(method) else None
     vit = inject(backbone.vit, method, UNIFORM, 0, examples).vit
-    ready_for_bf16(vit, "cuda")
+    make_fast(vit, "bf16", "cuda")
     vit.train().set_grad_checkpointing(checkpointing)
     trained = sum(p.nbytes for p in vit.parameters() if p.requires_grad)
     return {

@@ -16,7 +16,7 @@ from ...methods import Method, parse
 from ...methods.anatomy import KINDS
 from ...methods.base import Evidence, registered_name
 from ..training.adapter import Injected, inject
-from ..training.fast_path import ready_for_bf16
+from ..training.fast_path import end_at_the_class_token, ready_for_bf16
 from .tiny import STEPS, STILL, Case, Violation, pictures, put_into, trained
 
 CLASS_FACTS = (
@@ -190,6 +190,18 @@ def if_it_merges_the_plain_model_computes_the_same(case: Case) -> None:
         raise case.violation(found, "Fold in all that was learned, also into the bias; or define no `merge`")
 
 
+def an_mlp_branch_sees_each_token_by_itself(case: Case) -> None:
+    injected, _ = trained(case.vit, case.method)
+    with torch.no_grad():
+        expected = injected.vit(pictures())
+        if not end_at_the_class_token(injected.vit):
+            return
+        alone = injected.vit(pictures())
+    if not _close(alone, expected):
+        found = f"the features are up to {(alone - expected).abs().max():.2g} away where the last MLP sees one token"
+        raise case.violation(found, "What looks at several tokens takes the place of the whole block")
+
+
 def bf16_stays_close_to_fp32(case: Case) -> None:
     injected, _ = trained(case.vit, case.method)
     with torch.no_grad():
@@ -241,6 +253,7 @@ CHECKS: tuple[Check, ...] = (
     what_was_learned_goes_into_a_fresh_model,
     the_adapter_holds_what_learns_and_no_more,
     if_it_merges_the_plain_model_computes_the_same,
+    an_mlp_branch_sees_each_token_by_itself,
     bf16_stays_close_to_fp32,
     it_compiles_as_one_graph,
 )

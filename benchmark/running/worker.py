@@ -173,15 +173,13 @@ class Worker:
 
         import torch
 
-        from ..training.fast_path import ready_for_bf16
+        from ..training.fast_path import make_fast
         from ..training.measure import now
 
         vit = copy.deepcopy(backbone.vit).to(self.device).eval()
-        bf16 = precision == "bf16"
-        if bf16:
-            ready_for_bf16(vit, self.device.type)
+        make_fast(vit, precision, self.device.type)
         images = torch.zeros(SPEED_BATCH, 3, backbone.image_size, backbone.image_size, device=self.device)
-        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+        with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
             vit(images)  # the first pass also sets things up
             started = now(self.device)
             vit(images)

@@ -93,7 +93,7 @@ def _updates(cell: Reopened, vit: nn.Module) -> Iterator[tuple[str, tuple[np.nda
 def _bounds(cell: Reopened, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
     """For every module with projections whose gain is known and that is run as a module.
 
-    An input is the mean of the tokens that the module reads of an image.
+    An input is the mean of the tokens that the module reads of an image; an update reads what its linear map does.
     """
     gains = {pair.name: pair.gain for pair in pairs if pair.gain is not None}
     read: dict[str, list[Tensor]] = {name: [] for name in gains}
@@ -104,7 +104,8 @@ def _bounds(cell: Reopened, pairs: Sequence[Projections], images: np.ndarray) ->
 
         return hook
 
-    hooks = [cell.injected.vit.get_submodule(name).register_forward_pre_hook(note(name)) for name in read]
+    readers = {name: cell.injected.vit.get_submodule(name.partition(".updates.")[0]) for name in read}
+    hooks = [reader.register_forward_pre_hook(note(name)) for name, reader in readers.items()]
     for first in range(0, len(images), BATCH):
         cell.injected.vit(cell.input(torch.from_numpy(np.array(images[first : first + BATCH]))))
     for hook in hooks:

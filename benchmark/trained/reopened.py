@@ -19,7 +19,7 @@ from ...methods.plugin import load_plugin
 from ..planning.spec import RunSpec
 from ..training.adapter import Injected
 from ..training.backbone import TOY, Backbone, BackboneError, load
-from ..training.fast_path import ready_for_bf16
+from ..training.fast_path import make_fast
 from ..training.images import prepared
 from . import kept
 from .keepers import find_kept, record_of
@@ -70,8 +70,7 @@ class Reopened:
     @cached_property
     def _as_trained(self) -> nn.Module:
         vit = copy.deepcopy(self.injected.vit)
-        if self.spec.recipe.precision == "bf16":
-            ready_for_bf16(vit, "cpu")
+        make_fast(vit, self.spec.recipe.precision, "cpu")
         return vit
 
     @torch.no_grad()

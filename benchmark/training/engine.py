@@ -21,7 +21,7 @@ from ..planning.spec import Recipe, RunSpec, canonical_json
 from .adapter import inject, wants_examples
 from .backbone import Backbone
 from .evaluation import Classifier, Oracle, Tell, in_parts, predict, warm_up
-from .fast_path import ready_for_bf16
+from .fast_path import make_fast
 from .faults import in_a_line, lacks_memory
 from .fitting import fit
 from .images import Normalised, framed, prepared, random_crop, random_flip
@@ -165,8 +165,7 @@ def train(
 
     examples = (prepared(images, size, spec), labels) if wants_examples(method) else None
     fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
-    if recipe.precision == "bf16":
-        ready_for_bf16(fresh.vit, device.type)
+    make_fast(fresh.vit, recipe.precision, device.type)
     injected, anew = live.take(fresh, _kind(spec), Normalised(spec.mean, spec.std))
     vit = injected.vit
     head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)

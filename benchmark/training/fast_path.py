@@ -1,10 +1,51 @@
-"""What makes bf16 autocast fast on a type of device.  docs/speed.md has what each of these is worth, and why."""
+"""What makes a model fast and computes the same.  docs/speed.md has what each of these is worth, and why."""
 
 from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
+
+from ...methods.anatomy import kind
+
+
+def make_fast(vit: VisionTransformer, precision: str, device: str) -> None:
+    """What the model of a cell goes through before it is trained or asked; it computes the same, but for rounding.
+
+    precision: a recipe's.  device: a type of device.
+    """
+    end_at_the_class_token(vit)
+    if precision == "bf16":
+        ready_for_bf16(vit, device)
+
+
+class ClassTokenBlock(Block):
+    """The last block where the class token alone is read: past its attention the other tokens go nowhere.
+
+    x: [b, n, d] -> [b, 1, d]
+    """
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+        x = x[:, :1]
+        return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
+
+
+def end_at_the_class_token(vit: VisionTransformer) -> bool:
+    """Let the last MLP compute the class token alone where no other is read; whether it is so now.
+
+    A block that a method has replaced is left as it is; what it has put into a block's MLP branch sees each token by
+    itself, as the contract says.  So is one that draws something for each token, whose draws would be others.
+    """
+    last = vit.blocks[-1] if kind(vit) == "vit" else None
+    if type(last) is not Block or vit.global_pool != "token" or vit.attn_pool is not None:
+        return False
+    branch = nn.ModuleList([last.norm2, last.mlp, last.ls2, last.drop_path2])
+    if any(isinstance(module, nn.Dropout) and module.p for module in branch.modules()):
+        return False
+    last.__class__ = ClassTokenBlock
+    return True
 
 
 class PatchProduct(nn.Conv2d):

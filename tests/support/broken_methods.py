@@ -325,6 +325,25 @@ class Coarse(nn.Module):
         return (turned + 1000) - 1000
 
 
+class Mixed(Gained):
+    def forward(self, x: Tensor) -> Tensor:
+        y = super().forward(x)
+        return y + y.mean(dim=1, keepdim=True)
+
+
+@breaks(contract.an_mlp_branch_sees_each_token_by_itself, "away where the last MLP sees one token")
+@dataclass(frozen=True)
+class MixesTokens(Right):
+    """The mean of all tokens added to each, in front of the MLP."""
+
+    starts_as_identity = False
+    merge = Method.merge
+
+    def inject(self, vit: VisionTransformer) -> None:
+        for block in vit.blocks:
+            block.norm2 = Mixed(block.norm2)
+
+
 @breaks(contract.bf16_stays_close_to_fp32, "% away under bf16 autocast")
 @dataclass(frozen=True)
 class TakesDifferences(Right):

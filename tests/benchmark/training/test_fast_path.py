@@ -1,12 +1,17 @@
-"""What is done for speed computes the same: attention in plain steps, patch embeddings as products."""
+"""What is done for speed computes the same: attention in plain steps, patches as products, one token at last."""
 
 from copy import deepcopy
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
+from vtab_peft.benchmark.contract.tiny import STILL, pictures, put_into, tiny, trained
+from vtab_peft.benchmark.planning.spec import Recipe
 from vtab_peft.benchmark.training import backbone as backbones
-from vtab_peft.benchmark.training.fast_path import PatchProduct, ready_for_bf16
+from vtab_peft.benchmark.training.adapter import inject
+from vtab_peft.benchmark.training.fast_path import PatchProduct, end_at_the_class_token, ready_for_bf16
+from vtab_peft.methods import METHODS, parse
 
 
 def test_attention_in_plain_steps_computes_what_the_fused_kernel_does(backbone: backbones.Backbone) -> None:
@@ -48,3 +53,48 @@ def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> 
     ready_for_bf16(vit, "cuda")
     assert [name for name, module in vit.named_modules() if isinstance(module, PatchProduct)] == ["patch_embed.proj"]
     assert list(vit.state_dict()) == names
+
+
+@pytest.mark.parametrize("backbone", ["plain", "LayerScale", "registers", "pre-norm"])
+@pytest.mark.parametrize("method", ["full", "lora(sites='qkvo,fc1,fc2')", "aoft_adapter", "ssf"])
+def test_the_last_mlp_may_see_the_class_token_alone(method: str, backbone: str) -> None:
+    """In float64, features and gradients; the names of all tensors stay."""
+    whole = trained(tiny(backbone), parse(method))[0].vit.double().train()
+    short, seen = deepcopy(whole), []
+    assert end_at_the_class_token(short)
+    assert list(short.state_dict()) == list(whole.state_dict())
+    short.blocks[-1].mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    ways = []
+    for vit in (whole, short):
+        vit.zero_grad()
+        features = vit(pictures().double())
+        features.square().sum().backward()
+        ways.append([features, *(p.grad for p in vit.parameters() if p.requires_grad)])
+    assert seen == [(len(pictures()), 1, short.embed_dim)]
+    for one, other in zip(*ways, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "recipe"),
+    [
+        ("lora", "mean pooling", STILL),
+        ("lora", "attention pooling", STILL),
+        ("lora", "Swin", STILL),
+        ("lora", "plain", replace(STILL, mlp_dropout=0.1)),
+        ("lora", "plain", replace(STILL, branch_dropout=0.1)),
+        ("convpass", "plain", STILL),  # looks over the grid
+        ("vpt_deep", "plain", STILL),  # has more tokens inside than outside
+    ],
+)
+def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbone: str, recipe: Recipe) -> None:
+    vit = inject(tiny(backbone), parse(method), recipe, 0).vit
+    kinds = [type(module) for module in vit.modules()]
+    assert not end_at_the_class_token(vit)
+    assert [type(module) for module in vit.modules()] == kinds
+
+
+def test_most_methods_leave_the_last_block_its_shape() -> None:
+    short = {name for name in METHODS if end_at_the_class_token(put_into(tiny("plain"), parse(name)).vit)}
+    assert {"linear", "full", "bitfit", "lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
+    assert len(short) > len(METHODS) / 2
