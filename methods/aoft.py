@@ -20,15 +20,14 @@ from their parameter counts.  docs/aoft.md has the whole account.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 import torch
-import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .base import Method, Paper, at_least_one, register
-from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
+from .updates import LowRankUpdate, merge_linears, parse_sites, site_shapes, update_linears
 
 Form = Literal["paper", "released", "exact"]
 Scale = Literal["zeros", "ones", "normal", "uniform", "none"]
@@ -81,25 +80,14 @@ SCALES: dict[str, Callable[[int], Tensor]] = {
 }
 
 
-class AOFTUpdate(Update):
-    """x -> AO(q_up) diag(scale) AO(q_down)^T x, minus `dropped_bias` [outputs] if there is one.
+class AOFTUpdate(LowRankUpdate):
+    """x -> AO(q_up) diag(scale) AO(q_down)^T x.
 
     The D x r matrices are built once a step: that was the faster way by measurement (perf/aoft_products.py), the
     other being products with identity plus a rank-two term.
     """
 
-    dropped_bias: Tensor | None
-
-    def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        rank: int,
-        form: Form,
-        scale: Scale,
-        start: Start,
-        dropped_bias: Tensor | None = None,
-    ) -> None:
+    def __init__(self, inputs: int, outputs: int, rank: int, form: Form, scale: Scale, start: Start) -> None:
         super().__init__()
         if rank > min(inputs, outputs):
             raise ValueError(f"rank {rank} exceeds the {min(inputs, outputs)} dimensions it has here")
@@ -107,7 +95,6 @@ class AOFTUpdate(Update):
         self.form: Form = form
         self.q_down, self.q_up = (nn.Parameter(start_vector(width, start)) for width in (inputs, outputs))
         self.scale = None if scale == "none" else nn.Parameter(SCALES[scale](rank))
-        self.register_buffer("dropped_bias", dropped_bias, persistent=False)
 
     def columns(self) -> tuple[Tensor, Tensor]:
         """AO(q_down) [inputs, rank] and AO(q_up) [outputs, rank]."""
@@ -115,29 +102,30 @@ class AOFTUpdate(Update):
         up = approximately_orthogonal(self.q_up, self.rank, self.form)
         return down, up
 
-    def scaled(self) -> tuple[Tensor, Tensor]:
-        """Down [rank, inputs], scaled, and up [outputs, rank]."""
+    def down_and_up(self) -> tuple[Tensor, Tensor]:
         down, up = self.columns()
         return (down if self.scale is None else down * self.scale).T, up
-
-    def down_and_up(self) -> tuple[Tensor, Tensor] | None:
-        return self.scaled() if self.dropped_bias is None else None
 
     def projections(self) -> tuple[Tensor, Tensor]:
         """Down [rank, inputs] and up [rank, outputs], as rows, without the scale."""
         down, up = self.columns()
         return down.T, up.T
 
+
+class AOFTUpdateWithoutBias(AOFTUpdate):
+    """The same, minus the `bias` [outputs] of the linear map that it is added to, as the released code has it."""
+
+    bias: Tensor
+
+    def __init__(self, *arguments: Any, bias: Tensor) -> None:
+        super().__init__(*arguments)
+        self.register_buffer("bias", bias.detach().clone(), persistent=False)
+
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        down, up = self.scaled()
-        return F.linear(F.linear(x, down), up, self.bias_delta())
+        return super().forward(x) - self.bias
 
-    def delta(self) -> Tensor:
-        down, up = self.scaled()
-        return up @ down
-
-    def bias_delta(self) -> Tensor | None:
-        return None if self.dropped_bias is None else -self.dropped_bias
+    def bias_delta(self) -> Tensor:
+        return -self.bias
 
 
 @dataclass(frozen=True)
@@ -170,8 +158,10 @@ class AOFTUpdates(AOFT):
         super().__post_init__()
         at_least_one(rank=self.rank)
 
-    def update(self, inputs: int, outputs: int, dropped_bias: Tensor | None = None) -> AOFTUpdate:
-        return AOFTUpdate(inputs, outputs, self.rank, self.form, self.scale, self.start, dropped_bias)
+    def update(self, inputs: int, outputs: int, drop: Tensor | None = None) -> AOFTUpdate:
+        """drop: a bias [outputs]."""
+        arguments = inputs, outputs, self.rank, self.form, self.scale, self.start
+        return AOFTUpdate(*arguments) if drop is None else AOFTUpdateWithoutBias(*arguments, bias=drop)
 
     def update_params(self, inputs: int, outputs: int) -> int:
         return inputs + outputs + (0 if self.scale == "none" else self.rank)
@@ -197,7 +187,7 @@ class AOFTLoRA(AOFTUpdates):
     def inject(self, vit: VisionTransformer) -> None:
         def make(weight: Tensor, bias: Tensor | None) -> AOFTUpdate:
             outputs, inputs = weight.shape
-            return self.update(inputs, outputs, None if self.keep_bias or bias is None else bias.detach().clone())
+            return self.update(inputs, outputs, None if self.keep_bias else bias)
 
         update_linears(vit, self.sites, make)
 

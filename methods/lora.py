@@ -5,45 +5,43 @@ from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
+from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
 from .base import Method, Paper, at_least_one, register
-from .updates import Update, UpdatedLinear, merge_linears, parse_sites, site_shapes, update_linears
+from .updates import LowRankUpdate, UpdatedLinear, merge_linears, parse_sites, site_shapes, update_linears
 
 
-class LowRank(Update):
-    """x -> scale * B A drop(x)."""
+class LowRank(LowRankUpdate):
+    """x -> scale * B A x."""
 
-    def __init__(self, weight: Tensor, rank: int, scale: float, dropout: float = 0.0) -> None:  # [outputs, inputs]
+    def __init__(self, weight: Tensor, rank: int, scale: float) -> None:  # [outputs, inputs]
         super().__init__()
         outputs, inputs = weight.shape
-        self.scale, self.dropout = scale, nn.Dropout(dropout)
+        self.scale = scale
         self.a = nn.Parameter(torch.empty(rank, inputs))
         self.b = nn.Parameter(torch.zeros(outputs, rank))  # zero: the model starts unchanged
         nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))  # peft/tuners/lora/layer.py, reset_lora_parameters
 
-    def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        down, up = self.learned()
-        return F.linear(F.linear(self.dropout(x), down) * self.scale, up)
-
-    def delta(self) -> Tensor:
-        down, up = self.learned()
-        return up @ down * self.scale
-
-    def down_and_up(self) -> tuple[Tensor, Tensor] | None:
-        down, up = self.learned()
-        return None if self.dropout.p else (down, up * self.scale)
-
-    def learned(self) -> tuple[Tensor, Tensor]:
-        """[rank, inputs] and [outputs, rank]: A and B."""
-        return self.a, self.b
+    def down_and_up(self) -> tuple[Tensor, Tensor]:
+        return self.a, self.b * self.scale
 
     def projections(self) -> tuple[Tensor, Tensor]:
         """Down [rank, inputs] and up [rank, outputs], as rows."""
         return self.a, self.b.T
+
+
+class DroppedLowRank(LowRank):
+    """x -> drop_path(scale * B A drop(x))."""
+
+    def __init__(self, weight: Tensor, rank: int, scale: float, dropout: float, drop_path: float = 0.0) -> None:
+        super().__init__(weight, rank, scale)
+        self.dropout, self.drop_path = nn.Dropout(dropout), DropPath(drop_path)
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
+        return self.drop_path(super().forward(self.dropout(x)))
 
 
 @register("lora")
@@ -114,7 +112,8 @@ class FusedLoRA(Method):
         for place in blocks_of(vit):
             attention = place.block.get_submodule("attn")
             qkv = cast(nn.Linear, attention.qkv)
-            update = LowRank(qkv.weight, self.rank, 1.0, self.dropout)
+            shape = qkv.weight, self.rank, 1.0
+            update = DroppedLowRank(*shape, self.dropout) if self.dropout else LowRank(*shape)
             attention.qkv = UpdatedLinear(qkv, ("qkv",), {"qkv": update})
 
     def merge(self, vit: VisionTransformer) -> None:

@@ -32,10 +32,11 @@ class Principal(LowRank):
         self.register_buffer("a0", self.a.clone(), persistent=False)
         self.register_buffer("b0", self.b.clone(), persistent=False)
 
-    def learned(self) -> tuple[Tensor, Tensor]:
+    def down_and_up(self) -> tuple[Tensor, Tensor]:
         # B A - B_0 A_0 = B (A - A_0) + (B - B_0) A_0: exactly zero at the start, and no small difference of
         # large products, which half precision would lose
-        return torch.cat([self.a - self.a0, self.a0]), torch.cat([self.b, self.b - self.b0], dim=1)
+        up = torch.cat([self.b, self.b - self.b0], dim=1)
+        return torch.cat([self.a - self.a0, self.a0]), up * self.scale
 
 
 @register("pissa")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from .anatomy import mlp_width
 from .base import Method, Paper, at_least_one, register
-from .lora import LowRank
+from .lora import DroppedLowRank
 from .sensitivity import Piece, choose, squared_gradients
 from .updates import SITES, UpdatedLinear, merge_linears, site_shapes
 
@@ -58,20 +58,6 @@ class ChosenEntries(nn.Module):
         for old, new in zip(self.inner.parameters(), self.tensors(), strict=True):
             old.copy_(new)
         return self.inner
-
-
-class DroppedLowRank(LowRank):
-    """x -> drop_path(B A drop(x))."""
-
-    def __init__(self, weight: Tensor, rank: int, dropout: float, drop_path: float) -> None:
-        super().__init__(weight, rank, 1.0, dropout)
-        self.drop_path = DropPath(drop_path)
-
-    def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        return self.drop_path(super().forward(x))
-
-    def down_and_up(self) -> None:
-        return None
 
 
 class AdaptedLinear(nn.Module):
@@ -182,7 +168,7 @@ class SPTLoRA(_SPT):
         return self.rank * (inputs + outputs)
 
     def module(self, weight: Tensor, dropout: float) -> nn.Module:
-        return DroppedLowRank(weight, self.rank, dropout, self.drop_path)
+        return DroppedLowRank(weight, self.rank, 1.0, dropout, self.drop_path)
 
     def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
         return UpdatedLinear(cast(nn.Linear, linear), parts, modules)

@@ -37,9 +37,21 @@ class Update(nn.Module, ABC):
         """[out], or None when the bias stays."""
         return None
 
-    def down_and_up(self) -> tuple[Tensor, Tensor] | None:
-        """Down [rank, in] and up [out, rank] where x -> up (down x) is all that it does; None where it does more."""
-        return None
+
+class LowRankUpdate(Update):
+    """x -> up (down x).  Those of one linear map are computed together, unless a class overrides `forward`."""
+
+    @abstractmethod
+    def down_and_up(self) -> tuple[Tensor, Tensor]:
+        """[rank, in] and [out, rank], scaled."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        down, up = self.down_and_up()
+        return F.linear(F.linear(x, down), up)
+
+    def delta(self) -> Tensor:
+        down, up = self.down_and_up()
+        return up @ down
 
 
 class Transform(nn.Module, ABC):
@@ -71,10 +83,8 @@ class UpdatedLinear(nn.Module):
         self.linear, self.parts, self.updates = linear, parts, nn.ModuleDict(updates)
 
     def forward(self, x: Tensor) -> Tensor:  # x: [b, n, in]
-        pairs = {part: cast(Update, update).down_and_up() for part, update in self.updates.items()}
-        low_rank = {part: pair for part, pair in pairs.items() if pair is not None}
-        if len(low_rank) == len(pairs):
-            return self._with_low_rank(x, low_rank)
+        if all(_is_two_products(update) for update in self.updates.values()):
+            return self._with_low_rank(x)
         pieces = self.linear(x).chunk(len(self.parts), dim=-1)
         updated = [
             piece + self.updates[part](x) if part in self.updates else piece
@@ -82,9 +92,10 @@ class UpdatedLinear(nn.Module):
         ]
         return updated[0] if len(updated) == 1 else torch.cat(updated, dim=-1)
 
-    def _with_low_rank(self, x: Tensor, factors: dict[str, tuple[Tensor, Tensor]]) -> Tensor:
+    def _with_low_rank(self, x: Tensor) -> Tensor:
         """All updates as one of the sum of their ranks: what maps down side by side, what maps up on a diagonal."""
         x = x.to(self.linear.weight.dtype)  # once, where autocast would do so for each product
+        factors = {part: cast(LowRankUpdate, update).down_and_up() for part, update in self.updates.items()}
         downs, ups = zip(*factors.values(), strict=True)
         nothing = ups[0].new_zeros(self.linear.out_features // len(self.parts), 0)
         up = torch.block_diag(*(factors[part][1] if part in factors else nothing for part in self.parts))
@@ -103,6 +114,10 @@ class UpdatedLinear(nn.Module):
                 if bias is not None and (shift := shifts[part]) is not None:
                     bias += shift
         return self.linear
+
+
+def _is_two_products(update: nn.Module) -> bool:
+    return isinstance(update, LowRankUpdate) and getattr(update.forward, "__func__", None) is LowRankUpdate.forward
 
 
 class TransformedLinear(nn.Module):

@@ -146,7 +146,10 @@ def spec_of(method: Method, backbone: Backbone, data: CachedTask, recipe: Recipe
 
 
 def training_flops(method: Method, backbone: Backbone, recipe: Recipe) -> float:
-    """Floating-point operations of one image in a training step; of the head alone where features are cached."""
+    """Floating-point operations of one image in a training step; of the head alone where features are cached.
+
+    Of the whole model, as others count it: what the engine need not compute of the last block is in it too.
+    """
     if method.frozen_features:
         return 3 * 2 * backbone.vit.num_features * NOISE.classes
     images = torch.randn(2, 3, backbone.image_size, backbone.image_size)

@@ -6,7 +6,7 @@ from golden_cases import Case, block, linear
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vtab_peft.methods import parse
-from vtab_peft.methods.aoft import AOFTUpdate, approximately_orthogonal
+from vtab_peft.methods.aoft import AOFTUpdate, AOFTUpdateWithoutBias, approximately_orthogonal
 from vtab_peft.methods.aoft_adapter import AOFTAdapterReleased
 from vtab_peft.methods.updates import UpdatedLinear, merge_linears
 
@@ -49,8 +49,8 @@ def test_one_linear_map(name: str) -> None:
     case = Case(name)
     (outputs, inputs), rank = case["frozen.weight"].shape, case["param.q_lambda"].numel()
     form = "released" if "released" in name else "paper"
-    dropped = case["frozen.bias"] if form == "released" else None
-    update = AOFTUpdate(inputs, outputs, rank, form, "zeros", "zeros", dropped)
+    shape = inputs, outputs, rank, form, "zeros", "zeros"
+    update = AOFTUpdateWithoutBias(*shape, bias=case["frozen.bias"]) if form == "released" else AOFTUpdate(*shape)
     vectors = Vectors(case, {"": update})
     module = UpdatedLinear(linear(case), ("o",), {"o": update})
     vectors.compare(module)
