@@ -48,14 +48,14 @@ def approximately_orthogonal(q: Tensor, columns: int, form: Form = "paper") -> T
     q0, tail = q[:1], q[1:]
     if form == "released":
         coefficient = 1 / ((1 + q0) ** 2 + 1)
-        corner = q0.detach()
+        first = torch.cat([q0.detach(), tail])
     else:
         pole = 1 + q0
-        coefficient = 1 / torch.where(pole.abs() < POLE_GUARD, torch.full_like(pole, POLE_GUARD), pole)
-        corner = q0
-    row = tail[: columns - 1]
-    block = torch.eye(len(tail), columns - 1, dtype=q.dtype, device=q.device) - coefficient * tail[:, None] * row
-    return torch.cat([torch.cat([corner, tail])[:, None], torch.cat([-row[None], block])], dim=1)
+        coefficient = 1 / torch.where(pole.abs() < POLE_GUARD, POLE_GUARD, pole)
+        first = q
+    shared = torch.cat([torch.ones_like(q0), coefficient * tail])
+    axes = torch.eye(len(q), columns, dtype=q.dtype, device=q.device)[:, 1:]
+    return torch.cat([first[:, None], axes - shared[:, None] * q[1:columns]], dim=1)
 
 
 def start_vector(width: int, start: Start) -> Tensor:
