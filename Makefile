@@ -57,8 +57,9 @@ gpu-speed:  ## measure speed on a CUDA device into perf/results, in 9 minutes: n
 gpu-compare:  ## whole cells against the loop that users write, on a CUDA device: no network, no pip
 	@$(ON_GPU) try perf/compare.py --recipe uniform --epochs 20 $(VIT_B) --rounds 1 --methods lora --engine compiled_graphs --workers 12; exit $$status
 
-gpu-profile:  ## where the time of a step goes on a CUDA device, and whether runs in one pass pay: no network, no pip
-	@$(ON_GPU) try perf/profile_step.py --batch 64 --engine compiled_graphs eager --methods lora aoft_lora; try perf/fleet.py; exit $$status
+gpu-profile:  ## where the time of a step goes on a CUDA device, and what would change it: no network, no pip
+	@$(ON_GPU) try perf/profile_step.py --batch 64 --engine compiled_graphs eager --methods lora aoft_lora; \
+	try perf/without.py $(VIT_B) --batch 64; try perf/fleet.py; exit $$status
 
 docs: $(VENV)/installed  ## rewrite docs/methods.md from the registry
 	$(BIN)/vtab-peft list methods --markdown > docs/methods.md.new
