@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
@@ -122,7 +123,8 @@ class AOFTUpdateWithoutBias(AOFTUpdate):
         self.register_buffer("bias", bias.detach().clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
-        return super().forward(x) - self.bias
+        down, up = self.down_and_up()
+        return F.linear(F.linear(x, down), up, -self.bias)
 
     def bias_delta(self) -> Tensor:
         return -self.bias
