@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import torch
 from measured import keep
-from vtab_peft.benchmark.judging import boards, claims, markup, published, report, statements, tables
+from vtab_peft.benchmark.judging import boards, claims, leaderboard, markup, published, report, statements, tables
 from vtab_peft.benchmark.judging.figures import figures
 from vtab_peft.benchmark.judging.significance import significance
 from vtab_peft.benchmark.planning.recipes import RECIPES
@@ -93,7 +93,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 def parts(store: Store) -> dict[str, dict[str, float]]:
     """The steps of the report, one after the other."""
     frame, reading = timed(lambda: store.frame([]))
-    found, ranking = timed(lambda: [(boards.leaderboard(*own), own[1]) for own in boards.boards(frame)])
+    found, ranking = timed(lambda: [(leaderboard.leaderboard(*own), own[1]) for own in boards.boards(frame)])
     judged, judging = timed(lambda: [(*own, significance(*own)) for own in found])
     _, drawing = timed(lambda: [figures(*own) for own in judged])
     _, writing = timed(

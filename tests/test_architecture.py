@@ -26,6 +26,7 @@ LIGHT = (
     *(
         "trained.keepers",
         "judging.boards",
+        "judging.leaderboard",
         "judging.tables",
         "judging.figures",
         "judging.report",

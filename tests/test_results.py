@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 from tabulate import tabulate
-from vtab_peft.benchmark.judging.boards import boards, leaderboard
+from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.compare import compare
+from vtab_peft.benchmark.judging.leaderboard import leaderboard
 from vtab_peft.benchmark.judging.report import write
 from vtab_peft.benchmark.judging.tables import to_terminal
 from vtab_peft.benchmark.judging.toy_transfer import transfer_table

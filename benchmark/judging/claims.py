@@ -11,7 +11,7 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .boards import Leaderboard
+from .leaderboard import Leaderboard
 from .markup import markdown
 from .published import MEANS, Row, Source, Spread, recomputed_spread, spread
 from .tables import DASH, TERMINAL_WIDTH, cut

@@ -14,7 +14,8 @@ import pandas as pd
 from tabulate import tabulate
 
 from ..storing.store import Store
-from .boards import Board, Leaderboard, TaskColumn, boards, leaderboard
+from .boards import Board, boards
+from .leaderboard import Leaderboard, TaskColumn, leaderboard
 from .significance import by_seed
 from .stats import (
     ALPHA,

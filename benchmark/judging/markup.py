@@ -7,7 +7,7 @@ equal.  No name can break the markup: everything that is not ours is escaped.
 import re
 from collections.abc import Callable, Sequence
 
-from .boards import Leaderboard
+from .leaderboard import Leaderboard
 from .tables import DASH, GAPS, Column, columns, heading, marks, oracle_note, unit
 
 WIDEST = 16

@@ -18,7 +18,8 @@ import pandas as pd
 
 from ..storing.store import Store, write_atomically
 from . import claims, published
-from .boards import Board, Leaderboard, boards, leaderboard
+from .boards import Board, boards
+from .leaderboard import Leaderboard, leaderboard
 from .markup import markdown, to_latex, to_markdown
 from .page.content import Part
 from .page.writing import page

@@ -13,7 +13,7 @@ import pandas as pd
 
 from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
-from .boards import Leaderboard
+from .leaderboard import Leaderboard
 from .stats import (
     LEAST_SEEDS,
     Interval,

@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from tabulate import tabulate
 
-from .boards import Leaderboard, TaskColumn, distinct, one_line
+from .boards import one_line
+from .leaderboard import Leaderboard, TaskColumn, distinct
 
 DASH = "—"
 TERMINAL_WIDTH = 100

@@ -5,7 +5,7 @@ Each is a pure function of what the report knows; matplotlib is imported only wh
 
 import pandas as pd
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..significance import Significance
 from . import cost, curves, groups, heat_map, ranks
 from .style import images, own_style

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..tables import count, cut
 from .naming import NAMED, name_points
 from .style import COLUMN, FRONT, INK, LONGEST, title

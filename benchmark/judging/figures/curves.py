@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..tables import cut
 from .style import COLUMN, FRONT, INK, LONGEST, OTHERS, text_width, write_title
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..stats import Interval
 from ..tables import cut
 from .style import COLUMN, FRONT, INK, LINE, LONGEST, OTHERS, PAGE, text_width, write_title

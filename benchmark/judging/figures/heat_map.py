@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..tables import DASH, cut
 from .style import COLUMN, INK, LONGEST, PAGE, text_width, write_title
 

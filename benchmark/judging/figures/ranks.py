@@ -5,7 +5,7 @@ Demsar's diagram (JMLR 2006) on its side: a line per method stays legible with s
 
 from typing import TYPE_CHECKING
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..stats import Ranking
 from ..tables import cut
 from .style import COLUMN, FRONT, INK, LINE, LONGEST, OTHERS, text_width, write_title

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-from ..boards import Leaderboard, one_line
+from ..boards import one_line
+from ..leaderboard import Leaderboard
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

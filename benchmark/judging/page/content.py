@@ -13,9 +13,10 @@ from typing import Any
 
 import pandas as pd
 
-from ..boards import Leaderboard, one_line
+from ..boards import one_line
 from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
+from ..leaderboard import Leaderboard
 from ..significance import Significance, images_of
 from .evidence import over_tasks, student, wilson
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from scipy import stats
 
-from ..boards import Leaderboard
+from ..leaderboard import Leaderboard
 from ..significance import Significance
 from ..stats import ALPHA, CONFIDENCE, LEAST_SEEDS
 

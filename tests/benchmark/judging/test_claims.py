@@ -4,8 +4,9 @@ from collections.abc import Callable
 
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
+from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.claims import Claims, claims, to_markdown, to_terminal
+from vtab_peft.benchmark.judging.leaderboard import Leaderboard, leaderboard
 from vtab_peft.benchmark.judging.published import load
 from vtab_peft.benchmark.planning.spec import BackboneRef
 from vtab_peft.benchmark.storing.store import Store

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
-from vtab_peft.benchmark.judging.boards import boards, leaderboard
+from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
 from vtab_peft.benchmark.judging.figures.cost import pareto_front
 from vtab_peft.benchmark.judging.figures.labels import place
 from vtab_peft.benchmark.judging.figures.naming import NAMED
 from vtab_peft.benchmark.judging.figures.style import images, own_style
+from vtab_peft.benchmark.judging.leaderboard import leaderboard
 from vtab_peft.benchmark.judging.significance import significance
 from vtab_peft.benchmark.storing.store import Store
 

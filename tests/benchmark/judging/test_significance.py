@@ -5,7 +5,8 @@ import random
 import pandas as pd
 import pytest
 from scipy import stats
-from vtab_peft.benchmark.judging.boards import boards, leaderboard
+from vtab_peft.benchmark.judging.boards import boards
+from vtab_peft.benchmark.judging.leaderboard import leaderboard
 from vtab_peft.benchmark.judging.significance import Significance, significance
 from vtab_peft.benchmark.judging.statements import summary, to_page
 from vtab_peft.benchmark.judging.stats import Interval, Ranking

@@ -8,7 +8,8 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from vtab_peft.benchmark.judging.boards import Leaderboard, boards, leaderboard
+from leaderboards import only
+from vtab_peft.benchmark.judging.leaderboard import Leaderboard
 from vtab_peft.benchmark.judging.markup import latex, markdown, to_latex, to_markdown
 from vtab_peft.benchmark.judging.tables import (
     TERMINAL_WIDTH,
@@ -20,18 +21,12 @@ from vtab_peft.benchmark.judging.tables import (
     to_csv,
     to_terminal,
 )
-from vtab_peft.benchmark.storing.store import Store
 
 HOSTILE = "a|b_c&d\n$x^2$ 100% {#} ~ \\input{/etc/passwd} **bold** `code` [link](http://x) <script>alert(1)</script>"
 MINI = {
     **dict.fromkeys(["caltech101", "oxford_flowers102_89cls", "dtd_10cls", "cifar10"], "natural"),
     **{"rsscn7": "specialized", "dsprites_loc": "structured", "dsprites_ori": "structured"},
 }
-
-
-def only(store: Store) -> Leaderboard:
-    ((board, runs),) = boards(store.frame([]))
-    return leaderboard(board, runs)
 
 
 @pytest.fixture

@@ -1,0 +1,34 @@
+"""Leaderboards of a store that a test has filled, and the 19 tasks to fill it with."""
+
+from vtab_peft.benchmark.judging.boards import boards
+from vtab_peft.benchmark.judging.leaderboard import Leaderboard, leaderboard
+from vtab_peft.benchmark.storing.store import Store
+
+# Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.
+NATURAL = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]
+SPECIALIZED = ["patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"]
+STRUCTURED = [
+    *("clevr_count", "clevr_dist", "dmlab", "kitti"),
+    *("dsprites_loc", "dsprites_ori", "smallnorb_azi", "smallnorb_ele"),
+]
+VTAB = {
+    **dict.fromkeys(NATURAL, "natural"),
+    **dict.fromkeys(SPECIALIZED, "specialized"),
+    **dict.fromkeys(STRUCTURED, "structured"),
+}
+
+
+def leaderboards(store: Store) -> list[Leaderboard]:
+    return [leaderboard(board, runs) for board, runs in boards(store.frame([]))]
+
+
+def only(store: Store) -> Leaderboard:
+    (board,) = leaderboards(store)
+    return board
+
+
+def put_vtab(put, method="lora", skip=(), accuracy=lambda place: place / 100, **facts):
+    for place, (name, group) in enumerate(VTAB.items()):
+        if name not in skip:
+            suite = {"suite": "vtab1k", "provenance": "lossless", "group": group}
+            put(name, method, 0, accuracy(place), **suite | facts)
