@@ -1,5 +1,6 @@
 """Leaderboards of a store that a test has filled, and the 19 tasks to fill it with."""
 
+import pandas as pd
 from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.leaderboard import Leaderboard, leaderboard
 from vtab_peft.benchmark.storing.store import Store
@@ -22,9 +23,13 @@ def leaderboards(store: Store) -> list[Leaderboard]:
     return [leaderboard(board, runs) for board, runs in boards(store.frame([]))]
 
 
+def only_with_runs(store: Store) -> tuple[Leaderboard, pd.DataFrame]:
+    ((board, runs),) = boards(store.frame([]))
+    return leaderboard(board, runs), runs
+
+
 def only(store: Store) -> Leaderboard:
-    (board,) = leaderboards(store)
-    return board
+    return only_with_runs(store)[0]
 
 
 def put_vtab(put, method="lora", skip=(), accuracy=lambda place: place / 100, **facts):

@@ -3,10 +3,10 @@
 from collections.abc import Callable
 
 import pytest
+from leaderboards import leaderboards, only
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.claims import Claims, claims, to_markdown, to_terminal
-from vtab_peft.benchmark.judging.leaderboard import Leaderboard, leaderboard
+from vtab_peft.benchmark.judging.leaderboard import Leaderboard
 from vtab_peft.benchmark.judging.published import load
 from vtab_peft.benchmark.planning.spec import BackboneRef
 from vtab_peft.benchmark.storing.store import Store
@@ -26,8 +26,7 @@ def measure(put: Callable, backbone: BackboneRef = AUGREG, **facts) -> None:
 
 
 def found(store: Store) -> tuple[Leaderboard, Claims]:
-    ((board, runs),) = boards(store.frame([]))
-    entry = leaderboard(board, runs)
+    entry = only(store)
     return entry, claims(entry, load())
 
 
@@ -47,7 +46,7 @@ def test_rows_of_other_weights_are_left_out(store, put) -> None:
     measure(put)
     assert "hta" not in {source.source for source in found(store)[1].sources}
     measure(put, ORIGINAL)
-    original = {source.source for source in claims(leaderboard(*boards(store.frame([]))[1]), load()).sources}
+    original = {source.source for source in claims(leaderboards(store)[1], load()).sources}
     assert "hta" in original
     assert "hta-vit-l" not in original
 

@@ -7,9 +7,9 @@ from xml.etree import ElementTree
 import matplotlib
 import numpy as np
 import pytest
+from leaderboards import only_with_runs
 from PIL import Image
 from scipy import stats
-from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
 from vtab_peft.benchmark.judging.figures.cost import pareto_front
 from vtab_peft.benchmark.judging.figures.labels import place
@@ -27,12 +27,6 @@ DRAW = {
     "ranks": lambda board, runs: ranks.draw(board, significance(board, runs).ranking),
     "curves": lambda board, runs: curves.draw(board, curves.losses(board, runs)),
 }
-
-
-def only(store: Store):
-    """The one board and its runs."""
-    ((board, runs),) = boards(store.frame([]))
-    return leaderboard(board, runs), runs
 
 
 def fill(put, methods: dict[str, tuple[int, float]], names=("flowers", "cars"), seeds: int = 2, **facts) -> None:
@@ -116,7 +110,7 @@ def test_a_lone_name_stands_beside_its_point():
 
 def test_every_figure_is_rebuilt_byte_for_byte_whatever_the_settings_and_the_order_of_runs_are(store, put):
     fill_all(put)
-    board, runs = only(store)
+    board, runs = only_with_runs(store)
     first = figures(board, runs, significance(board, runs))
     shuffled = runs.sample(frac=1, random_state=1)
     other = leaderboard(board.board, shuffled)
@@ -147,7 +141,7 @@ def test_a_heat_map_of_many_tasks_takes_the_page(store, put):
 def drawn(store: Store, name: str):
     """The matplotlib figure of that name; None where it says nothing."""
     with own_style():
-        return DRAW[name](*only(store))
+        return DRAW[name](*only_with_runs(store))
 
 
 def test_each_ranked_method_is_named_and_drawn_once(store, put):

@@ -55,28 +55,9 @@ def test_one_common_seed_has_no_std(store, put):
 
 
 def test_costs_are_summed_over_tasks_and_parameters_averaged(store, put):
-    put(
-        "flowers",
-        "lora",
-        0,
-        0.5,
-        params=100,
-        head_params=10,
-        train_seconds=10.0,
-        eval_seconds=1.0,
-        peak_bytes=5_000_000,
-    )
-    put(
-        "flowers",
-        "lora",
-        1,
-        0.5,
-        params=100,
-        head_params=10,
-        train_seconds=20.0,
-        eval_seconds=3.0,
-        peak_bytes=7_000_000,
-    )
+    for seed, train, evaluation, peak in ((0, 10.0, 1.0, 5_000_000), (1, 20.0, 3.0, 7_000_000)):
+        costs = {"train_seconds": train, "eval_seconds": evaluation, "peak_bytes": peak}
+        put("flowers", "lora", seed, 0.5, params=100, head_params=10, **costs)
     put("cars", "lora", 0, 0.5, params=300, head_params=50, train_seconds=100.0, eval_seconds=1.0, peak_bytes=1_000_000)
     only_row = only(store).rows[0]
     assert only_row["seconds"] == pytest.approx((11 + 23) / 2 + 101)

@@ -4,6 +4,7 @@ import random
 
 import pandas as pd
 import pytest
+from leaderboards import only, only_with_runs
 from scipy import stats
 from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.leaderboard import leaderboard
@@ -13,8 +14,7 @@ from vtab_peft.benchmark.judging.stats import Interval, Ranking
 
 
 def judged(store) -> Significance:
-    ((board, runs),) = boards(store.frame([]))
-    return significance(leaderboard(board, runs), runs)
+    return significance(*only_with_runs(store))
 
 
 def fill(put, tasks: int = 8, methods: int = 3, seeds: int = 1) -> None:
@@ -41,8 +41,7 @@ def test_the_csvs_interval_of_the_mean_is_scipys_over_seeds_of_the_mean(store, p
     for seed in range(3):
         put("flowers", "lora", seed, first[seed])
         put("cars", "lora", seed, second[seed])
-    ((board, runs),) = boards(store.frame([]))
-    (row,) = leaderboard(board, runs).rows
+    (row,) = only(store).rows
     means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
     low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
     assert (row["mean_low"], row["mean_high"]) == pytest.approx((low, high))
@@ -127,8 +126,7 @@ def test_a_row_that_lacks_a_task_is_left_out_of_the_ranks_and_counted_where_it_w
 
 def test_statements_do_not_depend_on_the_order_of_runs(store, put):
     fill(put, seeds=3)
-    ((board, runs),) = boards(store.frame([]))
-    entry = leaderboard(board, runs)
+    entry, runs = only_with_runs(store)
     shuffled = pd.DataFrame(runs.sample(frac=1, random_state=1))
     assert to_page(entry, significance(entry, runs)) == to_page(entry, significance(entry, shuffled))
 
