@@ -57,6 +57,7 @@ def declare(verbs: Verbs) -> None:
     speed.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k", help="timm name with its tag")
     speed.add_argument("--weights", default="random", help="as for `run`; speed needs none, so the default is random")
     speed.add_argument("--batch", nargs="+", type=positive, default=[64], help="images in a step (default 64)")
+    speed.add_argument("--images", type=positive, metavar="N", help="in an epoch (default: 4096 on a GPU, 80 on a CPU)")
     speed.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     speed.add_argument("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
     speed.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")

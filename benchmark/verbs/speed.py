@@ -6,7 +6,6 @@ the best matrix product that the same device managed in the same process.
 
 import argparse
 import json
-import math
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -25,7 +24,7 @@ from ..training.numerics import Numerics
 from .steady_state import Speed, matrix_flops, measure, noise, training_flops
 
 IMAGES = {"cuda": 4096, "cpu": 80}
-"""In an epoch, or fewer than a batch more, so that one takes a second or more (ours)."""
+"""In an epoch, so that one takes a second or more (ours)."""
 
 
 def speed(options: argparse.Namespace) -> int:
@@ -63,10 +62,10 @@ def _rows(
     options: argparse.Namespace, methods: list[Method], backbone: Backbone, device: torch.device, limit: float
 ) -> Iterator[Speed]:
     flops = {method: training_flops(method, backbone, UNIFORM) for method in methods}
-    for batch in options.batch:
-        recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
-        images = batch * math.ceil(IMAGES[device.type] / batch)
-        with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
+    images = max(options.images or IMAGES[device.type], *options.batch)
+    with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
+        for batch in options.batch:
+            recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
             for engine in options.engine:
                 live = Live(device, Numerics(options.threads, engine))
                 for method in methods:

@@ -52,7 +52,7 @@ def test_an_epoch_is_the_time_between_two_reports(monkeypatch: pytest.MonkeyPatc
 def test_the_verb_prints_a_table_and_stores_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "speed.json"
     arguments = ["--backbone", "toy_vit", "--methods", "lora", "linear", "--batch", "8", "--threads", "1"]
-    assert main(["speed", *arguments, "--json", str(file)]) == 0
+    assert main(["speed", *arguments, "--images", "24", "--json", str(file)]) == 0
     printed = capsys.readouterr().out
     rows = json.loads(file.read_text())["rows"]
     assert [row["method"] for row in rows] == ["lora", "linear"]
