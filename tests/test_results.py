@@ -52,6 +52,17 @@ def without_figures(page: Path) -> tuple[str, Any, str]:
     return start, content, end
 
 
+def test_tables_in_the_readme_are_what_the_records_say() -> None:
+    """Each begins as a board's table does; what is cut off is counted."""
+    tables = {to_terminal(leaderboard(*own)).partition("\n\nAccuracy")[0] for own in boards(Store(RESULTS).frame([]))}
+    shown = re.findall(r"^```\n((?:own|toy) · .*?)\n```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    assert len(shown) == 3
+    for text in shown:
+        head, _, more = text.partition("\n... ")
+        rest = [table.removeprefix(head) for table in tables if table.startswith(head)]
+        assert [f"{len(table.splitlines()) - 1} more" if table else "" for table in rest] == [more], text
+
+
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])
 def test_transfer_table_is_what_the_records_say(readme: Path) -> None:
     assert transfer_table(Store(RESULTS).frame([])) in readme.read_text()

@@ -52,7 +52,8 @@ class RunResult:
     images_per_second: float
     """Training images over `train_seconds`."""
     peak_bytes: int
-    """GPU memory allocated, or on a CPU the resident set of the process, at its highest during this cell."""
+    """GPU memory allocated, or on a CPU the resident set of the process, at its highest during this cell.  What CUDA
+    graphs work in counts for the cell that captured them, not for those that replay them."""
     oracle_accuracy: float | None
     """Of the best epoch on the evaluation split, chosen by looking at it; None unless asked for, and never ranked."""
     oracle_epoch: int | None
