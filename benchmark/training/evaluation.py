@@ -80,7 +80,7 @@ def warm_up(features: Callable[[Tensor], Tensor], shape: tuple[int, ...], live: 
         batch = torch.zeros(part.stop - part.start, *shape, dtype=torch.uint8, device=live.device)
         return live.filled(features, batch)
 
-    list(in_parts(black, live.numerics.eval_batch, live))
+    list(in_parts(black, live.eval_batch, live))
     return now(live.device) - started
 
 
@@ -92,7 +92,7 @@ def in_parts(work: Callable[[slice], Tensor], n: int, live: Live) -> Iterator[Te
     """
     start = 0
     while start < n:
-        size = live.numerics.eval_batch
+        size = live.eval_batch
         try:
             done = work(slice(start, min(start + size, n)))
         except Exception as error:

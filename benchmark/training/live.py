@@ -18,7 +18,7 @@ from ...datasets.cache import default_root
 from .adapter import Injected
 from .faults import OutOfMemory, free_memory
 from .measure import now
-from .numerics import Numerics
+from .numerics import EVAL_BATCH, Numerics
 
 COMPILE: dict[str, dict[str, Any]] = {
     "compiled": {"backend": "inductor"},
@@ -92,6 +92,11 @@ class Live:
         return ", ".join(text for text in (trains, tests) if text)
 
     @property
+    def eval_batch(self) -> int:
+        """Images in a forward pass of an evaluation."""
+        return self.numerics.eval_batch or EVAL_BATCH[self.device.type]
+
+    @property
     def compiles(self) -> bool:
         """Whether each new batch shape costs a compilation."""
         return self.numerics.engine != "eager"
@@ -105,7 +110,7 @@ class Live:
 
     def filled(self, features: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
         """Features of a batch of an evaluation: filled up where another shape would be compiled for."""
-        missing = self.numerics.eval_batch - len(images) if self.compiles else 0
+        missing = self.eval_batch - len(images) if self.compiles else 0
         padded = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
         return features(padded)[: len(images)]
 

@@ -9,6 +9,9 @@ seconds; or as CUDA graphs of Inductor's kernels.  Head, loss and optimiser are 
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
+EVAL_BATCH = {"cuda": 128, "cpu": 32}
+"""Ours: on a CPU 32 images of 224 pixels at a time go a quarter faster than 128."""
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -19,6 +22,5 @@ class Numerics:
     """Keep no activations inside blocks and compute them again in the backward pass: less memory, more time."""
     micro_batch: int | None = None
     """Images at most in a forward and backward pass, None: the whole batch; halved where memory is short."""
-    eval_batch: int = 128
-    """Images in a forward pass of an evaluation (ours: fixed, so that the same cell sums in the same order
-    everywhere); halved where memory is short."""
+    eval_batch: int | None = None
+    """Images in a forward pass of an evaluation, None: `EVAL_BATCH`; halved where memory is short."""

@@ -18,7 +18,7 @@ from ...datasets.pixels import CORES, decode, in_order
 from ...datasets.task import DataError
 from ..storing.store import write_atomically
 from ..trained.reopened import Reopened, reopen
-from ..training.numerics import Numerics
+from ..training.numerics import EVAL_BATCH
 
 COLUMNS = ("file", "class", "name", "probability")
 
@@ -73,7 +73,7 @@ def predictions(cell: Reopened, files: list[Path], damaged: list[DataError]) -> 
 
     with ThreadPoolExecutor(CORES) as pool:
         whole = _whole(in_order(read, files, pool), damaged)
-        while batch := list(islice(whole, Numerics.eval_batch)):
+        while batch := list(islice(whole, EVAL_BATCH["cpu"])):
             names, pixels = zip(*batch, strict=True)
             likely = cell.logits(np.stack(pixels)).softmax(dim=1).max(dim=1)
             yield from zip(names, likely.indices.tolist(), likely.values.tolist(), strict=True)

@@ -146,10 +146,10 @@ def test_a_compiled_model_is_compiled_anew_for_the_smaller_parts(
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda vit, **_: compiled.append(vit) or vit)
     whole, answers = cell("lora", Live(CPU, Numerics()))
-    live = Small(trains=4, evaluates=64, engine="compiled")
+    live = Small(trains=4, evaluates=16, engine="compiled")
     halved, found = cell("lora", live)
     assert {n for training, n in live.passes if training} == {8, 4}
-    assert {n for training, n in live.passes if not training} == {128, 64}, "each shape is compiled for once"
+    assert {n for training, n in live.passes if not training} == {32, 16}, "each shape is compiled for once"
     np.testing.assert_allclose(halved.loss_curve, whole.loss_curve, rtol=1e-4)
     assert np.array_equal(found, answers)
     assert len(compiled) == 2
@@ -232,7 +232,7 @@ def test_the_allocator_of_the_cpu_is_understood() -> None:
 
 
 def test_parts_cover_everything_once_in_order() -> None:
-    live = Small(0, 0)
+    live = Small(0, 0, eval_batch=128)
 
     def work(part: slice) -> torch.Tensor:
         if part.stop - part.start > 50:
