@@ -20,6 +20,9 @@ from .worker import Describe, serve
 START_SECONDS = 300.0
 """Longest a worker may take to import torch and read a backbone (ours; network file systems are slow)."""
 
+FAREWELL_SECONDS = 5.0
+"""Given to an idle worker to end by itself (ours), and with it processes that compiled for it."""
+
 SILENCE_SECONDS = 600.0
 SILENCE_FACTOR = 5.0
 """A worker is taken for hung when it was silent for this many seconds and this many estimates of its cell (ours)."""
@@ -65,6 +68,7 @@ class WorkerProcess:
     def _start(self) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
+        self.busy = False
         self.process = context.Process(target=serve, args=(theirs, *self._arguments), daemon=True)
         self.process.start()
         theirs.close()
@@ -73,6 +77,7 @@ class WorkerProcess:
         """Raises `Refused`, `WorkerLost`."""
         self._send(request)
         kind, answer = self._receive(START_SECONDS)
+        self.busy = False
         if kind == "refused":
             raise Refused(answer)
         return answer
@@ -84,6 +89,7 @@ class WorkerProcess:
         while True:
             kind, answer = self._receive(patience)
             if kind != "progress":
+                self.busy = False
                 return kind, answer
             on_progress(*answer)
 
@@ -95,11 +101,14 @@ class WorkerProcess:
         self._start()
 
     def stop(self) -> None:
-        self._pipe.close()
+        self._pipe.close()  # which tells a worker that waits for a request to end
+        if not self.busy:
+            self.process.join(FAREWELL_SECONDS)
         self.process.kill()
         self.process.join()
 
     def _send(self, request: object) -> None:
+        self.busy = True
         try:
             self._pipe.send(request)
         except OSError:

@@ -104,7 +104,8 @@ class LocalMember:
         return self._thread.submit(self._station.run, cell)
 
     def stop(self) -> None:
-        self._station.worker.process.kill()  # its thread wakes up and ends
+        if self._station.worker.busy:
+            self._station.worker.process.kill()  # its thread wakes up and ends
         self._thread.shutdown(cancel_futures=True)
         self._station.stop()
 

@@ -13,8 +13,9 @@ from vtab_peft.benchmark.running import executor
 from vtab_peft.benchmark.running.agenda import Pace, Unwritable
 from vtab_peft.benchmark.running.executor import WorkerLost, WorkerProcess, execute
 from vtab_peft.benchmark.running.progress import Progress, duration
-from vtab_peft.benchmark.running.worker import Summary
+from vtab_peft.benchmark.running.worker import Describe, Summary
 from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.training.numerics import Numerics
 
 
 def cell(seed: int, fake: Any, seconds: float = 10.0) -> SimpleNamespace:
@@ -83,6 +84,14 @@ def test_a_silent_worker_is_taken_for_hung(fake: Any, monkeypatch: pytest.Monkey
     worker._pipe, _theirs = multiprocessing.Pipe()
     with pytest.raises(WorkerLost, match="silent"):
         worker.run(cell(0, fake), lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_an_idle_worker_ends_by_itself(tmp_path: Path) -> None:
+    """Killed, it would leave behind what has compiled for it."""
+    worker = WorkerProcess(tmp_path, Numerics(threads=1))
+    worker.describe(Describe("toy_vit", "random", None, "fp32", ["linear"]))
+    worker.stop()
+    assert worker.process.exitcode == 0
 
 
 def test_lines_say_what_ran_how_fast_and_how_much_is_left(fake: Any) -> None:

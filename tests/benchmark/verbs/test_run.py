@@ -134,7 +134,9 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
-    code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
+    """As from a terminal: where the tests run behind a shell's `&`, Ctrl-C is ignored, and children inherit that."""
+    listen = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"
+    code = f"{listen}; import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
     return subprocess.Popen(
         [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     )
