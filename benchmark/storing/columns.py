@@ -1,6 +1,7 @@
 """What tables know of a run: one row of columns, read from its record."""
 
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ COLUMNS = (
 )
 """Of `Store.frame`: accuracy in [0, 1]; `trainable_params` without the head, `head_params` the head alone;
 `args` is JSON text with every hyper-parameter, also those that `spec` leaves out because they are defaults; `asked` is
-what `tune` was given, otherwise `spec`; `configurations` is how many it tried; `oracle_...` needs `--oracle`; `origin`
-is JSON text of the record's provenance: when, where and with which versions it was made."""
+what `tune` was given, otherwise `spec`; `configurations` is how many it tried; `device` tells how many cells shared
+it at a time; `oracle_...` needs `--oracle`; `origin` is JSON text of the record's provenance: when, where and with
+which versions it was made."""
 
 
 OPTIONAL = ("plugin", "configurations", "oracle_accuracy", "oracle_epoch")
@@ -70,7 +72,7 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         "args": canonical_json(spec["method"]["args"]),
         "recipe": spec["recipe"]["name"],
         "normalisation": _normalisation(spec["mean"], spec["std"]),
-        "device": record["provenance"]["device"],
+        "device": _device(record["provenance"]),
         "asked": spec["method"].get("asked") or spec["method"]["spec"],
         "configurations": facts.get("tuning", {}).get("configurations"),
         **{name: result.get(name) for name in ("oracle_accuracy", "oracle_epoch")},
@@ -86,6 +88,18 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
     ):
         row.update((name, source[name]) for name in names)
     return row
+
+
+def _device(origin: dict[str, Any]) -> str:
+    """With how many cells at once the command let share it, so that times are compared with times of the same kind."""
+    typed = " ".join(map(str, origin.get("argv", ())))
+    if workers := re.search(r"--workers[ =](\d+)", typed):
+        cells = int(workers[1])
+    elif share := re.search(r"--gpus-per-cell[ =](0?\.\d*[1-9])", typed):
+        cells = round(1 / float(share[1]))
+    else:
+        cells = 1
+    return f"{origin['device']}, shared by {cells}" if cells > 1 else origin["device"]
 
 
 def _normalisation(mean: list[float], std: list[float]) -> str:

@@ -54,6 +54,22 @@ def test_the_frame_has_one_row_per_run_sorted_by_key(store, put):
     assert by_seed == {0: 0.5, 1: 0.6, 2: 0.7}
 
 
+@pytest.mark.parametrize(
+    ("typed", "told"),
+    [
+        ("run --workers 3 --threads 1", "H200, shared by 3"),
+        ("run --workers=1", "H200"),
+        ("run --executor ray --gpus-per-cell 0.25", "H200, shared by 4"),
+        ("run --executor ray --gpus-per-cell 1.0", "H200"),
+        ("run", "H200"),
+    ],
+)
+def test_a_device_that_cells_shared_is_another_one(store, fake, typed, told):
+    record = fake.record(0.7) | {"provenance": {"device": "H200", "argv": typed.split()}}
+    store.put(fake.spec("svhn", "lora", 0), record, np.zeros(10, dtype=int))
+    assert store.frame([])["device"].tolist() == [told]
+
+
 def test_the_frame_of_an_empty_folder_is_empty_with_all_columns(store):
     assert list(store.frame([]).columns) == list(COLUMNS)
 
