@@ -33,21 +33,6 @@ class Tally:
     """Cells that another command runs, or has run meanwhile."""
 
 
-@dataclass
-class Pace:
-    """How real time compares with the estimates, learned as cells finish."""
-
-    real: float = 0.0
-    estimated: float = 0.0
-
-    def observe(self, cell: Cell, seconds: float) -> None:
-        self.real += seconds
-        self.estimated += cell.seconds
-
-    def expected(self, cell: Cell) -> float:
-        return cell.seconds * (self.real / self.estimated if self.estimated else 1.0)
-
-
 class Agenda:
     """The cells of a sweep, handed out one at a time; each is claimed, so that no other command runs it too.
 
@@ -57,12 +42,11 @@ class Agenda:
     def __init__(self, cells: Sequence[Cell], store: Store, progress: Progress, deadline: float | None = None) -> None:
         self.tally = Tally()
         self._store, self._progress, self._deadline = store, progress, deadline
-        self._pace = Pace()
         self._claims = Claims(store.root / "claims")
         self._repeated = store.finished([cell.spec for cell in cells])
         self._waiting: dict[Kind, deque[tuple[int, Cell]]] = {}
-        self._busy: dict[str, tuple[Kind, float, int]] = {}
-        """Of each key that is out: its kind, since when, and how many times it was stored before."""
+        self._busy: dict[str, tuple[Kind, int]] = {}
+        """Of each key that is out: its kind, and how many times it was stored before."""
         self._claimed_elsewhere: list[Cell] = []
         for place, cell in enumerate(cells):
             self._waiting.setdefault(kind(cell), deque()).append((place, cell))
@@ -80,12 +64,12 @@ class Agenda:
         workers ask, each begins with what no other is busy with, or else helps where most is left.
         """
         while not termination.is_near() and (cell := self._next(warm)) is not None:
-            if self._deadline is not None and time.monotonic() + self._pace.expected(cell) > self._deadline:
+            if self._deadline is not None and time.monotonic() + self._progress.pace.expected(cell) > self._deadline:
                 self.tally.left += 1
                 self._progress.skipped(cell, "no time left for it")
             elif self._is_ours(cell):
                 stored = len(self._store.repetitions(cell.spec))
-                self._busy[cell.spec.key()] = kind(cell), time.monotonic(), stored
+                self._busy[cell.spec.key()] = kind(cell), stored
                 return cell
         return None
 
@@ -97,9 +81,8 @@ class Agenda:
         """
         if word == "unwritable":
             raise Unwritable(answer)
-        started = self._release(cell)
+        self._release(cell)
         if isinstance(answer, Summary):
-            self._pace.observe(cell, time.monotonic() - started)
             self.tally.finished += 1
             self._progress.finished(cell, answer)
         else:
@@ -108,7 +91,7 @@ class Agenda:
 
     def rescue(self, cell: Cell) -> bool:
         """Whether a lost worker had stored the cell's result before its end; then that is settled."""
-        stored = len(self._store.repetitions(cell.spec)) > self._busy[cell.spec.key()][2]
+        stored = len(self._store.repetitions(cell.spec)) > self._busy[cell.spec.key()][1]
         if stored:
             self._release(cell)
             self.tally.finished += 1
@@ -131,16 +114,15 @@ class Agenda:
             return 0
         return sum(map(len, self._waiting.values())) + len(self._claimed_elsewhere)
 
-    def _release(self, cell: Cell) -> float:
-        """Since when it was out, on `time.monotonic`."""
+    def _release(self, cell: Cell) -> None:
         self._claims.release(cell.spec.key())
-        return self._busy.pop(cell.spec.key())[1]
+        del self._busy[cell.spec.key()]
 
     def _next(self, warm: Kind | None) -> Cell | None:
         full = [kind for kind, cells in self._waiting.items() if cells]
         if not full:
             return self._second_look()
-        busy = {kind for kind, *_ in self._busy.values()}
+        busy = {kind for kind, _ in self._busy.values()}
         if warm in full:
             chosen = warm
         elif free := [kind for kind in full if kind not in busy]:

@@ -23,6 +23,24 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+class Pace:
+    """How real time compares with the estimates, learned as cells finish.
+
+    It begins as if a typical cell had taken what was estimated.  So short cells, most of whose time goes into what no
+    estimate knows of, tell little of long ones.
+    """
+
+    def __init__(self, cells: Sequence[Cell]) -> None:
+        self._real = self._estimated = sum(cell.seconds for cell in cells) / max(len(cells), 1)
+
+    def observe(self, cell: Cell, seconds: float) -> None:
+        self._real += seconds
+        self._estimated += cell.seconds
+
+    def expected(self, cell: Cell) -> float:
+        return cell.seconds * (self._real / self._estimated if self._estimated else 1.0)
+
+
 class Progress:
     """Follows a sweep."""
 
@@ -31,8 +49,10 @@ class Progress:
         self.total = len(cells)
         self.done = 0
         self.begun = time.monotonic()
-        self._estimate_left = sum(cell.seconds for cell in cells)
-        self._estimate_done = 0.0
+        self.pace = Pace(cells)
+        self._left = {id(cell): cell for cell in cells}
+        self._since: dict[int, float] = {}
+        """When a cell was begun that runs, on `time.monotonic`."""
         self._places: dict[str, tuple[Cell, float] | None] = {}
         """Of several workers: what each runs, and since when on `time.monotonic`."""
         self._shown = self.begun
@@ -41,6 +61,7 @@ class Progress:
 
     def started(self, cell: Cell, place: str = "") -> None:
         """place: which of several workers runs it."""
+        self._since[id(cell)] = time.monotonic()
         if place:
             self._places[place] = cell, time.monotonic()
         elif self._bars:
@@ -51,6 +72,7 @@ class Progress:
             self._bars.advance(phase, done, of)
 
     def finished(self, cell: Cell, summary: Summary) -> None:
+        self.pace.observe(cell, time.monotonic() - self._since.get(id(cell), self.begun))
         repeated = {None: "", True: ", agrees with the stored run", False: ", DIFFERS from the stored run"}
         self._close(
             cell,
@@ -110,8 +132,8 @@ class Progress:
 
     def _close(self, cell: Cell, text: str) -> None:
         self.done += 1
-        self._estimate_left -= cell.seconds
-        self._estimate_done += cell.seconds
+        self._left.pop(id(cell), None)
+        self._since.pop(id(cell), None)
         place = next((place for place, work in self._places.items() if work and work[0] is cell), "")
         if place:
             self.idle(place)
@@ -124,10 +146,10 @@ class Progress:
             print(line + (f"; {left}" if self.done < self.total else ""), file=self.stream, flush=True)
 
     def seconds_left(self) -> float:
-        """From the estimates of what is left, at the pace of what is done."""
-        if not self._estimate_done:
-            return self._estimate_left
-        return self._estimate_left * (time.monotonic() - self.begun) / self._estimate_done
+        """From the estimates of what is left, at the pace of what is done, shared among those who work."""
+        now = time.monotonic()
+        work = sum(max(self.pace.expected(c) - (now - self._since.get(i, now)), 0.0) for i, c in self._left.items())
+        return work / max(len(self._places), 1)
 
 
 def advance(bar: tqdm, done: int, of: int | None) -> None:

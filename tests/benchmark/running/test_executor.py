@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from vtab_peft.benchmark.running import executor
-from vtab_peft.benchmark.running.agenda import Pace, Unwritable
+from vtab_peft.benchmark.running.agenda import Unwritable
 from vtab_peft.benchmark.running.executor import WorkerLost, WorkerProcess, execute
-from vtab_peft.benchmark.running.progress import Progress, duration
+from vtab_peft.benchmark.running.progress import Pace, Progress, duration
 from vtab_peft.benchmark.running.worker import Describe, Summary
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Numerics
@@ -63,10 +63,13 @@ def test_no_cell_is_started_that_cannot_end_in_time(tmp_path: Path, fake: Any) -
 
 
 def test_pace_learns_from_finished_cells(fake: Any) -> None:
-    pace, slow = Pace(), cell(0, fake, 10.0)
-    assert pace.expected(slow) == 10.0
-    pace.observe(slow, 30.0)
-    assert pace.expected(cell(1, fake, 5.0)) == 15.0
+    cells = [cell(0, fake, 10.0), cell(1, fake, 0.1), cell(2, fake, 19.9)]
+    pace = Pace(cells)  # type: ignore[arg-type]
+    assert pace.expected(cells[0]) == 10.0  # type: ignore[arg-type]
+    pace.observe(cells[1], 2.1)  # type: ignore[arg-type]
+    assert pace.expected(cells[0]) == pytest.approx(12, rel=0.01)  # type: ignore[arg-type]
+    pace.observe(cells[2], 60.0)  # type: ignore[arg-type]
+    assert pace.expected(cells[0]) == pytest.approx(24, rel=0.01)  # type: ignore[arg-type]
 
 
 def test_a_sweep_stops_when_results_cannot_be_stored(tmp_path: Path, fake: Any) -> None:
@@ -94,14 +97,23 @@ def test_an_idle_worker_ends_by_itself(tmp_path: Path) -> None:
     assert worker.process.exitcode == 0
 
 
-def test_lines_say_what_ran_how_fast_and_how_much_is_left(fake: Any) -> None:
+@pytest.mark.parametrize(("places", "left"), [(("",), "35 s"), (("here/1", "here/2"), "8 s")])
+def test_lines_say_what_ran_how_fast_and_how_much_is_left(
+    places: tuple[str, ...], left: str, fake: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A cell of 10 estimated seconds took 60; the pace counts another that took its 10.  A second worker is 20 in."""
     cells = [cell(seed, fake) for seed in range(2)]
-    out = io.StringIO()
+    out, now = io.StringIO(), [0.0]
+    monkeypatch.setattr("vtab_peft.benchmark.running.progress.time.monotonic", lambda: now[0])
     progress = Progress(cells, out)  # type: ignore[arg-type]
-    progress.begun -= 60
+    for place, started in zip(places, cells, strict=False):
+        now[0] = 40.0 * cells.index(started)
+        progress.started(started, place)  # type: ignore[arg-type]
+    now[0] = 60.0
     progress.finished(cells[0], FINISHED[1])  # type: ignore[arg-type]
     assert "[1/2]" in out.getvalue()
-    assert "50.0 %  in 1 s, 100 images/s; 60 s left" in out.getvalue()
+    assert "50.0 %  in 1 s, 100 images/s" in out.getvalue()
+    assert f"{left} left" in out.getvalue()
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0 s"), (89, "89 s"), (120, "2 min"), (7500, "2 h 05 min")])
