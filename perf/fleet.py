@@ -3,14 +3,15 @@
     python perf/fleet.py [--runs 8] [--batch 8] [--methods lora aoft_lora]        ViT-Tiny, random weights
 
 Together: `torch.func.functional_call` under `vmap` over the stacked trainable tensors, one copy of the frozen weights,
-each run with images of its own.  In turn: the same K forward and backward passes after each other, eager and, on a GPU,
-as CUDA graphs, which save the same launches.  Writes perf/results/fleet_<device>.json: images a second of each, and how
-far the gradients lie apart.
+each run with images of its own.  In turn: the same K forward and backward passes after each other.  Both eager and, on
+a GPU, as CUDA graphs of compiled code, which save the same launches.  Writes perf/results/fleet_<device>.json: images a
+second of each, the gain of the best way together over the best in turn, and how far the gradients lie apart.
 """
 
 import argparse
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -23,6 +24,7 @@ from vtab_peft.benchmark.training.backbone import Backbone, load
 from vtab_peft.benchmark.training.fast_path import make_fast
 from vtab_peft.benchmark.training.live import COMPILE
 from vtab_peft.benchmark.training.measure import now
+from vtab_peft.benchmark.training.numerics import ENGINES, Engine
 from vtab_peft.methods import parse
 
 ROUNDS = 7
@@ -39,16 +41,23 @@ def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> l
     return [vit.to(device).train() for vit in made]
 
 
-def in_turn(models: list[nn.Module], forward: Callable[[nn.Module, Tensor], Tensor], images: Tensor) -> list[Tensors]:
-    """Gradients of each run, images: [runs, b, 3, h, w]."""
-    for vit, own in zip(models, images, strict=True):
-        vit.zero_grad()
-        forward(vit, own).float().square().mean().backward()
-    return [{name: p.grad for name, p in vit.named_parameters() if p.grad is not None} for vit in models]
+def in_turn(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable[[], list[Tensors]]:
+    """Gradients of each run, images: [runs, b, 3, h, w].  Compiled, one model's code serves all, as in the engine."""
+    serving = [(vit, vit) for vit in models] if engine == "eager" else [(models[0], _compiled(models[0], engine))]
+
+    def step() -> list[Tensors]:
+        found = []
+        for own, (vit, forward) in zip(images, cycle(serving), strict=False):
+            vit.zero_grad()
+            forward(own).float().square().mean().backward()
+            found.append({name: p.grad for name, p in vit.named_parameters() if p.grad is not None})
+        return found
+
+    return step
 
 
-def together(models: list[nn.Module]) -> Callable[[Tensor], Tensors]:
-    """From images [runs, b, 3, h, w] to the stacked gradients."""
+def together(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable[[], Tensors]:
+    """The stacked gradients."""
     vit = models[0]
     learning = [name for name, p in vit.named_parameters() if p.requires_grad]
     stacked = {
@@ -59,35 +68,41 @@ def together(models: list[nn.Module]) -> Callable[[Tensor], Tensors]:
     def features(own: Tensors, images: Tensor) -> Tensor:
         return functional_call(vit, own, (images,))
 
-    def step(images: Tensor) -> Tensors:
-        found = vmap(features, randomness="different")(stacked, images)
-        found.float().square().mean(dim=(1, 2)).sum().backward()
-        gradients = {name: tensor.grad for name, tensor in stacked.items() if tensor.grad is not None}
+    def fleet(stacked: Tensors, images: Tensor) -> Tensor:
+        return vmap(features, randomness="different")(stacked, images)
+
+    forward = fleet if engine == "eager" else _compiled(fleet, engine)
+
+    def step() -> Tensors:
         for tensor in stacked.values():
             tensor.grad = None
-        return gradients
+        forward(stacked, images).float().square().mean(dim=(1, 2)).sum().backward()
+        return {name: tensor.grad for name, tensor in stacked.items() if tensor.grad is not None}
 
     return step
 
 
-def measure(spec: str, backbone: Backbone, runs: int, batch: int, device: torch.device) -> dict[str, Any]:
+def _compiled(work: Callable[..., Tensor], engine: Engine) -> Callable[..., Tensor]:
+    made = torch.compile(work, dynamic=False, **COMPILE[engine])
+
+    def call(*inputs: Any) -> Tensor:
+        torch.compiler.cudagraph_mark_step_begin()
+        return made(*inputs)
+
+    return call
+
+
+def measure(
+    spec: str, backbone: Backbone, runs: int, batch: int, engines: Sequence[Engine], device: torch.device
+) -> dict[str, Any]:
     models = runs_of(spec, backbone, runs, device)
     images = torch.randn(runs, batch, 3, backbone.image_size, backbone.image_size, device=device)
     images = images.bfloat16()  # under vmap, autocast passes convolutions over
-    fleet = together(models)
-    ways: dict[str, Callable[[], Any]] = {
-        "in turn": lambda: in_turn(models, lambda vit, own: vit(own), images),
-        "together": lambda: fleet(images),
-    }
-    if device.type == "cuda":
-        torch.compiler.reset()
-        captured = {id(vit): torch.compile(vit, dynamic=False, **COMPILE["graphs"]) for vit in models}
-
-        def replayed(vit: nn.Module, own: Tensor) -> Tensor:
-            torch.compiler.cudagraph_mark_step_begin()
-            return captured[id(vit)](own)
-
-        ways["in turn, CUDA graphs"] = lambda: in_turn(models, replayed, images)
+    torch.compiler.reset()
+    ways: dict[str, Callable[[], Any]] = {}
+    for engine in engines:
+        ways[f"in turn, {engine}"] = in_turn(models, images, engine)
+        ways[f"together, {engine}"] = together(models, images, engine)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     with torch.autocast(device.type, torch.bfloat16):
         for _ in range(ROUNDS):
@@ -95,15 +110,15 @@ def measure(spec: str, backbone: Backbone, runs: int, batch: int, device: torch.
                 started = now(device)
                 work()
                 seconds[way].append(now(device) - started)
-        apart = distance(in_turn(models, lambda vit, own: vit(own), images), fleet(images))
+        apart = distance(in_turn(models, images, "eager")(), together(models, images, "eager")())
     rates = {way: runs * batch / statistics.median(found[1:]) for way, found in seconds.items()}
-    others = [rate for way, rate in rates.items() if way != "together"]
+    best = {kind: max(rate for way, rate in rates.items() if way.startswith(kind)) for kind in ("together", "in turn")}
     return {
         "method": spec,
         "runs": runs,
         "batch": batch,
         "images_per_second": rates,
-        "gain": rates["together"] / max(others),
+        "gain": best["together"] / best["in turn"],
         "gradients_apart": apart,
     }
 
@@ -124,15 +139,17 @@ def main() -> None:
     parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     parser.add_argument("--runs", type=int, default=8)
     parser.add_argument("--batch", nargs="+", type=int, default=[8, 64])
+    parser.add_argument("--engines", nargs="+", choices=ENGINES, help="default: eager, on a GPU compiled_graphs too")
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    engines = options.engines or ["eager", "compiled_graphs"][: 2 if device.type == "cuda" else 1]
     backbone = load(options.backbone, "random")
     rows = []
     for spec in options.methods:
         for batch in options.batch:
-            row = measure(spec, backbone, options.runs, batch, device)
+            row = measure(spec, backbone, options.runs, batch, engines, device)
             rows.append(row)
             rates = ", ".join(f"{way} {rate:,.0f}" for way, rate in row["images_per_second"].items())
             print(f"{spec}, {options.runs} runs of batch {batch}: images/s {rates}; gain {row['gain']:.2f}", flush=True)
