@@ -15,7 +15,7 @@ from vtab_peft.benchmark.judging.boards import boards
 from vtab_peft.benchmark.judging.compare import compare
 from vtab_peft.benchmark.judging.leaderboard import leaderboard
 from vtab_peft.benchmark.judging.report import write
-from vtab_peft.benchmark.judging.tables import to_terminal
+from vtab_peft.benchmark.judging.tables import percent, to_terminal
 from vtab_peft.benchmark.judging.toy_transfer import transfer_table
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
@@ -203,7 +203,7 @@ def preprocessing_table(runs: pd.DataFrame) -> str:
         if heading in ("bilinear", "JPEG 75") and task not in RESIZED:
             return "·"
         found = measured.get((spec, task + ending, normalisation, interpolation))
-        return "—" if found is None else f"{100 * found:.1f}"
+        return "—" if found is None else percent(found)
 
     rows = [
         [task, f"`{spec}`", *(cell(spec, task, name) for name in PREPROCESSINGS)] for task in tasks for spec in SPECS

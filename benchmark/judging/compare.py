@@ -27,7 +27,7 @@ from .stats import (
     over_seeds,
     paired_bootstrap,
 )
-from .tables import DASH, heading
+from .tables import DASH, heading, percent
 
 Row = dict[str, Any]
 
@@ -91,7 +91,7 @@ def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> list[str]:
     """A, B, A - B and its interval over the seeds that both have; if there are none, A and B over what each has."""
     shared = sorted(a.keys() & b.keys())
     means = [fmean(part[seed] for seed in shared or part) if part else None for part in (a, b)]
-    shown = [DASH if mean is None else f"{100 * mean:.1f}" for mean in means]
+    shown = [DASH if mean is None else percent(mean) for mean in means]
     if not shared:
         return [*shown, DASH, DASH]
     differences = [a[seed] - b[seed] for seed in shared]

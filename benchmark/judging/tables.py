@@ -22,7 +22,14 @@ TERMINAL_WIDTH = 100
 MOST_TASKS = 8
 """With more tasks than this the terminal table shows the groups' means only."""
 ORACLE = "mean of each run's best epoch on the test images, found by looking at them; it ranks nothing"
+TIE = 1e-9
+"""What lies half-way between two printed numbers goes up, whatever binary makes of it; page.js has the same."""
 GAPS = "not run or failed, or a mean that lacks one of its tasks"
+
+
+def percent(value: float, decimals: int = 1) -> str:
+    """A fraction in percent."""
+    return f"{100 * value + TIE:.{decimals}f}"
 
 
 def to_csv(leaderboard: Leaderboard) -> str:
@@ -39,7 +46,7 @@ def _csv_cell(name: str, value: Any) -> str:
     if value is None:
         return ""
     if name.startswith(("accuracy_", "group_", "mean_", "std_", "oracle_")):
-        return f"{100 * value:.2f}"
+        return percent(value, 2)
     if name in ("seconds", "peak_memory_mb"):
         return f"{value:.1f}"
     return f"{value:g}" if name == "lr" else one_line(str(value))
@@ -70,7 +77,7 @@ def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -
 
     def accuracy(name: str, source: str, role: Role, group: str = "") -> Column:
         decimals = 1 if role == "task" else mean_decimals
-        cells = text(source, lambda value: f"{100 * value:.{decimals}f}")
+        cells = text(source, lambda value: percent(value, decimals))
         return Column(name, cells, role, group, [-inf if cell == DASH else float(cell) for cell in cells])
 
     mean = accuracy(f"mean of {len(board.tasks)}", "mean_tasks", "mean")

@@ -169,7 +169,7 @@ def _claims(found: Claims) -> Plain:
 
 
 def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 2)
+    return None if value is None else round(100 * value, 6)
 
 
 def _rounded(value: float | None, decimals: int) -> float | None:

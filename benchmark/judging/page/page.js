@@ -28,7 +28,8 @@ function h(tag, properties = {}, ...children) {
   return element;
 }
 
-const fixed = (value, decimals) => (value === null || value === undefined ? DASH : value.toFixed(decimals));
+const TIE = 1e-9; // what lies half-way between two printed numbers goes up; tables.py has the same
+const fixed = (value, decimals) => (value === null || value === undefined ? DASH : (value + TIE).toFixed(decimals));
 const signed = (value, decimals) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(decimals);
 const rate = (value) => value.toExponential().replace("e+", "e");
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
@@ -113,7 +114,7 @@ function ordered(rows, column, descending) {
 
 /** The best and second best of a column as printed, over all rows of the board. */
 function best(column) {
-  const printed = state.board.rows.map(column.value).filter(known).map((value) => Number(value.toFixed(column.judged)));
+  const printed = state.board.rows.map(column.value).filter(known).map((value) => Number(fixed(value, column.judged)));
   return [...new Set(printed)].sort((a, b) => b - a).slice(0, 2);
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from vtab_peft.benchmark.judging.report import write
+from vtab_peft.benchmark.judging.tables import percent
 from vtab_peft.benchmark.planning.spec import BackboneRef
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
@@ -117,6 +118,14 @@ def test_it_opens_on_the_largest_board_best_first(open_page) -> None:
     assert methods(page)[-1] == "BitFit"  # lacks a task: no rank, last
     assert page.locator("#count").inner_text() == "6 of 6 methods, sorted by mean of 19 tasks"
     assert page.title() == "vtab-peft leaderboards"
+
+
+def test_it_rounds_as_tables_do(open_page) -> None:
+    values = [right / 2000 for right in range(2001)]
+    shown = open_page().evaluate(
+        "(values) => values.map((value) => fixed(value, 1))", [100 * value for value in values]
+    )
+    assert shown == [percent(value) for value in values]
 
 
 def test_columns_sort_both_ways_and_say_so(open_page) -> None:

@@ -17,6 +17,7 @@ from vtab_peft.benchmark.judging.tables import (
     count,
     learning_rate,
     marks,
+    percent,
     short_names,
     to_csv,
     to_terminal,
@@ -126,6 +127,14 @@ def test_the_oracle_has_a_column_that_is_explained_and_never_marked(store, put):
 )
 def test_parameters_are_printed_with_three_digits(number, text):
     assert count(number) == text
+
+
+ODD = range(1, 2000, 2)
+"""Of 2000 images: so many right are a tie at one decimal, and in binary half of them fall short of it."""
+
+
+def test_what_lies_half_way_goes_up():
+    assert [percent(right / 2000) for right in ODD] == [f"{(right + 1) / 20:.1f}" for right in ODD]
 
 
 @pytest.mark.parametrize(("lr", "text"), [(1e-3, "1e-3"), (2.5e-4, "2.5e-4"), (0.05, "5e-2"), (1.0, "1e0"), (0, "0")])
