@@ -7,7 +7,7 @@ recorded as failed and left.
 import time
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -75,8 +75,8 @@ class Crew:
 
     def stop(self) -> None:
         members = [*self._arriving.values(), *(m for m, *_ in self._idle), *(m for m, *_ in self._running.values())]
-        for member in members:
-            member.stop()
+        with ThreadPoolExecutor(len(members) or 1) as pool:  # each may take a moment to end
+            list(pool.map(lambda member: member.stop(), members))
         self._office.close()
 
     def _hire(self) -> None:
