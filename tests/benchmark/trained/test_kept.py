@@ -44,6 +44,7 @@ def test_a_restored_cell_predicts_what_the_cell_predicted(
     assert predictions.tolist() == np.load(path.with_suffix(".npz"))["predictions"].tolist()
 
 
+@pytest.mark.slow
 def test_a_cell_stored_without_its_adapter_is_repeated_once(make_task: Callable[..., Path], tmp_path: Path) -> None:
     task = make_task()
     assert len(train(tmp_path / "results", task, "lora")) == 1

@@ -87,6 +87,7 @@ def test_run_fills_in_what_is_missing_and_reports(
     assert essence(again[repetition]) == essence(first[repetition.replace(".2.", ".")])
 
 
+@pytest.mark.slow
 def test_oracle_adds_its_number_to_runs_that_lack_it_and_changes_nothing_else(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -213,6 +214,7 @@ def test_max_minutes_starts_nothing_that_cannot_end_in_time(
     assert not records(results)
 
 
+@pytest.mark.slow
 def test_splits_and_plugged_in_numbers_do_not_share_keys(make_task: Callable[..., Path], tmp_path: Path) -> None:
     task, results = make_task(), tmp_path / "results"
     for more in ((), ("--split", "val"), ("--normalisation", "imagenet"), ("--interpolation", "bilinear")):
