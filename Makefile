@@ -7,7 +7,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
 
 VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
-COMPILED := --batch 64 32 256 --images 2048 --engine compiled_graphs
+COMPILED := --batch 64 32 256 --engine compiled_graphs
 MEASURED := linear lora aoft_lora adaptformer vpt_deep ssf full
 # The package under its name without an installation; what fails is told at the end and stops nothing.
 ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$link/vtab_peft"; export PYTHONPATH="$$link"; \
@@ -50,7 +50,7 @@ gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no ne
 gpu-speed:  ## measure speed on a CUDA device into perf/results, in 9 minutes: no network, no pip
 	@$(ON_GPU) echo "compiling $(MEASURED), side by side"; \
 	for method in $(MEASURED); do $(PYTHON) $(SPEED) $(COMPILED) --methods $$method --images 256 >/dev/null 2>&1 & done; wait; \
-	try $(SPEED) $(COMPILED) --methods $(MEASURED) --json perf/results/speed_cuda_methods.json; \
+	try $(SPEED) $(COMPILED) --images 2048 --methods $(MEASURED) --json perf/results/speed_cuda_methods.json; \
 	try perf/column.py $(VIT_B) --scale 0.1 --engine compiled_graphs; \
 	try $(SPEED) --methods $(MEASURED) --engine eager --json perf/results/speed_cuda_eager.json; \
 	try perf/aoft_products.py --cuda; exit $$status

@@ -144,7 +144,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    engines = options.engines or ["eager", "compiled_graphs"][: 2 if device.type == "cuda" else 1]
+    engines = options.engines or ["eager", *(["compiled_graphs"] if device.type == "cuda" else [])]
     backbone = load(options.backbone, "random")
     rows = []
     for spec in options.methods:

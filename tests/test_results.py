@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from leaderboards import leaderboards
 from scipy import stats
 from tabulate import tabulate
 from vtab_peft.benchmark.judging.boards import boards
@@ -54,7 +55,7 @@ def without_figures(page: Path) -> tuple[str, Any, str]:
 
 def test_tables_in_the_readme_are_what_the_records_say() -> None:
     """Each begins as a board's table does; what is cut off is counted."""
-    tables = {to_terminal(leaderboard(*own)).partition("\n\nAccuracy")[0] for own in boards(Store(RESULTS).frame([]))}
+    tables = {to_terminal(entry).partition("\n\nAccuracy")[0] for entry in leaderboards(Store(RESULTS))}
     shown = re.findall(r"^```\n((?:own|toy) · .*?)\n```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
     assert len(shown) == 3
     for text in shown:
@@ -108,7 +109,7 @@ def test_every_choice_is_the_best_of_trials_that_are_there() -> None:
 
 def test_the_tuned_board_in_the_docs_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "tuning.md").read_text()
-    tuned = [leaderboard(*own) for own in boards(Store(RESULTS).frame([])) if own[0].recipe == "smoke_tuned5"]
+    tuned = [entry for entry in leaderboards(Store(RESULTS)) if entry.board.recipe == "smoke_tuned5"]
     assert [to_terminal(board) in page for board in tuned] == [True], (
         f"put this into docs/tuning.md:\n{to_terminal(tuned[0])}"
     )

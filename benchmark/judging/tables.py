@@ -81,7 +81,7 @@ def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -
         return Column(name, cells, role, group, [-inf if cell == DASH else float(cell) for cell in cells])
 
     mean = accuracy(f"mean of {len(board.tasks)}", "mean_tasks", "mean")
-    spread = text("std_over_seeds", lambda value: f" ± {100 * value:.{mean_decimals}f}")
+    spread = text("std_over_seeds", lambda value: f" ± {percent(value, mean_decimals)}")
     with_spread = [cell + (std if std != DASH else "") for cell, std in zip(mean.cells, spread, strict=True)]
     of_groups = any(row.get("mean_groups") is not None for row in rows)
     return [

@@ -77,7 +77,6 @@ class WorkerProcess:
         """Raises `Refused`, `WorkerLost`."""
         self._send(request)
         kind, answer = self._receive(START_SECONDS)
-        self.busy = False
         if kind == "refused":
             raise Refused(answer)
         return answer
@@ -89,7 +88,6 @@ class WorkerProcess:
         while True:
             kind, answer = self._receive(patience)
             if kind != "progress":
-                self.busy = False
                 return kind, answer
             on_progress(*answer)
 
@@ -117,7 +115,9 @@ class WorkerProcess:
     def _receive(self, seconds: float) -> tuple[str, Any]:
         try:
             if self._pipe.poll(seconds):
-                return self._pipe.recv()
+                kind, answer = self._pipe.recv()
+                self.busy = kind == "progress"
+                return kind, answer
         except (EOFError, OSError):
             raise WorkerLost(self._epitaph()) from None
         raise WorkerLost(f"the worker was silent for {seconds:.0f} s and was stopped")

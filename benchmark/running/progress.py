@@ -38,7 +38,12 @@ class Pace:
         self._estimated += cell.seconds
 
     def expected(self, cell: Cell) -> float:
-        return cell.seconds * (self._real / self._estimated if self._estimated else 1.0)
+        return cell.seconds * self.factor
+
+    @property
+    def factor(self) -> float:
+        """Real seconds for an estimated one."""
+        return self._real / self._estimated if self._estimated else 1.0
 
 
 class Progress:
@@ -50,20 +55,23 @@ class Progress:
         self.done = 0
         self.begun = time.monotonic()
         self.pace = Pace(cells)
-        self._left = {id(cell): cell for cell in cells}
-        self._since: dict[int, float] = {}
-        """When a cell was begun that runs, on `time.monotonic`."""
-        self._places: dict[str, tuple[Cell, float] | None] = {}
-        """Of several workers: what each runs, and since when on `time.monotonic`."""
+        self._waiting = sum(cell.seconds for cell in cells)
+        """Estimated seconds of the cells that were not begun."""
+        self._running: dict[int, tuple[Cell, float]] = {}
+        """Those that were, and when, on `time.monotonic`."""
+        self._places: dict[str, Cell | None] = {}
+        """Of several workers: what each runs."""
         self._shown = self.begun
         self._told: set[str] = set()
         self._bars = _Bars(self.total, self.stream) if self.stream.isatty() else None
 
     def started(self, cell: Cell, place: str = "") -> None:
         """place: which of several workers runs it."""
-        self._since[id(cell)] = time.monotonic()
+        if id(cell) not in self._running:  # a cell of a lost worker is begun again
+            self._waiting -= cell.seconds
+        self._running[id(cell)] = cell, time.monotonic()
         if place:
-            self._places[place] = cell, time.monotonic()
+            self._places[place] = cell
         elif self._bars:
             self._bars.begin(str(cell))
 
@@ -72,7 +80,7 @@ class Progress:
             self._bars.advance(phase, done, of)
 
     def finished(self, cell: Cell, summary: Summary) -> None:
-        self.pace.observe(cell, time.monotonic() - self._since.get(id(cell), self.begun))
+        self.pace.observe(cell, time.monotonic() - self._since(cell))
         repeated = {None: "", True: ", agrees with the stored run", False: ", DIFFERS from the stored run"}
         self._close(
             cell,
@@ -113,8 +121,8 @@ class Progress:
         """What each of several workers does."""
         now = time.monotonic()
         return "; ".join(
-            f"{place} {f'{work[0]} for {duration(now - work[1])}' if work else 'idle'}"
-            for place, work in sorted(self._places.items())
+            f"{place} {f'{cell} for {duration(now - self._since(cell))}' if cell else 'idle'}"
+            for place, cell in sorted(self._places.items())
         )
 
     def tick(self) -> None:
@@ -132,9 +140,9 @@ class Progress:
 
     def _close(self, cell: Cell, text: str) -> None:
         self.done += 1
-        self._left.pop(id(cell), None)
-        self._since.pop(id(cell), None)
-        place = next((place for place, work in self._places.items() if work and work[0] is cell), "")
+        if self._running.pop(id(cell), None) is None:
+            self._waiting -= cell.seconds
+        place = next((place for place, its in self._places.items() if its is cell), "")
         if place:
             self.idle(place)
         line = f"[{self.done:{len(str(self.total))}d}/{self.total}] {cell}: {text}{f', on {place}' if place else ''}"
@@ -148,8 +156,12 @@ class Progress:
     def seconds_left(self) -> float:
         """From the estimates of what is left, at the pace of what is done, shared among those who work."""
         now = time.monotonic()
-        work = sum(max(self.pace.expected(c) - (now - self._since.get(i, now)), 0.0) for i, c in self._left.items())
-        return work / max(len(self._places), 1)
+        begun = sum(max(self.pace.expected(cell) - (now - since), 0.0) for cell, since in self._running.values())
+        return (begun + max(self._waiting, 0.0) * self.pace.factor) / max(len(self._places), 1)
+
+    def _since(self, cell: Cell) -> float:
+        """When it was begun; a cell that was never said to be, with the sweep."""
+        return self._running.get(id(cell), (cell, self.begun))[1]
 
 
 def advance(bar: tqdm, done: int, of: int | None) -> None:

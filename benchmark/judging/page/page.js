@@ -178,7 +178,7 @@ function cell(row, column, judged, expanded, id) {
   const text = fixed(value, column.judged);
   const [first, second] = judged.get(column.key);
   const mark = text === DASH ? "" : Number(text) === first ? "best" : Number(text) === second ? "second" : "";
-  const spread = column.spread ? h("span", { className: "spread" }, row.std === null ? "" : ` ± ${row.std.toFixed(2)}`) : null;
+  const spread = column.spread ? h("span", { className: "spread" }, row.std === null ? "" : ` ± ${fixed(row.std, 2)}`) : null;
   const shaded = td(`heat ${column.mean ? "mean" : column.first ? "from" : ""}`, h("span", { className: mark }, text), spread);
   if (text !== DASH) shaded.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
   return shaded;
