@@ -14,7 +14,7 @@ from tabulate import tabulate
 from .leaderboard import Leaderboard
 from .markup import markdown
 from .published import MEANS, Row, Source, Spread, recomputed_spread, spread
-from .tables import DASH, TERMINAL_WIDTH, cut
+from .tables import DASH, TERMINAL_WIDTH, cut, fixed
 
 HEADING = "Claimed against measured"
 CAUTION = (
@@ -85,7 +85,7 @@ def to_markdown(found: Claims) -> str:
     names = list(found.lines[0].columns)
     rows = []
     for line in found.lines:
-        measured = [DASH if value is None else f"{value:.1f}" for value, _ in line.columns.values()]
+        measured = [DASH if value is None else fixed(value) for value, _ in line.columns.values()]
         printed = [_range(spread) for _, spread in line.columns.values()]
         rows += [[markdown(line.label), "measured", *measured], ["", "published", *printed]]
     head = ["method", "", *(markdown(name) for name in names)]
@@ -107,7 +107,7 @@ def to_terminal(found: Claims, entry: Leaderboard) -> str:
     rows = []
     for line in found.lines:
         pairs = [line.columns[mean] for mean in means]
-        cells = [text for value, s in pairs for text in (DASH if value is None else f"{value:.1f}", _range(s))]
+        cells = [text for value, s in pairs for text in (DASH if value is None else fixed(value), _range(s))]
         rows.append([cut(line.label, 24), *cells, str(len(line.sources))])
     head = ["method", *(f"{mean}\n{what}" for mean in means for what in ("measured", "published")), "sources"]
     table = tabulate(rows, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])
@@ -118,5 +118,5 @@ def _range(spread: Spread | None) -> str:
     """`72.3 to 73.6`, or one number where all agree."""
     if spread is None:
         return DASH
-    low, high = f"{spread.low:.1f}", f"{spread.high:.1f}"
+    low, high = fixed(spread.low), fixed(spread.high)
     return low if low == high else f"{low} to {high}"

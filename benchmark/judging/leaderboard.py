@@ -39,8 +39,10 @@ class Leaderboard:
     tasks: tuple[TaskColumn, ...]
     groups: tuple[str, ...]
     """In order; empty when all tasks are of one group."""
+    common: tuple[TaskColumn, ...]
+    """The tasks, two or more, that every row has, where some row lacks another: `mean_common` is over these."""
     rows: tuple[dict[str, Any], ...]
-    """One per method, best first: `columns`; `label`, a short name that no other row has; `identity`; and
+    """One per method, best first: `columns`; `label`, a short name that no other row has; `identity`; `devices`; and
     `train_seconds`, the sum over tasks of the mean over seeds."""
 
     @property
@@ -52,6 +54,7 @@ class Leaderboard:
             *(f"accuracy_{task.label}" for task in self.tasks),
             *(f"group_{group}" for group in self.groups),
             *("mean_tasks", *special, "std_over_seeds", "mean_low", "mean_high"),
+            *(["mean_common"] if self.common else []),
             *("seconds", "device", "peak_memory_mb", "seeds", "recipe", "backbone_sha256"),
             *("method_version", "plugin", "args"),
             *(["configurations"] if self.board.tuned else []),
@@ -79,7 +82,7 @@ class Leaderboard:
 
 
 def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
-    """Rows of a board, best first; rows that lack a task are unranked and last."""
+    """Rows of a board, best first; rows that lack a task are unranked and last, by their mean over what all have."""
     every = records(runs)
     tasks = _task_columns(board, every)
     present = {task.group for task in tasks}
@@ -95,9 +98,15 @@ def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
     for row in rows:
         own = row["mean_tasks"]
         row["rank"] = None if own is None else 1 + sum(mean > own for mean in means)
+    common = tuple(task for task in tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows))
+    common = common if 1 < len(common) < len(tasks) else ()
+    for row in rows:
+        row["mean_common"] = _mean(row[f"accuracy_{task.label}"] for task in common)
     unranked = len(rows) + 1
-    ordered = sorted(rows, key=lambda row: (row["rank"] or unranked, row["spec"], row["label"]))
-    return Leaderboard(board, tuple(tasks), tuple(groups), tuple(ordered))
+    ordered = sorted(
+        rows, key=lambda row: (row["rank"] or unranked, -(row["mean_common"] or 0), row["spec"], row["label"])
+    )
+    return Leaderboard(board, tuple(tasks), tuple(groups), common, tuple(ordered))
 
 
 def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs: list[Run]) -> dict[str, Any]:
@@ -109,6 +118,7 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
     without = fmean(fmean(run["trainable_params"] for run in part) for part in done)
     head = fmean(fmean(run["head_params"] for run in part) for part in done)
     seconds = [fmean(run["train_seconds"] + run["eval_seconds"] for run in part) for part in done]
+    devices = sorted({one_line(run["device"]) for run in runs if run["device"]})
     first = runs[0]
     return {
         **{name: _shared(runs, name) for name in (*IDENTITY, "backbone", "recipe", "backbone_sha256")},
@@ -124,7 +134,8 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
         **_over_seeds(list(by_task.values()) if complete else []),
         "seconds": fsum(seconds) if complete else None,
         "train_seconds": fsum(fmean(run["train_seconds"] for run in part) for part in done) if complete else None,
-        "device": "; ".join(sorted({one_line(run["device"]) for run in runs if run["device"]})),
+        "devices": devices,
+        "device": "; ".join(devices),
         "peak_memory_mb": max(run["peak_bytes"] for run in runs) / 1e6,
         "seeds": min(len({run["seed"] for run in part}) for part in done),
         "oracle_mean_tasks": _mean(_mean(run["oracle_accuracy"] for run in part) for part in by_task.values()),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from .leaderboard import Leaderboard
-from .tables import DASH, GAPS, Column, columns, heading, marks, oracle_note, unit
+from .tables import DASH, GAPS, Column, columns, common_note, heading, marks, oracle_note, unit
 
 WIDEST = 16
 """Columns of a LaTeX table that a page takes at its own size (ours: 16 of about 0.43 in); more are scaled down."""
@@ -29,7 +29,8 @@ def to_markdown(board: Leaderboard) -> str:
             *("| " + " | ".join(line) + " |" for line in (names, rule, *rows)),
             "",
             f"{unit(board)}. **Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
-            f"Rows without a rank lack a task. Trainable parameters without and with the head.{oracle_note(board)}",
+            f"Rows without a rank lack a task.{common_note(board)} "
+            f"Trainable parameters without and with the head.{oracle_note(board)}",
             "",
         ]
     )
@@ -49,7 +50,7 @@ def to_latex(board: Leaderboard) -> str:
             r"\begin{table*}[t]",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{head}; {conditions}. {latex(unit(board))}; \textbf{{bold}}: best of its column; "
-            rf"\underline{{underlined}}: second; --: {GAPS}. "
+            rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(board))} "
             rf"Trainable parameters without and with the head.{latex(oracle_note(board))}}}",
             rf"\label{{tab:{board.board.slug.replace('_', '-')}}}",
             *([r"\resizebox{\textwidth}{!}{%"] if wide else []),

@@ -29,7 +29,12 @@ GAPS = "not run or failed, or a mean that lacks one of its tasks"
 
 def percent(value: float, decimals: int = 1) -> str:
     """A fraction in percent."""
-    return f"{100 * value + TIE:.{decimals}f}"
+    return fixed(100 * value, decimals)
+
+
+def fixed(value: float, decimals: int = 1) -> str:
+    """Percent as they are printed."""
+    return f"{value + TIE:.{decimals}f}"
 
 
 def to_csv(leaderboard: Leaderboard) -> str:
@@ -98,6 +103,7 @@ def columns(board: Leaderboard, task_names: Sequence[str], mean_decimals: int) -
         ),
         *(accuracy(group, f"group_{group}", "group") for group in board.groups),
         Column(mean.name, with_spread, "mean", ranks=mean.ranks),
+        *([accuracy(f"mean of {len(board.common)}", "mean_common", "mean")] if board.common else []),
         *([accuracy("mean of groups", "mean_groups", "mean")] if of_groups else []),
         *([replace(accuracy("oracle", "oracle_mean_tasks", "oracle"), ranks=None)] if board.has_oracle else []),
     ]
@@ -150,6 +156,11 @@ def unit(board: Leaderboard) -> str:
     return "Accuracy in percent" + (", mean ± standard deviation over seeds" if spread else "")
 
 
+def common_note(board: Leaderboard) -> str:
+    """What the mean over fewer tasks is; nothing where there is none."""
+    return f" Mean of {len(board.common)}: of the tasks that all rows have." if board.common else ""
+
+
 def oracle_note(board: Leaderboard) -> str:
     """What the column of that name is; nothing where there is none."""
     return f" Oracle: {ORACLE}." if board.has_oracle else ""
@@ -168,7 +179,7 @@ def to_terminal(board: Leaderboard) -> str:
             break
     shown = zip((name.replace("\n", " ") for name in names), board.tasks, strict=True)
     short = "" if many else ", ".join(f"{name} = {task.label}" for name, task in shown if name != task.label)
-    notes = f"{unit(board)}. {DASH}: {GAPS}."
+    notes = f"{unit(board)}. {DASH}: {GAPS}.{common_note(board)}"
     lines = [*heading(board), "", table, "", notes, *([f"Tasks: {short}."] if short else [])]
     wrapped = [part for line in lines for part in (line.split("\n") if line == table else _wrap(line))]
     return "\n".join(wrapped) + "\n"

@@ -40,7 +40,7 @@ def against_params(board: Leaderboard) -> "Figure | None":
 def against_time(board: Leaderboard) -> "Figure | None":
     """None for fewer than two ranked rows, and where devices, or how many cells shared one, differ from run to run."""
     seconds = np.array([row["train_seconds"] for row in _ranked(board)], dtype=float)
-    if len({device for row in _ranked(board) for device in row["device"].split("; ")}) != 1:
+    if len({device for row in _ranked(board) for device in row["devices"]}) != 1:
         return None
     unit, size = next(((u, s) for u, s in (("h", 3600.0), ("min", 60.0)) if np.median(seconds) >= 2 * s), ("s", 1.0))
     return _draw(board, Cost(f"Training time of one seed, all tasks ({unit})", seconds / size, "{:g}".format))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..leaderboard import Leaderboard
-from ..tables import DASH, cut, percent
+from ..tables import DASH, cut, fixed
 from .style import COLUMN, INK, LONGEST, PAGE, text_width, write_title
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def draw(board: Leaderboard) -> "Figure | None":
 
 def _write_cells(axes: "Axes", accuracy: np.ndarray, best: np.ndarray) -> None:
     for (row, column), value in np.ndenumerate(accuracy):
-        text = DASH if np.isnan(value) else percent(value / 100)
+        text = DASH if np.isnan(value) else fixed(value)
         weight = "bold" if best[row, column] else "normal"
         axes.text(column, row, text, ha="center", va="center_baseline", fontsize=5.5, color=INK, fontweight=weight)
 

@@ -66,7 +66,7 @@ def _origin(text: str) -> tuple[str, str]:
 def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
     entry, board = part.entry, part.entry.board
     folders = _folders(part.runs, root)
-    means = [name for name in MEANS if name in entry.columns]
+    means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
     return {
         "slug": board.slug,
         "title": board.title,
@@ -80,7 +80,10 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
             for t in entry.tasks
         ],
         "groups": list(entry.groups),
-        "means": [[name, MEANS[name]] for name in means] or [["mean_tasks", f"mean of {len(entry.tasks)} tasks"]],
+        "means": [
+            *(means or [("mean_tasks", f"mean of {len(entry.tasks)} tasks")]),
+            *([("mean_common", f"mean of the {len(entry.common)} that all have")] if entry.common else []),
+        ],
         "rows": _rows(part, places),
         "over_tasks": over_tasks(entry, part.significance),
         "claims": _claims(part.claims),
@@ -132,7 +135,11 @@ def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
                 "std": _percent(row["std_over_seeds"]),
                 "accuracy": [_percent(row[f"accuracy_{task.label}"]) for task in entry.tasks],
                 "groups": [_percent(row[f"group_{group}"]) for group in entry.groups],
-                "means": {mean: _percent(row.get(mean)) for mean in ("mean_tasks", *MEANS) if mean in entry.columns},
+                "means": {
+                    mean: _percent(row.get(mean))
+                    for mean in ("mean_tasks", *MEANS, "mean_common")
+                    if mean in entry.columns
+                },
                 "cells": [
                     [_cell(run, places) for run in runs if _is_of(run, task.name, task.version, task.data)]
                     for task in entry.tasks

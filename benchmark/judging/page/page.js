@@ -3,6 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const DASH = "—";
+const WITHOUT_SPREAD = ["mean_groups", "mean_common"]; // the spread over seeds is that of the mean over all tasks
 const FADE = 20; // points below the best where the shading ends, as in the figures
 const NEAREST = 0.24; // opacity of the shading at the best
 const CAPTIONS = {
@@ -74,7 +75,7 @@ function columns() {
   const ofGroup = board.groups.indexOf(group);
   const groups = ofGroup < 0 ? board.groups : [];
   const [meanKey, meanTitle] = board.means.find(([name]) => name === state.mean);
-  const spread = meanKey !== "mean_groups" && board.rows.some((row) => row.std !== null); // that of the groups' mean is not kept
+  const spread = !WITHOUT_SPREAD.includes(meanKey) && board.rows.some((row) => row.std !== null);
   return [
     { key: "rank", title: "#", low: true, value: (row) => row.rank, show: (v) => v ?? DASH },
     { key: "label", title: "method", low: true, value: (row) => row.label.toLowerCase(), kind: "method" },
@@ -382,7 +383,8 @@ function showBoard(board) {
   fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${rows.length} method${rows.length > 1 ? "s" : ""})`]), board.slug);
   at("facts").replaceChildren(...board.facts.map(fact));
   at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(meanChoice));
-  fill(at("claim"), [...board.means, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
+  const claimed = board.means.filter(([name]) => name !== "mean_common"); // no paper prints that
+  fill(at("claim"), [...claimed, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
   fill(at("group"), [["", "all tasks"], ...board.groups.map((name) => [name, name]), ["means", "means only"]], "");
   const families = DATA.families.filter((name) => board.rows.some((row) => row.family === name));
   fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
@@ -401,8 +403,10 @@ function showBoard(board) {
 
 function meanChoice([name, title]) {
   const choose = () => {
-    state.mean = at("claim").value = name;
+    state.mean = name;
     showTable();
+    if (name === "mean_common") return;
+    at("claim").value = name;
     showClaims();
   };
   return h("label", {}, h("input", { type: "radio", name: "mean", checked: name === state.mean, onchange: choose }), h("span", {}, title));

@@ -132,6 +132,33 @@ def test_a_row_that_lacks_a_task_is_unranked_and_last_and_its_gaps_are_blank(sto
     assert half["trainable_params"] == 36864
 
 
+def test_rows_that_lack_a_task_stand_in_the_order_of_their_mean_over_what_all_rows_have(store, put):
+    cells = {"whole": (0.5, 0.3, 0.1), "a": (0.2, 0.4, None), "b": (0.9, 0.5, None)}
+    for method, accuracies in cells.items():
+        for task, accuracy in zip(("x", "y", "z"), accuracies, strict=True):
+            if accuracy is not None:
+                put(task, method, 0, accuracy, title=method)
+    board = only(store)
+    assert [task.name for task in board.common] == ["x", "y"]
+    assert [(row["spec"], row["rank"], row["mean_common"]) for row in board.rows] == [
+        ("whole", 1, pytest.approx(0.4)),
+        ("b", None, pytest.approx(0.7)),
+        ("a", None, pytest.approx(0.3)),
+    ]
+    assert "mean_common" in board.columns
+
+
+@pytest.mark.parametrize("gaps", [(), ("y", "z")], ids=["no gap", "one task in common"])
+def test_there_is_no_mean_over_what_all_rows_have_where_it_would_say_nothing_more(store, put, gaps):
+    for task in ("x", "y", "z"):
+        put(task, "whole", 0, 0.5)
+        if task not in gaps:
+            put(task, "other", 0, 0.6)
+    board = only(store)
+    assert board.common == ()
+    assert "mean_common" not in board.columns
+
+
 def test_ties_share_the_lower_rank_and_stand_in_the_order_of_their_specs(store, put):
     # 0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit when they are added up naively.
     for method, cells in [("b", (0.1, 0.2, 0.3)), ("a", (0.3, 0.2, 0.1)), ("best", (0.5, 0.5, 0.5)), ("c", (0, 0, 0))]:

@@ -154,6 +154,18 @@ def test_the_mean_is_chosen_and_ranks_follow(open_page) -> None:
     assert column(page, "#")[:2] == ["1", "2"]
 
 
+def test_a_row_that_lacks_a_task_has_a_place_by_the_mean_over_what_all_rows_have(open_page) -> None:
+    """BitFit lacks dmlab: (7 x 56 + 4 x 66 + 7 x 51) / 18 = 56.28, and VPT-Deep (11 x 61 + 7 x 51) / 18 = 57.11."""
+    page = open_page()
+    assert column(page, "#")[-1] == "—"
+    page.get_by_text("mean of the 18 that all have").first.click()
+    assert methods(page)[2:4] == ["VPT-Deep", "BitFit"]
+    assert column(page, "mean of the 18 that all have")[2:4] == ["57.11", "56.28"]
+    assert column(page, "#") == ["1", "2", "3", "4", "5", "6"]
+    page.get_by_text("mean of 3 groups", exact=True).first.click()
+    assert page.get_by_label("Accuracy on").input_value() == "mean_groups"
+
+
 def test_rows_are_filtered_by_family_name_and_parameters(open_page) -> None:
     page = open_page()
     page.get_by_label("Family").select_option("prompt")

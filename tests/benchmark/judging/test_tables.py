@@ -115,6 +115,17 @@ def test_the_oracle_has_a_column_that_is_explained_and_never_marked(store, put):
     assert [row["oracle_mean_tasks"] for row in parsed(to_csv(board))] == ["62.50", "75.00"]
 
 
+def test_a_mean_over_fewer_tasks_is_explained_wherever_it_is_printed(store, put):
+    for task in ("flowers", "cars", "pets"):
+        put(task, "lora", 0, 0.5, title="LoRA")
+        if task != "pets":
+            put(task, "ssf", 0, 0.625, title="SSF")
+    board = only(store)
+    for text in (" ".join(table(board).split()) for table in (to_terminal, to_markdown, to_latex)):
+        assert "Mean of 2: of the tasks that all rows have." in text
+    assert [row["mean_common"] for row in parsed(to_csv(board))] == ["50.00", "62.50"]
+
+
 # Numbers
 
 
