@@ -91,7 +91,9 @@ def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
     by_method: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in every:
         by_method[board.row_of(run)].append(run)
-    rows = [_row(board, tasks, groups, part) | {"identity": identity} for identity, part in by_method.items()]
+    rows: list[dict[str, Any]] = [
+        _row(board, tasks, groups, part) | {"identity": identity} for identity, part in by_method.items()
+    ]
     for row, label in zip(rows, _method_labels(rows), strict=True):
         row["label"] = label
     means = [row["mean_tasks"] for row in rows if row["mean_tasks"] is not None]
