@@ -18,8 +18,7 @@ examples:
   vtab-peft smoke
   vtab-peft list methods
   vtab-peft run --suite vtab1k --data vtab-1k --backbone vit_base_patch16_224.augreg_in21k --methods all
-  vtab-peft run --suite vtab1k --data vtab-1k --tasks svhn --methods "lora(rank=4)" --again
-  vtab-peft run --tasks path/to/folder --methods linear lora aoft_lora --recipe uniform
+  vtab-peft run --tasks path/to/folder --backbone vit_small_patch16_224.augreg_in21k --methods linear "lora(rank=4)"
   vtab-peft tune --suite toy --backbone toy_vit --recipe toy --methods lora aoft_lora --max-configs 5
   vtab-peft report
   vtab-peft check-method my_method.py

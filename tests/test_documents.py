@@ -1,0 +1,64 @@
+"""What the documents tell people to type is a command, and what they link to is there."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from vtab_peft.benchmark.cli import EXAMPLES, parser
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
+PLACEHOLDERS = {
+    "$ASK": "--suite toy --backbone toy_vit --methods lora",
+    "$i": "1",
+    "$SLURM_ARRAY_TASK_ID": "1",
+    "$SLURM_ARRAY_TASK_COUNT": "8",
+}
+"""What the shell or Slurm fills in, in docs/clusters.md."""
+
+
+def typed(text: str) -> list[str]:
+    """Every `vtab-peft ...` of the code blocks, variables of the block filled in, comments and what follows taken off."""
+    found = []
+    for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
+        known = PLACEHOLDERS | {f"${name}": value for name, value in re.findall(r'^(\w+)="(.*)"$', block, re.MULTILINE)}
+        for line in re.findall(r"(?<!name: )\bvtab-peft (.*)", block.replace("\\\n", " ")):
+            for name, value in known.items():
+                line = line.replace(name, value)
+            command = re.split(r"\s+#|\s*[;&|]", line)[0].strip()
+            found.append(command.rstrip('"') if command.count('"') % 2 else command)
+    return found
+
+
+EVERY = [(name, line) for name, path in DOCUMENTS.items() for line in typed(path.read_text(encoding="utf-8"))]
+EVERY += [("--help", line.strip().partition(" ")[2]) for line in EXAMPLES.splitlines()[1:]]
+
+
+@pytest.mark.parametrize(("source", "line"), EVERY, ids=[f"{source}: {line}" for source, line in EVERY])
+def test_what_the_documents_tell_to_type_is_a_command(source, line) -> None:
+    parser().parse_args(shlex.split(line))
+
+
+def test_there_are_commands_to_be_tested() -> None:
+    assert len(EVERY) > 60
+    assert {"README.md", "docs/clusters.md", "docs/data.md", "--help"} <= {source for source, _ in EVERY}
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_what_a_document_links_to_is_there(name) -> None:
+    for address in re.findall(r"\]\(([^)\s]+)\)", DOCUMENTS[name].read_text(encoding="utf-8")):
+        if re.match("https?:", address):
+            continue
+        path, _, anchor = address.partition("#")
+        target = (DOCUMENTS[name].parent / path).resolve() if path else DOCUMENTS[name]
+        assert target.exists(), address
+        if anchor:
+            assert anchor in anchors(target.read_text(encoding="utf-8")), address
+
+
+def anchors(text: str) -> set[str]:
+    """Of the headings, as GitHub makes them: lower case, letters, digits and hyphens."""
+    without_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    titles = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.*)", without_code, re.M))
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
