@@ -16,7 +16,7 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""What published code feeds a ViT, by name; see docs/design.md."""
+"""What published code feeds a ViT, by name; see docs/data.md."""
 
 
 @dataclass(frozen=True)
