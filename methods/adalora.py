@@ -75,4 +75,6 @@ class AdaLoRA(FromPeft):
         from_peft = vit.__dict__["from_peft"]
         schedule = from_peft.peft_config["default"]
         schedule.total_step, schedule.tinit, schedule.tfinal = steps, int(self.hold * steps), int(self.settle * steps)
+        if step == 1:  # what a cell that diverged leaves: importances are no tensors of `vit`, and outlive its values
+            from_peft.rankallocator.reset_ipt()
         from_peft.update_and_allocate(step)  # by the gradients of this step

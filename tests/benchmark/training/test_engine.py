@@ -54,6 +54,14 @@ def outcome(
     return run(spec, method, backbone, data, live or on_cpu(), lambda *_: None)
 
 
+def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: Live) -> None:
+    """A cell at a learning rate that no head survives, whatever the method's own rate is."""
+    method = parse(name)
+    spec = spec_of(method, backbone, data, seeds=[4])
+    spec = replace(spec, recipe=replace(spec.recipe, lr=1e38))
+    run(spec, method, backbone, data, live, lambda *_: None)
+
+
 def same(a: tuple[RunResult, np.ndarray], b: tuple[RunResult, np.ndarray]) -> bool:
     return a[0].loss_curve == b[0].loss_curve and np.array_equal(a[1], b[1])
 
@@ -65,6 +73,8 @@ def test_a_cell_does_not_depend_on_what_ran_before_it(
     alone, live = outcome(name, backbone, data), on_cpu()
     outcome("full", backbone, data, live, seeds=[3])
     outcome(name, backbone, data, live, seeds=[3])  # leaves its values in the model that comes next
+    with pytest.raises(Diverged, match="in epoch 1 of"):
+        diverge(name, backbone, data, live)  # leaves what it had reached half-way
     torch.rand(17)
     assert same(alone, outcome(name, backbone, data, live))
 
