@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 LOOK_BATCH, LOOK_BATCHES = 32, 16
-"""Images per batch, and batches, in the order of the images (configs/*_sensitivity.sh, train_spt.py:218, 303)."""
+"""Images per batch, and batches (configs/*_sensitivity.sh, train_spt.py:218, 303)."""
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,17 @@ def choose(sensitivity: Tensor, pieces: Sequence[Piece], budget: int) -> tuple[T
 def squared_gradients(vit: VisionTransformer, tensors: Sequence[Tensor], images: Tensor, labels: Tensor) -> Tensor:
     """[entries of all tensors], of the cross-entropy behind a random head, summed over batches.
 
-    The head is always the same (ours), so that what is chosen follows from the backbone and the images alone.
+    Which images are looked at is random, as in the release, whose lists are shuffled: stored by class, the first would
+    show a few classes only.  They and the head are always the same (ours), so that what is chosen follows from the
+    backbone and the images alone.
     """
+    generator = torch.Generator().manual_seed(0)
     head = torch.empty(int(labels.max()) + 1, vit.num_features)
-    nn.init.trunc_normal_(head, std=0.02, generator=torch.Generator().manual_seed(0))  # vision_transformer_timm.py:825
+    nn.init.trunc_normal_(head, std=0.02, generator=generator)  # vision_transformer_timm.py:825
+    order = torch.randperm(len(images), generator=generator).to(images.device)
     sums = [torch.zeros_like(tensor.requires_grad_(True)) for tensor in tensors]
-    batches = list(zip(images.split(LOOK_BATCH), labels.split(LOOK_BATCH), strict=True))
-    for batch, classes in batches[:LOOK_BATCHES]:
-        loss = F.cross_entropy(F.linear(vit(batch), head.to(images.device)), classes)
+    for batch in order.split(LOOK_BATCH)[:LOOK_BATCHES]:
+        loss = F.cross_entropy(F.linear(vit(images[batch]), head.to(images.device)), labels[batch])
         for total, gradient in zip(sums, torch.autograd.grad(loss, tensors), strict=True):
             total += gradient.square()
     for tensor in tensors:

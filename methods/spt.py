@@ -87,6 +87,7 @@ class _SPT(Method):
     paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")
     places = "chosen by the training images"
     evidence = "paper only"
+    version = 2  # 1 looked at the first images as they are stored
     search = {"budget": (200_000, 400_000, 600_000, 800_000, 1_000_000)}  # configs/vtab_supervised_spt_lora.sh
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from itertools import chain
 
 import numpy as np
 import pytest
@@ -232,24 +233,48 @@ def test_spt_chooses_as_entry_by_entry_and_spends_the_budget(seed: int) -> None:
         assert modules + int(chosen.sum()) == min(budget, 20 + 20 + 10 + 31 + 6)
 
 
-def test_spt_sensitivity_is_the_sum_of_squared_gradients_of_the_first_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_spt_sensitivity_is_the_sum_of_squared_gradients_of_some_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtab_peft.methods.sensitivity.LOOK_BATCH", 2)
     monkeypatch.setattr("vtab_peft.methods.sensitivity.LOOK_BATCHES", 3)
     vit = one_block_vit(24)
     images, labels = torch.randn(9, 3, 16, 16), torch.arange(9) % 3
     fc1, norm = vit.blocks[0].mlp.fc1, vit.norm
+    batches = looked_at(vit, images)
     ours = squared_gradients(vit, [fc1.weight, fc1.bias, norm.weight], images, labels)
+    assert [len(set(batch)) for batch in batches] == [2, 2, 2]
+    assert len(set(chain(*batches))) == 6
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in vit.parameters())
 
     head = nn.Linear(24, 3, bias=False)
     nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(vit, head).requires_grad_(True)
     total = np.zeros(len(ours))
-    for start in (0, 2, 4):
+    for batch in list(batches):
         model.zero_grad()
-        nn.functional.cross_entropy(model(images[start : start + 2]), labels[start : start + 2]).backward()
+        nn.functional.cross_entropy(model(images[batch]), labels[batch]).backward()
         total += np.concatenate([numbers(p.grad).ravel() for p in (fc1.weight, fc1.bias, norm.weight)]) ** 2
     np.testing.assert_allclose(numbers(ours), total, rtol=1e-4, atol=1e-12)
+
+
+def looked_at(vit: VisionTransformer, images: Tensor) -> list[list[int]]:
+    """Fills up with the places in `images` of each batch that `vit` is given."""
+    batches: list[list[int]] = []
+
+    def record(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        batches.append([next(i for i, known in enumerate(images) if torch.equal(known, one)) for one in inputs[0]])
+
+    vit.register_forward_pre_hook(record)
+    return batches
+
+
+def test_spt_looks_at_all_classes_of_images_that_are_stored_by_class() -> None:
+    """40 classes of 25 images, as many as VTAB-1k has, of which the first 512 are of 21."""
+    vit, labels = one_block_vit(24), torch.arange(40).repeat_interleave(25)
+    images = torch.randn(1000, 3, 16, 16)
+    batches = looked_at(vit, images)
+    squared_gradients(vit, [vit.norm.weight], images, labels)
+    assert [len(batch) for batch in batches] == [32] * 16
+    assert set(labels[[*chain(*batches)]].tolist()) == set(range(40))
 
 
 def tuned(vit: VisionTransformer, spec: str) -> Injected:
