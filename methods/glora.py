@@ -3,7 +3,8 @@
     W' = W + W * A + B,   b' = b + b * D + E + W C
 
 Each of the five is low-rank, a vector, a constant or none (Arnav0400/ViT-Slim GLoRA/layer.py:6-89).  The authors train
-all 432 combinations at once and then search for one per linear map; here every map has the one that is given.
+all 432 combinations at once and then search for one per linear map; here every map has the one that is given.  As
+there (GLoRA/utils.py:6-21), query, key and value are one map, with one C and one second factor of A and B.
 """
 
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .base import Method, Paper, at_least_one, register
-from .updates import Transform, merge_linears, parse_sites, site_shapes, transform_linears
+from .updates import Transform, merge_linears, parse_whole, transform_whole_linears, whole_shapes
 
 MatrixForm = Literal["lora", "vector", "constant", "none"]
 ColumnForm = Literal["lora", "vector", "none"]
@@ -67,16 +68,17 @@ class GLoRA(Method):
     c: ColumnForm = "vector"
     d: BiasForm = "vector"
     e: BiasForm = "vector"
-    sites: str = "q,k,v,o,fc1,fc2"
+    sites: str = "qkv,o,fc1,fc2"
     title = "GLoRA"
     paper = Paper("arXiv", 2023, "2306.07967", "Arnav0400/ViT-Slim")
     equation = r"W' = W + W \odot A + B, \quad b' = b + b \odot D + E + W C"
-    places = "q, k, v, o, fc1, fc2"
+    places = "qkv, o, fc1, fc2"
     evidence = "golden"
+    version = 2  # 1 stood on q, k and v apart
     search = {"a": ("lora", "vector", "none"), "rank": (4, 8)}
 
     def __post_init__(self) -> None:
-        parse_sites(self.sites)
+        parse_whole(self.sites)
         at_least_one(rank=self.rank)
         for name, kind in zip("abcde", (MatrixForm, MatrixForm, ColumnForm, BiasForm, BiasForm), strict=True):
             if getattr(self, name) not in get_args(kind):
@@ -85,7 +87,7 @@ class GLoRA(Method):
             raise ValueError("a, b, c, d and e are all 'none', which leaves nothing to train")
 
     def inject(self, vit: VisionTransformer) -> None:
-        transform_linears(vit, self.sites, lambda weight, bias: Generalised(weight, bias, self))
+        transform_whole_linears(vit, self.sites, lambda weight, bias: Generalised(weight, bias, self))
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)
@@ -100,5 +102,5 @@ class GLoRA(Method):
             + size(self.c, inputs, 1)
             + size(self.d, outputs, 1)
             + size(self.e, outputs, 1)
-            for inputs, outputs in site_shapes(vit, self.sites)
+            for inputs, outputs in whole_shapes(vit, self.sites)
         )

@@ -75,6 +75,18 @@ def parse_sites(sites: str) -> tuple[str, ...]:
     return tuple(site for site in SITES if site in names)
 
 
+def parse_whole(sites: str) -> tuple[str, ...]:
+    """Linear maps as the model has them: `"qkv,fc1"` -> ("qkv", "fc1").
+
+    Raises:
+        ValueError: as `parse_sites`, or some of q, k and v without the others.
+    """
+    named = parse_sites(sites)
+    if 0 < len({"q", "k", "v"} & set(named)) < 3:
+        raise ValueError(f"sites={sites!r} must name q, k and v together or not at all: here they are one linear map")
+    return tuple("".join(parts) for *_, parts in _LINEARS if set(parts) <= set(named))
+
+
 class UpdatedLinear(nn.Module):
     """y = W x + b, and on the rows of each named part an update of the same input is added."""
 
@@ -158,12 +170,17 @@ Make = Callable[[Tensor, Tensor | None], nn.Module]
 
 def update_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
     """Add `make(weight, bias)`, an `Update`, to every linear map that `sites` names, in every block."""
-    _wrap_linears(vit, sites, make, UpdatedLinear)
+    _wrap_linears(vit, parse_sites(sites), make, UpdatedLinear)
 
 
 def transform_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
     """Pass every linear map that `sites` names through `make(weight, bias)`, a `Transform`, in every block."""
-    _wrap_linears(vit, sites, make, TransformedLinear)
+    _wrap_linears(vit, parse_sites(sites), make, TransformedLinear)
+
+
+def transform_whole_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
+    """The same with `attn.qkv` as the one linear map it is."""
+    _wrap_linears(vit, parse_whole(sites), make, TransformedLinear)
 
 
 def merge_linears(vit: VisionTransformer) -> None:
@@ -176,13 +193,13 @@ def merge_linears(vit: VisionTransformer) -> None:
 
 
 def _wrap_linears(
-    vit: VisionTransformer, sites: str, make: Make, wrapper: type[UpdatedLinear] | type[TransformedLinear]
+    vit: VisionTransformer, wanted: tuple[str, ...], make: Make, wrapper: type[UpdatedLinear] | type[TransformedLinear]
 ) -> None:
-    wanted = parse_sites(sites)
     for place in blocks_of(vit):
         for parent_name, name, parts in _LINEARS:
             parent = place.block.get_submodule(parent_name)
             linear = cast(nn.Linear, getattr(parent, name))
+            parts = (whole,) if (whole := "".join(parts)) in wanted else parts
             made = {part: make(*rows) for part, rows in _rows(linear, parts).items() if part in wanted}
             if made:
                 setattr(parent, name, wrapper(linear, parts, made))
@@ -197,8 +214,17 @@ def _rows(linear: nn.Linear, parts: tuple[str, ...]) -> dict[str, tuple[Tensor, 
 
 def site_shapes(vit: VisionTransformer, sites: str) -> Iterator[tuple[int, int]]:
     """(inputs, outputs) of every linear map that `sites` names, over all blocks of the plain `vit`."""
+    return _shapes(vit, parse_sites(sites))
+
+
+def whole_shapes(vit: VisionTransformer, sites: str) -> Iterator[tuple[int, int]]:
+    """The same with `attn.qkv` as the one linear map it is."""
+    return _shapes(vit, parse_whole(sites))
+
+
+def _shapes(vit: VisionTransformer, wanted: tuple[str, ...]) -> Iterator[tuple[int, int]]:
     for place in blocks_of(vit):
         d, hidden = place.width, mlp_width(place.block)
-        shapes = {"fc1": (d, hidden), "fc2": (hidden, d)}
-        for site in parse_sites(sites):
-            yield shapes.get(site, (d, d))
+        shapes = {"qkv": (d, 3 * d), "fc1": (d, hidden), "fc2": (hidden, d)}
+        for name in wanted:
+            yield shapes.get(name, (d, d))

@@ -234,6 +234,7 @@ PUBLISHED_COUNTS = {
     "fact_tk": "fact-tk r=32",
     "cara(rank=16)": "cara r=16",
     "cara": "cara r=32",
+    "glora(a='lora', c='lora')": "glora r=4 supernet upper bound",  # all that the search may choose from
     "hta": "hta q,k,v,o rank-1",
     "hta(sites='qv')": "hta q,v rank-1",
     "vqt": "vqt p=10",
@@ -271,7 +272,6 @@ NOT_HERE = {
     "adalora q,v target avg r=8 (after pruning)",  # what is switched off is trained before
     "boft q,v b=4,m=1 skew-only count",  # the same entry, of whose blocks only the skew part counts
     "side-tuning",  # declined: an AlexNet beside the backbone, whose weights are not among those that are checked
-    "glora r=4 supernet",  # no one configuration: the most that the search may choose
     "[mean VTAB head",
 }  # fmt: skip
 """How the rows begin that are no method here."""

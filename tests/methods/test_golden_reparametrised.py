@@ -86,6 +86,17 @@ def test_glora_default_is_a_vector_in_all_terms_but_lora_in_b() -> None:
     assert method.expected_params(one_block_vit()) == 4 * 48 + 4 * (48 + 48)
 
 
+def test_glora_takes_query_key_and_value_as_one_map() -> None:
+    """GLoRA/utils.py:6-21 replaces every linear map of the model, and there are four in a block."""
+    vit = one_block_vit()
+    parse("glora").inject(vit)
+    shapes = {name: tuple(p.shape) for name, p in vit.get_submodule("blocks.0.attn.qkv").named_parameters()}
+    assert shapes["transforms.qkv.b.up"] == (4, 48)
+    assert shapes["transforms.qkv.c.down"] == (48, 1)
+    assert {shapes[f"transforms.qkv.{term}.down"] for term in "ade"} == {(3 * 48, 1)}
+    assert sum(isinstance(module, Generalised) for module in vit.modules()) == 4
+
+
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
@@ -95,6 +106,7 @@ def test_glora_default_is_a_vector_in_all_terms_but_lora_in_b() -> None:
         ("glora(e='lora')", "e must be one of vector, constant, none, not 'lora'"),
         ("glora(a='none', b='none', c='none', d='none', e='none')", "leaves nothing to train"),
         ("glora(sites='w')", "sites='w' must name each of"),
+        ("glora(sites='qv,o')", "sites='qv,o' must name q, k and v together or not at all"),
         ("snell(rank=7)", "rank must be even and at least 2, as two distances share it, not 7"),
         ("snell(rank=0)", "rank must be even and at least 2"),
         ("snell(sparsity=1.0)", "sparsity must be at least 0 and below 1, not 1.0"),
