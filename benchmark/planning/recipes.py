@@ -149,7 +149,7 @@ RECIPES: dict[str, Recipe] = {
             "Chosen on val200 after the last epoch, as here",
             optimizer="sgd",
             lr=1.25,
-            decayed="not bias or norm",  # theirs spares the head's bias; prompts have none
+            decayed="no biases, no norms",  # theirs spares the head's bias; prompts have none
             momentum=0.9,
             schedule_per="epoch",
             drop_last=False,
@@ -183,7 +183,7 @@ RECIPES: dict[str, Recipe] = {
             source="train_vtab.py, model/configs.py and AOFTDatasets/VTABConfig.py of CalliopeYang/AOFT 2ffd89c: as "
             "RLRR, but MLP dropout, as its ViT-B has, and another table. drop_last as RLRR's (their loader is not "
             "released). Best test epoch there, the last epoch here. Their FGVC settings are left out",
-            decayed="not bias or norm",
+            decayed="no biases, no norms",  # theirs goes by "bias" and "norm" anywhere in the name
             mlp_dropout=0.1,
             tasks=task_table("aoft_released"),
         ),

@@ -65,9 +65,9 @@ class Recipe(Part):
     lr: float
     """Peak learning rate; a method's own `lr` replaces it (and is printed in every table)."""
     weight_decay: float
-    decayed: Literal["all", "matrices", "not bias or norm"]
-    """What weight decay acts on: every trainable tensor, those with two or more axes, or those whose name says neither
-    bias nor norm."""
+    decayed: Literal["all", "matrices", "no biases, no norms"]
+    """What weight decay acts on: every trainable tensor, those with two or more axes, or those whose own name does not
+    say bias and that are no LayerNorm's."""
     momentum: float
     """Of SGD; AdamW uses betas 0.9 and 0.999."""
     epochs: int

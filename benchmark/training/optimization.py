@@ -11,8 +11,8 @@ from ..planning.spec import Recipe
 def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Of everything in `model` that is trainable."""
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if _decays(name, p, recipe)]
-    spared = [p for name, p in trained if not _decays(name, p, recipe)]
+    decayed = [p for name, p in trained if _decays(model, name, p, recipe)]
+    spared = [p for name, p in trained if not _decays(model, name, p, recipe)]
     groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
@@ -20,10 +20,15 @@ def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
-def _decays(name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
-    if recipe.decayed == "matrices":
-        return parameter.ndim >= 2
-    return recipe.decayed == "all" or not ("bias" in name or "norm" in name)
+def _decays(model: nn.Module, name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
+    match recipe.decayed:
+        case "all":
+            return True
+        case "matrices":
+            return parameter.ndim >= 2
+        case "no biases, no norms":
+            owner, _, own_name = name.rpartition(".")
+            return "bias" not in own_name and not isinstance(model.get_submodule(owner), nn.LayerNorm)
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:

@@ -135,17 +135,21 @@ def test_a_methods_own_rate_replaces_one_for_all_and_not_one_for_a_task() -> Non
     assert rates == [1e-4, 1e-4, 1e-2]
 
 
-def test_what_is_decayed_goes_by_axes_or_by_names() -> None:
-    model = torch.nn.ModuleDict({"norm": torch.nn.LayerNorm(3), "head": torch.nn.Linear(3, 2)})
+def test_what_is_decayed_goes_by_axes_or_by_whose_it_is() -> None:
+    """Not by the path: a matrix behind `norm1` decays, and the gain of a LayerNorm of any name does not."""
+    behind = torch.nn.Sequential(torch.nn.LayerNorm(3), torch.nn.Linear(3, 4))
+    model = torch.nn.ModuleDict({"norm1": behind, "head": torch.nn.Linear(3, 2)})
     model.register_parameter("q", torch.nn.Parameter(torch.zeros(3)))
+    model.register_parameter("bias_table", torch.nn.Parameter(torch.zeros(5, 5)))
 
-    def decayed(recipe: Recipe) -> list[tuple[int, ...]]:
+    def decayed(recipe: Recipe) -> set[str]:
         groups = optimizer_for(model, replace(recipe, weight_decay=0.5)).param_groups
-        return sorted(tuple(p.shape) for group in groups if group["weight_decay"] for p in group["params"])
+        found = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
+        return {name for name, p in model.named_parameters() if id(p) in found}
 
-    assert decayed(AOFT) == [(2, 3), (3,)]  # the head's weight and q
-    assert decayed(RLRR) == [(2, 3)]
-    assert len(decayed(UNIFORM)) == 5
+    assert decayed(AOFT) == {"norm1.1.weight", "head.weight", "q"}
+    assert decayed(RLRR) == {"norm1.1.weight", "head.weight", "bias_table"}
+    assert decayed(UNIFORM) == {name for name, _ in model.named_parameters()}
 
 
 @pytest.mark.parametrize(
