@@ -32,11 +32,25 @@ def said(store, capsys, a: str = "one", b: str = "two", board: str = "") -> str:
     return capsys.readouterr().out
 
 
+def cells(text: str, task: str = "flowers") -> list[str]:
+    """Of a task's line: A, B, A - B, over seeds, over seeds and images, McNemar's p."""
+    (line,) = [line for line in text.splitlines() if line.startswith(f"{task} ")]
+    return re.split(r" {2,}", line)[1:]
+
+
 def test_a_better_method_is_found_better_and_the_reverse(store, fill, capsys):
     fill("one", 0.9)
     fill("two", 0.5)
-    assert " 1.000 " in said(store, capsys)
-    assert " 0.000 " in said(store, capsys, "two", "one")
+    low, high = map(float, cells(said(store, capsys))[4].split(" to "))
+    assert 0 < low < high
+    assert cells(said(store, capsys, "two", "one"))[4] == f"{-high:+.1f} to {-low:+.1f}"
+
+
+def test_the_interval_over_seeds_and_images_adds_scipys_over_each_as_squares(store, fill, capsys):
+    differences = 100 * np.subtract(fill("one", 0.9), fill("two", 0.55), dtype=float)
+    over = [stats.t.ppf(0.975, len(part) - 1) * stats.sem(part) for part in (differences.mean(1), differences.mean(0))]
+    mean, half = differences.mean(), np.hypot(*over)
+    assert cells(said(store, capsys))[4] == f"{mean - half:+.1f} to {mean + half:+.1f}"
 
 
 def test_mcnemars_p_is_scipys_binomial_test_of_the_images_that_differ(store, fill, capsys):
@@ -54,10 +68,9 @@ def test_the_interval_over_seeds_is_scipys_of_the_paired_differences_and_needs_n
         path.unlink()
     differences = [100 * (a - b) for a, b in zip(*accuracy, strict=False)]
     low, high = stats.t.interval(0.95, 2, loc=np.mean(differences), scale=stats.sem(differences))
-    cells = [f"{100 * np.mean(row[:3]):.1f}" for row in accuracy]
-    cells += [f"{np.mean(differences):+.1f}", f"{low:+.1f} to {high:+.1f}", "—", "—", "—"]
-    (line,) = [line for line in said(store, capsys).splitlines() if line.startswith("flowers ")]
-    assert re.split(r" {2,}", line)[1:] == cells
+    expected = [f"{100 * np.mean(row[:3]):.1f}" for row in accuracy]
+    expected += [f"{np.mean(differences):+.1f}", f"{low:+.1f} to {high:+.1f}", "—", "—"]
+    assert cells(said(store, capsys)) == expected
 
 
 def test_the_mean_over_tasks_is_compared_within_seeds_that_every_task_has(store, fill, capsys):
@@ -72,7 +85,7 @@ def test_two_seeds_are_refused_but_tested_within_each(store, fill, capsys):
     fill("one", 0.9, seeds=2)
     fill("two", 0.5, seeds=2)
     text = said(store, capsys)
-    assert "at least 3 seeds, there are 2" in text
+    assert "over seeds needs at least 3 of them, there are 2" in text
     assert "McNemar's p by seed" in text
 
 
