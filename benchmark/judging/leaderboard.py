@@ -160,11 +160,13 @@ def _suite_means(suite: str, accuracy: dict[TaskColumn, float]) -> dict[str, flo
 
 
 def _over_seeds(parts: Sequence[list[Run]]) -> dict[str, float | None]:
-    """Of the mean over tasks, over the seeds that every task has: sample standard deviation and 95 % interval."""
-    seeds = set.intersection(*({run["seed"] for run in part} for part in parts)) if parts else set()
-    means = [
-        fmean(fmean(run["accuracy"] for run in part if run["seed"] == seed) for part in parts) for seed in sorted(seeds)
-    ]
+    """Of the mean over tasks: sample standard deviation and 95 % interval.
+
+    Blank where tasks have different seeds: over those that all have, they would be of another mean than the printed.
+    """
+    seeds = [sorted({run["seed"] for run in part}) for part in parts]
+    alike = seeds[0] if seeds and seeds.count(seeds[0]) == len(seeds) else []
+    means = [fmean(fmean(run["accuracy"] for run in part if run["seed"] == seed) for part in parts) for seed in alike]
     interval = over_seeds(means) if len(means) >= LEAST_SEEDS else None
     return {
         "std_over_seeds": stdev(means) if len(means) > 1 else None,

@@ -46,7 +46,7 @@ class Significance:
     image_intervals: dict[Cell, Interval | str]
     """Of cells with too few seeds for that: the first seed's accuracy with its 95 % interval over test images."""
     group_intervals: dict[tuple[str, str], Interval | str]
-    """(row, group) -> mean over the group's tasks with its 95 % interval over the seeds that all of them have."""
+    """(row, group) -> mean over the group's tasks with its 95 % interval over their seeds, or why there is none."""
 
 
 def significance(board: Leaderboard, runs: pd.DataFrame) -> Significance:
@@ -101,10 +101,20 @@ def _group_intervals(board: Leaderboard, seeds: dict[Cell, dict[int, float]]) ->
     for row in board.rows:
         for group in board.groups:
             parts = [seeds.get((row["label"], task.label), {}) for task in board.tasks if task.group == group]
-            shared = sorted(set.intersection(*(set(part) for part in parts)))
-            means = [fmean(part[seed] for part in parts) for seed in shared]
-            found[row["label"], group] = _or_reason(lambda means=means: over_seeds(means))
+            found[row["label"], group] = _or_reason(lambda parts=parts: _group_interval(parts))
     return found
+
+
+def _group_interval(parts: list[dict[int, float]]) -> Interval:
+    """Of the mean over tasks.  parts: accuracy by seed of each.
+
+    Raises:
+        Unsupported: fewer than 3 seeds; or they differ, so that the interval would be of another mean than the printed.
+    """
+    seeds = parts[0].keys()
+    if any(part.keys() != seeds for part in parts):
+        raise Unsupported("the group's tasks have different seeds")
+    return over_seeds([fmean(part[seed] for part in parts) for seed in seeds])
 
 
 def _or_reason(test: Callable[[], T]) -> T | str:

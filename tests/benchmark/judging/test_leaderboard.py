@@ -36,20 +36,20 @@ def test_a_cell_is_the_mean_over_seeds_and_the_mean_over_tasks_is_unweighted(sto
     assert only_row["seeds"] == 3
 
 
-def test_the_std_uses_only_seeds_that_every_task_has(store, put):
-    for seed, accuracy in enumerate([0.5, 0.7, 0.9]):
-        put("flowers", "lora", seed, accuracy)
-    for seed, accuracy in enumerate([0.1, 0.1]):
-        put("cars", "lora", seed, accuracy)
+def test_tasks_with_different_seeds_give_a_mean_of_all_of_them_and_no_spread_of_another_mean(store, put):
+    for seed in range(3):
+        put("flowers", "lora", seed, 0.5 + seed / 100)
+        put("cars", "lora", seed, 0.5 + seed / 100)
+    for seed in range(3, 10):
+        put("cars", "lora", seed, 0.2)
     only_row = only(store).rows[0]
-    assert only_row["std_over_seeds"] == pytest.approx(sqrt(0.5) * 0.1)  # of 0.3 and 0.4
-    assert only_row["accuracy_flowers"] == pytest.approx(0.7)
-    assert only_row["seeds"] == 2
+    assert only_row["mean_tasks"] == pytest.approx((0.51 + (3 * 0.51 + 7 * 0.2) / 10) / 2)
+    assert [only_row[name] for name in ("std_over_seeds", "mean_low", "mean_high")] == [None] * 3
+    assert only_row["seeds"] == 3
 
 
-def test_one_common_seed_has_no_std(store, put):
-    put("flowers", "lora", 0, 0.5)
-    put("flowers", "lora", 1, 0.6)
+def test_one_seed_has_no_std(store, put):
+    put("flowers", "lora", 1, 0.5)
     put("cars", "lora", 1, 0.6)
     assert only(store).rows[0]["std_over_seeds"] is None
 

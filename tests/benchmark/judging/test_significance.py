@@ -84,18 +84,26 @@ def test_an_unknown_number_of_images_gives_a_reason_and_three_seeds_need_none(st
     assert significance(leaderboard(*own), own[1]).image_intervals == {}
 
 
-def test_a_groups_interval_is_scipys_over_the_seeds_that_its_tasks_share(store, put):
-    first, second = [0.5, 0.6, 0.64, 0.9], [0.2, 0.25, 0.1]
-    for seed, value in enumerate(first):
-        put("flowers", "lora", seed, value, group="natural")
-    for seed, value in enumerate(second):
-        put("pets", "lora", seed, value, group="natural")
-        put("count", "lora", 0, 0.3, group="structured")
-    means = [(a + b) / 2 for a, b in zip(first, second, strict=False)]
+def test_a_groups_interval_is_scipys_over_the_seeds_of_its_tasks(store, put):
+    first, second = [0.5, 0.6, 0.64], [0.2, 0.25, 0.1]
+    for seed in range(3):
+        put("flowers", "lora", seed, first[seed], group="natural")
+        put("pets", "lora", seed, second[seed], group="natural")
+    put("count", "lora", 0, 0.3, group="structured")
+    means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
     low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
     found = judged(store).group_intervals
     assert (found["LoRA", "natural"].low, found["LoRA", "natural"].high) == pytest.approx((low, high))
     assert "at least 3" in found["LoRA", "structured"]
+
+
+def test_a_group_whose_tasks_have_different_seeds_has_no_interval_of_another_mean(store, put):
+    for seed in range(4):
+        put("flowers", "lora", seed, 0.5 + seed / 10, group="natural")
+    for seed in range(3):
+        put("pets", "lora", seed, 0.5 + seed / 10, group="natural")
+        put("count", "lora", seed, 0.3, group="structured")
+    assert "different seeds" in judged(store).group_intervals["LoRA", "natural"]
 
 
 def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
