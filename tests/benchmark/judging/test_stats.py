@@ -1,5 +1,7 @@
 """Statistics against scipy, a published worked example, and simulations whose truth is known."""
 
+import math
+
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
@@ -27,12 +29,43 @@ ranks C4.5+cf before C4.5+m+cf though both print as 0.975."""
 
 
 def test_ranks_and_friedman_are_demsars() -> None:
-    """Section 3.2.2: average ranks 3.143, 2.000, 2.893, 1.964; F = 3.69 with 3 and 39 degrees of freedom."""
+    """Section 3.2.2: average ranks 3.143, 2.000, 2.893, 1.964; chi-square 9.28, which the paper does not correct
+    for its ties, of all four on one task and of two on three.  F has 3 and 39 degrees of freedom."""
     found = ranking(DEMSAR)
     assert found.methods == ("C4.5+m+cf", "C4.5+m", "C4.5+cf", "C4.5")
     assert found.average_ranks == pytest.approx((1.964, 2.000, 2.893, 3.143), abs=5e-4)
-    assert found.friedman_p == pytest.approx(scipy_stats.f.sf(3.69, 3, 39), abs=5e-4)
+    chi2 = 9.28 / (1 - (60 + 3 * 6) / (14 * 60))
+    assert found.friedman_p == pytest.approx(scipy_stats.f.sf(13 * chi2 / (42 - chi2), 3, 39), rel=5e-3)
     assert found.critical_difference == pytest.approx(1.25, abs=5e-3)
+
+
+def test_friedmans_chi_square_is_scipys_where_methods_tie() -> None:
+    rng = np.random.default_rng(9)
+    for methods, tasks in ((3, 6), (4, 8), (10, 19)):
+        scores = rng.integers(0, 4, (methods, tasks))
+        chi2 = scipy_stats.friedmanchisquare(*scores).statistic
+        f = (tasks - 1) * chi2 / (tasks * (methods - 1) - chi2)
+        expected = scipy_stats.f.sf(f, methods - 1, (methods - 1) * (tasks - 1))
+        assert ranking({str(i): list(row) for i, row in enumerate(scores)}).friedman_p == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("levels", "orders"),
+    [((0.9, 0.8, 0.7), 6), ((0.9, 0.8, 0.8), 3), ((0.9, 0.9, 0.9), 1)],
+    ids=["no ties", "two tie", "all tie"],
+)
+def test_six_tasks_that_all_agree_have_the_exact_p_of_that(levels: tuple[float, ...], orders: int) -> None:
+    """Whatever the order of the first task, five others have the same by chance."""
+    found = ranking({str(i): [level] * 6 for i, level in enumerate(levels)})
+    assert found.friedman_p == pytest.approx(orders**-5)
+
+
+def test_almost_full_agreement_is_no_surer_than_full_agreement() -> None:
+    """Twelve methods on six tasks, in the same order but for one pair on one task: F alone gives 2e-70."""
+    rows = np.tile(np.arange(12.0)[:, None], 6)
+    rows[[0, 1], 0] = rows[[1, 0], 0]
+    found = ranking({str(i): list(row) for i, row in enumerate(rows)})
+    assert found.friedman_p >= math.factorial(12) ** -5.0
 
 
 @pytest.mark.parametrize(
