@@ -33,7 +33,7 @@ def percent(value: float, decimals: int = 1) -> str:
 
 
 def fixed(value: float, decimals: int = 1) -> str:
-    """Percent as they are printed."""
+    """A number as it is printed."""
     return f"{value + TIE:.{decimals}f}"
 
 
@@ -134,8 +134,8 @@ def count(number: float) -> str:
     for unit, size in (("M", 1e6), ("k", 1e3)):
         if number >= 0.9995 * size:
             value = number / size
-            return (f"{value:.2f}" if value < 9.995 else f"{value:.1f}" if value < 99.95 else f"{value:.0f}") + unit
-    return f"{number:.0f}"
+            return fixed(value, 2 if value < 9.995 else 1 if value < 99.95 else 0) + unit
+    return fixed(number, 0)
 
 
 def heading(board: Leaderboard) -> list[str]:

@@ -43,11 +43,11 @@ function table(titles, rows) {
   return h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));
 }
 
-
+/** Parameters with three digits at most, as tables.py prints them. */
 function count(n) {
   for (const [unit, size] of [["M", 1e6], ["k", 1e3]]) {
     const value = n / size;
-    if (value >= 0.9995) return value.toFixed(value < 9.995 ? 2 : value < 99.95 ? 1 : 0) + unit;
+    if (value >= 0.9995) return fixed(value, value < 9.995 ? 2 : value < 99.95 ? 1 : 0) + unit;
   }
   return String(n);
 }

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy import stats
 from vtab_peft.benchmark.judging.report import write
-from vtab_peft.benchmark.judging.tables import percent
+from vtab_peft.benchmark.judging.tables import count, percent
 from vtab_peft.benchmark.planning.spec import BackboneRef
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
@@ -126,6 +126,11 @@ def test_it_rounds_as_tables_do(open_page) -> None:
         "(values) => values.map((value) => fixed(value, 1))", [100 * value for value in values]
     )
     assert shown == [percent(value) for value in values]
+
+
+def test_parameters_are_printed_as_in_the_tables(open_page) -> None:
+    numbers = [*range(1200), *range(1005, 120_000, 5), *range(1_005_000, 120_000_000, 5000)]  # half of them ties
+    assert open_page().evaluate("numbers => numbers.map(count)", numbers) == [count(number) for number in numbers]
 
 
 def test_columns_sort_both_ways_and_say_so(open_page) -> None:

@@ -140,6 +140,13 @@ def test_parameters_are_printed_with_three_digits(number, text):
     assert count(number) == text
 
 
+@pytest.mark.parametrize(("unit", "size"), [("k", 1000), ("M", 1_000_000)])
+def test_parameters_that_lie_half_way_go_up(unit, size):
+    step = size // 100  # of what is printed below ten units
+    for number in range(size + step // 2, 999 * step, step):
+        assert count(number) == f"{(number + step // 2) / size:.2f}{unit}"
+
+
 ODD = range(1, 2000, 2)
 """Of 2000 images: so many right are a tie at one decimal, and in binary half of them fall short of it."""
 
