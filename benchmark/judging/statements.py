@@ -7,7 +7,7 @@ from .leaderboard import Leaderboard
 from .markup import markdown
 from .significance import Significance
 from .stats import ALPHA, LEAST_SEEDS, Interval, PairOverTasks, Ranking
-from .tables import DASH, TERMINAL_WIDTH, heading
+from .tables import DASH, TERMINAL_WIDTH, heading, percent
 
 
 def summary(found: Significance) -> str:
@@ -115,7 +115,7 @@ def _interval_table(board: Leaderboard, found: Mapping[tuple[str, str], Interval
 def _interval(found: Interval | str | None) -> str:
     if not isinstance(found, Interval):
         return DASH
-    return f"{100 * found.estimate:.1f} ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{percent(found.estimate)} ({percent(found.low)} to {percent(found.high)})"
 
 
 def _p(value: float) -> str:

@@ -14,6 +14,7 @@ from tabulate import tabulate
 from ...datasets.tasks import suite_tasks
 from ..storing.store import Store
 from .boards import boards
+from .tables import DASH, percent
 
 RECIPE = "toy"
 
@@ -44,7 +45,7 @@ def transfer_table(runs: pd.DataFrame) -> str:
 
 
 def _cell(accuracies: pd.Series) -> str:
-    return f"{100 * accuracies.mean():.1f} ± {100 * accuracies.std():.1f}" if len(accuracies) > 1 else "—"
+    return f"{percent(accuracies.mean())} ± {percent(accuracies.std())}" if len(accuracies) > 1 else DASH
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

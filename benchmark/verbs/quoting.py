@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from ...datasets.tasks import suite_tasks
 from ..judging.published import MEANS, Row, Spread, copies, find, load, recomputed_spread, spread
-from ..judging.tables import DASH, TERMINAL_WIDTH
+from ..judging.tables import DASH, TERMINAL_WIDTH, fixed
 
 MEAN_NAMES = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
@@ -115,7 +115,7 @@ def _block(suite: str, architecture: str, rows: list[Row]) -> str:
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
     apart = [
-        [MEAN_NAMES.get(name, name), how, f"{s.low:.1f}", f"{s.high:.1f}", f"{s.high - s.low:.1f}", str(s.rows)]
+        [MEAN_NAMES.get(name, name), how, fixed(s.low), fixed(s.high), f"{s.high - s.low:.1f}", str(s.rows)]
         for name, how, s in spreads(suite, rows)
     ]
     ranges = _plain_table(["", "", "lowest", "highest", "range", "rows"], apart, right=range(2, 6))
@@ -133,7 +133,7 @@ def _order(bundle: list[Row]) -> tuple[float, str]:
 
 
 def _recomputed(row: Row, mean: str) -> str:
-    return f"{row.recomputed[mean]:.2f}" if row.recomputed else DASH
+    return fixed(row.recomputed[mean], 2) if row.recomputed else DASH
 
 
 def _printed(bundle: list[Row], mean: str) -> str:

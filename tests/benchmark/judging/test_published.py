@@ -149,6 +149,13 @@ def test_the_verb_prints_rows_ranges_flags_and_sources(capsys: pytest.CaptureFix
     assert max(map(len, text.splitlines())) <= 120
 
 
+def test_a_range_is_rounded_as_in_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    """The lowest that is printed of full fine-tuning on Flowers is 77.05."""
+    assert main(["published", "full"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert "77.1" in [line[2] for line in lines if line[:2] == ["oxford_flowers102", "printed"]]
+
+
 def test_json_holds_every_row_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "gps", "--json"]) == 0
     vtab, fgvc = json.loads(capsys.readouterr().out)["rows"]
