@@ -5,7 +5,8 @@ The records are made up, in a folder that is deleted afterwards; nothing is trai
     python perf/report_speed.py
 
 Writes perf/results/report_speed.json: seconds of the processor and of the clock for the whole report and for its parts,
-with the number of processes that wanted a core meanwhile (a load above the number of cores stretches the clock).
+with the number of processes that wanted a core meanwhile (a load above the number of cores stretches the clock), and
+the size of the page.
 """
 
 import argparse
@@ -123,6 +124,7 @@ def main() -> None:
             **{"methods": given.methods, "tasks": len(tasks), "seeds": given.seeds, "records": records},
             **{"target_seconds": TARGET_SECONDS, "cores": os.cpu_count(), "load_average": round(os.getloadavg()[0], 1)},
             **{"report": whole, "parts": parts(store)},
+            "page_bytes": (Path(folder) / "out" / "index.html").stat().st_size,
         }
     print(json.dumps(found, indent=1))
     keep("report_speed", found, torch.device("cpu"))
