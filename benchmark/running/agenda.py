@@ -68,6 +68,7 @@ class Agenda:
                 self.tally.left += 1
                 self._progress.skipped(cell, "no time left for it")
             elif self._is_ours(cell):
+                self._set_damaged_aside(cell)
                 stored = len(self._store.repetitions(cell.spec))
                 self._busy[cell.spec.key()] = kind(cell), stored
                 return cell
@@ -153,6 +154,13 @@ class Agenda:
             self._claims.release(cell.spec.key())
             return False
         return True
+
+    def _set_damaged_aside(self, cell: Cell) -> None:
+        """So that no repetition is compared with it, and none is counted that goes away meanwhile."""
+        complaints: list[str] = []
+        self._store.get(cell.spec, complaints)
+        for complaint in complaints:
+            self._progress.say(complaint)
 
     def _is_done_elsewhere(self, cell: Cell) -> bool:
         done = cell.spec.key() not in self._repeated and self._store.has(cell.spec)

@@ -143,8 +143,8 @@ class Worker:
         method = parse(spec.method.spec)
         if plugin_sha256(method) != spec.method.plugin:
             raise RuntimeError(f"the plug-in file of {spec.method.spec} changed since the plan was made")
-        earlier = store.get(spec)
-        repetition = len(store.repetitions(spec)) + 1  # which one this is, whatever others store meanwhile
+        earlier = store.get(spec, [])  # what was damaged has been set aside and named by the agenda
+        repetition = store.next_repetition(spec)  # which one this is, whatever others store meanwhile
         kept: list[bytes] = []
         result, predictions = run(
             spec,
@@ -247,15 +247,15 @@ def _described(worker: Worker, request: Describe) -> tuple[str, Any]:
 
 
 def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]:
-    from ..storing.store import Store, StoreError
+    from ..storing.store import Damaged, Store, StoreError
 
     try:
         return "finished", worker.run(cell, connection)
     except BrokenPipeError:
         raise
-    except StoreError as error:
-        return "unwritable", str(error)
     except Exception as error:  # one cell fails, the sweep goes on; the traceback is stored
+        if isinstance(error, StoreError) and not isinstance(error, Damaged):
+            return "unwritable", str(error)
         reason = f"{type(error).__name__}: {error}"
         try:
             Store(worker.results).put_failure(cell.spec, reason, traceback.format_exc())

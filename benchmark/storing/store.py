@@ -8,7 +8,7 @@
     results/chosen/...                                              what `tune` chose, derived from its trials
 
 The predictions and the adapter are written first; the JSON, holding the predictions' SHA-256, is the commit point: a
-run exists when its JSON does.  `<key>.2.json` is a repetition of the same run.
+run exists when its JSON does.  `<key>.2.json` is a repetition of the same run; of several the highest number counts.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ import pandas as pd
 
 from ...datasets.atomic import create, remove_leftovers, replacing
 from ..planning.spec import PROTOCOL, RunSpec
-from .columns import COLUMNS, row_of
+from .columns import COLUMNS, repetition_of, row_of
 
 SCHEMA = 1
 """Version of the record's layout (not of the protocol, which is in the key)."""
@@ -113,26 +113,34 @@ class Store:
         return self.folder(spec) / (spec.key() + ("" if repetition == 1 else f".{repetition}") + ".json")
 
     def has(self, spec: RunSpec) -> bool:
-        return self.path(spec).exists()
+        return bool(self.repetitions(spec))
 
     def finished(self, specs: Iterable[RunSpec]) -> set[str]:
         """Keys of those that are stored.  Every folder is listed once: asking 50,000 times costs minutes over NFS."""
         specs = list(specs)
         homes = {_home(spec): spec for spec in specs}
-        names = {home: _names(self.folder(spec)) for home, spec in homes.items()}
-        return {key for spec in specs if f"{(key := spec.key())}.json" in names[_home(spec)]}
+        stored = {home: {key for key, _ in _records(self.folder(spec))} for home, spec in homes.items()}
+        return {key for spec in specs if (key := spec.key()) in stored[_home(spec)]}
 
-    def get(self, spec: RunSpec) -> dict[str, Any] | None:
-        """The latest record of a run, or None."""
-        latest = [path for path in self.repetitions(spec) if path.exists()]
-        return self.load(latest[-1]) if latest else None
+    def get(self, spec: RunSpec, complaints: list[str]) -> dict[str, Any] | None:
+        """The latest sound record of a run, or None; damaged ones are set aside and named in `complaints`.
+
+        Raises:
+            StoreError: a record cannot be read or set aside, or was written by a newer version.
+        """
+        for path in reversed(self.repetitions(spec)):
+            if (record := self._sound(path, complaints)) is not None:
+                return record
+        return None
 
     def repetitions(self, spec: RunSpec) -> list[Path]:
-        """The files of a run, oldest first; empty when it has not been run."""
-        found: list[Path] = []
-        while (path := self.path(spec, len(found) + 1)).exists():
-            found.append(path)
-        return found
+        """The files of a run, oldest first; empty when it has not been run.  Numbers lack where one was deleted."""
+        own = spec.key()
+        return sorted((path for key, path in _records(self.folder(spec)) if key == own), key=repetition_of)
+
+    def next_repetition(self, spec: RunSpec) -> int:
+        """One above the highest there is: the last to be run is the one that counts, whichever others were deleted."""
+        return max(map(repetition_of, self.repetitions(spec)), default=0) + 1
 
     def has_adapter(self, spec: RunSpec) -> bool:
         """Whether the latest repetition of a run kept its adapter."""
@@ -156,7 +164,7 @@ class Store:
         repetition: which one it was begun as; if that was stored meanwhile, the stored one stays and this one is
             dropped.  None: the next one.
         """
-        path = self.path(spec, repetition or len(self.repetitions(spec)) + 1)
+        path = self.path(spec, repetition or self.next_repetition(spec))
         classes = predictions.astype("<u2")
         buffer = io.BytesIO()
         if correct is None:
@@ -258,12 +266,21 @@ class Store:
         """All records, sorted by path; a damaged file is set aside in `damaged/` and named in `complaints`."""
         for path in sorted((self.root / "runs").rglob("*.json")):
             try:
-                yield path, self.load(path)
-            except Damaged as error:
-                aside = self._set_aside(path)
-                complaints.append(f"{error}; set aside as {aside}; run the same command again to fill the gap")
+                record = self._sound(path, complaints)
             except StoreError as error:
                 complaints.append(f"{error}; left where it is")
+            else:
+                if record is not None:
+                    yield path, record
+
+    def _sound(self, path: Path, complaints: list[str]) -> dict[str, Any] | None:
+        """A record; None when it was damaged, and then its file is set aside.  Raises `StoreError` as `load` does."""
+        try:
+            return self.load(path)
+        except Damaged as error:
+            aside = self._set_aside(path)
+            complaints.append(f"{error}; set aside as {aside}; the command that made it fills the gap")
+            return None
 
     def _set_aside(self, path: Path) -> Path:
         """Move a file to `damaged/`, beside what was set aside under the same name before."""
@@ -274,7 +291,8 @@ class Store:
             aside = first.with_name(f"{first.name}.{number}")
         try:
             aside.parent.mkdir(parents=True, exist_ok=True)
-            path.replace(aside)
+            with suppress(FileNotFoundError):  # another command has just set it aside
+                path.replace(aside)
         except OSError as error:
             raise StoreError(f"{path} is damaged and cannot be moved to {aside}: {error.strerror}") from None
         return aside
@@ -293,9 +311,12 @@ def _home(spec: RunSpec) -> tuple[str, str, str, str]:
     return spec.backbone.name, spec.task.suite, spec.task.name, spec.method.name
 
 
-def _names(folder: Path) -> frozenset[str]:
-    """Of the files in a folder; none where there is no folder."""
+def _records(folder: Path) -> Iterator[tuple[str, Path]]:
+    """(key, file) of the records in a folder; none where there is no folder."""
     try:
-        return frozenset(os.listdir(folder))  # noqa: PTH208 (names are all that is needed)
+        names = os.listdir(folder)  # noqa: PTH208 (names are all that is needed)
     except (FileNotFoundError, NotADirectoryError):
-        return frozenset()
+        return
+    for name in names:
+        if (named := _NAME.fullmatch(name)) is not None:
+            yield named["key"], folder / name

@@ -16,7 +16,7 @@ from ..running.worker import Describe
 from ..storing.store import BROKEN, Store, StoreError, from_text
 from ..trained.keepers import of_one_cell
 from ..training.numerics import Numerics
-from .sweep import cached_tasks, say, say_outcome, sweep
+from .sweep import cached_tasks, say, say_all, say_outcome, sweep
 
 SIGMAS = 4.0
 """Where rounding may differ (another device, processor, library or number of threads), two accuracies agree within so
@@ -42,7 +42,8 @@ def rerun(options: argparse.Namespace) -> int:
     finally:
         worker.stop()
     say_outcome(tally, store)
-    again = store.get(spec)
+    again = store.get(spec, complaints := [])
+    say_all(complaints)
     if tally.failed or again is None:
         return 1
     if "result" not in record:
@@ -96,7 +97,8 @@ def stored(store: Store, text: str) -> dict[str, Any]:
         raise ValueError(f"no result {text!r} in {store.root}/: a key is the name of a JSON file in runs/ or failed/")
     path = own[-1]  # runs/ after failed/
     if path.parent != store.root / "failed":
-        record = store.get(RunSpec.from_json(store.load(path)["spec"]))
+        record = store.get(RunSpec.from_json(store.load(path)["spec"]), complaints := [])
+        say_all(complaints)
         if record is None:
             raise StoreError(f"{path} is not where its spec belongs: `vtab-peft verify` says more")
         return record

@@ -103,18 +103,27 @@ class Trials:
     settings: list[Setting]
     cells: list[Cell]
 
-    def pending(self, store: Store) -> list[Cell]:
-        """Not run yet, or failed; a trial that diverged is an outcome and is not repeated."""
-        return [cell for cell in self.cells if not store.has(cell.spec) and not store.diverged(cell.spec)]
+    def pending(self, store: Store, complaints: list[str]) -> list[Cell]:
+        """Not run yet, or failed; a trial that diverged is an outcome and is not repeated.
 
-    def accuracies(self, store: Store, failed: Collection[str] = ()) -> list[float | None] | None:
+        complaints: gets the records that were damaged; they are set aside, and their trials are pending.
+        """
+        return [
+            cell for cell in self.cells if store.get(cell.spec, complaints) is None and not store.diverged(cell.spec)
+        ]
+
+    def accuracies(
+        self, store: Store, complaints: list[str], failed: Collection[str] = ()
+    ) -> list[float | None] | None:
         """On val200, None for a trial that diverged or failed; None for all while one of them is still to be run.
 
+        complaints: as for `pending`.
         failed: keys of trials that failed just now, and are not waited for.
         """
-        if any(cell.spec.key() not in failed for cell in self.pending(store)):
-            return None
-        records = [store.get(cell.spec) for cell in self.cells]
+        records = [store.get(cell.spec, complaints) for cell in self.cells]
+        for cell, record in zip(self.cells, records, strict=True):
+            if record is None and cell.spec.key() not in failed and not store.diverged(cell.spec):
+                return None
         return [None if record is None else record["result"]["accuracy"] for record in records]
 
 

@@ -109,22 +109,25 @@ def numerics(options: argparse.Namespace) -> Numerics:
     return Numerics(options.threads, options.engine, options.checkpointing, options.micro_batch)
 
 
-def has(store: Store, cell: Cell) -> bool:
+def has(store: Store, cell: Cell, complaints: list[str]) -> bool:
     """Whether a cell is stored, with the best epoch on test and the adapter where these are wanted."""
+    record = store.get(cell.spec, complaints) if cell.oracle else None
     if cell.keep_adapter and not store.has_adapter(cell.spec):
         return False
-    record = store.get(cell.spec) if cell.oracle else None
     return store.has(cell.spec) if record is None else record["result"].get("oracle_accuracy") is not None
 
 
 def lacking(store: Store, cells: Sequence[Cell]) -> list[Cell]:
-    """What is still to be run."""
+    """What is still to be run; damaged records among those that had to be read are set aside and named."""
     stored = store.finished([cell.spec for cell in cells])
-    return [
+    complaints: list[str] = []
+    missing = [
         cell
         for cell in cells
-        if cell.spec.key() not in stored or ((cell.oracle or cell.keep_adapter) and not has(store, cell))
+        if cell.spec.key() not in stored or ((cell.oracle or cell.keep_adapter) and not has(store, cell, complaints))
     ]
+    say_all(complaints)
+    return missing
 
 
 def report(options: argparse.Namespace) -> int:
@@ -137,8 +140,7 @@ def write_report(results: Path, with_published: bool = False) -> int:
     from ..judging.report import write
 
     written = write(Store(results), results, with_published)
-    for complaint in written.complaints:
-        say(complaint)
+    say_all(written.complaints)
     print(written.text)
     if written.boards:
         print(f"report: {results / 'README.md'}, page: {results / 'index.html'}")
@@ -255,6 +257,11 @@ def say_outcome(tally: Tally, store: Store) -> None:
         say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
     for cell, reason in tally.failed:
         say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
+
+
+def say_all(complaints: Sequence[str]) -> None:
+    for complaint in complaints:
+        say(complaint)
 
 
 def say(text: str) -> None:

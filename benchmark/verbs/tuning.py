@@ -18,7 +18,7 @@ from ..running.progress import duration
 from ..running.worker import Describe
 from ..storing.store import Store
 from .search import Search, Trials, budget, tuned
-from .sweep import cached_tasks, deadline_in, executor_for, say, say_outcome, sweep, write_report
+from .sweep import cached_tasks, deadline_in, executor_for, say, say_all, say_outcome, sweep, write_report
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -72,16 +72,19 @@ def _run(
     search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None, grace: float
 ) -> tuple[list[Tally], int]:
     """What became of the trials and of the refits, and for how many pairs something was chosen."""
-    pending = [cell for own in trials for cell in own.pending(store)]
+    damaged: list[str] = []
+    pending = [cell for own in trials for cell in own.pending(store, damaged)]
+    say_all(damaged)
     say(f"{len(pending)} trials to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
     tallies = [sweep(pending, worker, store, deadline, grace)]
     failed = [cell.spec.key() for cell, _ in tallies[0].failed]
-    refits, pairs = [], 0
+    refits, pairs, damaged = [], 0, []
     for own in trials:
-        if (accuracies := own.accuracies(store, failed)) is not None:
+        if (accuracies := own.accuracies(store, damaged, failed)) is not None:
             search.write_choice(own, accuracies, store)
             refits.append(search.refits(own, accuracies))
             pairs += bool(refits[-1])
+    say_all(damaged)
     missing = [cell for cell in _seed_by_seed(refits) if not store.has(cell.spec)]
     say(f"chosen for {pairs} pairs of method and task, see {store.root / 'chosen'}")
     say(f"{len(missing)} refits to run of {sum(map(len, refits))}{_about(missing)}")
@@ -119,8 +122,10 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
 def _plan_of(search: Search, method: MethodInfo, ready: Sequence[CachedTask], store: Store) -> tuple[object, ...]:
     """A line of the plan.  Refits of what is not chosen yet are estimated as those of the default."""
     trials = [search.trials(method, data) for data in ready]
-    pending = [cell for own in trials for cell in own.pending(store)]
-    known = [own.accuracies(store) for own in trials]
+    damaged: list[str] = []
+    pending = [cell for own in trials for cell in own.pending(store, damaged)]
+    known = [own.accuracies(store, damaged) for own in trials]
+    say_all(damaged)
     default = [0.0] + [None] * (search.configurations - 1)
     refits = [
         cell

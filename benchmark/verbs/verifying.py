@@ -17,7 +17,6 @@ from ...datasets.atomic import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
 from ..planning.spec import RunSpec
 from ..running.claims import current
-from ..storing.columns import repetition_of
 from ..storing.store import BROKEN, Store, StoreError, from_text
 
 DERIVED = (".md", ".csv", ".tex")
@@ -61,9 +60,6 @@ def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> 
     problems = list(_counts(record, spec))
     if path.parent != store.folder(spec):
         problems.append(f"belongs into {store.folder(spec)}/")
-    number = repetition_of(path)
-    if number > 1 and not store.path(spec, number - 1).exists():
-        problems.append(f"is repetition {number}, and there is no repetition {number - 1}")
     adapter = path.with_suffix(".safetensors")
     if adapter.exists() and _key_of(adapter) != record["key"]:
         problems.append("the kept adapter beside it is damaged or of another run")
@@ -130,7 +126,7 @@ def check_folder(store: Store) -> Iterator[str]:
             yield f"{path}: not a file of a results folder"
         elif not path.with_suffix(".json").exists():
             yield f"{path}: belongs to no result (its process was killed before the end); delete it"
-    stored = {path.stem for path in (root / "runs").rglob("*.json")}
+    stored = {path.name.partition(".")[0] for path in (root / "runs").rglob("*.json")}
     for path in sorted((root / "failed").glob("*.json")):
         try:
             key = RunSpec.from_json(from_text(path.read_text(encoding="utf-8"))["spec"]).key()

@@ -96,6 +96,21 @@ def test_a_result_stored_by_a_worker_that_was_lost_right_after_is_no_loss(
     assert not (tmp_path / "claims" / f"{cell.spec.key()}.json").exists()
 
 
+def test_a_damaged_record_is_set_aside_and_named_before_its_cell_is_repeated(
+    cells: list[Any], tmp_path: Path, fake: Any
+) -> None:
+    store, said = Store(tmp_path), io.StringIO()
+    store.put(cells[0].spec, fake.record(), np.zeros(3, dtype=int)).write_bytes(b"{")
+    agenda = Agenda(cells, store, Progress(cells, said))
+    cell = agenda.take()
+    assert cell is cells[0]
+    assert "set aside" in said.getvalue()
+    assert not store.has(cells[0].spec)
+    assert not agenda.rescue(cell)
+    store.put(cell.spec, fake.record(), np.zeros(3, dtype=int))
+    assert agenda.rescue(cell), "its result is there, and the damaged one was not counted"
+
+
 def test_a_cell_stored_by_another_command_meanwhile_is_passed_over(
     cells: list[Any], open_agenda: Callable[..., Agenda], fake: Any, tmp_path: Path
 ) -> None:

@@ -13,8 +13,8 @@ from vtab_peft.benchmark.running import executor
 from vtab_peft.benchmark.running.agenda import Unwritable
 from vtab_peft.benchmark.running.executor import WorkerLost, WorkerProcess, execute
 from vtab_peft.benchmark.running.progress import Pace, Progress, duration
-from vtab_peft.benchmark.running.worker import Describe, Summary
-from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.running.worker import Describe, Summary, answer
+from vtab_peft.benchmark.storing.store import Damaged, Store, StoreError
 from vtab_peft.benchmark.training.numerics import Numerics
 
 
@@ -78,6 +78,20 @@ def test_a_sweep_stops_when_results_cannot_be_stored(tmp_path: Path, fake: Any) 
     with pytest.raises(Unwritable, match="no space left"):
         execute(cells, worker, Store(tmp_path), Progress(cells, io.StringIO()))  # type: ignore[arg-type]
     assert worker.asked == 1
+
+
+@pytest.mark.parametrize(("error", "word"), [(Damaged, "failed"), (StoreError, "unwritable")])
+def test_a_damaged_record_costs_one_cell_and_a_folder_that_cannot_be_used_the_sweep(
+    error: type[StoreError], word: str, fake: Any, tmp_path: Path
+) -> None:
+    def run(*_: Any) -> Any:
+        raise error("x.json")
+
+    worker: Any = SimpleNamespace(run=run, results=tmp_path)
+    told, reason = answer(worker, cell(0, fake), None)  # type: ignore[arg-type]
+    assert told == word
+    assert "x.json" in reason
+    assert Store(tmp_path).failure(fake.spec(seed=0)).exists() is (word == "failed")
 
 
 def test_a_silent_worker_is_taken_for_hung(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:

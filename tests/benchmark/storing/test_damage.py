@@ -70,6 +70,44 @@ def test_a_damaged_record_is_set_aside_and_named_and_the_others_are_read(store, 
     assert complaints == []
 
 
+def test_of_a_damaged_repetition_the_sound_one_before_it_is_got(store, put):
+    for accuracy in (0.5, 0.6):
+        spec = put("flowers", "lora", 0, accuracy)
+    cut(store.path(spec, 2))
+    record = store.get(spec, complaints := [])
+    assert record["result"]["accuracy"] == 0.5
+    assert "set aside as" in complaints[0]
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.json"]
+
+
+def test_a_run_of_which_nothing_sound_is_left_is_missing(store, put):
+    spec = put("flowers", "lora", 0, 0.5)
+    cut(store.path(spec))
+    assert store.get(spec, complaints := []) is None
+    assert len(complaints) == 1
+    assert not store.has(spec)
+    assert store.finished([spec]) == set()
+    assert store.get(spec, complaints) is None
+    assert len(complaints) == 1
+
+
+def test_of_two_commands_that_find_the_same_damaged_file_neither_stops(store, put, monkeypatch):
+    """The other moves it in the instant between reading and moving."""
+    path = store.path(put("flowers", "lora", 0, 0.5))
+    cut(path)
+    real = Store.load
+
+    def load(self, path):
+        try:
+            return real(self, path)
+        finally:
+            path.unlink()
+
+    monkeypatch.setattr(Store, "load", load)
+    assert store.frame(complaints := []).empty
+    assert len(complaints) == 1
+
+
 def test_a_record_under_another_name_is_set_aside(store, put):
     path = store.path(put("flowers", "lora", 0, 0.5))
     path.rename(path.with_name("0123456789abcdef.json"))

@@ -32,7 +32,7 @@ def test_a_run_comes_back_as_it_was_put(store, fake):
     assert RunSpec.from_json(loaded["spec"]) == spec
     assert loaded["key"] == spec.key() == path.stem
     assert store.has(spec)
-    assert store.get(spec) == loaded
+    assert store.get(spec, []) == loaded
 
 
 def test_predictions_are_kept_with_their_hash(store, fake):
@@ -90,7 +90,7 @@ def test_a_repetition_never_overwrites_and_the_latest_counts(store, put):
     frame = store.frame([])
     assert frame["accuracy"].tolist() == [0.7]
     assert frame["repetition"].tolist() == [3]
-    latest = store.get(spec)
+    latest = store.get(spec, [])
     assert latest is not None
     assert latest["result"]["accuracy"] == 0.7
 
@@ -99,6 +99,29 @@ def test_the_tenth_repetition_is_later_than_the_ninth(store, put):
     for repetition in range(1, 12):
         put("flowers", "lora", 0, repetition / 100)
     assert store.frame([])["accuracy"].tolist() == [0.11]
+
+
+def test_the_last_run_counts_whichever_repetition_was_deleted_before(store, put):
+    for accuracy in (0.5, 0.6):
+        spec = put("flowers", "lora", 0, accuracy)
+    store.path(spec).unlink()
+    assert store.has(spec)
+    assert store.finished([spec]) == {spec.key()}
+    assert store.frame([])["accuracy"].tolist() == [0.6]
+    put("flowers", "lora", 0, 0.7)
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.2.json", f"{spec.key()}.3.json"]
+    assert store.frame([])["accuracy"].tolist() == [0.7]
+
+
+def test_a_run_whose_files_were_all_deleted_begins_anew(store, put):
+    for accuracy in (0.5, 0.6):
+        spec = put("flowers", "lora", 0, accuracy)
+    for path in store.repetitions(spec):
+        path.unlink()
+    assert not store.has(spec)
+    assert store.finished([spec]) == set()
+    put("flowers", "lora", 0, 0.7)
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.json"]
 
 
 def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
@@ -111,7 +134,7 @@ def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         store.put(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
-    assert store.get(spec) is None
+    assert store.get(spec, []) is None
     assert len(store.frame([])) == 0
     monkeypatch.undo()
     store.put(spec, fake.record(), np.ones(3, dtype=int))

@@ -13,12 +13,14 @@ from typing import Any
 
 import psutil
 import pytest
+from here_worker import HereWorker
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.planning.plan import BackboneInfo
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.planning.spec import BackboneRef
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Engine
+from vtab_peft.benchmark.verbs import sweep
 from vtab_peft.benchmark.verbs.sweep import announcement
 
 BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
@@ -110,6 +112,41 @@ def test_oracle_adds_its_number_to_runs_that_lack_it_and_changes_nothing_else(
     assert "0 cells to run" in capsys.readouterr().err
     assert main([*ask, "--oracle", "--split", "val"]) == 2
     assert "--oracle" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [("run", "--again"), ("run", "--oracle"), ("tune", "--max-configs", "2")],
+    ids=["again", "oracle", "tune"],
+)
+def test_a_damaged_record_costs_its_cell_and_the_command_that_finds_it_fills_the_gap(
+    verb: tuple[str, ...],
+    make_task: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sweep, "WorkerProcess", HereWorker)
+    results = tmp_path / "results"
+    ask = [*verb, *command(make_task(), results, "--methods", "linear", "--seeds", "0", "1")[1:]]
+    assert main(ask) == 0
+    before = {name: essence(record) for name, record in records(results).items()}
+    damaged = next(
+        path
+        for path in sorted((results / "runs").rglob("*.json"))
+        if verb[0] == "run" or json.loads(path.read_text())["spec"]["split"] == "val"
+    )
+    damaged.write_bytes(damaged.read_bytes()[:300])
+    capsys.readouterr()
+
+    assert main(ask) == 0
+    said = capsys.readouterr().err
+    assert said.count("set aside as") == 1, said
+    assert (results / "damaged" / damaged.relative_to(results / "runs")).stat().st_size == 300
+    after = {name: essence(record) for name, record in records(results).items()}
+    assert {name: after[name] for name in before} == before
+    assert main(["verify", "--results", str(results)]) == 1
+    assert capsys.readouterr().out.count("was set aside as damaged") == 1
 
 
 def test_a_failing_cell_is_recorded_and_the_others_go_on(

@@ -137,11 +137,11 @@ def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
     trials = search.trials(lora, data)
     for cell, accuracy in zip(trials.cells[:3], (0.4, 0.6, 0.5), strict=True):
         put(store, cell, accuracy, fake)
-    assert trials.pending(store) == trials.cells[3:]
-    assert trials.accuracies(store) is None
+    assert trials.pending(store, []) == trials.cells[3:]
+    assert trials.accuracies(store, []) is None
     store.put_failure(trials.cells[3].spec, "Diverged: the training loss is nan", "")
-    assert not trials.pending(store)
-    accuracies = trials.accuracies(store)
+    assert not trials.pending(store, [])
+    accuracies = trials.accuracies(store, [])
     assert accuracies == [0.4, 0.6, 0.5, None]
 
     path = search.write_choice(trials, accuracies, store)
@@ -149,7 +149,7 @@ def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
     for cell in search.refits(trials, accuracies):
         put(store, cell, 0.99, fake)
     path.unlink()
-    again = trials.accuracies(store)
+    again = trials.accuracies(store, [])
     assert again is not None
     assert search.write_choice(trials, again, store).read_bytes() == written
     choice = json.loads(written)
@@ -165,9 +165,9 @@ def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask
     for cell in trials.cells[1:]:
         put(store, cell, 0.5, fake)
     store.put_failure(first, "the worker was killed by signal 9", "")
-    assert trials.pending(store) == trials.cells[:1]
-    assert trials.accuracies(store) is None
-    assert trials.accuracies(store, failed=[first.key()]) == [None, 0.5, 0.5, 0.5], "not waited for a second time"
+    assert trials.pending(store, []) == trials.cells[:1]
+    assert trials.accuracies(store, []) is None
+    assert trials.accuracies(store, [], failed=[first.key()]) == [None, 0.5, 0.5, 0.5], "not waited for a second time"
 
 
 def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(describe, data: CachedTask) -> None:

@@ -3,43 +3,18 @@
 import csv
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
+from here_worker import HereWorker
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.planning.plan import BackboneInfo, Cell, MethodInfo
-from vtab_peft.benchmark.running.agenda import Tally
-from vtab_peft.benchmark.running.executor import execute
-from vtab_peft.benchmark.running.worker import Describe, Worker, answer
 from vtab_peft.benchmark.storing.store import Store
-from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.benchmark.verbs import sweep
 
 BASE = ("tune", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
 METHODS = ("--methods", "linear", "lora(rank=2)", "--max-configs", "3")
-
-
-class HereWorker:
-    """The worker in this process: starting one takes seconds, and test_run.py does that."""
-
-    def __init__(self, results: Path, numerics: Numerics, plugins: Sequence[Path] = ()) -> None:
-        self.worker = Worker(results, numerics, [], plugins)
-
-    def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
-        return self.worker.describe(request)
-
-    def run(self, cell: Cell, on_progress: Callable[..., None]) -> tuple[str, Any]:
-        return answer(self.worker, cell, SimpleNamespace(send=lambda message: on_progress(*message[1])))  # type: ignore[arg-type]
-
-    def execute(self, cells: Sequence[Cell], *rest: Any) -> Tally:
-        return execute(cells, self, *rest)  # type: ignore[arg-type]
-
-    def stop(self) -> None:
-        pass
 
 
 @pytest.fixture(params=[HereWorker, pytest.param(sweep.WorkerProcess, marks=pytest.mark.slow)])

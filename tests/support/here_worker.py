@@ -1,0 +1,31 @@
+"""The worker of a sweep in this process: starting one takes seconds, and some tests do that."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from vtab_peft.benchmark.planning.plan import BackboneInfo, Cell, MethodInfo
+from vtab_peft.benchmark.running.agenda import Tally
+from vtab_peft.benchmark.running.executor import execute
+from vtab_peft.benchmark.running.worker import Describe, Worker, answer
+from vtab_peft.benchmark.training.numerics import Numerics
+
+
+class HereWorker:
+    """Stands for `WorkerProcess`."""
+
+    def __init__(self, results: Path, numerics: Numerics, plugins: Sequence[Path] = ()) -> None:
+        self.worker = Worker(results, numerics, [], plugins)
+
+    def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
+        return self.worker.describe(request)
+
+    def run(self, cell: Cell, on_progress: Callable[..., None]) -> tuple[str, Any]:
+        return answer(self.worker, cell, SimpleNamespace(send=lambda message: on_progress(*message[1])))  # type: ignore[arg-type]
+
+    def execute(self, cells: Sequence[Cell], *rest: Any) -> Tally:
+        return execute(cells, self, *rest)  # type: ignore[arg-type]
+
+    def stop(self) -> None:
+        pass
