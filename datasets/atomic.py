@@ -17,6 +17,8 @@ PREFIX = ".tmp-"
 DAY = 24 * 3600
 """Seconds without a write after which an unfinished file of another machine belongs to nobody (ours; writers write all
 the time)."""
+NAMESPACE = Path("/proc/self/ns/pid")
+"""Its inode is the PID namespace of this process (Linux, namespaces(7))."""
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links (FAT, some network ones) say when asked for one."""
@@ -138,18 +140,30 @@ def remove_leftovers(folder: Path) -> None:
             continue  # its writer has just finished, or another process removes it as well
 
 
+def host() -> str:
+    """Of this process: where it can ask for others by their number.
+
+    Containers may share the name of a machine and not see each other's processes, so the number of the PID namespace
+    comes behind it, where there are such.
+    """
+    try:
+        return f"{platform.node()}-{NAMESPACE.stat().st_ino}"
+    except OSError:
+        return platform.node()
+
+
 def temporary_name() -> str:
     """For what this process is writing; other processes can tell from it whether the writer still lives."""
-    return f"{PREFIX}{platform.node()}-{os.getpid()}-{uuid.uuid4().hex}"
+    return f"{PREFIX}{host()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def is_abandoned(name: str, last_write: float) -> bool:
-    """Whether an unfinished file has no writer any more; one of another machine or name, after a day.
+    """Whether an unfinished file has no writer any more; one of another machine, container or name, after a day.
 
     last_write: seconds since 1970.
     """
     made = UNFINISHED.fullmatch(name)
-    if made is not None and made["host"] == platform.node():
+    if made is not None and made["host"] == host():
         return not is_alive(int(made["process"]))  # whatever the clock says
     return abs(time.time() - last_write) > DAY
 

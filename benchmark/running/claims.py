@@ -2,13 +2,15 @@
 
     results/claims/<key>.json     the cell's name and the host and process that run it; touched while they live
 
+The host is that of `datasets/atomic.py`: processes of two containers are as those of two machines.
+
 A claim saves work and guards nothing: should two commands run one cell all the same (a clock that jumped, a process
 that was suspended), the store keeps the first of the two results.
 """
 
 import json
 import os
-import platform
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -16,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ...datasets.atomic import create, is_alive, temporary_name
+from ...datasets.atomic import PREFIX, create, host, is_alive, temporary_name
 from ..storing.store import unwritable
 
 BEAT_SECONDS = 20.0
@@ -54,7 +56,7 @@ class Claims:
         Raises:
             StoreError: the results folder cannot be written.
         """
-        claim = Claim(cell, platform.node(), os.getpid(), time.time())
+        claim = Claim(cell, host(), os.getpid(), time.time())
         text = json.dumps(asdict(claim)).encode()
         try:
             mine = self._create(key, text) or (self._remove_abandoned(key) and self._create(key, text))
@@ -102,24 +104,16 @@ class Claims:
         """Whether the claim is gone.  It is moved before it is judged again: of many who try, one gets it."""
         path, aside = self._path(key), self.folder / temporary_name()
         try:
-            if not is_abandoned(path, self._now()):
+            if not is_abandoned(path, _now(self.folder)):
                 return not path.exists()
             path.rename(aside)
         except FileNotFoundError:  # with its folder, maybe
             return True
-        if not is_abandoned(aside, self._now()):  # somebody was faster, and this is his new claim
+        if not is_abandoned(aside, _now(self.folder)):  # somebody was faster, and this is his new claim
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink()
         return not path.exists()
-
-    def _now(self) -> float:
-        """By the clock of the file system, which stamps the claims."""
-        probe = self.folder / temporary_name()
-        probe.touch()
-        now = probe.stat().st_mtime
-        probe.unlink()
-        return now
 
     def _beat(self, closed: threading.Event) -> None:
         while not closed.wait(BEAT_SECONDS):
@@ -135,9 +129,13 @@ def is_abandoned(path: Path, now: float) -> bool:
     except FileNotFoundError:
         return False
     claim = read(path)
-    return age > EXPIRES_SECONDS or (
-        claim is not None and claim.host == platform.node() and not is_alive(claim.process)
-    )
+    return age > EXPIRES_SECONDS or (claim is not None and claim.host == host() and not is_alive(claim.process))
+
+
+def _now(folder: Path) -> float:
+    """By the clock of the file system, which stamps the claims.  A file without a name tells it, so nothing changes."""
+    with tempfile.TemporaryFile(prefix=PREFIX, dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
 def read(path: Path) -> Claim | None:
@@ -150,6 +148,12 @@ def read(path: Path) -> Claim | None:
 
 def current(folder: Path) -> Iterator[tuple[str, Claim, bool]]:
     """(key, claim, whether it is abandoned) of all claims in a results folder."""
-    for path in sorted(folder.glob("*.json")):
+    if not (paths := sorted(folder.glob("*.json"))):
+        return
+    try:
+        now = _now(folder)
+    except OSError:  # somebody else's folder, where we may only look
+        now = time.time()
+    for path in paths:
         if (claim := read(path)) is not None:
-            yield path.stem, claim, is_abandoned(path, time.time())
+            yield path.stem, claim, is_abandoned(path, now)

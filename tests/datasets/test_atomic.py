@@ -2,7 +2,6 @@
 
 import errno
 import os
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import pytest
 from vtab_peft.datasets import atomic
-from vtab_peft.datasets.atomic import create, is_abandoned, make_folder, replacing
+from vtab_peft.datasets.atomic import create, host, is_abandoned, make_folder, replacing, temporary_name
 
 
 def replace(path: Path, data: bytes) -> None:
@@ -123,7 +122,7 @@ def test_a_clock_that_jumps_takes_nothing_from_a_writer_that_lives(
 
 
 def test_what_another_machine_left_in_the_future_is_abandoned_too() -> None:
-    mine = f"{atomic.PREFIX}{platform.node()}-{os.getpid()}-aa"
+    mine = f"{atomic.PREFIX}{host()}-{os.getpid()}-aa"
     assert not is_abandoned(mine, 0.0)
     assert not is_abandoned(f"{atomic.PREFIX}far-7-aa", time.time() + 60)
     assert is_abandoned(f"{atomic.PREFIX}far-7-aa", time.time() + 2 * atomic.DAY)
@@ -140,5 +139,32 @@ def test_a_name_that_no_writer_gives_is_left_for_a_day(name: str, tmp_path: Path
     assert not path.exists()
 
 
+@pytest.mark.skipif(not Path("/proc/self/ns/pid").exists(), reason="needs PID namespaces")
+def test_names_tell_the_machine_and_its_pid_namespace() -> None:
+    namespace = os.readlink("/proc/self/ns/pid").removeprefix("pid:[").removesuffix("]")  # noqa: PTH115
+    assert temporary_name().startswith(f".tmp-{os.uname().nodename}-{namespace}-{os.getpid()}-")
+
+
+def test_where_there_are_no_namespaces_the_machine_is_the_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(atomic, "NAMESPACE", tmp_path / "none")
+    assert host() == os.uname().nodename
+    assert not is_abandoned(temporary_name(), 0.0)
+
+
+def test_what_another_container_of_the_same_name_writes_goes_by_its_age(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes have numbers of their own; most of them are nobody's here."""
+    (tmp_path / "namespace").touch()
+    with monkeypatch.context() as there:
+        there.setattr(atomic, "NAMESPACE", tmp_path / "namespace")
+        there.setattr(os, "getpid", lambda: 10**9)
+        name = temporary_name()
+    assert not is_abandoned(name, time.time() - 3600)
+    assert is_abandoned(name, time.time() - 2 * atomic.DAY)
+    monkeypatch.setattr(atomic, "NAMESPACE", tmp_path / "namespace")
+    assert is_abandoned(name, time.time()), "its neighbours there can tell at once"
+
+
 def test_a_process_number_that_there_cannot_be_is_nobody() -> None:
-    assert is_abandoned(f"{atomic.PREFIX}{platform.node()}-{10**30}-aa", time.time())
+    assert is_abandoned(f"{atomic.PREFIX}{host()}-{10**30}-aa", time.time())

@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.cli import main
+from vtab_peft.datasets.atomic import host
 from vtab_peft.datasets.cache import build, cached
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.housekeeping import prune, survey
@@ -134,7 +134,7 @@ def test_a_damaged_manifest_goes_and_its_arrays_a_day_later(text: str, make_fold
 def test_what_builds_left_unfinished_goes_when_nobody_writes_it_any_more(root: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    here, me = platform.node(), os.getpid()
+    here, me = host(), os.getpid()
     for folder in ("images", "labels", "tasks/own"):
         (root / folder).mkdir(parents=True)
     dead, running = root / f"images/.tmp-{here}-{ended.pid}-aa", root / f"labels/.tmp-{here}-{me}-bb"

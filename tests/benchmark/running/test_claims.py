@@ -1,15 +1,19 @@
 """Several commands on one results folder: a cell belongs to one of them, and to nobody once that one is gone."""
 
+import errno
 import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.running.claims import EXPIRES_SECONDS, Claims, current
 from vtab_peft.benchmark.storing.store import StoreError
+from vtab_peft.datasets import atomic
+from vtab_peft.datasets.atomic import host
 
 KEY = "0123456789abcdef"
 
@@ -27,7 +31,7 @@ def test_a_cell_has_one_holder_until_it_is_released(tmp_path: Path) -> None:
     first, second = Claims(tmp_path / "claims"), Claims(tmp_path / "claims")
     assert first.take(KEY, "svhn · lora")
     assert not second.take(KEY, "svhn · lora")
-    assert str(second.holder(KEY)) == f"process {os.getpid()} on {os.uname().nodename}"
+    assert str(second.holder(KEY)) == f"process {os.getpid()} on {host()}"
     first.release(KEY)
     assert second.take(KEY, "svhn · lora")
 
@@ -63,8 +67,23 @@ def test_a_claim_outlives_its_folder_being_removed_by_who_leaves(tmp_path: Path)
 def test_the_claim_of_a_dead_process_is_taken_over_at_once(tmp_path: Path) -> None:
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    left_by(tmp_path, host=os.uname().nodename, process=dead.pid)
+    left_by(tmp_path, host=host(), process=dead.pid)
     assert Claims(tmp_path).take(KEY, "svhn · lora")
+
+
+def test_the_claim_of_another_container_of_the_same_name_is_respected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its processes have numbers of their own; most of them are nobody's here."""
+    (tmp_path / "namespace").touch()
+    there = Claims(tmp_path / "claims")
+    with monkeypatch.context() as inside:
+        inside.setattr(atomic, "NAMESPACE", tmp_path / "namespace")
+        inside.setattr(os, "getpid", lambda: 10**9)
+        assert there.take(KEY, "svhn · lora")
+    assert not Claims(tmp_path / "claims").take(KEY, "svhn · lora")
+    os.utime(tmp_path / "claims" / f"{KEY}.json", (time.time() - EXPIRES_SECONDS - 30,) * 2)
+    assert Claims(tmp_path / "claims").take(KEY, "svhn · lora")
 
 
 @pytest.mark.parametrize(
@@ -99,6 +118,29 @@ def test_current_claims_are_listed_with_who_stands_behind_them(tmp_path: Path) -
     left_by(tmp_path, host="elsewhere", process=7, age=2 * EXPIRES_SECONDS)
     ((key, claim, abandoned),) = current(tmp_path)
     assert (key, claim.cell, claim.host, claim.process, abandoned) == (KEY, "svhn · lora", "elsewhere", 7, True)
+
+
+@pytest.mark.parametrize("minutes", [-10, 10])
+def test_a_clock_that_differs_from_the_file_systems_makes_no_living_claim_abandoned(
+    minutes: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left_by(tmp_path, host="elsewhere", process=1)
+    real = time.time
+    monkeypatch.setattr(time, "time", lambda: real() + 60 * minutes)
+    assert [abandoned for _, _, abandoned in current(tmp_path)] == [False]
+    assert not Claims(tmp_path).take(KEY, "svhn · lora")
+
+
+def test_claims_in_a_folder_where_one_may_only_look_are_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_by(tmp_path, host="elsewhere", process=1)
+    left = tmp_path.stat().st_mtime_ns
+
+    def refused(**_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
+    assert [abandoned for _, _, abandoned in current(tmp_path)] == [False]
+    assert tmp_path.stat().st_mtime_ns == left
 
 
 def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:

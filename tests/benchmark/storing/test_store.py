@@ -16,6 +16,7 @@ from vtab_peft.benchmark.running.agenda import Agenda
 from vtab_peft.benchmark.running.progress import Progress
 from vtab_peft.benchmark.storing import store as store_module
 from vtab_peft.benchmark.storing.store import COLUMNS, Store, StoreError
+from vtab_peft.datasets.atomic import host
 
 ROOT = Path(__file__).parents[3]
 
@@ -172,7 +173,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writ
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     folder = store.folder(put("flowers", "lora", 0, 0.5))
-    names = [f".tmp-{os.uname().nodename}-{process}-ab" for process in (dead.pid, os.getpid())]
+    names = [f".tmp-{host()}-{process}-ab" for process in (dead.pid, os.getpid())]
     for name in (*names, ".tmp-of-somebody"):
         (folder / name).write_bytes(b"half")
     (store.root / names[0]).write_bytes(b"half")

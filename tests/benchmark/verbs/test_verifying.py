@@ -2,7 +2,6 @@
 
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.datasets.atomic import host
 from vtab_peft.datasets.cache import build, default_root
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import Preprocessing
@@ -94,7 +94,7 @@ def leftover(folder: Path) -> None:
     """As a process leaves it that was killed while it wrote."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
-    (folder / f".tmp-{platform.node()}-{dead.pid}-ab").write_bytes(b"")
+    (folder / f".tmp-{host()}-{dead.pid}-ab").write_bytes(b"")
 
 
 @pytest.mark.parametrize(
