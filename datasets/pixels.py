@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import re
 import struct
 import zlib
 from collections import deque
@@ -22,6 +23,9 @@ BROKEN = (
     Image.DecompressionBombError,
 )
 """What Pillow's many decoders raise on damaged bytes."""
+DEEP = re.compile(r";16[BLN]")
+"""In the raw modes of what Pillow would cut from 16 bits a channel to 8 (`Unpack.c`): `RGB;16B`, `LA;16B`, `CMYK;16L`.
+BMP's `BGR;16` is 16 bits a pixel."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 """Those that this process may use: reading images keeps all of them busy, as Pillow works outside Python's lock."""
 AHEAD = 64
@@ -94,7 +98,8 @@ def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256
     Grey images get three equal channels, and transparency is dropped (Pillow's `convert`).
 
     Raises:
-        DataError: the image is damaged, has more than 8 bits a channel, or is not the one with hash `sha256`.
+        DataError: the image is damaged, has more than 8 bits a channel (as far as Pillow tells; of PNG and TIFF it
+            does), or is not the one with hash `sha256`.
     """
     if isinstance(image, np.ndarray):
         picture = Image.fromarray(image)
@@ -139,7 +144,7 @@ def _bytes(path: Path) -> bytes:
     return data
 
 
-def _open(path: Path, data: bytes) -> Image.Image:
+def _open(path: Path, data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data))
     except BROKEN as error:
@@ -149,8 +154,8 @@ def _open(path: Path, data: bytes) -> Image.Image:
         raise DataError(f"{path}: {reason}") from None
 
 
-def _rgb(path: Path, opened: Image.Image) -> Image.Image:
-    if opened.mode.startswith(("I", "F")):
+def _rgb(path: Path, opened: ImageFile.ImageFile) -> Image.Image:
+    if opened.mode.startswith(("I", "F")) or any(DEEP.search(str(raw)) for *_, raw in opened.tile):
         raise DataError(f"{path}: has more than 8 bits a channel (mode {opened.mode}); convert it to 8 bits first")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
         raise DataError("Pillow was told to accept truncated images; set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False")

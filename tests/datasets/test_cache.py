@@ -5,8 +5,10 @@ import importlib
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
+import zlib
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -250,6 +252,40 @@ def test_a_procedural_task_is_built_again_when_the_code_beside_it_changes(
     assert cached(task, BICUBIC, root) is not None
     (tmp_path / "code" / "brush_of_this_test.py").write_text("def painted(task): return 1\n")
     assert cached(task, BICUBIC, root) is None
+
+
+def png(bits: int, colour_type: int, channels: int) -> bytes:
+    """Four times four pixels of middle grey, by the PNG specification (https://www.w3.org/TR/png-3/)."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    row = b"\0" + b"\x80" * (4 * channels * bits // 8)
+    header = struct.pack(">IIBBBBB", 4, 4, bits, colour_type, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(4 * row)) + chunk(b"IEND", b"")
+
+
+@pytest.mark.parametrize(
+    ("colour_type", "channels"), [(0, 1), (2, 3), (4, 2), (6, 4)], ids=["grey", "RGB", "grey with alpha", "RGBA"]
+)
+def test_no_image_is_cut_from_16_bits_to_8(colour_type: int, channels: int, tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(png(8, colour_type, channels))
+    assert (decode(path, None) == 0x80).all()
+    path.write_bytes(png(16, colour_type, channels))
+    with pytest.raises(DataError, match=f"{path}: has more than 8 bits a channel"):
+        decode(path, None)
+
+
+def test_16_bits_a_pixel_are_no_more_than_8_a_channel(tmp_path: Path) -> None:
+    """A BMP of 5 bits for red, 6 for green and 5 for blue: header, masks, and one row of two pixels."""
+    pixels = struct.pack("<HH", 0xF800, 0x07E0)
+    info = struct.pack("<IiiHHIIiiII", 40, 2, 1, 1, 16, 3, len(pixels), 0, 0, 0, 0)
+    masks = struct.pack("<III", 0xF800, 0x07E0, 0x001F)
+    start = 14 + len(info) + len(masks)
+    path = tmp_path / "x.bmp"
+    path.write_bytes(b"BM" + struct.pack("<IHHI", start + len(pixels), 0, 0, start) + info + masks + pixels)
+    assert decode(path, None)[:, 0].T.tolist() == [[255, 0, 0], [0, 255, 0]]
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
