@@ -63,7 +63,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says which choice a wrong one is nearest to."""
+    """One that says which choice a wrong one is nearest to.
+
+    Options are typed in full: records keep the command, and `columns.py` reads from it how many cells shared a device.
+    """
+
+    def __init__(self, **more: Any) -> None:
+        super().__init__(allow_abbrev=False, **more)
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

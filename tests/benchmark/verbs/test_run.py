@@ -294,6 +294,16 @@ def test_nonsense_options_are_refused_by_the_parser(option: list[str], capsys: p
     assert option[0] in capsys.readouterr().err
 
 
+def test_an_abbreviated_option_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    """A record's command would not say that cells shared their device."""
+    with pytest.raises(SystemExit, match="2"):
+        main([*BASE, "--methods", "lora", "--work", "2"])
+    assert "unrecognized arguments: --work 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["data", "cache", "--prune", "--dry"])
+    assert "unrecognized arguments: --dry" in capsys.readouterr().err
+
+
 def test_a_choice_that_is_nearly_right_is_suggested(capsys: pytest.CaptureFixture[str]) -> None:
     for words, near in ((["reprt"], "report"), (["run", "--recipe", "unifrm"], "uniform"), (["list", "task"], "tasks")):
         with pytest.raises(SystemExit, match="2"):
