@@ -30,6 +30,7 @@ LONG_SECONDS = 600.0
 
 def run(options: argparse.Namespace) -> int:
     """`vtab-peft run`: fill in what is missing of the asked-for cells, then rebuild the report."""
+    deadline = deadline_in(options.max_minutes)  # a job's limit counts what comes before the first cell too
     if options.oracle and options.split != "test":
         raise ValueError("--oracle is the best epoch on the test images: it needs --split test")
     tasks, choice, executor = find(options.tasks, options.suite, options.data), choice_of(options), None
@@ -47,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
         if options.only_failed:
             missing = [cell for cell in missing if store.failure(cell.spec).exists()]
         say(announcement(cells, missing, backbone, choice.recipe, options.engine))
-        tally = sweep(missing, executor, store, deadline_in(options.max_minutes), options.grace)
+        tally = sweep(missing, executor, store, deadline, options.grace)
     except KeyboardInterrupt:
         say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
         return 130

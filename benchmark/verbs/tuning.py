@@ -23,6 +23,7 @@ from .sweep import cached_tasks, deadline_in, executor_for, say, say_all, say_ou
 
 def tune(options: argparse.Namespace) -> int:
     """`vtab-peft tune`: run what is missing of the trials, choose, run what is missing of the refits, report."""
+    deadline = deadline_in(options.max_minutes)  # a job's limit counts what comes before the first cell too
     tasks = find(options.tasks, options.suite, options.data)
     recipe, store = RECIPES[options.recipe], Store(options.results)
     worker = executor_for(options)
@@ -38,7 +39,7 @@ def tune(options: argparse.Namespace) -> int:
             return _dry_run(search, tasks, methods, store)
         ready = cached_tasks(tasks, search.choice.preprocessing(backbone))
         trials = [search.trials(method, data) for method, data in product(methods, ready)]
-        tallies, pairs = _run(search, trials, worker, store, deadline_in(options.max_minutes), options.grace)
+        tallies, pairs = _run(search, trials, worker, store, deadline, options.grace)
     except KeyboardInterrupt:
         say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
         return 130

@@ -251,6 +251,31 @@ def test_max_minutes_starts_nothing_that_cannot_end_in_time(
     assert not records(results)
 
 
+@pytest.mark.parametrize("verb", [("run",), ("tune", "--max-configs", "1")], ids=["run", "tune"])
+def test_max_minutes_counts_what_comes_before_the_first_cell(
+    verb: tuple[str, ...],
+    make_task: Callable[..., Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The worker takes an hour to start, by a clock that stands still otherwise."""
+    now = [1000.0]
+
+    class SlowToStart(HereWorker):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            now[0] += 3600
+
+    monkeypatch.setattr(sweep, "WorkerProcess", SlowToStart)
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    ask = [*verb, *command(make_task(), tmp_path / "results", "--methods", "linear", "--seeds", "0")[1:]]
+    main([*ask, "--max-minutes", "50"])
+    assert "1 cells were not started for lack of time" in capsys.readouterr().err
+    main([*ask, "--max-minutes", "70"])
+    assert "not started" not in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_splits_and_plugged_in_numbers_do_not_share_keys(make_task: Callable[..., Path], tmp_path: Path) -> None:
     task, results = make_task(), tmp_path / "results"
