@@ -18,7 +18,8 @@ from .progress import Progress
 from .worker import Describe, serve
 
 START_SECONDS = 300.0
-"""Longest a worker may take to import torch and read a backbone (ours; network file systems are slow)."""
+"""Longest a worker may take to import torch and read a backbone (ours; network file systems are slow).  A download in
+between has no limit but those of the hub's client: it takes what the weights and the network are like."""
 
 FAREWELL_SECONDS = 5.0
 """Given to an idle worker to end by itself (ours), and with it processes that compiled for it."""
@@ -77,6 +78,11 @@ class WorkerProcess:
         """Raises `Refused`, `WorkerLost`."""
         self._send(request)
         kind, answer = self._receive(START_SECONDS)
+        while kind == "progress":
+            what, done, of = answer
+            if done < of:
+                print(what, file=sys.stderr, flush=True)
+            kind, answer = self._receive(None if done < of else START_SECONDS)
         if kind == "refused":
             raise Refused(answer)
         return answer
@@ -112,7 +118,8 @@ class WorkerProcess:
         except OSError:
             raise WorkerLost(self._epitaph()) from None
 
-    def _receive(self, seconds: float) -> tuple[str, Any]:
+    def _receive(self, seconds: float | None) -> tuple[str, Any]:
+        """seconds: without a limit if None."""
         try:
             if self._pipe.poll(seconds):
                 kind, answer = self._pipe.recv()

@@ -2,7 +2,8 @@
 
 A worker keeps its backbone from cell to cell and answers requests on a pipe, one at a time:
 
-    Describe -> ("described", (BackboneInfo, [MethodInfo]))  or  ("refused", message)
+    Describe -> ("progress", (what is downloaded, 0 or 1, 1)) before and after a download, then
+                ("described", (BackboneInfo, [MethodInfo])) or ("refused", message)
     Cell     -> ("progress", (phase, done, of)) any number of times, then
                 ("finished", Summary), ("failed", reason) with the traceback stored, or ("unwritable", reason)
 
@@ -27,6 +28,7 @@ from ..training.numerics import Numerics
 if TYPE_CHECKING:
     from ...methods import Method
     from ..training.backbone import Backbone
+    from ..training.evaluation import Tell
 
 SPEED_BATCH = {"cuda": 64, "cpu": 8}
 """Images in the forward pass that is timed for estimates (ours: a second or so for ViT-B on two cores; on a GPU fewer
@@ -77,16 +79,22 @@ class Worker:
         self.live = Live(self.device, numerics)
         self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
 
-    def backbone(self, name: str, weights: str | None, image_size: int | None) -> "Backbone":
+    def backbone(
+        self, name: str, weights: str | None, image_size: int | None, tell: "Tell" = lambda *_: None
+    ) -> "Backbone":
         from ..training.backbone import load
 
         wanted = (name, weights, image_size)
         if self._loaded is None or self._loaded[0] != wanted:
-            self._loaded = (wanted, load(*wanted))
+            self._loaded = (wanted, load(*wanted, tell))
         return self._loaded[1]
 
-    def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
-        """Raises `BackboneError` or `ValueError` with a message for the user."""
+    def describe(self, request: Describe, tell: "Tell" = lambda *_: None) -> tuple[BackboneInfo, list[MethodInfo]]:
+        """tell: called before and after a download.
+
+        Raises:
+            BackboneError, ValueError: with a message for the user.
+        """
         from ...methods import METHODS, default_specs, parse
         from ...methods.anatomy import KINDS, kind
         from ...methods.base import check_backbone
@@ -95,7 +103,7 @@ class Worker:
         plugged = self.load_plugins()
         named = [spec for spec in request.methods if spec != "all"] + (plugged if request.all_plugged else [])
         asked = [parse(spec) for spec in named]  # a wrong name is refused before weights are looked for
-        backbone = self.backbone(request.backbone, request.weights, request.image_size)
+        backbone = self.backbone(request.backbone, request.weights, request.image_size, tell)
         here = kind(backbone.vit)
         every = default_specs() if "all" in request.methods else []
         fitting = [parse(name) for name in every if here in METHODS[name].backbones]
@@ -232,14 +240,16 @@ def _end_with_parent() -> None:
 
 def answer(worker: Worker, request: Describe | Cell, connection: Connection) -> tuple[str, Any]:
     """What the parent is told, as the top of this file lists it; progress goes over the connection meanwhile."""
-    return _described(worker, request) if isinstance(request, Describe) else _done(worker, request, connection)
+    if isinstance(request, Describe):
+        return _described(worker, request, connection)
+    return _done(worker, request, connection)
 
 
-def _described(worker: Worker, request: Describe) -> tuple[str, Any]:
+def _described(worker: Worker, request: Describe, connection: Connection) -> tuple[str, Any]:
     from ..training.backbone import BackboneError
 
     try:
-        return "described", worker.describe(request)
+        return "described", worker.describe(request, lambda *progress: connection.send(("progress", progress)))
     except (BackboneError, ValueError) as error:
         return "refused", str(error)
     except Exception as error:  # a plug-in's mistake shows here first

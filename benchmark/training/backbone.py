@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from ...methods.anatomy import blocks_of, kind
 from .. import toy_vit
 from ..planning.spec import BackboneRef
+from .evaluation import Tell
 
 TOY = "toy_vit"
 """The embedded backbone, which needs no download."""
@@ -41,6 +42,10 @@ LEGACY = {
 """Names that meant different weights in different timm versions (protocol: original before 0.5, AugReg since)."""
 
 
+HUB_FILE = "model.safetensors"
+"""Of the weights, in timm's repositories on the hub."""
+
+
 class BackboneError(Exception):
     """A backbone or its weights that cannot be used; the message says what, where, and what to do."""
 
@@ -57,12 +62,15 @@ class Backbone:
     """What a user should know about how the weights were read."""
 
 
-def load(name: str, weights: str | None = None, image_size: int | None = None) -> Backbone:
+def load(
+    name: str, weights: str | None = None, image_size: int | None = None, tell: Tell = lambda *_: None
+) -> Backbone:
     """The pristine backbone.
 
     name: timm's explicit model name with its tag.  weights: a .safetensors, .pth/.pt/.bin or Google .npz file,
     `random` or `random:SEED` for an untrained control, None for timm's hub.  image_size: side in pixels, other
-    than the pretrained one by timm's interpolation of the position embedding.
+    than the pretrained one by timm's interpolation of the position embedding.  tell: called before and after a download
+    of weights that are not on this machine yet, with its name and 0 or 1 of 1 done.
 
     Raises:
         BackboneError: unknown or ambiguous name, not a plain ViT, unreadable or unfitting weights.
@@ -83,7 +91,7 @@ def load(name: str, weights: str | None = None, image_size: int | None = None) -
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        sha256, notes = _load_file(vit, Path(weights) if weights else facts.default_weights(), name)
+        sha256, notes = _load_file(vit, Path(weights) if weights else facts.default_weights(tell), name)
     vit.requires_grad_(False)
     return Backbone(BackboneRef(name=name, sha256=sha256), vit, facts.mean, facts.std, size, notes)
 
@@ -93,7 +101,7 @@ class _Facts:
     """What is known of a backbone before its weights are read."""
 
     build: Callable[[int], nn.Module]
-    default_weights: Callable[[], Path]
+    default_weights: Callable[[Tell], Path]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
@@ -103,7 +111,7 @@ def _facts(name: str) -> _Facts:
     if name == TOY:
         return _Facts(
             lambda size: toy_vit.build(image_size=size),
-            lambda: toy_vit.WEIGHTS,
+            lambda _: toy_vit.WEIGHTS,
             toy_vit.MEAN,
             toy_vit.STD,
             toy_vit.IMAGE_SIZE,
@@ -114,7 +122,7 @@ def _facts(name: str) -> _Facts:
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
     return _Facts(
         lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
-        lambda: _from_hub(name, cfg.hf_hub_id),
+        lambda tell: _from_hub(name, cfg.hf_hub_id, tell),
         mean,
         std,
         cfg.input_size[-1],
@@ -159,8 +167,8 @@ def _random_seed(weights: str | None) -> int | None:
     return int(seed or 0)
 
 
-def _from_hub(name: str, repository: str | None) -> Path:
-    from huggingface_hub import hf_hub_download
+def _from_hub(name: str, repository: str | None, tell: Tell) -> Path:
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     by_hand = f"Download the weights of {name} by other means and give the file as --weights FILE"
@@ -168,11 +176,17 @@ def _from_hub(name: str, repository: str | None) -> Path:
         raise BackboneError(f"timm has no hub address for {name}. {by_hand}")
     if repository.endswith("/"):
         repository += name
+    download, is_new = f"downloading weights of {name}", try_to_load_from_cache(repository, HUB_FILE) is None
+    if is_new:
+        tell(download, 0, 1)
     try:
-        return Path(hf_hub_download(repository, "model.safetensors"))
+        file = Path(hf_hub_download(repository, HUB_FILE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise BackboneError(f"cannot get {name} from the hub ({repository}): {reason}. {by_hand}") from None
+    if is_new:
+        tell(download, 1, 1)
+    return file
 
 
 def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tuple[str, ...]]:

@@ -15,7 +15,7 @@ from .live import Live
 from .measure import now
 
 Tell = Callable[[str, int, int], None]
-"""Receives (phase, done, of), phase being "train" in epochs or "test" in images."""
+"""Receives (phase, done, of), phase being "train" in epochs, "test" in images, or the download of one file."""
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import io
 import multiprocessing
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,10 +12,11 @@ from typing import Any
 import pytest
 from vtab_peft.benchmark.running import executor
 from vtab_peft.benchmark.running.agenda import Unwritable
-from vtab_peft.benchmark.running.executor import WorkerLost, WorkerProcess, execute
+from vtab_peft.benchmark.running.executor import Refused, WorkerLost, WorkerProcess, execute
 from vtab_peft.benchmark.running.progress import Pace, Progress, duration
 from vtab_peft.benchmark.running.worker import Describe, Summary, answer
 from vtab_peft.benchmark.storing.store import Damaged, Store, StoreError
+from vtab_peft.benchmark.training import backbone
 from vtab_peft.benchmark.training.numerics import Numerics
 
 
@@ -101,6 +103,43 @@ def test_a_silent_worker_is_taken_for_hung(fake: Any, monkeypatch: pytest.Monkey
     worker._pipe, _theirs = multiprocessing.Pipe()
     with pytest.raises(WorkerLost, match="silent"):
         worker.run(cell(0, fake), lambda *_: None)  # type: ignore[arg-type]
+
+
+def test_a_slow_first_download_is_no_silence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The hub takes three times as long as a worker may be silent, and is gone then."""
+
+    def slow_hub(*_: str) -> str:
+        time.sleep(1.5)
+        raise OSError("the hub is gone")
+
+    def describe(_: Describe, tell: Any) -> Any:
+        return backbone._from_hub("vit_x", "timm/", tell)
+
+    monkeypatch.setattr(executor, "START_SECONDS", 0.5)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", slow_hub)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    worker = object.__new__(WorkerProcess)
+    worker._pipe, theirs = multiprocessing.Pipe()
+    request = Describe("vit_x", None, None, "fp32", ["linear"])
+    there: Any = SimpleNamespace(describe=describe)
+    child = threading.Thread(target=lambda: theirs.send(answer(there, request, theirs)))
+    child.start()
+    with pytest.raises(Refused, match="the hub is gone"):
+        worker.describe(request)
+    child.join()
+    assert capsys.readouterr().err == "downloading weights of vit_x\n"
+
+
+def test_after_a_download_a_worker_may_be_silent_no_longer_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "START_SECONDS", 0.05)
+    worker = object.__new__(WorkerProcess)
+    worker._pipe, theirs = multiprocessing.Pipe()
+    for done in (0, 1):
+        theirs.send(("progress", ("downloading weights of vit_x", done, 1)))
+    with pytest.raises(WorkerLost, match="silent"):
+        worker.describe(Describe("vit_x", None, None, "fp32", ["linear"]))
 
 
 def test_an_idle_worker_ends_by_itself(tmp_path: Path) -> None:

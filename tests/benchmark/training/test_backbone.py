@@ -205,3 +205,23 @@ def test_weights_come_from_the_hub_when_no_file_is_given(
     save_file(state, file)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, filename: str(file))
     assert load(NAME).ref == load(NAME, str(file)).ref
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_download_is_told_of_before_and_after_and_only_where_there_is_one(
+    there: bool, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(state, file)
+    told: list[object] = []
+
+    def download(repository: str, filename: str) -> str:
+        told.append(f"{repository}/{filename}")
+        return str(file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(file) if there else None)
+    load(NAME, tell=lambda *progress: told.append(progress))
+    (asked,) = [what for what in told if isinstance(what, str)]
+    what = f"downloading weights of {NAME}"
+    assert told == ([asked] if there else [(what, 0, 1), asked, (what, 1, 1)])
