@@ -176,8 +176,13 @@ def register(name: str) -> Callable[[M], M]:
 
 def default_specs() -> list[str]:
     """What `--methods all` means: every entry at its defaults, as far as the packages that it needs are there."""
-    there = {cls.needs: cls.needs is None or find_spec(cls.needs) is not None for cls in METHODS.values()}
-    return [name for name, cls in METHODS.items() if there[cls.needs] and not cls.stands_for_many]
+    missing = missing_packages()
+    return [name for name, cls in METHODS.items() if cls.needs not in missing and not cls.stands_for_many]
+
+
+def missing_packages() -> set[str]:
+    """Those that registered methods need and that are not installed."""
+    return {needs for needs in {cls.needs for cls in METHODS.values()} if needs and find_spec(needs) is None}
 
 
 def registered_name(cls: type[Method]) -> str:

@@ -97,7 +97,7 @@ class Worker:
         """
         from ...methods import METHODS, default_specs, parse
         from ...methods.anatomy import KINDS, kind
-        from ...methods.base import check_backbone
+        from ...methods.base import check_backbone, missing_packages
         from ..training.measure import device_name
 
         plugged = self.load_plugins()
@@ -110,15 +110,21 @@ class Worker:
         methods = list({method.spec(): method for method in (*fitting, *asked)}.values())
         for method in methods:
             check_backbone(method, backbone.vit)
-        left_out = len(every) - len(fitting)
-        note = f"`all` leaves out {left_out} methods that are not made for {KINDS[here]}"
+        notes = list(backbone.notes)
+        if left_out := len(every) - len(fitting):
+            notes.append(f"`all` leaves out {left_out} methods that are not made for {KINDS[here]}")
+        for package in sorted(missing_packages()) if every else ():
+            needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
+            if names := ", ".join(name for name in needing if here in METHODS[name].backbones):
+                hint = f"package {package} is missing; pip install 'vtab-peft[{package}]'"
+                notes.append(f"`all` leaves out {names}: {hint}")
         info = BackboneInfo(
             ref=backbone.ref,
             weights=request.weights,
             mean=backbone.mean,
             std=backbone.std,
             image_size=backbone.image_size,
-            notes=(*backbone.notes, *([note] if left_out else [])),
+            notes=tuple(notes),
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
             on_gpu=self.device.type == "cuda",

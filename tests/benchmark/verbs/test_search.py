@@ -56,6 +56,31 @@ def test_the_grid_is_every_variant_at_every_rate_and_decay_with_the_default_firs
     assert sorted(points(linear)) == sorted(("linear", lr, wd) for lr in rates for wd in decays)
 
 
+def test_all_says_which_methods_it_leaves_out_for_a_missing_package(describe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtab_peft.methods.base.find_spec", lambda package: None)
+    backbone, methods = describe("all")
+    with_peft = {name for name, cls in METHODS.items() if cls.needs == "peft" and not cls.stands_for_many}
+    assert len(methods) == 53
+    assert len(with_peft) == 10
+    assert not with_peft & {method.ref.name for method in methods}
+    (note,) = [note for note in backbone.notes if "leaves out" in note]
+    names, _, rest = note.removeprefix("`all` leaves out ").partition(": ")
+    assert set(names.split(", ")) == with_peft
+    assert rest == "package peft is missing; pip install 'vtab-peft[peft]'"
+
+
+def test_all_leaves_nothing_out_where_everything_is_installed_and_named_methods_are_nobodys_business(
+    describe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, methods = describe("all")
+    assert len(methods) == 63
+    assert "leaves out" not in str(backbone.notes)
+    monkeypatch.setattr("vtab_peft.methods.base.find_spec", lambda package: None)
+    backbone, methods = describe("lora")
+    assert len(methods) == 1
+    assert "leaves out" not in str(backbone.notes)
+
+
 def test_an_argument_given_by_hand_is_not_searched(describe) -> None:
     _, (fixed, free) = describe("lora(alpha=3.0)", "lora(rank=4)")
     assert {spec for spec, _, _ in points(fixed)} == {"lora(alpha=3.0)"}
