@@ -28,7 +28,8 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; returns the exit status.
 
-    0 done, 1 something failed, 2 bad input, 130 stopped by Ctrl-C, 143 by SIGTERM.
+    0 done, 1 something failed, or data is damaged, 2 the command, its arguments or a file it names are wrong,
+    130 stopped by Ctrl-C, 143 by SIGTERM.
     """
     for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
         if isinstance(stream, io.TextIOWrapper):
