@@ -212,6 +212,7 @@ class AOFTLoRAPaper(AOFTLoRA):
     scale: Scale = "none"
     start: Start = "zeros"
     title = "AOFT-LoRA (paper)"
+    equation = r"W' = W + AO(q_{up})\,AO(q_{down})^T"
     starts_as_identity = False
 
 
@@ -243,4 +244,5 @@ class AOFTLoRAReleased(AOFTLoRADagger):
     form: Form = "released"
     keep_bias = False
     title = "AOFT-LoRA (released)"
+    equation = AOFTLoRA.equation + r",\ b' = 0"
     evidence = "golden"

@@ -88,6 +88,7 @@ class AOFTAdapterPaper(AOFTAdapter):
     scale: Scale = "none"
     start: Start = "zeros"
     title = "AOFT-Adapter (paper)"
+    equation = r"h \leftarrow h + AO(q_{up})\,AO(q_{down})^T h"
     starts_as_identity = False
 
 

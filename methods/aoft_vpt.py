@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .aoft import AOFT, SCALES, Form, Scale, Start, approximately_orthogonal, start_vector
-from .base import at_least_one, register
+from .base import Paper, at_least_one, register
 from .vpt import PromptedBlock
 
 
@@ -41,6 +41,7 @@ class AOFTVPT(AOFT):
     tokens: int = 10
     dropout: float = 0.1  # as VPT-Deep
     title = "AOFT-VPT"
+    paper = Paper("ICCV", 2025, "2507.13260")  # the released code has no prompts
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, AO(q_l)^T, x])"
     places = "tokens of every block"
     evidence = "paper only"
