@@ -61,6 +61,12 @@ def mlp_width(block: nn.Module) -> int:
     return cast(nn.Linear, block.get_submodule("mlp.fc1")).out_features
 
 
+def linear_biases(place: Place) -> int:
+    """Biases of the linear maps of a plain block: o, fc1 and fc2 have them, qkv not in every model."""
+    qkv = cast(nn.Linear, place.block.get_submodule("attn.qkv"))
+    return (2 if qkv.bias is None else 5) * place.width + mlp_width(place.block)
+
+
 def _stages(vit: nn.Module) -> list[tuple[nn.Sequential, str, int]]:
     """Blocks, their path and their width, stage by stage."""
     if isinstance(vit, SwinTransformer):

@@ -6,7 +6,7 @@ from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .anatomy import Place, around, blocks_of, final_norm, mlp_width
+from .anatomy import Place, around, blocks_of, final_norm, linear_biases, mlp_width
 from .base import Method, Paper, at_least_one, register
 
 
@@ -139,7 +139,7 @@ class BitFit(Method):
         outside = (
             bias.numel() for module in around(vit) if isinstance(bias := getattr(module, "bias", None), nn.Parameter)
         )
-        return sum(outside) + sum(7 * place.width + mlp_width(place.block) for place in blocks_of(vit))
+        return sum(outside) + sum(linear_biases(place) + _block_norm_params(place) // 2 for place in blocks_of(vit))
 
 
 def _block_params(place: Place) -> int:
@@ -147,11 +147,11 @@ def _block_params(place: Place) -> int:
     d, hidden, block = place.width, mlp_width(place.block), place.block
     scales = 2 * d if isinstance(getattr(block, "ls1", None), LayerScale) else 0
     positions = sum(p.numel() for name, p in block.named_parameters() if "relative_position" in name)  # of Swin
-    linears = (3 * d * d + 3 * d) + (d * d + d) + (2 * d * hidden + hidden + d)
+    linears = 3 * d * d + d * d + 2 * d * hidden + linear_biases(place)
     return linears + _block_norm_params(place) + scales + positions
 
 
 def _block_norm_params(place: Place) -> int:
-    """LayerNorms in one block of a plain model: before its branches and, in some models, on queries and keys."""
+    """LayerNorms in one block of a plain model, half of it biases: before its branches and, in some, on q and k."""
     per_head = getattr(place.block.get_submodule("attn"), "q_norm", None)
     return 4 * place.width + (4 * per_head.normalized_shape[0] if isinstance(per_head, nn.LayerNorm) else 0)

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import around, mlp_width
+from .anatomy import around, blocks_of, linear_biases, mlp_width
 from .base import Method, Paper, at_least_one, register
 
 LOOK_BATCH = 32
@@ -129,8 +129,9 @@ class GPS(Method):
         outside = [
             module for module in around(vit) if isinstance(module, nn.Linear | nn.Conv2d)
         ]  # such as the patches'
-        inside = layers * (5 * d + mlp_width(vit.blocks[0]))  # qkv, o, fc1, fc2
-        neurons = inside + sum(len(module.weight) for module in outside)
-        biases = inside + sum(len(module.weight) for module in outside if module.bias is not None)
+        neurons = layers * (5 * d + mlp_width(vit.blocks[0]))  # of qkv, o, fc1, fc2
+        neurons += sum(len(module.weight) for module in outside)
+        biases = sum(map(linear_biases, blocks_of(vit)))
+        biases += sum(len(module.weight) for module in outside if module.bias is not None)
         scales = 2 * d if not isinstance(vit.blocks[0].ls1, nn.Identity) else 0
         return neurons * self.connections + biases + layers * scales

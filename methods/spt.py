@@ -17,7 +17,7 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import mlp_width
+from .anatomy import blocks_of, linear_biases
 from .base import Method, Paper, at_least_one, register
 from .lora import DroppedLowRank
 from .sensitivity import Piece, choose, squared_gradients
@@ -150,10 +150,9 @@ class _SPT(Method):
             yield Piece(place, None, len(vector), len(vector), -(-len(vector) // BETA))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, hidden = vit.embed_dim, mlp_width(vit.blocks[0])
+        d = vit.embed_dim
         modules = sum(self.module_params(*shape) for shape in site_shapes(vit, ",".join(SITES)))
-        biases = (2 if vit.blocks[0].get_submodule("attn.qkv").bias is None else 5) * d + hidden
-        vectors = len(vit.blocks) * (4 * d + biases) + 2 * d  # with the LayerNorms, and the last one
+        vectors = sum(4 * d + linear_biases(place) for place in blocks_of(vit)) + 2 * d  # with the LayerNorms, all
         return min(self.budget, modules + vectors + _token_params(vit))
 
 

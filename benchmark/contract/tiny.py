@@ -26,9 +26,12 @@ RELATIVES: dict[str, partial[nn.Module]] = {
     "registers": partial(VisionTransformer, **_PLAIN, init_values=0.1, reg_tokens=4),
     "mean pooling": partial(VisionTransformer, **_PLAIN, global_pool="avg"),
     "pre-norm": partial(VisionTransformer, **_PLAIN, pre_norm=True, act_layer="quick_gelu"),
+    "no qkv bias": partial(
+        VisionTransformer, **_PLAIN, init_values=0.1, qkv_bias=False, global_pool="avg", class_token=False
+    ),
     "attention pooling": partial(VisionTransformer, **_PLAIN, global_pool="map", class_token=False),
 }
-"""Plain ViTs as DINOv2, MAE, CLIP and SigLIP have them."""
+"""Plain ViTs as DINOv2, MAE, CLIP, timm's `vit_medium_patch16_gap` and SigLIP have them."""
 
 
 def backbones_for(method: Method | type[Method]) -> list[str]:

@@ -17,8 +17,8 @@ SIZES = (
     *("vit_tiny_patch16_224", "vit_small_patch16_224", "vit_base_patch16_224", "vit_large_patch16_224"),
     *("vit_huge_patch14_224", "deit_small_patch16_224", "deit3_base_patch16_224"),
     *("vit_small_patch14_dinov2", "vit_base_patch14_reg4_dinov2", "vit_base_patch16_clip_224"),
-    *("vit_base_patch16_siglip_224", "swin_tiny_patch4_window7_224", "swin_base_patch4_window7_224"),
-    "swin_large_patch4_window7_224",
+    *("vit_base_patch16_siglip_224", "vit_medium_patch16_gap_240", "swin_tiny_patch4_window7_224"),
+    *("swin_base_patch4_window7_224", "swin_large_patch4_window7_224"),
 )
 
 HEAD = 1025 * 940 / 19

@@ -32,7 +32,11 @@ UNTRAINED: dict[str, frozenset[str]] = {
 """Trainable tensors that get no gradient on a backbone of two blocks, of which it is right that they do not."""
 
 
-REFUSED = {("vqt", "attention pooling"): "a class token or a mean, and this backbone pools by attention"}
+REFUSED = {
+    ("vqt", "attention pooling"): "a class token or a mean, and this backbone pools by attention",
+    ("glora", "no qkv bias"): "set c, d and e of glora to 'none'",
+    ("rlrr", "no qkv bias"): "rlrr shifts every bias",
+}
 """What a method cannot be put into, with what it says."""
 
 RELATED_CHECKS = (
