@@ -45,7 +45,7 @@ class SCT(Method):
     channels: int = 96
     """And all of them in a backbone that has fewer."""
     place: Place = "attn"
-    """`attn`: on the residual stream behind the attention; `mlp`: on the MLP's output before it is added."""
+    """`attn`: on the residual stream behind the attention; `mlp`: on the MLP's output, before LayerScale."""
     scale: float = 1.0
     """Of the adapter; the released forward leaves it out, though the configs (configs/model_sct/vtab) set 0.1 to 1."""
     title = "SCT"
@@ -69,7 +69,7 @@ class SCT(Method):
             if self.place == "attn":
                 vit.blocks[i] = nn.Sequential(attention, adapter, mlp)
             else:
-                mlp.scale = nn.Sequential(mlp.scale, adapter)
+                mlp.inner = nn.Sequential(mlp.inner, adapter)
                 vit.blocks[i] = nn.Sequential(attention, mlp)
 
     @torch.no_grad()

@@ -63,7 +63,8 @@ class SNELL(Method):
     """Share of entries that are zero; at 0 the update is K.  The released VTAB scripts take 0 to 0.995, median 0.4."""
     scale: float = 0.1
     dropout: float = 0.1
-    """Of what the updates read, that of o excepted, as released."""
+    """Of what the updates read, that of o excepted, as released.  Here q, k and v each drop entries of their own; the
+    release drops once for the three."""
     drop_path: float = 0.1
     title = "SNELL"
     paper = Paper("NeurIPS", 2024, "2411.01800", "ssfgunner/SNELL")

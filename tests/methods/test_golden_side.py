@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from golden_blocks import one_block_vit
 from golden_cases import MANIFEST, Case
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
@@ -182,15 +183,17 @@ def test_sct_finds_channels_that_were_made_loud(vit: VisionTransformer) -> None:
     assert all(m.index.tolist() == [5, 11, 30] for m in vit.modules() if isinstance(m, ChannelAdapter))
 
 
-def test_sct_in_the_mlp_acts_on_what_is_added(vit: VisionTransformer, images: Tensor) -> None:
+def test_sct_in_the_mlp_acts_on_its_output_before_layer_scale() -> None:
+    """models/vision_transformer_sct.py: ls2(sct_mlp(mlp(.)))"""
+    vit, x = one_block_vit(init_values=0.3), torch.randn(2, 17, 48)
     block = vit.blocks[0]
-    parse("sct(channels=32, place='mlp', scale=0.5)").inject(vit)
+    parse("sct(channels=48, place='mlp', scale=0.5)").inject(vit)
     (adapter,) = (module for module in vit.blocks[0].modules() if isinstance(module, ChannelAdapter))
     with torch.no_grad():
-        x = vit._pos_embed(vit.patch_embed(images))
+        nn.init.normal_(block.get_parameter("ls2.gamma"))
         middle = x + block.ls1(block.attn(block.norm1(x)))
-        branch = block.ls2(block.mlp(block.norm2(middle)))
-        expected = middle + branch + 0.5 * adapter.linear(branch)
+        h = block.mlp(block.norm2(middle))
+        expected = middle + block.ls2(h + 0.5 * adapter.linear(h))
         torch.testing.assert_close(vit.blocks[0](x), expected)
 
 
