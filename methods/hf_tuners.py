@@ -7,7 +7,7 @@ from typing import Any
 from timm.models.vision_transformer import VisionTransformer
 
 from .base import Paper, register
-from .hf_peft import FromPeft
+from .hf_peft import FromPeft, tuned_layers
 from .updates import site_shapes
 
 
@@ -182,6 +182,10 @@ class LoKr(FromPeft):
         return total
 
 
+FOURIER_WIDTH = 768
+"""Of ViT-B, which the authors' numbers for FourierFT are for."""
+
+
 @register("fourierft")
 @dataclass(frozen=True)
 class FourierFT(FromPeft):
@@ -192,6 +196,10 @@ class FourierFT(FromPeft):
     much: AdamW takes the same step whatever the size of a gradient, so that they learn as at `rate` times the recipe's
     learning rate, which then is the head's (only weight decay acts at the recipe's own).  At such rates the random
     start is forgotten within a few steps.
+
+    The authors' numbers are for a width of 768.  Elsewhere (ours) the scale goes with the size of the weight, so that a
+    step moves the same share of it: the norm of what a coefficient adds is scale / width, that of a weight grows as
+    its width.  Without that a step on `toy_vit`, 128 wide, is 36 times too long, and it learns less than a linear probe.
     """
 
     coefficients: int = 1000
@@ -199,18 +207,23 @@ class FourierFT(FromPeft):
     scale: float = 300.0  # for ViTs: experiments/ViT/*.bash of the official code, and peft/tuners/fourierft/config.py
     rate: float = 200.0
     """Makes 2e-1 of the recipe's 1e-3, as experiments/ViT/cifar100-base-3000.bash has.  The scripts there have 2e-1 to
-    3e-1, 250 to 300 times the rate of the head.  Models that are narrower than their 768 want less: on `toy_vit`, 128
-    wide, 20 gave 65.0 and 200 gave 34.5 (`texture`, val200, seed 0)."""
-    backbones = ("vit",)  # a step, of one size whatever the width, is too long for the narrow first stage of a Swin
+    3e-1, 250 to 300 times the rate of the head."""
     title = "FourierFT"
     paper = Paper("ICML", 2024, "2405.03003", "Chaos96/fourierft")
-    equation = r"W' = W + \alpha \rho\, \mathrm{Re}\, F^{-1}(c \text{ at } n \text{ random places})"
+    equation = (
+        r"W' = W + \alpha \rho\, \tfrac{d^2}{768^2}\, \mathrm{Re}\, F^{-1}(c \text{ at } n \text{ random places})"
+    )
     version = 2  # 1 started at N(0, 1) and learned at the recipe's rate
     search = {"coefficients": (1000, 3000), "rate": (20.0, 200.0)}  # ours
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
         options = {"n_frequency": self.coefficients, "scaling": self.scale * self.rate}
         return "fourierft", {**options, "init_weights": True}  # zeros
+
+    def inject(self, vit: VisionTransformer) -> None:
+        super().inject(vit)
+        for layer in tuned_layers(vit).values():
+            layer.fourierft_scaling["default"] *= layer.in_features * layer.out_features / FOURIER_WIDTH**2
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return sum(self.coefficients for _ in site_shapes(vit, self.sites))

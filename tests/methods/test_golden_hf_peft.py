@@ -109,7 +109,7 @@ def test_coefficients_that_count_more_learn_as_at_a_higher_rate() -> None:
     cotangent = torch.randn(2, 48, generator=torch.Generator().manual_seed(2))
     for rate, lr in ((200.0, 1e-3), (1.0, 0.2)):
         vit = copy.deepcopy(plain)
-        parse(f"fourierft(coefficients=60, scale=3.0, rate={rate})").inject(vit)
+        parse(f"fourierft(coefficients=60, scale=768.0, rate={rate})").inject(vit)
         optimizer = torch.optim.AdamW([p for p in vit.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
         for _ in range(5):
             optimizer.zero_grad()
@@ -118,6 +118,18 @@ def test_coefficients_that_count_more_learn_as_at_a_higher_rate() -> None:
         learned.append(vit(images()).detach())
     assert (learned[0] - plain(images())).abs().max() > 0.01
     torch.testing.assert_close(*learned, rtol=1e-3, atol=1e-4)
+
+
+def test_fourier_coefficients_of_one_size_move_the_same_share_of_a_weight_at_each_width() -> None:
+    """Where the entries of weights are of one size: |dW| / |W| is |dW| / d, and at 768 as large as the authors'."""
+    shares = []
+    for width in (128, 256, 768):
+        vit = VisionTransformer(img_size=32, patch_size=16, embed_dim=width, depth=1, num_heads=2, num_classes=0)
+        parse("fourierft(coefficients=200, scale=300.0, rate=1.0)").inject(vit)
+        layer = tuned_layers(vit)["blocks.0.attn.qkv.q"]
+        nn.init.ones_(layer.fourierft_spectrum["default"])
+        shares.append(layer.get_delta_weight("default").detach().norm().item() / width)
+    assert shares == pytest.approx([300.0 * (200 / 2) ** 0.5 / 768**2] * 3, rel=0.03)  # half is in the real part
 
 
 def test_reflections_start_in_equal_pairs() -> None:
