@@ -19,7 +19,7 @@ PLACEHOLDERS = {
 
 
 def typed(text: str) -> list[str]:
-    """Every `vtab-peft ...` of the code blocks, variables of the block filled in, comments and what follows taken off."""
+    """Every `vtab-peft ...` of the code blocks, with variables filled in and comments taken off."""
     found = []
     for block in re.findall(r"^```\w*\n(.*?)^```", text, re.DOTALL | re.MULTILINE):
         known = PLACEHOLDERS | {f"${name}": value for name, value in re.findall(r'^(\w+)="(.*)"$', block, re.MULTILINE)}

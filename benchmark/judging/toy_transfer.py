@@ -7,6 +7,7 @@ methods that fine-tune.  Prints Markdown; README.md holds what it prints for the
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 
 import pandas as pd
 from tabulate import tabulate
@@ -45,7 +46,7 @@ def transfer_table(runs: pd.DataFrame) -> str:
 
 
 def _cell(accuracies: pd.Series) -> str:
-    return f"{percent(accuracies.mean())} ± {percent(accuracies.std())}" if len(accuracies) > 1 else DASH
+    return f"{percent(fmean(accuracies))} ± {percent(stdev(accuracies))}" if len(accuracies) > 1 else DASH
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
