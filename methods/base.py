@@ -18,7 +18,8 @@ METHODS: dict[str, type["Method"]] = {}
 
 Evidence = Literal["golden", "closed form", "peft", "paper only"]
 """How we know that an entry computes what its name says: its authors' code gave the same numbers (`golden`), its
-definition leaves no choice (`closed form`), Hugging Face peft computes it (`peft`), or only the paper's text."""
+definition leaves no choice (`closed form`), Hugging Face peft computes it (`peft`), or a test writes the paper's
+equations once more (`paper only`)."""
 
 
 @dataclass(frozen=True)

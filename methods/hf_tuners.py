@@ -192,9 +192,9 @@ class FourierFT(FromPeft):
     """A few learned Fourier coefficients, at random places, are transformed back and added to each weight.
 
     The places are the same in every layer and run, whatever the run's seed (peft's `random_loc_seed`).  The authors'
-    coefficients start at N(0, 1) and have a learning rate of their own.  Ours start at zero and count `rate` times as
-    much: AdamW takes the same step whatever the size of a gradient, so that they learn as at `rate` times the recipe's
-    learning rate, which then is the head's (only weight decay acts at the recipe's own).  At such rates the random
+    coefficients start at N(0, 1) and have a learning rate of their own.  Ours start at zero and count `rate` (ρ) times
+    as much.  AdamW takes the same step whatever the size of a gradient, so that they learn as at `rate` times the
+    recipe's learning rate, beside a head at the recipe's; only weight decay acts as without.  At such rates the random
     start is forgotten within a few steps.
 
     The authors' numbers are for a width of 768.  Elsewhere (ours) the scale goes with the size of the weight, so that a

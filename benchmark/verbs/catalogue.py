@@ -159,7 +159,8 @@ the method is put in, relative to their norm; `same` is the pretrained model, bi
 but for the order in which sums are taken. *Evidence*: `golden` means that outputs and gradients equal numbers
 computed with official code ([tests/golden/methods](../tests/golden/methods)); `closed form` that the definition
 leaves no choice; `peft` that Hugging Face peft computes it, which `pip install "vtab-peft[peft]"` adds; `paper only`
-that there is nothing but the paper's text to compare with.
+that it is compared with the paper's equations, written once more in a test: no numbers of official code are there, even
+where such code is (that of VQT does not train its queries).
 
 In the equations x and h are token features and W is a pretrained weight [out, in]; LN and MLP are the model's own.
 """

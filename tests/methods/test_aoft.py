@@ -2,14 +2,17 @@
 
 import re
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
 import torch
 from aoft_products import matrices, rank_two
 from timm.models.vision_transformer import VisionTransformer
+from vtab_peft.benchmark.contract.tiny import tiny
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, AOFTUpdates, approximately_orthogonal, start_vector
+from vtab_peft.methods.vpt import PromptedBlock
 
 
 def whole_matrix(q: np.ndarray) -> np.ndarray:
@@ -47,6 +50,19 @@ def test_columns_start_nearly_orthogonal_in_768_dimensions() -> None:
     columns = torch.nn.functional.normalize(approximately_orthogonal(q, 8), dim=0)
     cosines = columns.T @ columns - torch.eye(8)
     assert cosines.abs().max() < 0.02
+
+
+def test_prompts_are_columns_that_each_block_reads_and_drops() -> None:
+    """[class, AO(q)^T, patches] into the block, class and patches out of it."""
+    vit, x = tiny("plain").double(), torch.randn(3, 5, 32, dtype=torch.float64)
+    block = vit.blocks[1]
+    parse("aoft_vpt(tokens=4)").inject(vit)
+    prompted = cast(PromptedBlock, vit.blocks[1].double().eval())
+    columns = whole_matrix(prompted.prompts.get_parameter("q").detach().numpy())[:, :4]
+    tokens = torch.from_numpy(columns.T).expand(3, -1, -1)
+    with torch.no_grad():
+        expected = block(torch.cat([x[:, :1], tokens, x[:, 1:]], dim=1))[:, [0, 5, 6, 7, 8]]
+        torch.testing.assert_close(prompted(x), expected)
 
 
 @pytest.mark.parametrize("q0", [-1.0, -1 + 1e-9, -1 - 1e-9])

@@ -80,7 +80,7 @@ def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tup
     """Features of three steps of training that looked at images first, and of a restoration that did not."""
     backbone = backbones.load("toy_vit", "random", 32)
     injected, _ = trained(backbone.vit, parse(spec))
-    run = fake.spec(method=spec, backbone=backbone.ref, plugin=plugin)
+    run = fake.spec(method=spec, method_version=parse(spec).version, backbone=backbone.ref, plugin=plugin)
     cell = kept.Kept(run, injected.adapter(), torch.nn.Linear(128, 2), {})
     with torch.no_grad():
         return injected.vit(pictures()), kept.restore(cell, backbone).vit(pictures())
