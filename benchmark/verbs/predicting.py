@@ -40,7 +40,7 @@ def predict(options: argparse.Namespace) -> int:
         name = cell.class_names[label] if cell.class_names else ""
         writer.writerow([file.relative_to(options.folder), label, name, f"{probability:.6f}"])
     if options.out:
-        write_atomically(options.out, text.getvalue().encode())
+        write_atomically(options.out, text.getvalue().encode(errors="backslashreplace"))  # as the terminal shows it
     else:
         print(text.getvalue(), end="")
     for error in damaged:

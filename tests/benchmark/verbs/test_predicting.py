@@ -3,11 +3,13 @@
 import csv
 import io
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.storing.store import StoreError
@@ -95,6 +97,18 @@ def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_predicted(
     complaint = capsys.readouterr().err
     assert "broken.jpg" in complaint
     assert "notes.txt" not in complaint
+
+
+def test_a_file_name_that_is_no_text_is_written_with_its_bytes_as_numbers(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    task, record = trained
+    (tmp_path / "in").mkdir()
+    for name in (b"caf\xe9.png", "café.png".encode()):
+        shutil.copy(next((task / "images").iterdir()), os.fsencode(tmp_path / "in") + b"/" + name)
+    adapter, out = str(record.with_suffix(".safetensors")), tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path / "in"), "--adapter", adapter, "--out", str(out), *WEIGHTS]) == 0
+    assert set(pd.read_csv(out)["file"]) == {r"caf\udce9.png", "café.png"}
 
 
 def test_a_folder_without_images_is_bad_input(trained: tuple[Path, Path], tmp_path: Path) -> None:
