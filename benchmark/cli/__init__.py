@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("vtab-peft: stopped", file=sys.stderr)
         return 130
     except Terminated:
-        print("vtab-peft: ended by SIGTERM; what is finished is kept, the same command goes on", file=sys.stderr)
+        print("vtab-peft: ended by SIGTERM", file=sys.stderr)
         return EXIT_STATUS
 
 

@@ -1,18 +1,21 @@
 """The regression gate of `smoke`: stored ranges of accuracies and parameter counts, and what left them."""
 
+import errno
 import json
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from tempfile import TemporaryFile
 from typing import Any
 
 import pandas as pd
 from tabulate import tabulate
 
+from ...datasets.atomic import PREFIX, make_folder
 from ..planning.spec import fingerprint
-from ..storing.store import write_atomically
+from ..storing.store import BROKEN, from_text, write_atomically
 
 FORMAT = 1
 SIGMAS = 4.0
@@ -23,7 +26,7 @@ MEAN = "mean of tasks"
 
 
 class BaselineError(Exception):
-    """A baseline that cannot be read or was made under other conditions."""
+    """A baseline that cannot be read or written, or was made under other conditions."""
 
 
 @dataclass(frozen=True)
@@ -67,35 +70,67 @@ def write_baseline(path: Path, runs: pd.DataFrame, test_images: int) -> None:
     write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
-def compare(path: Path, runs: pd.DataFrame) -> list[Verdict]:
+@dataclass(frozen=True)
+class Baseline:
+    """A stored baseline, its values checked."""
+
+    path: Path
+    conditions: dict[str, Any]
+    ranges: list[tuple[str, str, float, float]]
+    """Method, what (as in `Verdict`), lowest and highest value."""
+
+
+def read_baseline(path: Path) -> Baseline:
+    """Raises `BaselineError`: the file is missing, damaged, or of another format."""
+    try:
+        stored = from_text(path.read_text(encoding="utf-8"))
+        if stored["format"] != FORMAT:
+            raise ValueError(f"format {stored['format']}")
+        ranges = []
+        for spec, own in sorted(stored["methods"].items()):
+            ranges.append((spec, "parameters", own["parameters"], own["parameters"]))
+            ranges += [(spec, what, low, high) for what, (low, high) in sorted(own["accuracy"].items())]
+        for spec, what, low, high in ranges:
+            if not all(isinstance(end, int | float) for end in (low, high)):
+                raise ValueError(f"the range of {spec} and {what} is no pair of numbers")
+        return Baseline(path, stored["conditions"], ranges)
+    except FileNotFoundError:
+        raise BaselineError(f"no baseline at {path}; make one with `smoke --write-baseline {path}`") from None
+    except KeyError as error:
+        raise BaselineError(f"cannot read baseline {path}: it has no {error}") from None
+    except (OSError, *BROKEN) as error:
+        raise BaselineError(f"cannot read baseline {path}: {error}") from None
+
+
+def check_writable(path: Path) -> None:
+    """See that a baseline can be written, before minutes are spent on what it will hold.
+
+    Raises:
+        BaselineError: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        make_folder(path.parent)
+        with TemporaryFile(prefix=PREFIX, dir=path.parent):
+            pass
+    except OSError as error:
+        raise BaselineError(f"cannot write baseline {path}: {error.strerror}; name another file") from None
+
+
+def compare(baseline: Baseline, runs: pd.DataFrame) -> list[Verdict]:
     """Every stored range against what was measured now.
 
     Raises:
-        BaselineError: the file is missing, damaged, or of another recipe, backbone, protocol or data.
+        BaselineError: it was made with another recipe, backbone, protocol or data.
     """
-    try:
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        conditions, methods = stored["conditions"], stored["methods"]
-        if stored["format"] != FORMAT:
-            raise ValueError(f"format {stored['format']}")
-    except FileNotFoundError:
-        raise BaselineError(f"no baseline at {path}; make one with `smoke --write-baseline {path}`") from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BaselineError(f"cannot read baseline {path}: {error}") from None
-    if conditions != _conditions(runs):
+    if baseline.conditions != _conditions(runs):
         raise BaselineError(
-            f"baseline {path} was made with another recipe, backbone or task version; "
-            f"if that change is meant, make a new one with `smoke --write-baseline {path}`"
+            f"baseline {baseline.path} was made with another recipe, backbone or task version; "
+            f"if that change is meant, make a new one with `smoke --write-baseline {baseline.path}`"
         )
-    now = {spec: (accuracies, parameters) for spec, accuracies, parameters in _by_method(runs)}
-    verdicts = []
-    for spec, ranges in sorted(methods.items()):
-        accuracies, parameters = now.get(spec, ({}, None))
-        count = ranges["parameters"]
-        verdicts.append(Verdict(spec, "parameters", parameters, count, count))
-        for what, (low, high) in sorted(ranges["accuracy"].items()):
-            verdicts.append(Verdict(spec, what, accuracies.get(what), low, high))
-    return verdicts
+    now = {spec: {"parameters": parameters, **accuracies} for spec, accuracies, parameters in _by_method(runs)}
+    return [Verdict(spec, what, now.get(spec, {}).get(what), low, high) for spec, what, low, high in baseline.ranges]
 
 
 def diff_table(verdicts: Iterable[Verdict]) -> str:

@@ -1,18 +1,20 @@
 """The verb `smoke`: a small benchmark that needs no internet, no weights and no data, and can gate regressions."""
 
 import argparse
+import shutil
 import tempfile
 from pathlib import Path
 
 from ...datasets.tasks import find
+from ..judging.report import write
 from ..planning.plan import Choice, make_plan
 from ..planning.recipes import RECIPES
 from ..running.executor import WorkerProcess
 from ..running.worker import Describe
 from ..storing.store import Store
 from ..training.numerics import Numerics
-from .gate import compare, diff_table, write_baseline
-from .sweep import cached_tasks, sweep, write_report
+from .gate import Baseline, check_writable, compare, diff_table, read_baseline, write_baseline
+from .sweep import announcement, cached_tasks, say, sweep
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
 SEEDS = (0, 1)
@@ -22,28 +24,48 @@ CAVEAT = "This gates regressions and ranks nothing: few epochs, few images, proc
 def smoke(options: argparse.Namespace) -> int:
     """Run it afresh in a temporary results folder, print its table, and hold it against a baseline if asked.
 
+    The folder is removed at the end, whatever that is; where cells failed it stays, for their tracebacks.
+
     Exit status: 1 when a cell failed or a value regressed.
+
+    Raises:
+        BaselineError: a baseline that cannot be read or written, before anything is run; or one of other conditions.
     """
+    baseline = read_baseline(options.baseline) if options.baseline else None
+    if options.write_baseline:
+        check_writable(options.write_baseline)
     results = Path(tempfile.mkdtemp(prefix="vtab-peft-smoke-"))
+    try:
+        return _smoke(options, baseline, Store(results))
+    finally:
+        if any((results / "failed").glob("*.json")):
+            say(f"the tracebacks of what failed are in {results / 'failed'}; delete {results} when you have read them")
+        else:
+            shutil.rmtree(results, ignore_errors=True)
+
+
+def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store) -> int:
     choice = Choice(recipe=RECIPES["smoke"], seeds=SEEDS)
-    worker = WorkerProcess(results, Numerics(options.threads), options.plugin)
+    worker = WorkerProcess(store.root, Numerics(options.threads), options.plugin)
     try:
         request = Describe("toy_vit", None, None, choice.recipe.precision, METHODS, all_plugged=True)
         backbone, methods = worker.describe(request)
         tasks = cached_tasks(find(["all"], "toy", None), choice.preprocessing(backbone))
-        tally = sweep(make_plan(backbone, methods, tasks, choice), worker, Store(results))
-    except KeyboardInterrupt:
-        return 130
+        cells = make_plan(backbone, methods, tasks, choice)
+        say(announcement(cells, cells, backbone, choice.recipe, "eager"))
+        tally = sweep(cells, worker, store)
     finally:
         worker.stop()
-    status = write_report(results)
+    report = write(store, store.root)
+    print(report.text)
     print(CAVEAT)
-    runs = Store(results).frame([])
+    status = int(bool(tally.failed) or not report.boards)
+    runs = store.frame([])
     if options.write_baseline:
         write_baseline(options.write_baseline, runs, min(data.counts["test"] for data in tasks))
         print(f"baseline written to {options.write_baseline}")
-    if options.baseline:
-        verdicts = compare(options.baseline, runs)
+    if baseline:
+        verdicts = compare(baseline, runs)
         print(diff_table(verdicts))
         status = status or int(any(verdict.regressed for verdict in verdicts))
-    return status or int(bool(tally.failed))
+    return status

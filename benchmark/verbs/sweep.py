@@ -19,7 +19,7 @@ from ..planning.spec import Recipe
 from ..running.agenda import Tally
 from ..running.executor import Executor, WorkerProcess, command
 from ..running.progress import Progress, advance, duration
-from ..running.termination import GRACE_SECONDS, with_grace
+from ..running.termination import GRACE_SECONDS, Terminated, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store
 from ..training.numerics import Engine, Numerics
@@ -49,9 +49,9 @@ def run(options: argparse.Namespace) -> int:
             missing = [cell for cell in missing if store.failure(cell.spec).exists()]
         say(announcement(cells, missing, backbone, choice.recipe, options.engine))
         tally = sweep(missing, executor, store, deadline, options.grace)
-    except KeyboardInterrupt:
-        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
-        return 130
+    except (KeyboardInterrupt, Terminated):
+        say(f"every finished cell is kept in {options.results}/ and the same command goes on from there")
+        raise
     finally:
         if executor is not None:
             executor.stop()

@@ -15,6 +15,7 @@ from ..planning.recipes import RECIPES
 from ..running.agenda import Tally
 from ..running.executor import Executor
 from ..running.progress import duration
+from ..running.termination import Terminated
 from ..running.worker import Describe
 from ..storing.store import Store
 from .search import Search, Trials, budget, tuned
@@ -40,9 +41,9 @@ def tune(options: argparse.Namespace) -> int:
         ready = cached_tasks(tasks, search.choice.preprocessing(backbone))
         trials = [search.trials(method, data) for method, data in product(methods, ready)]
         tallies, pairs = _run(search, trials, worker, store, deadline, options.grace)
-    except KeyboardInterrupt:
-        say(f"stopped; every finished cell is kept in {options.results}/ and the same command goes on from there")
-        return 130
+    except (KeyboardInterrupt, Terminated):
+        say(f"every finished cell is kept in {options.results}/ and the same command goes on from there")
+        raise
     finally:
         worker.stop()
     for tally in tallies:

@@ -230,6 +230,7 @@ def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
     if blow == "terminate":
         assert run.returncode == 143
         assert "SIGTERM: no cell is begun any more" in err
+        assert "every finished cell is kept" in err
         assert "Traceback" not in err
         assert not (struck / "claims").exists()
         assert main(["verify", "--results", str(struck)]) == 0, "something was left half-written"

@@ -2,12 +2,15 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.running.executor import WorkerLost
+from vtab_peft.benchmark.running.termination import Terminated
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.verbs import smoke as smoke_module
-from vtab_peft.benchmark.verbs.gate import BaselineError, compare, diff_table, write_baseline
+from vtab_peft.benchmark.verbs.gate import BaselineError, compare, diff_table, read_baseline, write_baseline
 from vtab_peft.methods.plugin import PluginError, load_plugin
 
 GOOD = '''
@@ -50,7 +53,9 @@ def test_gate_lets_the_same_code_pass_and_catches_a_broken_method(
     plugin.write_text(GOOD)
     ask = ["smoke", "--threads", "1", "--plugin", str(plugin)]
     assert main([*ask, "--write-baseline", str(baseline)]) == 0
-    assert "ranks nothing" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "ranks nothing" in said.out
+    assert said.err.startswith("4 cells to run: toy_vit, recipe smoke, on ")
 
     assert main([*ask, "--baseline", str(baseline)]) == 0
     assert "gate: all 8 values are inside their ranges" in capsys.readouterr().out
@@ -70,16 +75,16 @@ def test_gate_sees_lost_methods_and_changed_parameter_counts(tmp_path: Path, sto
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, store.frame([]), test_images=500)
     runs = store.frame([])
-    assert not any(verdict.regressed for verdict in compare(baseline, runs))
+    assert not any(verdict.regressed for verdict in compare(read_baseline(baseline), runs))
 
     grown = runs.assign(trainable_params=runs["trainable_params"] + 1)
-    assert {v.what for v in compare(baseline, grown) if v.regressed} == {"parameters"}
+    assert {v.what for v in compare(read_baseline(baseline), grown) if v.regressed} == {"parameters"}
 
-    lost = [v for v in compare(baseline, runs[runs["method"] == "linear"]) if v.regressed]
+    lost = [v for v in compare(read_baseline(baseline), runs[runs["method"] == "linear"]) if v.regressed]
     assert {v.method for v in lost} == {"lora"}
     assert "MISSING" in diff_table(lost)
 
-    better = [v for v in compare(baseline, runs.assign(accuracy=0.99)) if not v.inside]
+    better = [v for v in compare(read_baseline(baseline), runs.assign(accuracy=0.99)) if not v.inside]
     assert better
     assert not any(v.regressed for v in better)
     assert "better than the baseline" in diff_table(better)
@@ -91,12 +96,97 @@ def test_gate_refuses_a_baseline_of_other_conditions(tmp_path: Path, store: Stor
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, runs, test_images=500)
     with pytest.raises(BaselineError, match="another recipe"):
-        compare(baseline, runs.assign(recipe_base="other:1"))
-    with pytest.raises(BaselineError, match="no baseline at"):
-        compare(tmp_path / "absent.json", runs)
-    baseline.write_text("{")
-    with pytest.raises(BaselineError, match="cannot read baseline"):
-        compare(baseline, runs)
+        compare(read_baseline(baseline), runs.assign(recipe_base="other:1"))
+
+
+class NoWorker:
+    """One that must not be needed."""
+
+    def __init__(self, *_: Any) -> None:
+        pytest.fail("a worker was started")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no baseline at"),
+        ("{", "cannot read baseline"),
+        ("[]", "cannot read baseline"),
+        ('{"format": 1, "conditions": {}}', "it has no 'methods'"),
+        ('{"format": 2, "conditions": {}, "methods": {}}', "format 2"),
+        (
+            '{"format": 1, "conditions": {}, "methods": {"a": {"parameters": "1", "accuracy": {}}}}',
+            "no pair of numbers",
+        ),
+    ],
+)
+def test_a_baseline_that_cannot_be_read_is_refused_before_anything_is_run(
+    content: str | None,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
+    if content is not None:
+        (tmp_path / "base.json").write_text(content)
+    assert main(["smoke", "--baseline", str(tmp_path / "base.json")]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["file/base.json", "folder"])
+def test_a_baseline_that_cannot_be_written_is_refused_before_anything_is_run(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert main(["smoke", "--write-baseline", str(tmp_path / where)]) == 2
+    assert f"cannot write baseline {tmp_path / where}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "says"),
+    [
+        (KeyboardInterrupt, 130, "vtab-peft: stopped\n"),
+        (Terminated, 143, "vtab-peft: ended by SIGTERM\n"),
+        (WorkerLost, 1, "vtab-peft: \n"),
+    ],
+)
+def test_its_folder_is_removed_however_it_ends_unless_it_holds_tracebacks(
+    end: type[BaseException],
+    status: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake: Any,
+) -> None:
+    fails = False
+
+    class Ends:
+        def __init__(self, results: Path, *_: Any) -> None:
+            self.results = results
+
+        def describe(self, _: Any) -> None:
+            assert self.results.is_dir()
+            if fails:
+                Store(self.results).put_failure(fake.spec(), "broke", "Traceback ...")
+            raise end
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(smoke_module, "WorkerProcess", Ends)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["smoke"]) == status
+    assert capsys.readouterr().err == says
+    assert not list(tmp_path.iterdir())
+
+    fails = True
+    assert main(["smoke"]) == status
+    (left,) = tmp_path.iterdir()
+    assert f"the tracebacks of what failed are in {left / 'failed'}" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
