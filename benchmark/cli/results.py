@@ -28,6 +28,8 @@ def declare(verbs: Verbs) -> None:
     status = verbs.add_parser("status", help="how many cells are done, running, failed, missing")
     add_cells(status, required=False)
     add_run(status)
+    of_a_plan = vars(status.parse_args([]))
+    status.set_defaults(of_a_plan=of_a_plan, **dict.fromkeys(of_a_plan))  # so that it shows which of them were given
     add_results(status)
     status.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
     status.set_defaults(work="verbs.status:status")

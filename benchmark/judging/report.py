@@ -36,7 +36,7 @@ class Report:
     """Every file written; the index is the last."""
     boards: tuple[Leaderboard, ...]
     complaints: tuple[str, ...]
-    """Damaged records, runs that contradict each other, folders that belong to no board any more."""
+    """Damaged records, of failures too, runs that contradict each other, folders that belong to no board any more."""
     text: str
     """The tables for the terminal, or why there are none."""
 
@@ -49,6 +49,8 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
     """
     complaints: list[str] = []
     frame = store.frame(complaints)
+    for _ in store.failures(complaints):
+        continue  # tables show a failed cell as a gap; what is damaged has to be named
     leaderboards: list[Leaderboard] = []
     paths: list[Path] = []
     parts: list[Part] = []

@@ -18,7 +18,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +221,34 @@ class Store:
         except (OSError, *BROKEN) as error:
             raise StoreError(f"{path} cannot be read ({error}); delete it") from None
 
+    def failures(self, complaints: list[str]) -> Iterator[dict[str, Any]]:
+        """The records of failed cells, by key; one that cannot be read is named in `complaints` and left there."""
+        for path in sorted((self.root / "failed").glob("*.json")):
+            try:
+                record = from_text(path.read_text(encoding="utf-8"))
+                if not RunSpec.from_json(record["spec"]).key() == record["key"] == path.stem:
+                    raise ValueError("its key does not match its spec and name")
+                if not isinstance(record["reason"], str):
+                    raise ValueError("its reason is no text")
+            except FileNotFoundError:
+                continue  # the cell has just succeeded
+            except (OSError, *BROKEN) as error:
+                complaints.append(f"{path} is no record of a failure ({_what(error)}); delete it")
+            else:
+                yield record
+
+    def has_another_version(self, failed: RunSpec) -> bool:
+        """Whether a cell that failed is stored under another version of its method, or with another plug-in file."""
+        for _, path in _records(self.folder(failed)):
+            try:
+                spec = RunSpec.from_json(from_text(path.read_text(encoding="utf-8"))["spec"])
+            except (OSError, *BROKEN):
+                continue
+            method = replace(spec.method, version=failed.method.version, plugin=failed.method.plugin)
+            if replace(spec, method=method) == failed:
+                return True
+        return False
+
     def chosen(self, spec: RunSpec) -> Path:
         """Where the choice of settings for the task and method of a trial lies."""
         return self.root / "chosen" / self.folder(spec).relative_to(self.root / "runs")
@@ -258,8 +286,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
         except BROKEN as error:
-            what = f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]
-            raise Damaged(f"{path} is damaged: {what}") from None
+            raise Damaged(f"{path} is damaged: {_what(error)}") from None
         return record
 
     def records(self, complaints: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -297,6 +324,12 @@ class Store:
             raise StoreError(f"{path} is damaged and cannot be moved to {aside}: {error.strerror}") from None
         return aside
 
+    def must_hold_results(self) -> None:
+        """Raises `ValueError`: the folder is not there, or nothing that a sweep makes is in it."""
+        if not any((self.root / name).is_dir() for name in ("runs", "failed", "claims")):
+            what = "is no results folder" if self.root.is_dir() else "is not there"
+            raise ValueError(f"{self.root} {what}: there is no runs/ in it; give another --results, or `run` first")
+
     def frame(self, complaints: list[str]) -> pd.DataFrame:
         """One row per run (its latest repetition), sorted by key; the columns are `COLUMNS`."""
         latest: dict[str, dict[str, Any]] = {}
@@ -305,6 +338,11 @@ class Store:
             if row["key"] not in latest or row["repetition"] > latest[row["key"]]["repetition"]:
                 latest[row["key"]] = row
         return pd.DataFrame([latest[key] for key in sorted(latest)], columns=list(COLUMNS))
+
+
+def _what(error: Exception) -> str:
+    """Why a record cannot be read."""
+    return f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]
 
 
 def _home(spec: RunSpec) -> tuple[str, str, str, str]:

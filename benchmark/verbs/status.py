@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from tabulate import tabulate
@@ -14,13 +14,15 @@ from ..planning.plan import Cell, make_plan, shard
 from ..planning.spec import RunSpec
 from ..running.claims import current
 from ..running.executor import WorkerProcess
-from ..running.progress import duration
-from ..storing.store import BROKEN, Store, from_text
+from ..running.progress import counted, duration
+from ..storing.store import Store
 from ..training.numerics import Numerics
 from .sweep import choice_of, describe, lacking
 
 SHOWN = 20
 """Failures and running cells that are named one by one (ours)."""
+Failures = Sequence[dict[str, Any]]
+"""Records of failed cells."""
 STATES = ("done", "running", "failed", "missing")
 
 
@@ -28,16 +30,25 @@ def status(options: argparse.Namespace) -> int:
     """`vtab-peft status`: of the cells that the same options of `run` mean, or of everything that is stored.
 
     Raises:
-        ValueError: only one of --methods and --backbone was given.
+        ValueError: options of a plan without --methods and --backbone, or no results folder.
     """
-    if bool(options.methods) != bool(options.backbone):
-        raise ValueError("status of a plan needs --methods and --backbone; without both it shows what is stored")
+    given = {name: value for name in options.of_a_plan if (value := getattr(options, name)) is not None}
+    if given and not {"methods", "backbone"} <= given.keys():
+        raise ValueError(
+            f"--{next(iter(given)).replace('_', '-')} is of a plan, which needs --methods and --backbone; "
+            "without options of a plan status shows what is stored"
+        )
     store = Store(options.results)
-    print(_of_plan(options, store) if options.methods else _of_store(store))
-    return 0
+    store.must_hold_results()
+    plan = argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})
+    complaints: list[str] = []
+    failures = list(store.failures(complaints))
+    text = _of_plan(plan, store, failures) if given else _of_store(store, failures, complaints)
+    print("\n".join([text, *complaints]))
+    return 1 if complaints else 0
 
 
-def _of_plan(options: argparse.Namespace, store: Store) -> str:
+def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> str:
     tasks, choice, root = find(options.tasks, options.suite, options.data), choice_of(options), cache.default_root()
     worker = WorkerProcess(options.results, Numerics(options.threads), options.plugin)
     try:
@@ -58,7 +69,8 @@ def _of_plan(options: argparse.Namespace, store: Store) -> str:
         more = len(unread) * len(methods) * len(choice.seeds)
         parts.append(f"and {more} cells of tasks not read yet: {', '.join(unread)}")
     keys = set(states)
-    return "\n".join([*parts, *_running(store, keys), *_failed(store, keys)])
+    own = [record for record in failures if record["key"] in keys]
+    return "\n".join([*parts, *_running(store, keys), *_failed(store, own)])
 
 
 def states_of(cells: Sequence[Cell], store: Store) -> dict[str, str]:
@@ -74,31 +86,19 @@ def states_of(cells: Sequence[Cell], store: Store) -> dict[str, str]:
     return states
 
 
-def _of_store(store: Store) -> str:
-    complaints: list[str] = []
+def _of_store(store: Store, failures: Failures, complaints: list[str]) -> str:
     runs = store.frame(complaints)
     columns = ["suite", "backbone", "recipe", "split"]
     done = Counter(runs[columns].itertuples(index=False, name=None))
     repeated = Counter(runs.loc[runs["repetition"] > 1, columns].itertuples(index=False, name=None))
     failed: Counter[tuple[Any, ...]] = Counter(
         (spec["task"]["suite"], spec["backbone"]["name"], spec["recipe"]["name"], spec["split"])
-        for spec in (record["spec"] for record in failures(store))
+        for spec in (record["spec"] for record in failures)
     )
     rows = [(*where, done[where], repeated[where], failed[where]) for where in sorted({*done, *failed})]
     parts = [tabulate(rows, (*columns, "done", "repeated", "failed"), tablefmt="simple")] if rows else []
-    total = f"{store.root}/ holds {len(runs)} runs and {sum(failed.values())} failed cells"
-    return "\n".join([*parts, total, *complaints, *_running(store), *_failed(store)])
-
-
-def failures(store: Store) -> Iterable[dict[str, Any]]:
-    """The records of failed cells; what cannot be read is left to `verify`."""
-    for path in sorted((store.root / "failed").glob("*.json")):
-        try:
-            record = from_text(path.read_text(encoding="utf-8"))
-            if RunSpec.from_json(record["spec"]).key() == path.stem and isinstance(record["reason"], str):
-                yield record
-        except (OSError, *BROKEN):
-            continue
+    total = f"{store.root}/ holds {counted(len(runs), 'run')} and {counted(len(failures), 'failed cell')}"
+    return "\n".join([*parts, total, *_running(store), *_failed(store, failures)])
 
 
 def _running(store: Store, keys: set[str] | None = None) -> list[str]:
@@ -111,10 +111,20 @@ def _running(store: Store, keys: set[str] | None = None) -> list[str]:
     return _cut(lines)
 
 
-def _failed(store: Store, keys: set[str] | None = None) -> list[str]:
-    records = [record for record in failures(store) if keys is None or record["key"] in keys]
-    lines = [f"failed: {_name(record['spec'])}: {record['reason']}" for record in records]
-    return [*_cut(lines), *(["`vtab-peft retry`, with the options of `run`, runs what failed again"] if lines else [])]
+def _failed(store: Store, failures: Failures) -> list[str]:
+    """What failed and where its record is, then what to do."""
+    lines, again = [], False
+    for record in failures:
+        spec = RunSpec.from_json(record["spec"])
+        outdated = store.has_another_version(spec)
+        again = again or not outdated
+        note = f"; it has succeeded since, as another version of {spec.method.name}: delete " if outdated else ", see "
+        lines.append(f"failed: {_name(record['spec'])}: {record['reason']}{note}{store.failure(spec)}")
+    advice = (
+        "`vtab-peft retry`, with the options of `run`, runs what failed again; a cell whose method or plug-in file has "
+        "changed since is another cell: delete the record of its failure"
+    )
+    return [*_cut(lines), *([advice] if again else [])]
 
 
 def _cut(lines: list[str]) -> list[str]:

@@ -17,7 +17,8 @@ from ...datasets.atomic import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
 from ..planning.spec import RunSpec
 from ..running.claims import current
-from ..storing.store import BROKEN, Store, StoreError, from_text
+from ..running.progress import counted
+from ..storing.store import BROKEN, Store, StoreError
 
 DERIVED = (".md", ".csv", ".tex")
 """Derived files that are the same bytes everywhere; figures depend on matplotlib's version."""
@@ -25,8 +26,13 @@ BESIDE = (".npz", ".safetensors")
 
 
 def verify(options: argparse.Namespace) -> int:
-    """`vtab-peft verify`: changes nothing; exit status 1 when something is wrong."""
+    """`vtab-peft verify`: changes nothing; exit status 1 when something is wrong.
+
+    Raises:
+        ValueError: there is no such results folder.
+    """
     store = Store(options.results)
+    store.must_hold_results()
     labels = _labels_by_data(default_root())
     paths = sorted((store.root / "runs").rglob("*.json"))
     paths = [path for path in paths if not path.name.startswith(PREFIX)]
@@ -44,8 +50,8 @@ def verify(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     print(
-        f"{len(paths)} results checked, {predicted} of them with their predictions, {compared} against the labels "
-        f"in this machine's cache: {len(problems) or 'no'} problem{'' if len(problems) == 1 else 's'}"
+        f"{counted(len(paths), 'result')} checked, {predicted} of them with their predictions, {compared} against the "
+        f"labels in this machine's cache: {counted(len(problems), 'problem') if problems else 'no problems'}"
     )
     return 1 if problems else 0
 
@@ -127,16 +133,11 @@ def check_folder(store: Store) -> Iterator[str]:
         elif not path.with_suffix(".json").exists():
             yield f"{path}: belongs to no result (its process was killed before the end); delete it"
     stored = {path.name.partition(".")[0] for path in (root / "runs").rglob("*.json")}
-    for path in sorted((root / "failed").glob("*.json")):
-        try:
-            key = RunSpec.from_json(from_text(path.read_text(encoding="utf-8"))["spec"]).key()
-        except (OSError, *BROKEN) as error:
-            yield f"{path}: cannot be read ({error}); delete it"
-            continue
-        if key != path.stem:
-            yield f"{path}: its key does not match its spec; delete it"
-        elif key in stored:
-            yield f"{path}: the cell has succeeded since; delete it"
+    complaints: list[str] = []
+    for record in store.failures(complaints):
+        if record["key"] in stored:
+            yield f"{root / 'failed' / record['key']}.json: the cell has succeeded since; delete it"
+    yield from complaints
     for key, claim, abandoned in current(root / "claims"):
         if abandoned:
             yield f"{root / 'claims' / key}.json: {claim} left it and runs it no more; the next `run` takes it over"

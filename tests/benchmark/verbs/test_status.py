@@ -47,20 +47,72 @@ def test_a_folder_is_summed_up_by_suite_backbone_recipe_and_split(
     claims.close()
 
 
-def test_an_empty_folder_is_said_to_be_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--results", str(tmp_path / "none")]) == 0
-    assert "0 runs and 0 failed cells" in capsys.readouterr().out
+@pytest.mark.parametrize("verb", ["status", "verify"])
+def test_a_folder_without_results_is_refused(verb: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--results", str(tmp_path / "typo")]) == 2
+    assert f"{tmp_path / 'typo'} is not there" in capsys.readouterr().err
+    assert main([verb, "--results", str(tmp_path)]) == 2
+    assert f"{tmp_path} is no results folder" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+    (tmp_path / "runs").mkdir()
+    assert main([verb, "--results", str(tmp_path)]) == 0
 
 
-def test_a_damaged_failure_does_not_stop_it(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    (store.root / "failed").mkdir(parents=True)
+@pytest.mark.parametrize("verb", ["status", "report"])
+def test_damaged_failures_are_named_and_the_rest_is_shown(
+    verb: str, store: Store, put: Callable[..., Any], fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("flowers", "lora", 0, 0.5)
+    sound = store.put_failure(fake.spec(seed=3), "ran out of memory", "")
+    assert main([verb, "--results", str(store.root)]) == 0
+    before = capsys.readouterr().out
     for name, text in (("a", "{"), ("b", "[]"), ("c", json.dumps({"key": "c", "spec": None}))):
         (store.root / "failed" / f"{name}.json").write_text(text)
+    (store.root / "failed" / f"{'0' * 16}.json").write_bytes(sound.read_bytes())
+    assert main([verb, "--results", str(store.root)]) == 1
+    said = capsys.readouterr()
+    assert said.out.startswith(before.rstrip("\n"))
+    for name in ("a", "b", "c", "0" * 16):
+        assert f"{store.root / 'failed' / name}.json is no record of a failure" in said.out + said.err
+
+
+def test_a_failure_of_a_plug_in_file_that_was_corrected_is_to_be_deleted_and_not_retried(
+    store: Store, put: Callable[..., Any], fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The record of each is pointed to; `retry` can only reach the second."""
+    wrong, right = "aa" * 32, "bb" * 32
+    outdated, other = (
+        store.put_failure(fake.spec(method="mine", plugin=wrong, seed=seed), "NameError: n", "") for seed in (0, 1)
+    )
+    put("flowers", "mine", 0, 0.5, plugin=right)
     assert main(["status", "--results", str(store.root)]) == 0
-    assert "0 failed cells" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert f"seed 0: NameError: n; it has succeeded since, as another version of mine: delete {outdated}" in said
+    assert f"seed 1: NameError: n, see {other}" in said
+    assert "`vtab-peft retry`" in said
+    assert "delete the record of its failure" in said
+
+    other.unlink()
+    assert main(["status", "--results", str(store.root)]) == 0
+    assert "retry" not in capsys.readouterr().out
 
 
-def test_half_a_plan_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["status", "--methods", "lora"]) == 2
-    assert "--methods and --backbone" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    "options",
+    [
+        ["--methods", "lora"],
+        ["--backbone", "toy_vit"],
+        ["--suite", "toy"],
+        ["--tasks", "all"],
+        ["--recipe", "uniform"],
+        ["--seeds", "0", "1", "2"],
+        ["--keep-adapters"],
+    ],
+    ids=" ".join,
+)
+def test_half_a_plan_is_refused(options: list[str], store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    (store.root / "runs").mkdir(parents=True)
+    assert main(["status", "--results", str(store.root), *options]) == 2
+    said = capsys.readouterr().err
+    assert f"{options[0]} is of a plan" in said
+    assert "--methods and --backbone" in said
