@@ -30,6 +30,8 @@ LISTS: dict[SplitName, tuple[str, ...]] = {
 }
 UNION = ("train800val200.txt", "trainval.txt")
 PROVENANCES = ("lossless", "jpeg75", "own")
+SHOWN = 10
+"""Wrong lines of a list that are named (ours)."""
 HELP = "docs/data.md says how to get the data and how a folder must look"
 
 
@@ -101,31 +103,43 @@ def read_list(path: Path, classes: int | None = None) -> Listing:
     """Parse lines `images/x.jpg LABEL`; blank lines are skipped.
 
     Raises:
-        DataError: with file and line, at the first line that is not such a line, names a file outside the
-            folder, or has a label outside 0 .. `classes` - 1.
+        DataError: with file and line, of the first ten lines that are not such lines, name a file outside the
+            folder, or have a label outside 0 .. `classes` - 1; or there is no line.
     """
-    listing = Listing([], [])
+    listing, wrong = Listing([], []), []
     for number, line in enumerate(read_text(path).split("\n"), 1):
         if not line.strip():
             continue
-        where = f"{path}:{number}"
-        parts = line.rsplit(maxsplit=1)
-        if len(parts) != 2 or "\0" in line:
-            raise DataError(f"{where}: expected `images/x.jpg LABEL`, found {line.strip()[:80]!r}")
-        file, label = parts[0].strip(), parts[1]
-        if not re.fullmatch(r"-?[0-9]{1,9}", label):
-            raise DataError(f"{where}: the label {label[:80]!r} is not an integer")
-        if int(label) < 0 or (classes is not None and int(label) >= classes):
-            allowed = f"0 to {classes - 1}" if classes else "0 and above"
-            raise DataError(f"{where}: label {label} is out of range; allowed are {allowed}")
-        steps = [step for step in file.split("/") if step not in ("", ".")]
-        if file.startswith("/") or ".." in steps:
-            raise DataError(f"{where}: {file!r} leads out of the folder; name images relative to {path.parent}")
-        listing.files.append("/".join(steps))
-        listing.labels.append(int(label))
+        try:
+            file, label = _entry(line, path.parent, classes)
+        except DataError as error:
+            wrong.append(f"{path}:{number}: {error}")
+        else:
+            listing.files.append(file)
+            listing.labels.append(label)
+    if wrong:
+        more = f"; and {len(wrong) - SHOWN} more wrong lines" if len(wrong) > SHOWN else ""
+        raise DataError("; ".join(wrong[:SHOWN]) + more)
     if not listing.files:
         raise DataError(f"{path} is empty: it must list at least one image")
     return listing
+
+
+def _entry(line: str, folder: Path, classes: int | None) -> tuple[str, int]:
+    """File and label of a line; raises `DataError` as `read_list` does, without saying where."""
+    parts = line.rsplit(maxsplit=1)
+    if len(parts) != 2 or "\0" in line:
+        raise DataError(f"expected `images/x.jpg LABEL`, found {line.strip()[:80]!r}")
+    file, label = parts[0].strip(), parts[1]
+    if not re.fullmatch(r"-?[0-9]{1,9}", label):
+        raise DataError(f"the label {label[:80]!r} is not an integer")
+    if int(label) < 0 or (classes is not None and int(label) >= classes):
+        allowed = f"0 to {classes - 1}" if classes else "0 and above"
+        raise DataError(f"label {label} is out of range; allowed are {allowed}")
+    steps = [step for step in file.split("/") if step not in ("", ".")]
+    if file.startswith("/") or ".." in steps:
+        raise DataError(f"{file!r} leads out of the folder; name images relative to {folder}")
+    return "/".join(steps), int(label)
 
 
 def class_names(folder: Path) -> tuple[str, ...]:

@@ -2,10 +2,11 @@
 
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .archive import HELP, PROVENANCES, class_names, load, read_lists, read_text
+from .archive import HELP, LISTS, PROVENANCES, class_names, load, read_lists, read_text
 from .task import SUITES, DataError, Task, nearest
 
 FACTS = ("suite", "name", "group", "provenance", "version", "licence", "source", "citation")
@@ -49,9 +50,18 @@ def folder_task(path: Path) -> Task:
 
 def _highest_label(folder: Path) -> int:
     listings, problems = read_lists(folder, None)
+    if problems and (below := _tasks_below(folder)):
+        raise DataError(f"{folder} is no task, but {', '.join(below)} in it look like tasks: say {folder}/*")
     if problems:
         raise DataError("; ".join(problem.text for problem in problems) + f"; {HELP}")
     return max(max(listing.labels) for listing in listings.values())
+
+
+def _tasks_below(folder: Path) -> list[str]:
+    """Names of the folders in `folder` that have lists, where it has none itself."""
+    lists = list(chain.from_iterable(LISTS.values()))
+    homes = sorted({path.parent.name for name in lists for path in folder.glob(f"*/{name}")})
+    return [] if any((folder / name).exists() for name in lists) else homes
 
 
 def _facts(folder: Path) -> dict[str, Any]:
@@ -74,7 +84,10 @@ def _facts(folder: Path) -> dict[str, Any]:
         raise DataError(f"{path}: provenance {facts['provenance']!r} is unknown; known are {', '.join(PROVENANCES)}")
     for key, value in {"name": folder.name, **facts}.items():
         if key in ("suite", "name", "group") and not re.fullmatch(r"\w[\w.+-]*", value):
-            raise DataError(
-                f"{path}: {key} {value!r} must consist of letters, digits, and `_ . + -`; write another there"
-            )
+            must = "must consist of letters, digits, and `_ . + -`"
+            if key not in facts:
+                raise DataError(
+                    f"the folder's name {value!r} {must} to be the task's: create {path} with name = \"...\""
+                )
+            raise DataError(f"{path}: {key} {value!r} {must}; write another there")
     return facts

@@ -30,26 +30,40 @@ def table() -> dict[tuple[str, str], Task]:
     return {(suite, name): task for suite in SUITES for name, task in suite_tasks(suite).items()}
 
 
-def find(names: Sequence[str], suite: str | None, data: Path | None) -> list[Task]:
+def find(
+    names: Sequence[str], suite: str | None, data: Path | None, refused: dict[str, str] | None = None
+) -> list[Task]:
     """The tasks that `names` mean, located, in the order given and each once.
 
     A name is a task or a group of `suite`, `all`, or the path of a folder (see `folder.folder_task`).
     Tasks of a suite on disk are looked for in `data`/<name>; whether the files are there is found out
     when the task is loaded or checked.
 
+    refused: gets the paths of folders that are no tasks, and why; where there is none, they are raised.
+
     Raises:
         ValueError: a name is unknown, or a suite or the data folder is needed and was not given.
-        DataError: a folder given by path is not a task, or two folders claim the same suite and name.
+        DataError: folders given by path are no tasks, or two folders claim the same suite and name.
     """
     found: dict[tuple[str, str], Task] = {}
+    wrong: dict[str, str] = {}
     for name in names:
-        for task in _meant(name, suite, data):
+        try:
+            meant = _meant(name, suite, data)
+        except DataError as error:
+            wrong[name] = str(error)
+            continue
+        for task in meant:
             known = found.setdefault((task.suite, task.name), task)
             if known.folder != task.folder:
                 raise DataError(
                     f"{known.folder} and {task.folder} are both called {task.label}: "
                     "give one of them another name or suite in its task.toml"
                 )
+    if refused is not None:
+        refused.update(wrong)
+    elif wrong:
+        raise DataError("\n".join(wrong.values()))
     return list(found.values())
 
 
@@ -71,6 +85,8 @@ def _meant(name: str, suite: str | None, data: Path | None) -> list[Task]:
             f"{name!r} is a task of suite {homes[0]}, not of {suite or 'no suite'}: say `--suite {homes[0]}`, "
             f"or `./{name}` if you mean the folder"
         )
+    if name == "all":
+        raise ValueError(f"say which tasks: --suite ({', '.join(SUITES)}), or paths of folders as --tasks")
     if not suite:
         raise ValueError(f"{name!r} is neither a folder nor a task: say `--suite` ({', '.join(SUITES)}) or a path")
     groups = list(dict.fromkeys(task.group for task in tasks.values()))

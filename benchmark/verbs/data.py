@@ -3,14 +3,16 @@
 import argparse
 from collections.abc import Sequence
 from datetime import datetime
+from pathlib import Path
 
 from tabulate import tabulate
 
 from ...datasets.cache import default_root
 from ...datasets.check import Verdict, check
 from ...datasets.housekeeping import Reason, Survey, prune, survey
-from ...datasets.task import SPLITS, Task
+from ...datasets.task import SPLITS
 from ...datasets.tasks import find
+from ..running.progress import counted
 
 REASONS: dict[Reason, str] = {
     "unfinished": "left unfinished by builds that were killed",
@@ -24,11 +26,11 @@ def check_data(options: argparse.Namespace) -> int:
     """`vtab-peft data check`: one line per task; exit status 1 unless all can be used."""
     verdicts = _verdicts(options, options.deep)
     print(_table(verdicts))
-    for task, verdict in verdicts:
+    for label, verdict in verdicts:
         for problem in verdict.problems:
-            print(f"{task.label}: {problem}")
+            print(f"{label}: {problem}")
         if verdict.state != "found":
-            print(f"{task.label}: {verdict.advice}")
+            print(f"{label}: {verdict.advice}")
     return 0 if all(verdict.state == "found" for _, verdict in verdicts) else 1
 
 
@@ -41,14 +43,20 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verdicts(options: argparse.Namespace, deep: bool) -> list[tuple[Task, Verdict]]:
-    return [(task, check(task, deep)) for task in find(options.tasks, options.suite, options.data)]
+def _verdicts(options: argparse.Namespace, deep: bool) -> list[tuple[str, Verdict]]:
+    """What each task is called, or its folder where that is no task, and what is to be said of it."""
+    refused: dict[str, str] = {}
+    verdicts = [(task.label, check(task, deep)) for task in find(options.tasks, options.suite, options.data, refused)]
+    for name, why in refused.items():
+        state = "wrong" if Path(name).expanduser().is_dir() else "missing"
+        verdicts.append((name, Verdict(state, problems=(why,), advice="make a task of it, or leave it out")))
+    return verdicts
 
 
-def _table(verdicts: Sequence[tuple[Task, Verdict]]) -> str:
+def _table(verdicts: Sequence[tuple[str, Verdict]]) -> str:
     rows = [
-        (task.label, verdict.state, *(verdict.counts.get(split, "") for split in SPLITS), verdict.provenance)
-        for task, verdict in verdicts
+        (label, verdict.state, *(verdict.counts.get(split, "") for split in SPLITS), verdict.provenance)
+        for label, verdict in verdicts
     ]
     return tabulate(rows, ("task", "state", *SPLITS, "provenance"), tablefmt="simple")
 
@@ -91,7 +99,7 @@ def _removals(found: Survey, verb: str) -> str:
     for why, text in REASONS.items():
         files = [file for file in found.useless if file.why == why]
         if files:
-            lines.append(f"{size_text(sum(file.bytes for file in files))} in {len(files)} files: {text}")
+            lines.append(f"{size_text(sum(file.bytes for file in files))} in {counted(len(files), 'file')}: {text}")
     gone = [f"  {entry.task}: {entry.folder}" for entry in found.entries if entry.source_gone]
     if found.waiting:
         lines.append(

@@ -56,6 +56,17 @@ def test_a_link_to_images_elsewhere_is_fine(make_folder: MakeFolder, tmp_path: P
     assert len(load(folder_task(folder))["train"].images) == 6
 
 
+def test_all_wrong_lines_of_a_list_are_named_up_to_ten(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    append(folder / "test.txt", "images/x.png\nimages/test_0.png 2\n\nimages/test_0.png cat\n")
+    for wrong in (":6: expected", ":7: label 2 is out of range", ":9: the label 'cat'"):
+        assert f"{folder / 'test.txt'}{wrong}" in complaint(official(folder))
+    append(folder / "test.txt", "images/x.png\n" * 9)
+    assert ":16: expected" in complaint(official(folder))
+    assert ":17: expected" not in complaint(official(folder))
+    assert "and 2 more wrong lines" in complaint(official(folder))
+
+
 def test_a_missing_folder_is_named_with_the_way_to_the_data(tmp_path: Path) -> None:
     task = official(tmp_path / "cifar")
     assert f"there is no folder {tmp_path / 'cifar'}" in complaint(task)
@@ -164,6 +175,14 @@ def test_own_data_needs_two_classes(make_folder: MakeFolder) -> None:
         folder_task(folder)
 
 
+def test_the_tasks_in_a_folder_that_is_none_are_named(make_folder: MakeFolder) -> None:
+    parent = make_folder("ours/pets").parent
+    make_folder("ours/cows")
+    (parent / "notes").mkdir()
+    with pytest.raises(DataError, match=r"ours is no task, but cows, pets in it look like tasks: say .*/ours/\*"):
+        folder_task(parent)
+
+
 def test_own_data_without_lists_says_what_is_missing(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "test.txt").unlink()
@@ -213,7 +232,9 @@ def test_wrong_facts_in_task_toml_are_refused(case: str, make_folder: MakeFolder
 
 def test_a_folder_name_that_is_no_task_name_needs_another_in_task_toml(make_folder: MakeFolder) -> None:
     folder = make_folder("my pets")
-    with pytest.raises(DataError, match="name 'my pets' must consist of letters"):
+    with pytest.raises(
+        DataError, match=r"the folder's name 'my pets' must consist of .*: create .*task.toml with name = "
+    ):
         folder_task(folder)
     (folder / "task.toml").write_text('name = "my_pets"')
     assert folder_task(folder).name == "my_pets"

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.task import Task
@@ -75,6 +76,18 @@ def test_a_deep_look_tells_which_test_images_are_in_train_or_val(make_folder: Ma
     assert verdict.state == "found"
     assert verdict.notes[0].startswith("2 test images are byte for byte in train or val: ")
     assert str(folder / "images/test_4.png") in verdict.notes[0]
+
+
+def test_a_folder_that_is_no_task_is_a_row_of_the_table_too(
+    make_folder: MakeFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good, bad, absent = make_folder(), make_folder("bad"), tmp_path / "absent"
+    (bad / "task.toml").write_text("name = ")
+    assert main(["data", "check", "--tasks", str(bad), str(good), str(absent)]) == 1
+    said = capsys.readouterr().out
+    states = [line.split()[:2] for line in said.splitlines()[2:5]]
+    assert states == [["own/pets", "found"], [str(bad), "wrong"], [str(absent), "missing"]]
+    assert f"{bad}: {bad}/task.toml is not valid TOML" in said
 
 
 def test_procedural_tasks_are_always_found() -> None:

@@ -174,6 +174,22 @@ def test_an_unknown_name_is_answered_with_near_matches_and_what_exists(tmp_path:
         find(["cifar"], "vtab", tmp_path)
 
 
+def test_nothing_asked_for_is_answered_with_how_to_ask() -> None:
+    with pytest.raises(ValueError, match=r"say which tasks: --suite \(vtab1k, fgvc, toy\), or paths of folders"):
+        find(["all"], None, None)
+
+
+def test_all_folders_that_are_no_tasks_are_named_at_once(make_folder: MakeFolder, tmp_path: Path) -> None:
+    good, bad = make_folder(), make_folder("bad")
+    (bad / "task.toml").write_text("name = ")
+    asked = [str(bad), str(good), str(tmp_path / "none")]
+    with pytest.raises(DataError, match=r"(?s)bad/task\.toml is not valid TOML.*\nthere is no folder .*/none"):
+        find(asked, None, None)
+    refused: dict[str, str] = {}
+    assert [task.folder for task in find(asked, None, None, refused)] == [good]
+    assert list(refused) == [str(bad), str(tmp_path / "none")]
+
+
 def test_a_task_of_another_suite_is_answered_with_that_suite(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="task of suite fgvc, not of vtab1k: say `--suite fgvc`"):
         find(["cub"], "vtab1k", tmp_path)
