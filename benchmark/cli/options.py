@@ -9,6 +9,8 @@ from ..running.termination import GRACE_SECONDS
 from ..training.numerics import ENGINES
 
 RESULTS = Path("results")
+MOST = 2**31 - 1
+"""Of whole numbers: what 32 bits hold."""
 
 
 class Verbs(Protocol):
@@ -18,7 +20,7 @@ class Verbs(Protocol):
 
 
 def add_results(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--results", type=Path, default=RESULTS, metavar="FOLDER", help="default: results")
+    verb.add_argument("--results", type=folder, default=RESULTS, metavar="FOLDER", help="default: results")
 
 
 def add_plugin(verb: argparse.ArgumentParser) -> None:
@@ -34,7 +36,7 @@ def add_tasks(verb: argparse.ArgumentParser) -> None:
 
 
 def add_cells(verb: argparse.ArgumentParser, required: bool = True) -> None:
-    """Which cells: tasks, methods, backbone, recipe and preprocessing."""
+    """Which cells: tasks, methods, backbone, recipe, preprocessing, and what is kept of them."""
     add_tasks(verb)
     verb.add_argument(
         "--methods", nargs="+", required=required, help="spec strings such as lora or 'lora(rank=4)', or all"
@@ -44,6 +46,11 @@ def add_cells(verb: argparse.ArgumentParser, required: bool = True) -> None:
     verb.add_argument("--backbone", required=required, help="timm name with its tag; see `list backbones`")
     verb.add_argument("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED]; default: timm's hub")
     verb.add_argument("--recipe", default="uniform", choices=sorted(RECIPES), metavar="NAME", help="default: uniform")
+    verb.add_argument(
+        "--keep-adapters",
+        action="store_true",
+        help="also store what was trained (of `tune` the refits); repeats cells stored without it",
+    )
     verb.add_argument("--normalisation", choices=["own", "half", "imagenet", "none"], default="own")
     verb.add_argument("--interpolation", choices=["bicubic", "bilinear"], default="bicubic")
 
@@ -57,9 +64,6 @@ def add_run(verb: argparse.ArgumentParser) -> None:
         "--oracle",
         action="store_true",
         help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
-    )
-    verb.add_argument(
-        "--keep-adapters", action="store_true", help="also store what was trained; repeats cells stored without it"
     )
     verb.add_argument(
         "--shard", type=part, default=(1, 1), metavar="I/N", help="the I-th of N parts of equal cost, for job arrays"
@@ -94,6 +98,13 @@ def add_sweep(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--cpus-per-cell", type=share, metavar="X", help="with Ray (default: --threads)")
 
 
+def folder(text: str) -> Path:
+    """One that may be made yet."""
+    if (path := Path(text)).exists() and not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
+    return path
+
+
 def positive(text: str) -> int:
     return _whole(text, 1)
 
@@ -103,8 +114,8 @@ def seed(text: str) -> int:
 
 
 def _whole(text: str, least: int) -> int:
-    if not (text.isascii() and text.isdecimal()) or not least <= int(text) < 2**31:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= MOST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {MOST}")
     return int(text)
 
 

@@ -221,6 +221,13 @@ class Store:
         except (OSError, *BROKEN) as error:
             raise StoreError(f"{path} cannot be read ({error}); delete it") from None
 
+    def has_traceback(self, spec: RunSpec) -> bool:
+        """Whether the record of a failure holds one; of a worker that was lost there is none."""
+        try:
+            return bool(from_text(self.failure(spec).read_text(encoding="utf-8"))["traceback"])
+        except (OSError, *BROKEN):
+            return False
+
     def failures(self, complaints: list[str]) -> Iterator[dict[str, Any]]:
         """The records of failed cells, by key; one that cannot be read is named in `complaints` and left there."""
         for path in sorted((self.root / "failed").glob("*.json")):

@@ -25,7 +25,13 @@ def find_kept(text: str, results: Path) -> Path:
     if path.suffix in (".safetensors", ".json"):
         return _beside(path)
     runs = sorted((results / "runs").rglob("*.json"))
-    if not (own := of_one_cell(text, runs, results)):
+    own = of_one_cell(text, runs, results)
+    if text and not own and path.is_dir():
+        raise StoreError(
+            f"{path} holds no {EXPORTED}: give a folder that `vtab-peft export --as adapter` made; merged models are "
+            "for timm and peft folders for peft"
+        )
+    if not own:
         raise StoreError(
             f"no cell in {results} begins with {text!r}, and no such file is there.{_suggested(text, runs)}"
         )
@@ -49,14 +55,14 @@ def _beside(path: Path) -> Path:
     file = path.with_suffix(".safetensors")
     if not file.is_file():
         missing = path if not path.exists() else file
-        raise StoreError(f"{missing} is not there; train the cell with `vtab-peft run --keep-adapters`")
+        raise StoreError(f"{missing} is not there; train the cell with --keep-adapters (of `vtab-peft run` or `tune`)")
     return file
 
 
 def _suggested(text: str, runs: Sequence[Path]) -> str:
     kept = [run for run in runs if run.with_suffix(".safetensors").is_file()]
     if not kept:
-        return " No cell there kept its adapter: train with `vtab-peft run --keep-adapters`"
+        return " No cell there kept its adapter: train with --keep-adapters (`vtab-peft run` or `tune`)"
     near = set(difflib.get_close_matches(text, [run.stem[:16] for run in kept], n=3, cutoff=0.6))
     likely = [run for run in kept if run.stem[:16] in near or text in run.parts[-4:]]
     return f" {'Did you mean' if likely else 'Cells with an adapter'}:{_shown(likely or kept)}"

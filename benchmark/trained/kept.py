@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from ...methods import Method, parse
+from ...methods import METHODS, Method, parse
 from ...methods.plugin import plugin_sha256
 from ..planning.spec import RunSpec, canonical_json
 from ..storing.store import Damaged, StoreError
@@ -78,7 +78,7 @@ def read(path: Path) -> Kept:
         Damaged: it is not such a file, or its parts contradict each other.
     """
     if not path.is_file():
-        raise StoreError(f"{path} is not there; train the cell with `vtab-peft run --keep-adapters`")
+        raise StoreError(f"{path} is not there; train the cell with --keep-adapters (of `vtab-peft run` or `tune`)")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -113,7 +113,8 @@ def restore(kept: Kept, backbone: Backbone, examples: tuple[Tensor, Tensor] | No
     """
     spec, method = kept.spec, _method(kept.spec)
     if backbone.ref != spec.backbone:
-        raise ValueError(f"the cell was trained on {spec.backbone}, not on {backbone.ref}; give its weights")
+        trained, here = (f"{ref.name} with the weights {ref.sha256[:12]}" for ref in (spec.backbone, backbone.ref))
+        raise ValueError(f"the cell was trained on {trained}, and this is {here}; give its weights as --weights FILE")
     looks = wants_examples(method) and not method.restores_without_examples
     if looks and examples is None:
         raise ValueError(
@@ -137,7 +138,12 @@ def restore(kept: Kept, backbone: Backbone, examples: tuple[Tensor, Tensor] | No
 
 def _method(spec: RunSpec) -> Method:
     """Raises `ValueError`: the method is not there, or is not the one that was trained."""
-    method, asked = parse(spec.method.spec), spec.method
+    asked = spec.method
+    if asked.plugin and asked.name not in METHODS:
+        raise ValueError(
+            f"method {asked.name!r} came from a plug-in file ({asked.plugin[:12]}): give it as --plugin FILE"
+        )
+    method = parse(asked.spec)
     if method.version != asked.version:
         raise ValueError(f"{asked.name} is now version {method.version}, the cell's is {asked.version}")
     if (file := plugin_sha256(method)) != asked.plugin:

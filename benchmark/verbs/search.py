@@ -151,7 +151,7 @@ class Search:
         return len(settings(method, self.recipe))
 
     def trials(self, method: MethodInfo, data: CachedTask) -> Trials:
-        choice = replace(self.choice, recipe=self.recipe, split="val")
+        choice = replace(self.choice, recipe=self.recipe, split="val", keep_adapters=False)
         tried = settings(method, self.recipe)[: self.configurations]
         cells = [
             replace(self._cell(setting, data, choice, SEED), label=f"lr {setting.lr:g} wd {setting.weight_decay:g}")

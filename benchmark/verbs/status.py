@@ -67,7 +67,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> s
     parts = [tabulate(rows, ("suite", *STATES, "in all"), tablefmt="simple")]
     if unread:
         more = len(unread) * len(methods) * len(choice.seeds)
-        parts.append(f"and {more} cells of tasks not read yet: {', '.join(unread)}")
+        parts.append(f"and {counted(more, 'cell')} of tasks not read yet: {', '.join(unread)}")
     keys = set(states)
     own = [record for record in failures if record["key"] in keys]
     return "\n".join([*parts, *_running(store, keys), *_failed(store, own)])
@@ -118,8 +118,8 @@ def _failed(store: Store, failures: Failures) -> list[str]:
         spec = RunSpec.from_json(record["spec"])
         outdated = store.has_another_version(spec)
         again = again or not outdated
-        note = f"; it has succeeded since, as another version of {spec.method.name}: delete " if outdated else ", see "
-        lines.append(f"failed: {_name(record['spec'])}: {record['reason']}{note}{store.failure(spec)}")
+        note = f"; it has succeeded since, as another version of {spec.method.name}: delete it" if outdated else ""
+        lines.append(f"failed: {_name(record['spec'])}: {record['reason']} ({store.failure(spec)}){note}")
     advice = (
         "`vtab-peft retry`, with the options of `run`, runs what failed again; a cell whose method or plug-in file has "
         "changed since is another cell: delete the record of its failure"

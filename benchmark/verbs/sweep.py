@@ -10,20 +10,23 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ...datasets import cache
+from ...datasets.archive import HELP
 from ...datasets.cache import CachedTask, Preprocessing
-from ...datasets.task import Task
+from ...datasets.task import DataError, Task
 from ...datasets.tasks import find
 from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve, shard
 from ..planning.recipes import RECIPES
 from ..planning.spec import Recipe
 from ..running.agenda import Tally
 from ..running.executor import Executor, WorkerProcess, command
-from ..running.progress import Progress, advance, duration
+from ..running.progress import Progress, advance, counted, duration
 from ..running.termination import GRACE_SECONDS, Terminated, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store
 from ..training.numerics import Engine, Numerics
 
+SHOWN = 3
+"""Missing folders that are named (ours)."""
 LONG_SECONDS = 600.0
 """Of a sweep on a GPU, from which compiling each method once pays (ours)."""
 
@@ -36,6 +39,8 @@ def run(options: argparse.Namespace) -> int:
     tasks, choice, executor = find(options.tasks, options.suite, options.data), choice_of(options), None
     for task in tasks:
         choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
+    if not options.dry_run:
+        must_be_there(tasks)
     store = Store(options.results)
     try:
         executor = executor_for(options)
@@ -45,10 +50,9 @@ def run(options: argparse.Namespace) -> int:
         ready = cached_tasks(tasks, choice.preprocessing(backbone))
         cells = shard(make_plan(backbone, methods, ready, choice), options.shard, backbone)
         missing = cells if options.again else lacking(store, cells)
-        if options.only_failed:
-            missing = [cell for cell in missing if store.failure(cell.spec).exists()]
-        say(announcement(cells, missing, backbone, choice.recipe, options.engine))
-        tally = sweep(missing, executor, store, deadline, options.grace)
+        todo = [cell for cell in missing if store.failure(cell.spec).exists()] if options.only_failed else missing
+        say(announcement(cells, todo, backbone, choice.recipe, options.engine, len(missing) - len(todo)))
+        tally = sweep(todo, executor, store, deadline, options.grace)
     except (KeyboardInterrupt, Terminated):
         say(f"every finished cell is kept in {options.results}/ and the same command goes on from there")
         raise
@@ -59,6 +63,14 @@ def run(options: argparse.Namespace) -> int:
     if choice.split == "test":
         write_report(options.results)
     return 1 if tally.failed else 0
+
+
+def must_be_there(tasks: Sequence[Task]) -> None:
+    """Raises `DataError`: there are no such folders; said before a worker is started and the hub asked for weights."""
+    missing = [str(task.folder) for task in tasks if task.folder is not None and not task.folder.is_dir()]
+    if missing:
+        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
+        raise DataError(f"there is no folder {', '.join(missing[:SHOWN])}{more}; {HELP}")
 
 
 def choice_of(options: argparse.Namespace) -> Choice:
@@ -175,29 +187,53 @@ def sweep(
 
 
 def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[CachedTask]:
-    """The tasks with their pixels ready; what is not yet in the cache is decoded now, with a bar."""
+    """The tasks with their pixels ready; what is not yet in the cache is decoded now, with a bar.
+
+    Raises:
+        DataError: lists of tasks cannot be used, all of them before anything is decoded; or images cannot be.
+    """
     root = cache.default_root()
-    ready = []
+    found: list[CachedTask | None] = []
+    wrong: list[str] = []
     for task in tasks:
-        found = cache.cached(task, preprocessing, root)
-        if found is None:
-            with tqdm(desc=f"reading {task.name}", unit=" images", disable=not sys.stderr.isatty()) as bar:
-                found = cache.build(task, preprocessing, root, lambda done, of, bar=bar: advance(bar, done, of))
-        ready.append(found)
-    return ready
+        try:
+            found.append(cache.cached(task, preprocessing, root))
+            if found[-1] is None and task.folder is not None:
+                task.load(task)
+        except DataError as error:
+            wrong.append(str(error))
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return [data or _decoded(task, preprocessing, root) for task, data in zip(tasks, found, strict=True)]
+
+
+def _decoded(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask:
+    with tqdm(desc=f"reading {task.name}", unit=" images", disable=not sys.stderr.isatty()) as bar:
+        return cache.build(task, preprocessing, root, lambda done, of: advance(bar, done, of))
 
 
 def announcement(
-    cells: Sequence[Cell], missing: Sequence[Cell], backbone: BackboneInfo, recipe: Recipe, engine: Engine
+    cells: Sequence[Cell],
+    todo: Sequence[Cell],
+    backbone: BackboneInfo,
+    recipe: Recipe,
+    engine: Engine,
+    not_tried: int = 0,
 ) -> str:
-    """What is about to run, where, for how long, and what would be faster."""
-    seconds = sum(cell.seconds for cell in missing)
-    estimate = f", about {duration(seconds)}" if missing else ""
-    done = f" ({len(cells) - len(missing)} of {len(cells)} are there)" if len(cells) > len(missing) else ""
+    """What is about to run, where, for how long, and what would be faster.
+
+    not_tried: how many of the cells have neither succeeded nor failed, and are not to be run either.
+    """
+    seconds = sum(cell.seconds for cell in todo)
+    estimate = f", about {duration(seconds)}" if todo else ""
+    notes = [f"{len(cells) - len(todo) - not_tried} of {len(cells)} are there"] if len(cells) > len(todo) else []
+    if not_tried:
+        notes.append(f"{not_tried} never ran as they are now asked for: `vtab-peft run` runs them")
+    done = f" ({'; '.join(notes)})" if notes else ""
     slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
     advice = "; a sweep as long as this ends sooner with --engine compiled_graphs" if slow else ""
     place = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
-    return f"{len(missing)} cells to run{done}: {place}{estimate}{advice}"
+    return f"{counted(len(todo), 'cell')} to run{done}: {place}{estimate}{advice}"
 
 
 def dry_run(
@@ -208,7 +244,10 @@ def dry_run(
     store: Store,
     part: tuple[int, int],
 ) -> int:
-    """Print the plan; nothing is run, built or written."""
+    """Print the plan; nothing is run, built or written.
+
+    part: as for `shard`; tasks not read yet are dealt out once they are, so all of their cells are counted.
+    """
     root, preprocessing = cache.default_root(), choice.preprocessing(backbone)
     found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
     ready = [data for data in found.values() if data is not None]
@@ -216,6 +255,7 @@ def dry_run(
     cells = shard(make_plan(backbone, methods, ready, choice), part, backbone)
     todo = lacking(store, cells)
     every, missing = _by_method(cells), _by_method(todo)
+    more = len(unread) * len(choice.seeds)
     rows = []
     for method in methods:
         name = method.ref.spec
@@ -227,21 +267,31 @@ def dry_run(
                 f"{method.trainable_params:,}",
                 f"{rates.pop():g}" if len(rates) == 1 else "per task",
                 len(own) - len(left),
-                len(left),
-                duration(sum(cell.seconds for cell in left)),
+                len(left) + more,
+                estimate_of(left, unread),
             )
         )
     header = ("method", "trainable (no head)", "lr", "done", "to run", "estimate")
     seeds = " ".join(str(seed) for seed in choice.seeds)
     print(
-        f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {len(tasks)} tasks, on {backbone.device}\n"
+        f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {counted(len(tasks), 'task')}, "
+        f"on {backbone.device}\n"
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
-    print(f"\n{len(todo)} of {len(cells)} cells to run, about {duration(sum(cell.seconds for cell in todo))}")
+    more *= len(methods)
+    asked = counted(len(cells) + more, "cell")
+    print(f"\n{len(todo) + more} of {asked} to run, estimate {estimate_of(todo, unread)}")
     if unread:
-        more = len(unread) * len(methods) * len(choice.seeds)
-        print(f"and {more} cells of tasks not read yet, so not estimated: {', '.join(unread)}")
+        shared = f", before they are shared among {part[1]} parts" if part[1] > 1 else ""
+        print(f"{more} of them are of tasks not read yet, so not estimated{shared}: {', '.join(unread)}")
     return 0
+
+
+def estimate_of(cells: Sequence[Cell], unread: Sequence[str]) -> str:
+    """How long cells take that run beside those of tasks not read yet, of which nobody knows."""
+    if unread and not cells:
+        return "unknown"
+    return f"{'over ' if unread else ''}{duration(sum(cell.seconds for cell in cells))}"
 
 
 def _by_method(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
@@ -253,11 +303,13 @@ def _by_method(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
 
 def say_outcome(tally: Tally, store: Store) -> None:
     if tally.elsewhere:
-        say(f"{tally.elsewhere} cells were left to other commands that share {store.root}/ (see `vtab-peft status`)")
+        left_to = f"left to other commands that share {store.root}/ (see `vtab-peft status`)"
+        say(f"{counted(tally.elsewhere, 'cell')} {left_to}")
     if tally.left:
-        say(f"{tally.left} cells were not started for lack of time; the same command goes on from here")
+        say(f"{counted(tally.left, 'cell')} not started for lack of time; the same command goes on from here")
     for cell, reason in tally.failed:
-        say(f"failed: {cell}: {reason} (traceback in {store.failure(cell.spec)})")
+        where = f" (traceback in {store.failure(cell.spec)})" if store.has_traceback(cell.spec) else ""
+        say(f"failed: {cell}: {reason}{where}")
 
 
 def say_all(complaints: Sequence[str]) -> None:

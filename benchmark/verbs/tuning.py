@@ -14,18 +14,32 @@ from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo
 from ..planning.recipes import RECIPES
 from ..running.agenda import Tally
 from ..running.executor import Executor
-from ..running.progress import duration
+from ..running.progress import counted, duration
 from ..running.termination import Terminated
 from ..running.worker import Describe
 from ..storing.store import Store
 from .search import Search, Trials, budget, tuned
-from .sweep import cached_tasks, deadline_in, executor_for, say, say_all, say_outcome, sweep, write_report
+from .sweep import (
+    cached_tasks,
+    deadline_in,
+    estimate_of,
+    executor_for,
+    lacking,
+    must_be_there,
+    say,
+    say_all,
+    say_outcome,
+    sweep,
+    write_report,
+)
 
 
 def tune(options: argparse.Namespace) -> int:
     """`vtab-peft tune`: run what is missing of the trials, choose, run what is missing of the refits, report."""
     deadline = deadline_in(options.max_minutes)  # a job's limit counts what comes before the first cell too
     tasks = find(options.tasks, options.suite, options.data)
+    if not options.dry_run:
+        must_be_there(tasks)
     recipe, store = RECIPES[options.recipe], Store(options.results)
     worker = executor_for(options)
     try:
@@ -66,6 +80,7 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
         seeds=list(dict.fromkeys(options.seeds)),
         normalisation=options.normalisation,
         interpolation=options.interpolation,
+        keep_adapters=options.keep_adapters,
     )
     return Search(backbone, recipe, number, choice)
 
@@ -77,7 +92,7 @@ def _run(
     damaged: list[str] = []
     pending = [cell for own in trials for cell in own.pending(store, damaged)]
     say_all(damaged)
-    say(f"{len(pending)} trials to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
+    say(f"{counted(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
     tallies = [sweep(pending, worker, store, deadline, grace)]
     failed = [cell.spec.key() for cell, _ in tallies[0].failed]
     refits, pairs, damaged = [], 0, []
@@ -87,9 +102,9 @@ def _run(
             refits.append(search.refits(own, accuracies))
             pairs += bool(refits[-1])
     say_all(damaged)
-    missing = [cell for cell in _seed_by_seed(refits) if not store.has(cell.spec)]
-    say(f"chosen for {pairs} pairs of method and task, see {store.root / 'chosen'}")
-    say(f"{len(missing)} refits to run of {sum(map(len, refits))}{_about(missing)}")
+    missing = lacking(store, _seed_by_seed(refits))
+    say(f"chosen for {counted(pairs, 'pair')} of method and task, see {store.root / 'chosen'}")
+    say(f"{counted(len(missing), 'refit')} to run of {sum(map(len, refits))}{_about(missing)}")
     return [*tallies, sweep(missing, worker, store, deadline, grace)], pairs
 
 
@@ -107,21 +122,25 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     root, preprocessing = cache.default_root(), search.choice.preprocessing(search.backbone)
     found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
     ready = [data for data in found.values() if data is not None]
-    rows = [_plan_of(search, method, ready, store) for method in methods]
+    unread = [label for label, data in found.items() if data is None]
+    rows = [_plan_of(search, method, ready, unread, store) for method in methods]
     seeds = " ".join(str(seed) for seed in search.choice.seeds)
     print(
-        f"{search.backbone.ref.name}, recipe {search.choice.recipe.name}: {search.configurations} configurations "
-        f"per method and task on val200, then seeds {seeds} on test; {len(tasks)} tasks, on {search.backbone.device}\n"
+        f"{search.backbone.ref.name}, recipe {search.choice.recipe.name}: "
+        f"{counted(search.configurations, 'configuration')} per method and task on val200, "
+        f"then seeds {seeds} on test; {counted(len(tasks), 'task')}, on {search.backbone.device}\n"
     )
     header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
-    if unread := [label for label, data in found.items() if data is None]:
+    if unread:
         cells = len(unread) * len(methods) * (search.configurations + len(search.choice.seeds))
-        print(f"\nand {cells} cells of tasks not read yet, so not estimated: {', '.join(unread)}")
+        print(f"\n{cells} of these cells are of tasks not read yet, so not estimated: {', '.join(unread)}")
     return 0
 
 
-def _plan_of(search: Search, method: MethodInfo, ready: Sequence[CachedTask], store: Store) -> tuple[object, ...]:
+def _plan_of(
+    search: Search, method: MethodInfo, ready: Sequence[CachedTask], unread: Sequence[str], store: Store
+) -> tuple[object, ...]:
     """A line of the plan.  Refits of what is not chosen yet are estimated as those of the default."""
     trials = [search.trials(method, data) for data in ready]
     damaged: list[str] = []
@@ -134,14 +153,14 @@ def _plan_of(search: Search, method: MethodInfo, ready: Sequence[CachedTask], st
         for own, accuracies in zip(trials, known, strict=True)
         for cell in search.refits(own, accuracies or default)
     ]
-    missing = [cell for cell in refits if not store.has(cell.spec)]
+    missing = lacking(store, refits)
     return (
         method.ref.spec,
         search.grid(method),
         sum(len(own.cells) for own in trials) - len(pending),
-        len(pending),
-        f"{sum(accuracies is not None for accuracies in known)} of {len(ready)}",
+        len(pending) + len(unread) * search.configurations,
+        f"{sum(accuracies is not None for accuracies in known)} of {len(ready) + len(unread)}",
         len(refits) - len(missing),
-        len(missing),
-        duration(sum(cell.seconds for cell in [*pending, *missing])),
+        len(missing) + len(unread) * len(search.choice.seeds),
+        estimate_of([*pending, *missing], unread),
     )

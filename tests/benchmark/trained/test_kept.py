@@ -1,8 +1,10 @@
 """A trained cell that was kept is the same model again, and nothing else is taken for it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,6 +44,14 @@ def test_a_restored_cell_predicts_what_the_cell_predicted(
     with torch.no_grad():
         predictions = cell.head(vit(batch)).argmax(dim=1).numpy()
     assert predictions.tolist() == np.load(path.with_suffix(".npz"))["predictions"].tolist()
+
+
+def test_a_cell_of_a_plug_in_asks_for_its_file(make_cell: Callable[..., Any]) -> None:
+    cell = make_cell("lora")
+    mine = replace(cell.spec.method, name="mine", spec="mine", plugin="ab" * 32)
+    elsewhere = replace(cell.kept, spec=replace(cell.spec, method=mine))
+    with pytest.raises(ValueError, match=r"'mine' came from a plug-in file \(abababababab\): give it as --plugin FILE"):
+        kept.restore(elsewhere, cell.backbone)
 
 
 @pytest.mark.slow

@@ -121,7 +121,9 @@ def test_other_weights_than_the_cell_s_are_refused(
 ) -> None:
     export = ["export", str(trained[1]), "--as", "adapter", "--to", str(tmp_path / "a"), "--weights", "random:1"]
     assert main(export) == 2
-    assert "the cell was trained on" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "the cell was trained on toy_vit with the weights " in said
+    assert "BackboneRef" not in said
     assert not (tmp_path / "a").exists()
 
 
@@ -151,7 +153,7 @@ def test_the_beginning_of_a_key_finds_the_latest_repetition(tmp_path: Path) -> N
         ("lora", r"no cell .* Did you mean:\n"),
         ("resnet", r"no cell .* Cells with an adapter:\n  abababababababab"),
         ("", "no cell"),
-        ("dd", r"dd.*safetensors is not there; train the cell with `vtab-peft run --keep-adapters`"),
+        ("dd", r"dd.*safetensors is not there; train the cell with --keep-adapters \(of `vtab-peft run` or `tune`\)"),
         ("some/file.safetensors", r"some/file\.safetensors is not there"),
     ],
 )
@@ -161,6 +163,13 @@ def test_what_finds_no_cell_is_told_what_there_is(text: str, message: str, tmp_p
     keep(tmp_path, "dd" * 8, adapter=False)
     with pytest.raises(StoreError, match=message):
         find_kept(text, tmp_path)
+
+
+def test_a_folder_that_holds_no_adapter_is_told_from_a_cell_that_is_not_there(tmp_path: Path) -> None:
+    keep(tmp_path / "results", "ab" * 8)
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(StoreError, match=r"merged holds no adapter\.safetensors: .* `vtab-peft export --as adapter`"):
+        find_kept(str(tmp_path / "merged"), tmp_path / "results")
 
 
 def test_a_folder_without_kept_cells_says_how_to_keep_them(tmp_path: Path) -> None:

@@ -18,10 +18,14 @@ from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.planning.plan import BackboneInfo
 from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.planning.spec import BackboneRef
+from vtab_peft.benchmark.running.agenda import Tally
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Engine
 from vtab_peft.benchmark.verbs import sweep
-from vtab_peft.benchmark.verbs.sweep import announcement
+from vtab_peft.benchmark.verbs.sweep import announcement, say_outcome
+from vtab_peft.datasets.cache import Preprocessing
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.task import DataError
 
 BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
 
@@ -54,6 +58,17 @@ def test_a_long_sweep_on_a_gpu_is_told_of_compiling(on_gpu: bool, engine: Engine
     assert ("--engine compiled_graphs" in said) is advised
 
 
+@pytest.mark.parametrize(("traceback", "pointed_to"), [("", False), ("Traceback ...", True)])
+def test_a_traceback_is_pointed_to_where_there_is_one(
+    traceback: str, pointed_to: bool, store: Store, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of a worker that was lost there is none."""
+    cell: Any = SimpleNamespace(spec=fake.spec())
+    path = store.put_failure(cell.spec, "the worker was killed by signal 9", traceback)
+    say_outcome(Tally(failed=[(cell, "the worker was killed by signal 9")]), store)
+    assert (str(path) in capsys.readouterr().err) is pointed_to
+
+
 def test_run_fills_in_what_is_missing_and_reports(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -62,7 +77,14 @@ def test_run_fills_in_what_is_missing_and_reports(
 
     assert main([*ask, "--dry-run"]) == 0
     assert not results.exists()
-    assert "tasks not read yet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert (
+        "2 of 2 cells to run, estimate unknown\n2 of them are of tasks not read yet, so not estimated: own/colours"
+        in said
+    )
+    assert [line.split()[-3:] for line in said.splitlines() if line.startswith(("linear", "lora"))] == [
+        ["0", "1", "unknown"]
+    ] * 2
 
     assert main(ask) == 0
     said = capsys.readouterr()
@@ -100,7 +122,7 @@ def test_oracle_adds_its_number_to_runs_that_lack_it_and_changes_nothing_else(
     assert plain["result"]["oracle_accuracy"] is None
 
     assert main([*ask, "--oracle", "--dry-run"]) == 0
-    assert "1 of 1 cells to run" in capsys.readouterr().out
+    assert "1 of 1 cell to run" in capsys.readouterr().out
     assert main([*ask, "--oracle"]) == 0
     assert "agrees with the stored run" in capsys.readouterr().err
     (watched,) = (record for name, record in records(results).items() if name.endswith(".2.json"))
@@ -166,7 +188,7 @@ def test_a_failing_cell_is_recorded_and_the_others_go_on(
     next((results / "runs").rglob("linear/*.json")).unlink()
     assert main(["retry", *ask[1:]]) == 1
     said = capsys.readouterr().err
-    assert "1 cells to run" in said
+    assert "1 cell to run (1 of 3 are there; 1 never ran as they are now asked for: `vtab-peft run` runs them)" in said
     assert "FAILED: ValueError: rank 129" in said
     assert len(records(results)) == 1, "what is missing and did not fail is left to `run`"
 
@@ -248,7 +270,7 @@ def test_max_minutes_starts_nothing_that_cannot_end_in_time(
 ) -> None:
     results = tmp_path / "results"
     main([*command(make_task(), results, "--methods", "lora", "--seeds", "0"), "--max-minutes", "0.0001"])
-    assert "1 cells were not started for lack of time" in capsys.readouterr().err
+    assert "1 cell not started for lack of time" in capsys.readouterr().err
     assert not records(results)
 
 
@@ -272,7 +294,7 @@ def test_max_minutes_counts_what_comes_before_the_first_cell(
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     ask = [*verb, *command(make_task(), tmp_path / "results", "--methods", "linear", "--seeds", "0")[1:]]
     main([*ask, "--max-minutes", "50"])
-    assert "1 cells were not started for lack of time" in capsys.readouterr().err
+    assert "1 cell not started for lack of time" in capsys.readouterr().err
     main([*ask, "--max-minutes", "70"])
     assert "not started" not in capsys.readouterr().err
 
@@ -310,6 +332,44 @@ def test_bad_input_is_answered_in_one_message(
     assert says in err
     assert "Traceback" not in err
     assert not results.exists()
+
+
+@pytest.mark.parametrize("verb", ["run", "tune"])
+def test_folders_that_are_not_there_are_named_before_a_worker_is_started(
+    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The worker would ask the hub for weights first, and try again for half a minute."""
+    monkeypatch.setattr(sweep, "WorkerProcess", lambda *_: pytest.fail("a worker was started"))
+    ask = [verb, "--suite", "vtab1k", "--data", str(tmp_path), "--methods", "lora", "--backbone", "vit"]
+    assert main([*ask, "--results", str(tmp_path / "results")]) == 1
+    assert f"there is no folder {tmp_path / 'cifar'}, " in (said := capsys.readouterr().err)
+    assert "and 16 more" in said
+
+
+def test_all_tasks_that_cannot_be_used_are_named_before_any_is_decoded(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = [folder_task(make_task(name)) for name in ("good", "bad", "worse")]
+    for task in tasks[1:]:
+        assert task.folder is not None
+        (task.folder / "images" / "test_0.png").unlink()
+    monkeypatch.setitem(os.environ, "VTAB_PEFT_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(DataError, match=r"(?s)own/bad cannot be used:.*own/worse cannot be used:"):
+        sweep.cached_tasks(tasks, Preprocessing(32, "bicubic"))
+    assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_is_no_results_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit, match="2"):
+        main([*BASE, "--methods", "lora", "--results", str(tmp_path / "file")])
+    assert "file is a file; give a folder" in capsys.readouterr().err
+
+
+def test_a_seed_that_is_too_large_is_told_the_largest(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*BASE, "--methods", "lora", "--seeds", "9" * 20])
+    assert "is not a whole number from 0 to 2147483647" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", [["--seeds", "-1"], ["--threads", "0"], ["--max-minutes", "nan"], ["--recipe", "x"]])

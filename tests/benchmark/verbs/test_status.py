@@ -87,8 +87,8 @@ def test_a_failure_of_a_plug_in_file_that_was_corrected_is_to_be_deleted_and_not
     put("flowers", "mine", 0, 0.5, plugin=right)
     assert main(["status", "--results", str(store.root)]) == 0
     said = capsys.readouterr().out
-    assert f"seed 0: NameError: n; it has succeeded since, as another version of mine: delete {outdated}" in said
-    assert f"seed 1: NameError: n, see {other}" in said
+    assert f"seed 0: NameError: n ({outdated}); it has succeeded since, as another version of mine: delete it" in said
+    assert f"seed 1: NameError: n ({other})\n" in said
     assert "`vtab-peft retry`" in said
     assert "delete the record of its failure" in said
 

@@ -33,7 +33,9 @@ def test_tune_tries_chooses_refits_and_goes_on_where_it_was(
     tasks, results = [make_task(), make_task("shades", classes=2, seed=1)], tmp_path / "results"
     ask = [*BASE, "--tasks", *map(str, tasks), "--results", str(results), *METHODS, "--seeds", "0", "1"]
     assert main([*ask, "--dry-run"]) == 0
-    assert "20 cells of tasks not read yet" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "20 of these cells are of tasks not read yet" in said
+    assert ["0", "6", "0", "of", "2", "0", "4", "unknown"] in [line.split()[-8:] for line in said.splitlines()]
     assert not results.exists()
 
     assert main([*ask, "--max-minutes", "0.00001"]) == 1
@@ -65,6 +67,14 @@ def test_tune_tries_chooses_refits_and_goes_on_where_it_was(
             assert won["result"]["accuracy"] == record["facts"]["tuning"]["val_accuracy"]
             for name in ("lr", "weight_decay"):
                 assert won["spec"]["recipe"][name] == record["spec"]["recipe"][name]
+
+    assert not list(results.rglob("*.safetensors"))
+    assert main([*ask, "--keep-adapters"]) == 0
+    assert "8 refits to run of 8" in capsys.readouterr().err
+    kept = [json.loads(path.with_suffix(".json").read_text()) for path in (results / "runs").rglob("*.safetensors")]
+    assert [record["spec"]["split"] for record in kept] == ["test"] * 8, "trials are not kept"
+    assert main([*ask, "--keep-adapters"]) == 0
+    assert "0 refits to run of 8" in capsys.readouterr().err
 
     before = chosen(results)
     for path in (results / "chosen").rglob("*.json"):
