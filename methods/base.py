@@ -199,16 +199,17 @@ def parse(spec: str) -> Method:
     name, arguments = _split(spec)
     if name not in METHODS:
         close = difflib.get_close_matches(name, METHODS, n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
-        raise ValueError(f"no method {name!r}{hint} There are: {', '.join(sorted(METHODS))}")
+        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
+        there = ", ".join(sorted(METHODS))
+        raise ValueError(f"no method {name!r}{hint}; there are: {there}; one of a plug-in file needs --plugin FILE")
     cls = METHODS[name]
     known = [field.name for field in fields(cls)]
     for argument in arguments:
         if argument not in known:
             close = difflib.get_close_matches(argument, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            hint = f" (did you mean {close[0]}?)" if close else ""
             takes = ", ".join(known) or "no arguments"
-            raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
+            raise ValueError(f"method {name!r} has no argument {argument!r}{hint}; it takes: {takes}")
     try:
         return cls(**as_declared(cls, arguments))
     except (TypeError, ValueError) as error:

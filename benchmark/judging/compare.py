@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
     found = [(leaderboard(board, runs), runs) for board, runs in boards(Store(options.results).frame(complaints))]
     for complaint in complaints:
         print(complaint, file=sys.stderr)
-    board, runs = _board(found, options.a, options.b, options.board)
+    board, runs = _board(found, options.a, options.b, options.board, options.results)
     print(compare(board, runs, _row(board, options.a), _row(board, options.b)))
     return 1 if complaints else 0
 
@@ -169,12 +169,14 @@ def _stored(path: Path, accuracy: float) -> np.ndarray:
 
 
 def _board(
-    found: Sequence[tuple[Leaderboard, pd.DataFrame]], a: str, b: str, part: str
+    found: Sequence[tuple[Leaderboard, pd.DataFrame]], a: str, b: str, part: str, root: Path
 ) -> tuple[Leaderboard, pd.DataFrame]:
     """The one board that has both rows."""
+    if not found:
+        raise ValueError(f"there are no test results in {root}: use `vtab-peft run` first, or give another --results")
     named = [entry for entry in found if part in entry[0].board.slug]
     if not named:
-        slugs = ", ".join(entry[0].board.slug for entry in found) or "none: use `vtab-peft run` first"
+        slugs = ", ".join(entry[0].board.slug for entry in found)
         raise ValueError(f"no board's name holds {part!r}; boards: {slugs}")
     for name in (a, b):
         if not any(_matches(board, name) for board, _ in named):

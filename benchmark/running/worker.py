@@ -112,7 +112,7 @@ class Worker:
             check_backbone(method, backbone.vit)
         notes = list(backbone.notes)
         if left_out := len(every) - len(fitting):
-            notes.append(f"`all` leaves out {left_out} methods that are not made for {KINDS[here]}")
+            notes.append(f"`all` leaves out what is not made for {KINDS[here]}: {left_out} of {len(every)} methods")
         for package in sorted(missing_packages()) if every else ():
             needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
             if names := ", ".join(name for name in needing if here in METHODS[name].backbones):

@@ -182,7 +182,7 @@ def _from_hub(name: str, repository: str | None, tell: Tell) -> Path:
     try:
         file = Path(hf_hub_download(repository, HUB_FILE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0].rstrip(".")
         raise BackboneError(f"cannot get {name} from the hub ({repository}): {reason}. {by_hand}") from None
     if is_new:
         tell(download, 1, 1)

@@ -121,7 +121,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         maxcolwidths=widths if sys.stdout.isatty() else None,
     )
     return (
-        f"{lines}\n\n{len(rows)} methods.  params: trainable on {COUNTED_ON} without head, at the defaults.\n"
+        f"{lines}\n\n{len(rows)} methods. params: trainable on {COUNTED_ON} without head, at the defaults.\n"
         "start: how far the features of toy_vit move when the method is put in; `same` is the pretrained model.\n"
         'needs peft: pip install "vtab-peft[peft]"; `?` is known with it.'
     )

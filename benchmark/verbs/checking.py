@@ -35,7 +35,7 @@ def complaint(check: Check, case: Case, file: Path) -> str | None:
         check(case)
     except Violation as violation:
         return f"{violation.found}. {violation.advice}."
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         return _crash(error, file)
     return None
 
@@ -48,7 +48,7 @@ def _chosen(registered: Sequence[str], only: str | None) -> tuple[Sequence[str],
     checks = [check for check in CHECKS if check.__name__ == only.replace(" ", "_")]
     if not checks:
         there = f"methods: {', '.join(registered)}; checks: {', '.join(map(sentence, CHECKS))}"
-        raise ValueError(f"--only {only!r} is neither a method of the file nor a check.  There are {there}")
+        raise ValueError(f"--only {only!r} is neither a method of the file nor a check. There are {there}")
     return registered, checks
 
 
@@ -57,7 +57,7 @@ def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
     print(f"{name}, from {file}\n")
     try:
         method = parse(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         print(f"{name} cannot be made with its defaults: {_crash(error, file)}\n")
         return True
     width, failed = max(len(sentence(check)) for check in checks), 0
@@ -90,7 +90,7 @@ def _explain(text: str) -> None:
     print(textwrap.indent(textwrap.fill(text, WIDTH - 4, break_long_words=False), "    "))
 
 
-def _crash(error: Exception, file: Path) -> str:
+def _crash(error: BaseException, file: Path) -> str:
     """Type, message and the innermost line of the user's file."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename) == file.expanduser().resolve()]

@@ -14,7 +14,7 @@ from ...datasets.download import Progress
 from ...datasets.fetch import Item, fetch, fetch_shared, items
 from ...datasets.raw.sources import SOURCES, find_official
 from ...datasets.task import DataError, Task
-from ..running.progress import advance, duration
+from ..running.progress import advance, counted, duration
 from .data import size_text
 
 TENTHS = 10
@@ -56,9 +56,8 @@ def _plan(wanted: Sequence[Item]) -> int:
             print(item.by_hand())
     known = [item.known.size for item in wanted if item.state == "to fetch"]
     unknown = f", and {known.count(None)} of unknown size" if None in known else ""
-    print(
-        f"to fetch: {size_text(sum(bytes or 0 for bytes in known))} in {len(known) - known.count(None)} files{unknown}"
-    )
+    files = counted(len(known) - known.count(None), "file")
+    print(f"to fetch: {size_text(sum(bytes or 0 for bytes in known))} in {files}{unknown}")
     return 0
 
 

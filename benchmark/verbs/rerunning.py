@@ -123,6 +123,10 @@ def _cell(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, wo
     made_by = " ".join(record["provenance"].get("argv", []))
     hint = f"; it was made by: {made_by}" if made_by else ""
     method, size = spec.method, spec.recipe.image_size
+    if method.plugin and not options.plugin:
+        raise ValueError(
+            f"{method.spec} came from a plug-in file ({method.plugin[:12]}): give it as --plugin FILE{hint}"
+        )
     request = Describe(spec.backbone.name, options.weights, size, spec.recipe.precision, [method.spec])
     backbone, (found,) = worker.describe(request)
     if backbone.ref != spec.backbone:

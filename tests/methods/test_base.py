@@ -13,8 +13,9 @@ from vtab_peft.methods.arguments import as_declared
 @pytest.mark.parametrize(
     ("spec", "says"),
     [
-        ("lorra", "did you mean lora"),
-        ("lora(rnak=4)", "did you mean rank"),
+        ("lorra", r"no method 'lorra' \(did you mean lora"),
+        ("zzz", r"no method 'zzz'; there are: .*; one of a plug-in file needs --plugin FILE"),
+        ("lora(rnak=4)", r"has no argument 'rnak' \(did you mean rank\?\); it takes: rank"),
         ("lora(rank=0)", "rank must be at least 1"),
         ("lora(4)", "write it as name"),
         ("lora(rank=4", "write it as name"),

@@ -109,6 +109,11 @@ def test_one_task_concludes_nothing_over_tasks(store, fill, capsys):
     assert "Over tasks: nothing is concluded" in said(store, capsys)
 
 
+def test_a_folder_without_results_is_said_to_have_none(store):
+    with pytest.raises(ValueError, match=f"there are no test results in {store.root}"):
+        run(argparse.Namespace(results=store.root, a="one", b="two", board=""))
+
+
 @pytest.mark.parametrize(
     ("a", "b", "board", "message"),
     [

@@ -191,10 +191,12 @@ def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path
 
 def test_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(repository: str, filename: str) -> str:
-        raise OSError(f"no route to {repository}/{filename}")
+        raise OSError(f"no route to {repository}/{filename}.\nTry again.")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    with pytest.raises(BackboneError, match=r"no route to timm/vit_tiny_patch16_224.*--weights FILE"):
+    with pytest.raises(
+        BackboneError, match=r"no route to timm/vit_tiny_patch16_224[^ ]*safetensors\. Download .*--weights FILE"
+    ):
         load(NAME)
 
 

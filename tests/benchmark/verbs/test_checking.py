@@ -8,15 +8,17 @@ from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from typing import Any
 from unittest.mock import patch
 
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.contract import promises as contract
 from vtab_peft.benchmark.contract.promises import CHECKS, SLOW, Check, sentence
-from vtab_peft.benchmark.contract.tiny import backbones_for
+from vtab_peft.benchmark.contract.tiny import Case, backbones_for
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.planning.spec import Recipe
+from vtab_peft.benchmark.verbs.checking import complaint
 from vtab_peft.methods import METHODS, plugin
 
 ROOT = Path(__file__).parents[3]
@@ -43,6 +45,14 @@ def verdicts(printed: str) -> dict[str, tuple[str, ...]]:
     """Sentence -> the words under plain and LayerScale, and Swin where the method is made for it."""
     lines = (re.fullmatch(r"(\S.*?)  +((?:ok|FAILS)(?: +(?:ok|FAILS))+)", line) for line in printed.splitlines())
     return {match[1]: tuple(match[2].split()) for match in lines if match}
+
+
+def test_a_method_that_exits_is_a_method_that_fails() -> None:
+    def leaves(_: Case) -> None:
+        raise SystemExit("no GPU here")
+
+    case: Any = None
+    assert (complaint(leaves, case, PLUGINS / "good.py") or "").startswith("SystemExit: no GPU here, in ")
 
 
 @pytest.fixture

@@ -5,11 +5,13 @@ import math
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.verbs import rerunning
 from vtab_peft.benchmark.verbs.rerunning import exact, numerics_of, verdict
 
 
@@ -46,6 +48,16 @@ def test_elsewhere_accuracies_agree_within_four_standard_errors(off: float, agre
 def test_a_perfect_accuracy_may_lose_one_image() -> None:
     assert verdict(record(1.0), record(1 - 1 / 400, "bb", threads=8), 400)[0]
     assert not verdict(record(1.0), record(1 - 2 / 400, "bb", threads=8), 400)[0]
+
+
+def test_a_result_of_a_plug_in_asks_for_its_file(
+    store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(rerunning, "WorkerProcess", lambda *_: SimpleNamespace(stop=lambda: None))
+    spec = fake.spec(method="mine", plugin="ab" * 32)
+    store.put_failure(spec, "out of memory", "")
+    assert main(["rerun", spec.key(), "--results", str(store.root)]) == 2
+    assert "mine came from a plug-in file (abababababab): give it as --plugin FILE" in capsys.readouterr().err
 
 
 def changed(part: str, name: str, value: Any) -> dict[str, Any]:
