@@ -10,7 +10,7 @@ Rebuilding it gives the same bytes, whatever order the files are read in.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,10 +39,16 @@ class Report:
     """Damaged records, of failures too, runs that contradict each other, folders that belong to no board any more."""
     text: str
     """The tables for the terminal, or why there are none."""
+    others: int
+    """Boards that were rebuilt and are not in `text`."""
 
 
-def write(store: Store, out: Path, with_published: bool = False) -> Report:
-    """Rebuild the report of a results folder in `out`; `with_published` adds tables of what papers print.
+def write(store: Store, out: Path, with_published: bool = False, cells: Collection[str] | None = None) -> Report:
+    """Rebuild the report of a results folder in `out`.
+
+    Args:
+        with_published: add tables of what papers print.
+        cells: keys of runs; the text has only the boards that hold one of them.  None: all boards.
 
     Raises:
         StoreError: `out` cannot be written.
@@ -69,14 +75,16 @@ def write(store: Store, out: Path, with_published: bool = False) -> Report:
         figures = {name[:-4]: svg for name, svg in made.items() if name.endswith(".svg")}
         parts.append(Part(leaderboards[-1], runs, found, said, figures))
     if not leaderboards:
-        return Report((), (), tuple(complaints), _nothing(store, frame))
+        return Report((), (), tuple(complaints), _nothing(store, frame), 0)
     paths += [out / "index.html", out / "README.md"]
     write_atomically(paths[-2], page(parts, store.root))
     write_atomically(paths[-1], _index(parts).encode())
     complaints += _orphans(out, {entry.board.slug for entry in leaderboards})
-    texts = [to_terminal(part.entry) + summary(part.significance) for part in parts]
-    beside = [claims.to_terminal(part.claims, part.entry) for part in parts if with_published]
-    return Report(tuple(paths), tuple(leaderboards), tuple(complaints), "\n".join([*texts, *beside]))
+    shown = [part for part in parts if cells is None or not set(part.runs["key"]).isdisjoint(cells)]
+    texts = [to_terminal(part.entry) + summary(part.significance) for part in shown]
+    beside = [claims.to_terminal(part.claims, part.entry) for part in shown if with_published]
+    text = "\n".join([*texts, *beside])
+    return Report(tuple(paths), tuple(leaderboards), tuple(complaints), text, len(parts) - len(shown))
 
 
 def doubles(board: Board, runs: pd.DataFrame) -> list[str]:

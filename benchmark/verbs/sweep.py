@@ -14,6 +14,7 @@ from ...datasets.archive import HELP
 from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.task import DataError, Task
 from ...datasets.tasks import find
+from ..judging.wording import counted
 from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve, shard
 from ..planning.recipes import RECIPES
 from ..planning.spec import Recipe
@@ -61,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
             executor.stop()
     say_outcome(tally, store)
     if choice.split == "test":
-        write_report(options.results)
+        write_report(options.results, cells=cells)
     return 1 if tally.failed else 0
 
 
@@ -148,15 +149,20 @@ def report(options: argparse.Namespace) -> int:
     return write_report(options.results, options.with_published)
 
 
-def write_report(results: Path, with_published: bool = False) -> int:
-    """Rebuild every derived file and print the tables; returns the exit status."""
+def write_report(results: Path, with_published: bool = False, cells: Sequence[Cell] | None = None) -> int:
+    """Rebuild every derived file and print the tables, only those that hold any of `cells` if given.
+
+    Returns the exit status.
+    """
     from ..judging.report import write
 
-    written = write(Store(results), results, with_published)
+    keys = None if cells is None else {cell.spec.key() for cell in cells}
+    written = write(Store(results), results, with_published, keys)
     say_all(written.complaints)
     print(written.text)
     if written.boards:
-        print(f"report: {results / 'README.md'}, page: {results / 'index.html'}")
+        named = f"and {counted(written.others, 'other board')}" if written.text and written.others else "report"
+        print(f"{named}: {results / 'README.md'}, page: {results / 'index.html'}")
     return 0 if written.boards and not written.complaints else 1
 
 

@@ -54,7 +54,7 @@ def tune(options: argparse.Namespace) -> int:
             return _dry_run(search, tasks, methods, store)
         ready = cached_tasks(tasks, search.choice.preprocessing(backbone))
         trials = [search.trials(method, data) for method, data in product(methods, ready)]
-        tallies, pairs = _run(search, trials, worker, store, deadline, options.grace)
+        tallies, refits = _run(search, trials, worker, store, deadline, options.grace)
     except (KeyboardInterrupt, Terminated):
         say(f"every finished cell is kept in {options.results}/ and the same command goes on from there")
         raise
@@ -62,10 +62,11 @@ def tune(options: argparse.Namespace) -> int:
         worker.stop()
     for tally in tallies:
         say_outcome(tally, store)
+    pairs = sum(map(bool, refits))
     if pairs < len(trials):
         say(f"nothing is chosen yet for {len(trials) - pairs} of {len(trials)} pairs of method and task")
     if pairs:
-        write_report(options.results)
+        write_report(options.results, cells=list(chain(*refits)))
     broken = [cell for tally in tallies for cell, _ in tally.failed if not store.diverged(cell.spec)]
     return 1 if broken or pairs < len(trials) else 0
 
@@ -87,25 +88,27 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
 
 def _run(
     search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None, grace: float
-) -> tuple[list[Tally], int]:
-    """What became of the trials and of the refits, and for how many pairs something was chosen."""
+) -> tuple[list[Tally], list[list[Cell]]]:
+    """What became of the trials and of the refits, and the refits of each pair for which all trials are done.
+
+    They are none where no trial gave a number to choose by.
+    """
     damaged: list[str] = []
     pending = [cell for own in trials for cell in own.pending(store, damaged)]
     say_all(damaged)
     say(f"{counted(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
     tallies = [sweep(pending, worker, store, deadline, grace)]
     failed = [cell.spec.key() for cell, _ in tallies[0].failed]
-    refits, pairs, damaged = [], 0, []
+    refits, damaged = [], []
     for own in trials:
         if (accuracies := own.accuracies(store, damaged, failed)) is not None:
             search.write_choice(own, accuracies, store)
             refits.append(search.refits(own, accuracies))
-            pairs += bool(refits[-1])
     say_all(damaged)
     missing = lacking(store, _seed_by_seed(refits))
-    say(f"chosen for {counted(pairs, 'pair')} of method and task, see {store.root / 'chosen'}")
+    say(f"chosen for {counted(sum(map(bool, refits)), 'pair')} of method and task, see {store.root / 'chosen'}")
     say(f"{counted(len(missing), 'refit')} to run of {sum(map(len, refits))}{_about(missing)}")
-    return [*tallies, sweep(missing, worker, store, deadline, grace)], pairs
+    return [*tallies, sweep(missing, worker, store, deadline, grace)], refits
 
 
 def _seed_by_seed(refits: Iterable[list[Cell]]) -> list[Cell]:

@@ -111,6 +111,26 @@ def test_run_fills_in_what_is_missing_and_reports(
     assert essence(again[repetition]) == essence(first[repetition.replace(".2.", ".")])
 
 
+def test_run_prints_the_boards_of_its_cells_and_counts_the_others(
+    make_task: Callable[..., Path], put: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, results = make_task(), tmp_path / "results"
+    put("flowers", "ssf", 0, 0.5, title="SSF")
+    ask = command(task, results, "--methods", "linear", "--seeds", "0")
+    for expected in ("and 1 other board: ", "and 2 other boards: "):
+        assert main(ask) == 0
+        said = capsys.readouterr().out
+        assert "toy_vit · recipe smoke" in said
+        assert "uniform_3ep" not in said
+        assert f"\n{expected}{results / 'README.md'}, page: {results / 'index.html'}\n" in said
+        put("flowers", "ssf", 0, 0.5, title="SSF", suite="another")
+    assert main(["report", "--results", str(results)]) == 0
+    said = capsys.readouterr().out
+    assert said.count("recipe uniform_3ep") == 2
+    assert "toy_vit · recipe smoke" in said
+    assert f"\nreport: {results / 'README.md'}, page: " in said
+
+
 @pytest.mark.slow
 def test_oracle_adds_its_number_to_runs_that_lack_it_and_changes_nothing_else(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def chosen(results: Path) -> dict[str, bytes]:
 
 @pytest.mark.usefixtures("some_worker")
 def test_tune_tries_chooses_refits_and_goes_on_where_it_was(
-    make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_task: Callable[..., Path], put: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tasks, results = [make_task(), make_task("shades", classes=2, seed=1)], tmp_path / "results"
     ask = [*BASE, "--tasks", *map(str, tasks), "--results", str(results), *METHODS, "--seeds", "0", "1"]
@@ -47,6 +48,7 @@ def test_tune_tries_chooses_refits_and_goes_on_where_it_was(
     assert "12 trials to run of 12" in said.err
     assert "8 refits to run of 8" in said.err
     assert "recipe smoke_tuned3, tuned: best of 3 per task on val200" in said.out
+    assert f"\nreport: {results / 'README.md'}" in said.out
     runs = Store(results).frame([])
     assert runs["split"].value_counts().to_dict() == {"val": 12, "test": 8}
     choices = {json.loads(text)["method"]: json.loads(text) for text in chosen(results).values()}
@@ -81,8 +83,12 @@ def test_tune_tries_chooses_refits_and_goes_on_where_it_was(
         path.unlink()
     assert main([*ask, "--dry-run"]) == 0
     assert capsys.readouterr().out.count("2 of 2") == 2
+    put("flowers", "ssf", 0, 0.5)  # of another board
     assert main(ask) == 0
     said = capsys.readouterr()
+    assert "recipe smoke_tuned3" in said.out
+    assert "uniform_3ep" not in said.out
+    assert "\nand 1 other board: " in said.out
     assert "0 trials to run of 12" in said.err
     assert "0 refits to run of 8" in said.err
     assert chosen(results) == before
