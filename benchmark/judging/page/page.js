@@ -379,6 +379,7 @@ function range(measured, from, to, low, high) {
 function showBoard(board) {
   Object.assign(state, { board, mean: board.means[0][0], group: "", family: "", text: "", limit: Infinity });
   Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
+  at("missing").hidden = true;
   const near = DATA.boards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
   fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${rows.length} method${rows.length > 1 ? "s" : ""})`]), board.slug);
   at("facts").replaceChildren(...board.facts.map(fact));
@@ -445,10 +446,25 @@ function start() {
   for (const [place, id] of ["first", "second"].entries()) {
     at(id).onchange = () => { state.pair[place] = at(id).value; showComparison(); showTable(); };
   }
-  const fromAddress = () => DATA.boards.find((board) => board.slug === decodeURIComponent(location.hash.slice(1)));
-  addEventListener("hashchange", () => { const board = fromAddress(); if (board) showBoard(board); });
-  const cells = (board) => board.rows.length * board.tasks.length;
-  showBoard(fromAddress() ?? DATA.boards.reduce((most, board) => (cells(board) > cells(most) ? board : most)));
+  addEventListener("hashchange", followAddress);
+  followAddress();
+}
+
+/** Shows the board that the address names; where it names none that is here, says so and leaves what is shown. */
+function followAddress() {
+  const name = location.hash.slice(1);
+  const board = DATA.boards.find(({ slug }) => [slug, encodeURIComponent(slug)].includes(name));
+  if (board || !state.board) showBoard(board ?? fullest(DATA.boards));
+  if (board || !name || at(name)) return; // a part of the page is no board
+  at("missing").textContent = `The link asks for the board ${name}, which is not among these results. Another one is shown: choose above.`;
+  at("missing").hidden = false;
+}
+
+/** The board that says most: cells of rows that have a rank, and of several that are alike all cells. */
+function fullest(boards) {
+  const ranked = ({ rows, means: [[mean]] }) => rows.filter((row) => known(row.means[mean])).length;
+  const weight = (board) => [ranked(board) * board.tasks.length, board.rows.length * board.tasks.length];
+  return [...boards].sort((a, b) => weight(b)[0] - weight(a)[0] || weight(b)[1] - weight(a)[1])[0];
 }
 
 start();

@@ -39,7 +39,8 @@ METHODS = {  # title, parameters, accuracy on natural, specialized and structure
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> Path:
-    """Six methods on the 19 tasks with 3 seeds, of which BitFit lacks a task; and a small board with hostile names."""
+    """Six methods on the 19 tasks with 3 seeds, of which BitFit lacks a task; a small board with hostile names; and one
+    with the most cells, of which but one row has all."""
     root = tmp_path_factory.mktemp("browser") / "results"
     store = Store(root)
 
@@ -60,6 +61,10 @@ def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> 
         for title, method in ((HOSTILE, "one"), (CLOSING, "two")):
             put("<b>bold", method, 0, 0.5, title, "<i>group", 10)
             put("cars", method, 0, 0.5, title, "other", 10)
+        for number in range(40):
+            for task in list(suite_tasks("vtab1k"))[: 4 if number else 5]:
+                facts = {"suite": "zoo", "recipe": "smoke", "backbone": BackboneRef(name="toy_vit", sha256="70" * 32)}
+                put(task, f"method_{number}", 0, 0.5, f"Method {number}", "other", 10, **facts)
         write(store, root)
     return root
 
@@ -111,13 +116,31 @@ def sort_by(page, title: str) -> None:
     page.locator("#table > thead").get_by_role("button", name=title, exact=True).click()
 
 
-def test_it_opens_on_the_largest_board_best_first(open_page) -> None:
+def test_it_opens_on_the_board_with_most_ranked_cells_best_first(open_page) -> None:
     page = open_page()
     assert methods(page)[:2] == ["LoRA", "SSF"]
     assert column(page, "#") == ["1", "2", "3", "4", "5", "—"]
     assert methods(page)[-1] == "BitFit"  # lacks a task: no rank, last
     assert page.locator("#count").inner_text() == "6 of 6 methods, sorted by mean of 19 tasks"
     assert page.title() == "vtab-peft leaderboards"
+
+
+def test_a_link_to_a_board_that_is_not_there_says_so(open_page, results) -> None:
+    page = open_page("#vtab1k--gone--100%")
+    message = page.locator("#missing")
+    assert "the board vtab1k--gone--100%, which is not among these results" in message.inner_text()
+    assert page.locator("#count").inner_text().startswith("6 of 6 methods")
+    slug = next(path.name for path in (results / "boards").iterdir() if "--smoke--" in path.name)
+    page.select_option("#board", slug)
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('40 of 40')")
+    assert message.is_hidden()
+    page.evaluate("location.hash = 'other--gone'")
+    message.wait_for()
+    assert "other--gone" in message.inner_text()
+    assert page.locator("#count").inner_text().startswith("40 of 40 methods")
+    assert open_page(f"#{slug}").locator("#missing").is_hidden()
+    there = open_page("#leaderboard")
+    assert there.locator("#missing").is_hidden(), "a part of the page"
 
 
 def test_it_rounds_as_tables_do(open_page) -> None:
