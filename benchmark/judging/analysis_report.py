@@ -73,8 +73,9 @@ def bound_rows(bounds: Sequence[tuple[str, Sequence[Bound]]]) -> Rows:
 
 
 def to_csv(rows: Rows) -> str:
+    """Rows, one or more, under the names of the first."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]) if rows else ["of"], lineterminator="\n")
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     writer.writeheader()
     for row in rows:
         writer.writerow({name: "" if value is None else rounded(value) for name, value in row.items()})
@@ -91,6 +92,7 @@ def rounded(value: Any) -> Any:
 
 
 def to_markdown(heading: Sequence[str], angles: Rows, sizes: Rows, bounds: Rows) -> str:
+    """Sizes and bounds are left out where there are none."""
     parts = ["# Analysis of trained cells", *heading, "## Angles", ABOUT_ANGLES]
     parts.append(
         _table(
@@ -109,25 +111,23 @@ def to_markdown(heading: Sequence[str], angles: Rows, sizes: Rows, bounds: Rows)
             },
         )
     )
-    parts += ["## Norms and ranks", ABOUT_SIZES]
-    parts.append(
-        _table(
-            sizes,
-            {
-                "of": lambda r: r["of"],
-                "matrix": lambda r: f"{r['what']}, {r['when']}",
-                "n": lambda r: str(r["matrices"]),
-                "spectral": lambda r: _range(r, "spectral"),
-                "Frobenius": lambda r: _range(r, "frobenius"),
-                "effective rank": lambda r: _range(r, "effective_rank"),
-                "stable rank": lambda r: _range(r, "stable_rank"),
-                "of W": lambda r: DASH if r["relative"] is None else f"{100 * r['relative']:.1f} %",
-            },
-        )
-    )
+    columns: dict[str, Callable[[dict[str, Any]], str]]
+    if sizes:
+        parts += ["## Norms and ranks", ABOUT_SIZES]
+        columns = {
+            "of": lambda r: r["of"],
+            "matrix": lambda r: f"{r['what']}, {r['when']}",
+            "n": lambda r: str(r["matrices"]),
+            "spectral": lambda r: _range(r, "spectral"),
+            "Frobenius": lambda r: _range(r, "frobenius"),
+            "effective rank": lambda r: _range(r, "effective_rank"),
+            "stable rank": lambda r: _range(r, "stable_rank"),
+            "of W": lambda r: DASH if r["relative"] is None else f"{100 * r['relative']:.1f} %",
+        }
+        parts.append(_table(sizes, columns))
     if bounds:
         parts += ["## Terms of the bound", ABOUT_BOUNDS]
-        columns: dict[str, Callable[[dict[str, Any]], str]] = {
+        columns = {
             "of": lambda r: r["of"],
             "modules": lambda r: str(r["modules"]),
             "m": lambda r: str(r["m"]),
@@ -148,4 +148,4 @@ def _table(rows: Rows, columns: dict[str, Callable[[dict[str, Any]], str]]) -> s
     cells = [[form(row).replace("|", r"\|") for form in columns.values()] for row in rows]
     words = sum(name in ("of", "vectors", "matrix") for name in columns)
     align = ["left"] * words + ["right"] * (len(columns) - words)
-    return tabulate(cells, list(columns), "pipe", colalign=align if rows else None, disable_numparse=True)
+    return tabulate(cells, list(columns), "pipe", colalign=align, disable_numparse=True)

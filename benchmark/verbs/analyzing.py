@@ -19,6 +19,12 @@ from ..storing.store import write_atomically
 from ..trained.analysis import CellAnalysis, analyze_cell, analyze_weights
 from ..trained.reopened import Reopened, reopen
 
+FILES = (
+    *("analysis.md", "analysis.json", "angles.csv", "sizes.csv", "bounds.csv"),
+    *("angles.svg", "angles.png", "updates.svg", "updates.png"),
+)
+"""All that an analysis may be made of; which of them depends on the cells."""
+
 
 def analyze(options: argparse.Namespace) -> int:
     """`vtab-peft analyze KEY_OR_PATH...`: write tables and figures, print the tables.
@@ -38,17 +44,21 @@ def analyze(options: argparse.Namespace) -> int:
     files = render(cells, weights, found)
     for name, content in files.items():
         write_atomically(options.to / name, content)
+    for name in FILES:
+        if name not in files:  # of an earlier analysis, of other cells
+            (options.to / name).unlink(missing_ok=True)
     print(files["analysis.md"].decode(), end="")
     print(f"analysis: {options.to}", file=sys.stderr)
     return 0
 
 
 def render(cells: list[Reopened], weights: list[Group], found: list[CellAnalysis]) -> dict[str, bytes]:
-    """Every file, by name."""
+    """Those of `FILES` that have something to say, by name."""
     groups = [*weights, *(group for cell in found for group in cell.angles)]
     learned = [size for cell in found for size in cell.sizes]
     angle_table, size_table = angle_rows(groups), size_rows(learned)
     bound_table = bound_rows([(cell.label, cell.bounds) for cell in found])
+    tables = {"angles": angle_table, "sizes": size_table, "bounds": bound_table}
     spec = cells[0].spec
     tasks = ", ".join(dict.fromkeys(cell.spec.task.name for cell in cells))
     recipes = ", ".join(dict.fromkeys(cell.spec.recipe.name for cell in cells))
@@ -65,9 +75,7 @@ def render(cells: list[Reopened], weights: list[Group], found: list[CellAnalysis
     figures = {"angles": angles(groups, caption), "updates": sizes(size_table, caption)}
     texts = {
         "analysis.md": to_markdown(heading, angle_table, size_table, bound_table),
-        "angles.csv": to_csv(angle_table),
-        "sizes.csv": to_csv(size_table),
-        **({"bounds.csv": to_csv(bound_table)} if bound_table else {}),
+        **{f"{name}.csv": to_csv(rows) for name, rows in tables.items() if rows},
         "analysis.json": json.dumps(rounded(data), indent=1, sort_keys=True) + "\n",
     }
     return {

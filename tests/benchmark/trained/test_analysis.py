@@ -136,6 +136,22 @@ def test_the_same_cells_give_the_same_bytes(
     assert written["analysis.md"].decode() in capsys.readouterr().out
 
 
+def test_an_analysis_holds_what_its_cells_have_and_nothing_of_an_earlier_one(
+    make_cell: MakeCell, tmp_path: Path
+) -> None:
+    """Of a linear probe nothing is learned that has a size; files that are not of an analysis stay."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.md").write_text("mine")
+    for spec in ("lora", "linear"):
+        assert main(["analyze", stored(make_cell(spec), tmp_path), "--weights", "random", "--to", str(out)]) == 0
+        assert (out / "sizes.csv").exists() is (spec == "lora")
+    assert {path.name for path in out.iterdir()} == {
+        *("analysis.md", "analysis.json", "angles.csv", "angles.svg", "angles.png", "notes.md")
+    }
+    assert "Norms and ranks" not in (out / "analysis.md").read_text()
+
+
 def test_cells_of_two_backbones_are_not_mixed(
     make_cell: MakeCell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
