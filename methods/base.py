@@ -2,6 +2,7 @@
 
 import ast
 import difflib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
@@ -198,32 +199,51 @@ def parse(spec: str) -> Method:
     """
     name, arguments = _split(spec)
     if name not in METHODS:
-        close = difflib.get_close_matches(name, METHODS, n=3)
-        hint = f" (did you mean {' or '.join(close)}?)" if close else ""
-        there = ", ".join(sorted(METHODS))
-        raise ValueError(f"no method {name!r}{hint}; there are: {there}; one of a plug-in file needs --plugin FILE")
+        there = f"There are: {', '.join(sorted(METHODS))}"
+        raise ValueError(
+            f"no method {name!r}{_meant(_near(name)) or '.'} {there}; one of a plug-in file needs --plugin FILE"
+        )
     cls = METHODS[name]
     known = [field.name for field in fields(cls)]
     for argument in arguments:
         if argument not in known:
-            close = difflib.get_close_matches(argument, known, n=1)
-            hint = f" (did you mean {close[0]}?)" if close else ""
+            hint = _meant(difflib.get_close_matches(argument.casefold(), known, n=1)) or "."
             takes = ", ".join(known) or "no arguments"
-            raise ValueError(f"method {name!r} has no argument {argument!r}{hint}; it takes: {takes}")
+            raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
     try:
         return cls(**as_declared(cls, arguments))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None
 
 
+def _near(spec: str) -> list[str]:
+    """Registered names that a wrong spec may mean, at most three: those that it is but for case, spaces, hyphens and
+    underscores, or whose title it is, with arguments or not; else those that are spelled nearly so."""
+    names = {_plain(text): known for known, cls in METHODS.items() for text in (cls.title, known)}
+    wanted = _plain(spec), _plain(spec.partition("(")[0])
+    close = [text for text in wanted if text in names] or difflib.get_close_matches(wanted[1], names, n=3)
+    return list(dict.fromkeys(names[text] for text in close))
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\s_-]", "", name.casefold())
+
+
+def _meant(close: list[str]) -> str:
+    return f"; did you mean {' or '.join(close)}?" if close else ""
+
+
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
-    malformed = ValueError(f"cannot read method {spec!r}: write it as name or name(argument=value, ...)")
+    hint = "" if spec.partition("(")[0] in METHODS else _meant(_near(spec))
+    malformed = ValueError(f"cannot read method {spec!r}: write it as name or name(argument=value, ...){hint}")
     try:
         node = ast.parse(spec.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         raise malformed from None
     if isinstance(node, ast.Name):
         return node.id, {}
+    if isinstance(node, ast.Tuple):
+        raise ValueError(f"cannot read method {spec!r}: separate methods by spaces, not by commas")
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name) or node.args:
         raise malformed
     arguments: dict[str, Any] = {}

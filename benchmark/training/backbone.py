@@ -153,7 +153,7 @@ def _check_name(name: str) -> None:
         raise BackboneError(f"backbone {name!r} leaves open which weights; say one of: {', '.join(tagged)}")
     if name not in tagged:
         close = difflib.get_close_matches(name, tagged or names(), n=3)
-        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} See `list backbones`")
 
 

@@ -102,7 +102,7 @@ def test_random_weights_are_a_control_with_an_identity_of_their_own() -> None:
         ("vit_bse_patch16_224.augreg_in21k", "no backbone"),
         ("resnet50.a1_in1k", "no ViT or Swin Transformer"),
         ("deit3_base_patch16_224.fb_in1k", "no weights at"),
-        ("../etc/passwd", "no backbone"),
+        ("../etc/passwd", r"no backbone '../etc/passwd' in timm [\d.]+\. See `list backbones`"),
     ],
 )
 def test_wrong_names_are_refused_with_help(name: str, says: str) -> None:
