@@ -115,7 +115,7 @@ def _block(suite: str, architecture: str, rows: list[Row]) -> str:
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
     apart = [
-        [MEAN_NAMES.get(name, name), how, fixed(s.low), fixed(s.high), f"{s.high - s.low:.1f}", str(s.rows)]
+        [MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)]
         for name, how, s in spreads(suite, rows)
     ]
     ranges = _plain_table(["", "", "lowest", "highest", "range", "rows"], apart, right=range(2, 6))
@@ -134,6 +134,12 @@ def _order(bundle: list[Row]) -> tuple[float, str]:
 
 def _recomputed(row: Row, mean: str) -> str:
     return fixed(row.recomputed[mean], 2) if row.recomputed else DASH
+
+
+def _ends(found: Spread) -> list[str]:
+    """Lowest, highest and what lies between, with two decimals where one would move an end."""
+    decimals = 1 if all(abs(round(end, 1) - end) < 1e-6 for end in (found.low, found.high)) else 2
+    return [fixed(value, decimals) for value in (found.low, found.high, found.high - found.low)]
 
 
 def _printed(bundle: list[Row], mean: str) -> str:
