@@ -79,9 +79,7 @@ def _columns(entry: Leaderboard, row: dict[str, Any], own: list[Row]) -> dict[st
 
 
 def to_markdown(found: Claims) -> str:
-    """`published.md`: two lines a method, what was measured and what papers print; the sources below."""
-    if found.reason:
-        return f"# {HEADING}\n\nNothing to show: {markdown(found.reason)}.\n"
+    """`published.md` of a board that has lines: two a method, what was measured and what papers print; the sources."""
     names = list(found.lines[0].columns)
     rows = []
     for line in found.lines:
@@ -99,10 +97,7 @@ def to_markdown(found: Claims) -> str:
 
 
 def to_terminal(found: Claims, entry: Leaderboard) -> str:
-    """The means only; published.md has the tasks."""
-    heading = f"{HEADING}: {entry.board.title}"
-    if found.reason:
-        return f"{heading}\nNothing to show: {found.reason}.\n"
+    """The means only, of a board that has lines; published.md has the tasks."""
     means = [name for name in found.lines[0].columns if name.startswith("mean_")]
     rows = []
     for line in found.lines:
@@ -111,7 +106,7 @@ def to_terminal(found: Claims, entry: Leaderboard) -> str:
         rows.append([cut(line.label, 24), *cells, str(len(line.sources))])
     head = ["method", *(f"{mean}\n{what}" for mean in means for what in ("measured", "published")), "sources"]
     table = tabulate(rows, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])
-    return "\n".join([heading, "", table, "", textwrap.fill(CAUTION, TERMINAL_WIDTH), ""])
+    return "\n".join([f"{HEADING}: {entry.board.title}", "", table, "", textwrap.fill(CAUTION, TERMINAL_WIDTH), ""])
 
 
 def _range(spread: Spread | None) -> str:

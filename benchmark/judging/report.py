@@ -4,7 +4,7 @@
     <out>/index.html                      the page: one file with everything in it
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
                         <figure>.svg/.png   those of `figures` that say something about the board
-                        published.md        only if asked for
+                        published.md        only if asked for, and papers print something beside the board
 
 Rebuilding it gives the same bytes, whatever order the files are read in.
 """
@@ -26,6 +26,7 @@ from .page.writing import page
 from .significance import Significance, significance
 from .statements import summary, to_page
 from .tables import DASH, to_csv, to_terminal
+from .wording import counted
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def write(store: Store, out: Path, with_published: bool = False, cells: Collecti
         said = claims.claims(leaderboards[-1], published.load())
         found = significance(leaderboards[-1], runs)
         made = _files(leaderboards[-1], runs, found)
-        made |= {"published.md": claims.to_markdown(said).encode()} if with_published else {}
+        made |= {"published.md": claims.to_markdown(said).encode()} if with_published and said.lines else {}
         folder = out / "boards" / board.slug
         for name, data in made.items():
             write_atomically(folder / name, data)
@@ -82,9 +83,16 @@ def write(store: Store, out: Path, with_published: bool = False, cells: Collecti
     complaints += _orphans(out, {entry.board.slug for entry in leaderboards})
     shown = [part for part in parts if cells is None or not set(part.runs["key"]).isdisjoint(cells)]
     texts = [to_terminal(part.entry) + summary(part.significance) for part in shown]
-    beside = [claims.to_terminal(part.claims, part.entry) for part in shown if with_published]
-    text = "\n".join([*texts, *beside])
+    text = "\n".join([*texts, *(_published(shown) if with_published else [])])
     return Report(tuple(paths), tuple(leaderboards), tuple(complaints), text, len(parts) - len(shown))
+
+
+def _published(parts: Sequence[Part]) -> list[str]:
+    """For the terminal: what papers say beside each board, and for how many they say nothing."""
+    found = [claims.to_terminal(part.claims, part.entry) for part in parts if part.claims.lines]
+    silent = counted(len(parts) - len(found), "board")
+    rest = f"{claims.HEADING}: nothing to show for {silent}; the page says why.\n"
+    return found if len(found) == len(parts) else [*found, rest]
 
 
 def doubles(board: Board, runs: pd.DataFrame) -> list[str]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 from leaderboards import leaderboards, only
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.judging.claims import Claims, claims, to_markdown, to_terminal
+from vtab_peft.benchmark.judging.claims import Claims, claims
 from vtab_peft.benchmark.judging.leaderboard import Leaderboard
 from vtab_peft.benchmark.judging.published import load
 from vtab_peft.benchmark.planning.spec import BackboneRef
@@ -60,11 +60,20 @@ def test_rows_of_other_weights_are_left_out(store, put) -> None:
 )
 def test_where_nothing_belongs_the_reason_is_given(store, put, backbone, suite, reason) -> None:
     put("cifar", "lora", 0, 0.5, suite=suite, backbone=backbone)
-    entry, said = found(store)
+    _, said = found(store)
     assert not said.lines
     assert reason in said.reason
-    assert reason in to_terminal(said, entry)
-    assert "Nothing to show" in to_markdown(said)
+
+
+def test_boards_beside_which_nothing_is_printed_are_counted_in_one_line(store, put, capsys) -> None:
+    measure(put)
+    put("cifar", "lora", 0, 0.5)
+    put("cifar", "lora", 0, 0.5, suite="another")
+    assert main(["report", "--results", str(store.root), "--with-published"]) == 0
+    said = capsys.readouterr().out
+    assert said.count("Claimed against measured") == 2
+    assert "Claimed against measured: nothing to show for 2 boards; the page says why.\n" in said
+    assert [path.parent.name[:6] for path in store.root.rglob("published.md")] == ["vtab1k"]
 
 
 def test_the_table_comes_when_asked_for_changes_no_rank_and_goes_again(store, put, capsys) -> None:
