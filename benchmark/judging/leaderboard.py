@@ -204,8 +204,10 @@ def _task_columns(board: Board, runs: list[Run]) -> list[TaskColumn]:
 
 def _method_labels(rows: list[dict[str, Any]]) -> list[str]:
     specs = [one_line(row["spec"]) for row in rows]
+    titles = [row["method"] for row in rows]
     return distinct(
-        [row["method"] for row in rows],
+        titles,
+        [title + "".join(spec.partition("(")[1:]) for title, spec in zip(titles, specs, strict=True)],
         specs,
         [spec if row["lr"] is None else f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} v{row['method_version']}" for spec, row in zip(specs, rows, strict=True)],

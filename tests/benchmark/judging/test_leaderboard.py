@@ -191,12 +191,16 @@ def test_a_name_is_as_short_as_it_can_be(store, put):
     put("flowers", "ssf", 0, 0.7, title="SSF", lr=5e-3)
     put("flowers", "vpt", 0, 0.6, title="VPT", spec="vpt(tokens=1)", args={"tokens": 1})
     put("flowers", "vpt", 0, 0.5, title="VPT", spec="vpt", args={"tokens": 10})
+    for place, method in enumerate(("mine", "yours")):
+        for spec in (method, f"{method}(rank=2)"):
+            put("flowers", method, 0, 0.4 - place / 10, title="Same", spec=spec, args={"rank": len(spec)})
     assert [row["label"] for row in only(store).rows] == [
         "LoRA",
         "ssf lr 0.001",
         "ssf lr 0.005",
-        "vpt(tokens=1)",
-        "vpt",
+        "VPT(tokens=1)",
+        "VPT",
+        *("mine", "mine(rank=2)", "yours", "yours(rank=2)"),  # two methods of one title
     ]
 
 
