@@ -16,6 +16,7 @@ import pandas as pd
 from ..planning.spec import fingerprint
 from .boards import IDENTITY, VTAB_GROUPS, Board, Run, one_line, records, table_order
 from .stats import LEAST_SEEDS, over_seeds
+from .wording import counted
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ class Leaderboard:
         """`3 seeds`, or `1 to 3 seeds` where rows differ."""
         counts = [row["seeds"] for row in self.rows]
         low, high = min(counts), max(counts)
-        return f"{low} to {high} seeds" if low != high else f"{low} seed{'s' * (low != 1)}"
+        return f"{low} to {high} seeds" if low != high else counted(low, "seed")
 
 
 def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:

@@ -175,5 +175,6 @@ def _orphans(out: Path, slugs: set[str]) -> list[str]:
 
 def _nothing(store: Store, frame: pd.DataFrame) -> str:
     if len(frame):
-        return f"{store.root} holds {len(frame)} validation runs and no test run: there is nothing to rank or write\n"
+        found = counted(len(frame), "validation run")
+        return f"{store.root} holds {found} and no test run: there is nothing to rank or write\n"
     return f"no finished run in {store.root / 'runs'}: use `vtab-peft run` first; nothing was written\n"

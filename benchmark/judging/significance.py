@@ -126,7 +126,7 @@ def _or_reason(test: Callable[[], T]) -> T | str:
 
 def _needs_two(complete: dict[str, list[float]]) -> dict[str, list[float]]:
     if len(complete) < 2:
-        raise Unsupported(f"a comparison needs at least 2 methods that have all tasks, there are {len(complete)}")
+        raise Unsupported(f"a comparison needs at least 2 methods that have all tasks, not {len(complete)}")
     return complete
 
 

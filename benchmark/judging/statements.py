@@ -8,6 +8,7 @@ from .markup import markdown
 from .significance import Significance
 from .stats import ALPHA, LEAST_SEEDS, Interval, PairOverTasks, Ranking
 from .tables import DASH, TERMINAL_WIDTH, heading, percent
+from .wording import counted, form
 
 
 def summary(found: Significance) -> str:
@@ -42,8 +43,8 @@ def _ranks(found: Ranking | str) -> str:
     apart = sum(rank - found.average_ranks[0] > found.critical_difference for rank in found.average_ranks)
     return (
         f"Ranks: {verdict} (Friedman, Iman and Davenport's F: {_p(found.friedman_p)}). {found.methods[0]} has the best "
-        f"average rank, {found.average_ranks[0]:.2f}; {apart} of the other {len(found.methods) - 1} are worse by more "
-        f"than Nemenyi's critical difference, {found.critical_difference:.2f}."
+        f"average rank, {found.average_ranks[0]:.2f}; {apart} of the other {len(found.methods) - 1} "
+        f"{form(apart, 'is', 'are')} worse by more than Nemenyi's critical difference, {found.critical_difference:.2f}."
     )
 
 
@@ -52,15 +53,15 @@ def _pairs(found: Sequence[PairOverTasks] | str) -> str:
         return f"Pairs: nothing is concluded: {found}."
     different = sum(pair.p_holm < ALPHA for pair in found)
     test = "Wilcoxon's signed-rank test over tasks, Holm's correction"
-    return f"Pairs: {different} of {len(found)} differ at {ALPHA} ({test})."
+    return f"Pairs: {different} of {len(found)} {form(different, 'differs', 'differ')} at {ALPHA} ({test})."
 
 
 def _seeds(found: Significance) -> str:
     """How many cells have an interval."""
     known = sum(isinstance(interval, Interval) for interval in found.intervals.values())
     cells = len(found.intervals)
-    rest = f"; the other {cells - known} have fewer than {LEAST_SEEDS} seeds" if known < cells else ""
-    return f"Seeds: {known} of {cells} results have a 95 % interval over seeds (Student's t){rest}."
+    rest = f"; with fewer than {LEAST_SEEDS} seeds: {cells - known}" if known < cells else ""
+    return f"Seeds: with a 95 % interval over seeds (Student's t): {known} of {counted(cells, 'result')}{rest}."
 
 
 def _images(found: Significance) -> str:
@@ -72,9 +73,9 @@ def _images(found: Significance) -> str:
     reasons = sorted({interval for interval in cells if isinstance(interval, str)})
     rest = f"; not the others: {'; '.join(reasons)}" if reasons else ""
     return (
-        f"Images: of the {len(cells)} results with fewer than {LEAST_SEEDS} seeds, {known} have a 95 % interval of the "
-        f"first seed over test images (Wilson){rest}. It says how far another test set may move the number, and "
-        "nothing of other seeds."
+        f"Images: of the {counted(len(cells), 'result')} with fewer than {LEAST_SEEDS} seeds, {known} "
+        f"{form(known, 'has', 'have')} a 95 % interval of the first seed over test images (Wilson){rest}. It says how "
+        "far another test set may move the number, and nothing of other seeds."
     )
 
 

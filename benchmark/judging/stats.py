@@ -13,6 +13,8 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
+from .wording import counted
+
 CONFIDENCE = 0.95
 ALPHA = 0.05
 LEAST_SEEDS = 3
@@ -71,7 +73,7 @@ def over_seeds(accuracies: Sequence[float]) -> Interval:
     """
     n = len(accuracies)
     if n < LEAST_SEEDS:
-        raise Unsupported(f"an interval over seeds needs at least {LEAST_SEEDS} of them, there are {n}")
+        raise Unsupported(f"an interval over seeds needs at least {LEAST_SEEDS} of them, not {n}")
     return _student(np.asarray(accuracies, dtype=float))
 
 
@@ -134,8 +136,9 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     floor = 2.0 ** (1 - tasks) * len(pairs)
     if tasks < LEAST_TASKS or floor > alpha:
         raise Unsupported(
-            f"with {tasks} tasks and {len(pairs)} pairs no p-value can fall below {min(1.0, floor):.3g} after Holm's "
-            f"correction, so none can reach {alpha}: compare fewer methods or more tasks"
+            f"with {counted(tasks, 'task')} and {counted(len(pairs), 'pair')} no p-value can fall below "
+            f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare fewer methods or more "
+            "tasks"
         )
     rows = dict(zip(scores, table, strict=True))
     raw = [wilcoxon(rows[a] - rows[b]) for a, b in pairs]
@@ -155,7 +158,7 @@ def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
     methods, tasks = table.shape
     if methods < 3 or tasks < LEAST_TASKS:
         raise Unsupported(
-            f"Friedman's test needs at least 3 methods and {LEAST_TASKS} tasks, there are {methods} and {tasks}"
+            f"Friedman's test needs at least 3 methods and {LEAST_TASKS} tasks, not {methods} and {tasks}"
         )
     ranks = stats.rankdata(-table, axis=0)
     average = ranks.mean(axis=1)

@@ -13,6 +13,7 @@ from tabulate import tabulate
 from ...datasets.tasks import suite_tasks
 from ..judging.published import MEANS, Row, Spread, copies, find, load, recomputed_spread, spread
 from ..judging.tables import DASH, TERMINAL_WIDTH, fixed
+from ..judging.wording import counted
 
 MEAN_NAMES = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
@@ -111,13 +112,10 @@ def _block(suite: str, architecture: str, rows: list[Row]) -> str:
     table = _plain_table(
         head, [[*line[:-1], textwrap.fill(line[-1], 34)] for line in lines], right=range(1, len(head) - 1)
     )
-    title = f"{suite} · {architecture} · {len(rows)} row{'s' * (len(rows) > 1)}, {len(bundles)} different"
+    title = f"{suite} · {architecture} · {counted(len(rows), 'row')}, {len(bundles)} different"
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
-    apart = [
-        [MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)]
-        for name, how, s in spreads(suite, rows)
-    ]
+    apart = [[MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)] for name, how, s in spreads(suite, rows)]
     ranges = _plain_table(["", "", "lowest", "highest", "range", "rows"], apart, right=range(2, 6))
     return f"{title}\n\n{table}\n\nHow far they are apart (percent):\n\n{ranges}"
 

@@ -18,6 +18,7 @@ from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
 from ..leaderboard import Leaderboard
 from ..significance import Significance, images_of
+from ..wording import counted
 from .evidence import over_tasks, student, wilson
 
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
@@ -81,7 +82,7 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
         ],
         "groups": list(entry.groups),
         "means": [
-            *(means or [("mean_tasks", f"mean of {len(entry.tasks)} tasks")]),
+            *(means or [("mean_tasks", f"mean of {counted(len(entry.tasks), 'task')}")]),
             *([("mean_common", f"mean of the {len(entry.common)} that all have")] if entry.common else []),
         ],
         "rows": _rows(part, places),

@@ -43,6 +43,8 @@ function table(titles, rows) {
   return h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));
 }
 
+const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+
 /** Parameters with three digits at most, as tables.py prints them. */
 function count(n) {
   for (const [unit, size] of [["M", 1e6], ["k", 1e3]]) {
@@ -135,7 +137,7 @@ function showTable() {
     ...shown.map((column) => headCell(column, by))));
   const judged = new Map(shown.filter((column) => column.judged).map((column) => [column.key, best(column)]));
   at("table").tBodies[0].replaceChildren(...ordered(kept, by, sort.descending).flatMap((row, i) => bodyRows(row, i, shown, judged)));
-  at("count").textContent = `${kept.length} of ${board.rows.length} methods, sorted by ${by.title}`;
+  at("count").textContent = `${kept.length} of ${counted(board.rows.length, "method")}, sorted by ${by.title}`;
 }
 
 function headCell(column, by) {
@@ -283,9 +285,10 @@ function overTasks(a, b) {
   const found = pairs[[rows.indexOf(a), rows.indexOf(b)].sort((x, y) => x - y).join("-")];
   if (!found) return "Over tasks nothing can be concluded: one of them lacks a task of the board.";
   const [p, corrected] = found;
+  const tested = Object.keys(pairs).length;
   const print = (value) => (value < 0.001 ? "below 0.001" : value.toPrecision(2));
-  return `Over tasks (Wilcoxon's signed-rank test) p is ${print(p)}, and ${print(corrected)} after Holm's correction over all ` +
-    `${Object.keys(pairs).length} pairs of the board: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
+  return `Over tasks (Wilcoxon's signed-rank test) p is ${print(p)}, and ${print(corrected)} after Holm's correction over ` +
+    `${tested > 1 ? `all ${tested} pairs` : "the one pair"} of the board: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
 }
 
 /** The ends of the 95 % interval of the mean difference, over seeds that both have; null below three. */
@@ -308,7 +311,7 @@ function outcome(a, b, both) {
   const losses = both.filter(({ x, y }) => x < y).length;
   const mean = both.reduce((sum, { x, y }) => sum + x - y, 0) / both.length;
   const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
-  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${both.length} tasks: ` +
+  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${counted(both.length, "task")}: ` +
     `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
 }
 
@@ -381,7 +384,7 @@ function showBoard(board) {
   Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
   at("missing").hidden = true;
   const near = DATA.boards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
-  fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${rows.length} method${rows.length > 1 ? "s" : ""})`]), board.slug);
+  fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${counted(rows.length, "method")})`]), board.slug);
   at("facts").replaceChildren(...board.facts.map(fact));
   at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(meanChoice));
   const claimed = board.means.filter(([name]) => name !== "mean_common"); // no paper prints that

@@ -176,7 +176,7 @@ def test_a_board_that_supports_no_test_says_why(page, put) -> None:
     put("flowers", "bitfit", 0, 0.5, title="BitFit")
     put("cars", "bitfit", 0, 0.5, title="BitFit")
     (board,) = page()[1]["boards"]
-    assert "with 2 tasks and 1 pairs no p-value can fall below 0.5" in board["over_tasks"]["reason"]
+    assert "with 2 tasks and 1 pair no p-value can fall below 0.5" in board["over_tasks"]["reason"]
 
 
 def test_intervals_use_students_t() -> None:

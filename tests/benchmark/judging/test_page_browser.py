@@ -270,6 +270,11 @@ def test_two_ticked_rows_are_compared(open_page) -> None:
     assert not page.get_by_label("compare LoRA").is_checked()
 
 
+def test_a_comparison_over_one_task_is_of_one(open_page) -> None:
+    said = open_page().evaluate("outcome({ label: 'A' }, { label: 'B' }, [{ x: 3, y: 1 }])")
+    assert said.startswith("A is 2.00 points above B on average over 1 task: better on 1, ")
+
+
 def test_a_comparison_tells_how_sure_it_is(open_page) -> None:
     """scipy 1.17: t.interval of (2, 1, 6) is 3 ± 6.57; Wilcoxon over 19 tasks with one sign is 2^-18 for each."""
     page = open_page()

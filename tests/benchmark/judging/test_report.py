@@ -142,7 +142,7 @@ def test_a_store_of_validation_runs_writes_nothing(store, put, tmp_path):
     put("flowers", "lora", 0, 0.5, split="val")
     report = write(store, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert "1 validation runs and no test run" in report.text
+    assert "1 validation run and no test run" in report.text
 
 
 def test_a_board_that_is_gone_is_left_and_named(store, put, tmp_path):

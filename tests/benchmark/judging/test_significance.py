@@ -147,6 +147,17 @@ def test_statements_do_not_depend_on_the_order_of_runs(store, put):
     assert to_page(entry, significance(entry, runs)) == to_page(entry, significance(entry, shuffled))
 
 
+def test_statements_about_one_are_about_one(store, put):
+    fill(put, tasks=1, methods=1)
+    said = summary(judged(store))
+    assert "needs at least 2 methods that have all tasks, not 1." in said
+    assert "Seeds: with a 95 % interval over seeds (Student's t): 0 of 1 result; with fewer than 3 seeds: 1." in said
+    entry, _ = only_with_runs(store)
+    assert "Images: of the 1 result with fewer than 3 seeds, 0 have" in to_page(entry, judged(store))
+    fill(put, tasks=1, methods=2)
+    assert "with 1 task and 1 pair no p-value can fall below" in summary(judged(store))
+
+
 def test_the_terminal_gets_six_lines_at_most(store, put):
     fill(put, tasks=4, methods=8)
     assert len(summary(judged(store)).splitlines()) <= 6
