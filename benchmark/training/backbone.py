@@ -75,13 +75,14 @@ def load(
     Raises:
         BackboneError: unknown or ambiguous name, not a plain ViT, unreadable or unfitting weights.
     """
-    facts = _facts(name)
-    size = image_size or facts.image_size
+    _check_name(name)
+    known = facts(name)
+    size = image_size or known.image_size
     seed = _random_seed(weights)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed or 0)
         try:
-            vit = facts.build(size)
+            vit = known.build(size)
         except TypeError:  # families without an image size
             raise BackboneError(f"backbone {name!r} is no ViT or Swin Transformer; see `list backbones`") from None
     if BLOCKS.get(type(vit)) is None or not all(type(place.block) is BLOCKS[type(vit)] for place in blocks_of(vit)):
@@ -91,13 +92,13 @@ def load(
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        sha256, notes = _load_file(vit, Path(weights) if weights else facts.default_weights(tell), name)
+        sha256, notes = _load_file(vit, Path(weights) if weights else known.default_weights(tell), name)
     vit.requires_grad_(False)
-    return Backbone(BackboneRef(name=name, sha256=sha256), vit, facts.mean, facts.std, size, notes)
+    return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes)
 
 
 @dataclass(frozen=True)
-class _Facts:
+class Facts:
     """What is known of a backbone before its weights are read."""
 
     build: Callable[[int], nn.Module]
@@ -107,20 +108,20 @@ class _Facts:
     image_size: int
 
 
-def _facts(name: str) -> _Facts:
+def facts(name: str) -> Facts:
+    """Of one of `names`, without building it."""
     if name == TOY:
-        return _Facts(
+        return Facts(
             lambda size: toy_vit.build(image_size=size),
             lambda _: toy_vit.WEIGHTS,
             toy_vit.MEAN,
             toy_vit.STD,
             toy_vit.IMAGE_SIZE,
         )
-    _check_name(name)
     cfg = get_pretrained_cfg(name)
-    assert cfg is not None  # _check_name found the tag
+    assert cfg is not None  # timm has pretrained weights of every name
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
-    return _Facts(
+    return Facts(
         lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
         lambda tell: _from_hub(name, cfg.hf_hub_id, tell),
         mean,
@@ -142,6 +143,8 @@ def names() -> list[str]:
 
 
 def _check_name(name: str) -> None:
+    if name == TOY:
+        return
     if name in LEGACY:
         raise BackboneError(
             f"backbone {name!r} is ambiguous: it names different weights in different timm versions. "

@@ -98,7 +98,7 @@ def _tasks() -> list[Row]:
             "name": name,
             "group": task.group,
             "classes": task.classes,
-            **{split: "/".join(map(str, sizes)) for split, sizes in task.sizes.items()},
+            **{split: sizes[0] if len(sizes) == 1 else list(sizes) for split, sizes in task.sizes.items()},
             "licence": task.licence,
         }
         for (suite, name), task in table().items()
@@ -106,9 +106,10 @@ def _tasks() -> list[Row]:
 
 
 def _backbones() -> list[Row]:
-    from ..training.backbone import names
+    from ..training.backbone import facts, names
 
-    return [{"name": name} for name in names()]
+    known = {name: facts(name) for name in names()}
+    return [{"name": name, "image_size": f.image_size, "mean": f.mean, "std": f.std} for name, f in known.items()]
 
 
 def _recipes() -> list[Row]:
@@ -124,9 +125,11 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
 
 
 def _cell(value: Any) -> Any:
-    """For people: yes and no, nothing for None, of a table the names."""
+    """For people: yes and no, nothing for None, of a table the names, several numbers with strokes between."""
     if isinstance(value, dict):
         return ", ".join(value)
+    if isinstance(value, list | tuple):
+        return "/".join(f"{number:g}" for number in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
     return "" if value is None else value
