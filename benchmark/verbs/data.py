@@ -12,7 +12,7 @@ from ...datasets.check import Verdict, check
 from ...datasets.housekeeping import Reason, Survey, prune, survey
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find
-from ..running.progress import counted
+from ..judging.wording import counted
 
 REASONS: dict[Reason, str] = {
     "unfinished": "left unfinished by builds that were killed",

@@ -14,7 +14,8 @@ from ...datasets.download import Progress
 from ...datasets.fetch import Item, fetch, fetch_shared, items
 from ...datasets.raw.sources import SOURCES, find_official
 from ...datasets.task import DataError, Task
-from ..running.progress import advance, counted, duration
+from ..judging.wording import counted
+from ..running.progress import advance, duration
 from .data import size_text
 
 TENTHS = 10

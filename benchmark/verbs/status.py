@@ -10,11 +10,12 @@ from tabulate import tabulate
 
 from ...datasets import cache
 from ...datasets.tasks import find
+from ..judging.wording import counted
 from ..planning.plan import Cell, make_plan, shard
 from ..planning.spec import RunSpec
 from ..running.claims import current
 from ..running.executor import WorkerProcess
-from ..running.progress import counted, duration
+from ..running.progress import duration
 from ..storing.store import Store
 from ..training.numerics import Numerics
 from .sweep import choice_of, describe, lacking

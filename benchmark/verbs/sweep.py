@@ -20,7 +20,7 @@ from ..planning.recipes import RECIPES
 from ..planning.spec import Recipe
 from ..running.agenda import Tally
 from ..running.executor import Executor, WorkerProcess, command
-from ..running.progress import Progress, advance, counted, duration
+from ..running.progress import Progress, advance, duration
 from ..running.termination import GRACE_SECONDS, Terminated, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store

@@ -10,11 +10,12 @@ from ...datasets import cache
 from ...datasets.cache import CachedTask
 from ...datasets.task import Task
 from ...datasets.tasks import find
+from ..judging.wording import counted
 from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo
 from ..planning.recipes import RECIPES
 from ..running.agenda import Tally
 from ..running.executor import Executor
-from ..running.progress import counted, duration
+from ..running.progress import duration
 from ..running.termination import Terminated
 from ..running.worker import Describe
 from ..storing.store import Store

@@ -15,9 +15,9 @@ from safetensors import SafetensorError, safe_open
 
 from ...datasets.atomic import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
+from ..judging.wording import counted
 from ..planning.spec import RunSpec
 from ..running.claims import current
-from ..running.progress import counted
 from ..storing.store import BROKEN, Store, StoreError
 
 DERIVED = (".md", ".csv", ".tex")
