@@ -29,7 +29,7 @@ def find_kept(text: str, results: Path) -> Path:
     if text and not own and path.is_dir():
         raise StoreError(
             f"{path} holds no {EXPORTED}: give a folder that `vtab-peft export --as adapter` made; merged models are "
-            "for timm and peft folders for peft"
+            "for timm, peft folders for peft"
         )
     if not own:
         raise StoreError(

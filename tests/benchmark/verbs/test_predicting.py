@@ -105,7 +105,7 @@ def test_a_file_name_that_is_no_text_is_written_with_its_bytes_as_numbers(
     task, record = trained
     (tmp_path / "in").mkdir()
     for name in (b"caf\xe9.png", "café.png".encode()):
-        shutil.copy(next((task / "images").iterdir()), os.fsencode(tmp_path / "in") + b"/" + name)
+        shutil.copy(next((task / "images").iterdir()), tmp_path / "in" / os.fsdecode(name))
     adapter, out = str(record.with_suffix(".safetensors")), tmp_path / "out.csv"
     assert main(["predict", str(tmp_path / "in"), "--adapter", adapter, "--out", str(out), *WEIGHTS]) == 0
     assert set(pd.read_csv(out)["file"]) == {r"caf\udce9.png", "café.png"}
