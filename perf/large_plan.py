@@ -26,7 +26,8 @@ from vtab_peft.benchmark.planning.recipes import RECIPES
 from vtab_peft.benchmark.planning.spec import PROTOCOL
 from vtab_peft.benchmark.running.executor import WorkerProcess
 from vtab_peft.benchmark.running.worker import Describe
-from vtab_peft.benchmark.storing.store import SCHEMA, Store, to_text
+from vtab_peft.benchmark.storing.files import to_text
+from vtab_peft.benchmark.storing.store import SCHEMA, Store
 from vtab_peft.benchmark.training.measure import provenance
 from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.benchmark.verbs.sweep import cached_tasks

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vtab_peft.benchmark.storing.store import write_atomically
+from vtab_peft.benchmark.storing.files import write_atomically
 from vtab_peft.benchmark.training.measure import device_name, provenance
 from vtab_peft.benchmark.training.numerics import Numerics
 

@@ -21,7 +21,14 @@ STOREYS = ("cli", "verbs", "contract", "running", "trained", "judging", "trainin
 LIGHT = (
     *("cli", "planning.spec", "planning.plan", "planning.recipes", "verbs.search"),
     *("running.agenda", "running.claims", "running.crew", "running.executor", "running.progress"),
-    *("running.ray_office", "running.station", "running.termination", "storing.columns", "storing.store"),
+    *(
+        "running.ray_office",
+        "running.station",
+        "running.termination",
+        "storing.columns",
+        "storing.files",
+        "storing.store",
+    ),
     *("verbs.quoting", "verbs.rerunning", "verbs.status", "verbs.sweep", "verbs.tuning", "verbs.verifying"),
     *(
         "trained.keepers",

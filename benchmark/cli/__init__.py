@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from ..running.agenda import Unwritable
     from ..running.executor import Refused, WorkerLost
     from ..running.termination import EXIT_STATUS, Terminated, at_once
-    from ..storing.store import StoreError
+    from ..storing.files import StoreError
     from ..verbs.gate import BaselineError
 
     module, _, function = options.work.partition(":")

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..storing.store import Store, write_atomically
+from ..storing.files import write_atomically
+from ..storing.store import Store
 from . import claims, published
 from .boards import Board, boards
 from .leaderboard import Leaderboard, leaderboard

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ...datasets.atomic import PREFIX, create, host, is_alive, temporary_name
-from ..storing.store import unwritable
+from ..storing.files import unwritable
 
 BEAT_SECONDS = 20.0
 EXPIRES_SECONDS = 180.0

@@ -263,7 +263,8 @@ def _described(worker: Worker, request: Describe, connection: Connection) -> tup
 
 
 def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]:
-    from ..storing.store import Damaged, Store, StoreError
+    from ..storing.files import Damaged, StoreError
+    from ..storing.store import Store
 
     try:
         return "finished", worker.run(cell, connection)

@@ -13,7 +13,6 @@ run exists when its JSON does.  `<key>.2.json` is a repetition of the same run; 
 
 import hashlib
 import io
-import json
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -25,79 +24,26 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...datasets.atomic import create, remove_leftovers, replacing
+from ...datasets.atomic import remove_leftovers
 from ..planning.spec import PROTOCOL, RunSpec
 from .columns import COLUMNS, repetition_of, row_of
+from .files import (
+    BROKEN,
+    Damaged,
+    StoreError,
+    content,
+    create_new,
+    from_text,
+    to_text,
+    unwritable,
+    what_is_wrong,
+    write_atomically,
+)
 
 SCHEMA = 1
 """Version of the record's layout (not of the protocol, which is in the key)."""
 
-BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
-"""What reading a file raises whose JSON is not what was written."""
-
 _NAME = re.compile(r"(?P<key>[0-9a-f]{16})(?:\.(?P<repetition>[2-9]|[1-9][0-9]+))?\.json")
-
-
-class StoreError(Exception):
-    """A results folder that cannot be used; the message says what, where, and what to do."""
-
-
-class Damaged(StoreError):
-    """A record that contradicts itself or lacks something; its cell has to be run again."""
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """A reader sees all of the file or nothing.
-
-    Raises:
-        StoreError: the folder cannot be written (read-only, full disk); nothing is left behind.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(data)
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def _create(path: Path, data: bytes) -> bool:
-    """Whether a file could be written that was not there.  Raises `StoreError`."""
-    try:
-        return create(path, data)
-    except OSError as error:
-        raise unwritable(path, error) from None
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
-def unwritable(path: Path, error: OSError) -> StoreError:
-    return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")
-
-
-def to_text(record: dict[str, Any]) -> str:
-    """A record as people read and diff it: indented, sorted keys, short lists on one line."""
-    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
-    flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # a line end is never inside a string, so strings stay as they are
-    return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
-
-
-def from_text(text: str) -> Any:
-    """JSON as `to_text` writes it: without infinite numbers, and with text that can be written again.
-
-    Raises:
-        ValueError, RecursionError: it is none.
-    """
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(json.loads(text), ensure_ascii=False).encode()  # half a surrogate pair is no text
-    return json.loads(text, parse_constant=_refuse)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
 
 
 @dataclass(frozen=True)
@@ -199,13 +145,13 @@ class Store:
             else:
                 write_atomically(path.with_suffix(suffix), data)
         ours = {path.with_suffix(suffix): data for suffix, data in beside.items() if data is not None}
-        if _create(path, to_text(record).encode()):
+        if create_new(path, to_text(record).encode()):
             for file, data in ours.items():
-                if _content(file) != data:  # the other process wrote its own after ours
+                if content(file) != data:  # the other process wrote its own after ours
                     write_atomically(file, data)
         elif self.load(path)["predictions_sha256"] != record["predictions_sha256"]:
             for file, data in ours.items():
-                if _content(file) == data:
+                if content(file) == data:
                     file.unlink(missing_ok=True)
 
     def failure(self, spec: RunSpec) -> Path:
@@ -240,7 +186,7 @@ class Store:
             except FileNotFoundError:
                 continue  # the cell has just succeeded
             except (OSError, *BROKEN) as error:
-                complaints.append(f"{path} is no record of a failure ({_what(error)}); delete it")
+                complaints.append(f"{path} is no record of a failure ({what_is_wrong(error)}); delete it")
             else:
                 yield record
 
@@ -293,7 +239,7 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
         except BROKEN as error:
-            raise Damaged(f"{path} is damaged: {_what(error)}") from None
+            raise Damaged(f"{path} is damaged: {what_is_wrong(error)}") from None
         return record
 
     def records(self, complaints: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -345,11 +291,6 @@ class Store:
             if row["key"] not in latest or row["repetition"] > latest[row["key"]]["repetition"]:
                 latest[row["key"]] = row
         return pd.DataFrame([latest[key] for key in sorted(latest)], columns=list(COLUMNS))
-
-
-def _what(error: Exception) -> str:
-    """Why a record cannot be read."""
-    return f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]
 
 
 def _home(spec: RunSpec) -> tuple[str, str, str, str]:

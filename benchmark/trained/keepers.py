@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..storing.columns import repetition_of
-from ..storing.store import Store, StoreError
+from ..storing.files import StoreError
+from ..storing.store import Store
 
 EXPORTED = "adapter.safetensors"
 """Name of the file that an exported adapter's folder holds."""

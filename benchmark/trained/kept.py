@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...methods import METHODS, Method, parse
 from ...methods.plugin import plugin_sha256
 from ..planning.spec import RunSpec, canonical_json
-from ..storing.store import Damaged, StoreError
+from ..storing.files import Damaged, StoreError
 from ..training.adapter import Injected, inject, wants_examples
 from ..training.backbone import Backbone
 from ..training.engine import Trained, stream

@@ -15,7 +15,7 @@ from ...datasets.tasks import find
 from ..judging.analysis_report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_markdown
 from ..judging.angle_figure import angles, sizes
 from ..judging.angles import Group
-from ..storing.store import write_atomically
+from ..storing.files import write_atomically
 from ..trained.analysis import CellAnalysis, analyze_cell, analyze_weights
 from ..trained.reopened import Reopened, reopen
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from safetensors.torch import save
 
-from ..storing.store import write_atomically
+from ..storing.files import write_atomically
 from ..trained import peft_format
 from ..trained.keepers import EXPORTED
 from ..trained.kept import in_order

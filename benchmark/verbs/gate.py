@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from ...datasets.atomic import PREFIX, make_folder
 from ..planning.spec import fingerprint
-from ..storing.store import BROKEN, from_text, write_atomically
+from ..storing.files import BROKEN, from_text, write_atomically
 
 FORMAT = 1
 SIGMAS = 4.0

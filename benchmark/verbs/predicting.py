@@ -16,7 +16,7 @@ from PIL import Image
 from ...datasets.cache import Preprocessing
 from ...datasets.pixels import CORES, decode, in_order
 from ...datasets.task import DataError
-from ..storing.store import write_atomically
+from ..storing.files import write_atomically
 from ..trained.reopened import Reopened, reopen
 from ..training.numerics import EVAL_BATCH
 

@@ -13,7 +13,8 @@ from ..planning.plan import Cell, estimate
 from ..planning.spec import RunSpec
 from ..running.executor import WorkerProcess
 from ..running.worker import Describe
-from ..storing.store import BROKEN, Store, StoreError, from_text
+from ..storing.files import BROKEN, StoreError, from_text
+from ..storing.store import Store
 from ..trained.keepers import of_one_cell
 from ..training.numerics import Numerics
 from .sweep import cached_tasks, say, say_all, say_outcome, sweep

@@ -15,7 +15,8 @@ from typing import Any
 from ...datasets.cache import CachedTask
 from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo, make_cell, resolve
 from ..planning.spec import Recipe, fingerprint
-from ..storing.store import Store, to_text, write_atomically
+from ..storing.files import to_text, write_atomically
+from ..storing.store import Store
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Ours: times the method's own learning rate, so that methods whose rate is known to be another start from theirs.

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from ...methods import Method, parse
 from ..planning.recipes import UNIFORM
-from ..storing.store import write_atomically
+from ..storing.files import write_atomically
 from ..training.backbone import Backbone, BackboneError, load
 from ..training.engine import Live
 from ..training.faults import in_a_line, lacks_memory

@@ -18,7 +18,8 @@ from ...datasets.cache import array_files, default_root
 from ..judging.wording import counted
 from ..planning.spec import RunSpec
 from ..running.claims import current
-from ..storing.store import BROKEN, Store, StoreError
+from ..storing.files import BROKEN, StoreError
+from ..storing.store import Store
 
 DERIVED = (".md", ".csv", ".tex")
 """Derived files that are the same bytes everywhere; figures depend on matplotlib's version."""

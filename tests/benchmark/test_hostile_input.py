@@ -19,7 +19,8 @@ from vtab_peft.benchmark.planning.spec import RunSpec, canonical_json
 from vtab_peft.benchmark.running.agenda import Tally
 from vtab_peft.benchmark.running.executor import Refused
 from vtab_peft.benchmark.running.worker import Worker, answer
-from vtab_peft.benchmark.storing.store import Store, StoreError
+from vtab_peft.benchmark.storing.files import StoreError
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Numerics
 from vtab_peft.datasets.archive import examine
 from vtab_peft.datasets.folder import folder_task

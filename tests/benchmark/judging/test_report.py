@@ -15,7 +15,8 @@ from pathlib import Path
 import pytest
 from report_speed import fill
 from vtab_peft.benchmark.judging.report import write
-from vtab_peft.benchmark.storing.store import Store, StoreError, to_text
+from vtab_peft.benchmark.storing.files import StoreError, to_text
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "report"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.running.claims import EXPIRES_SECONDS, Claims, current
-from vtab_peft.benchmark.storing.store import StoreError
+from vtab_peft.benchmark.storing.files import StoreError
 from vtab_peft.datasets import atomic
 from vtab_peft.datasets.atomic import host
 

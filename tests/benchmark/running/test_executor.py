@@ -15,7 +15,8 @@ from vtab_peft.benchmark.running.agenda import Unwritable
 from vtab_peft.benchmark.running.executor import Refused, WorkerLost, WorkerProcess, execute
 from vtab_peft.benchmark.running.progress import Pace, Progress, duration
 from vtab_peft.benchmark.running.worker import Describe, Summary, answer
-from vtab_peft.benchmark.storing.store import Damaged, Store, StoreError
+from vtab_peft.benchmark.storing.files import Damaged, StoreError
+from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training import backbone
 from vtab_peft.benchmark.training.numerics import Numerics
 

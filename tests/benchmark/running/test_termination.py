@@ -131,6 +131,6 @@ def test_an_agenda_has_nothing_to_hand_out_when_the_end_is_near(
 def test_the_command_says_so_and_exits_with_143(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr("vtab_peft.benchmark.verbs.sweep.write_report", lambda *_: strike() or time.sleep(60))
+    monkeypatch.setattr("vtab_peft.benchmark.verbs.sweep.write_report", lambda *_, **__: strike() or time.sleep(60))
     assert main(["report", "--results", str(tmp_path)]) == 143
     assert capsys.readouterr().err == "vtab-peft: ended by SIGTERM\n", "a report keeps nothing that could go on"

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vtab_peft.benchmark.planning.recipes import UNIFORM
 from vtab_peft.benchmark.planning.spec import PROTOCOL, BackboneRef, MethodRef, RunSpec, TaskRef
-from vtab_peft.benchmark.storing.store import to_text
+from vtab_peft.benchmark.storing.files import to_text
 
 ROOT = Path(__file__).parents[3]
 

@@ -15,7 +15,8 @@ from vtab_peft.benchmark.planning.spec import RunSpec
 from vtab_peft.benchmark.running.agenda import Agenda
 from vtab_peft.benchmark.running.progress import Progress
 from vtab_peft.benchmark.storing import store as store_module
-from vtab_peft.benchmark.storing.store import COLUMNS, Store, StoreError
+from vtab_peft.benchmark.storing.files import StoreError
+from vtab_peft.benchmark.storing.store import COLUMNS, Store
 from vtab_peft.datasets.atomic import host
 
 ROOT = Path(__file__).parents[3]
@@ -131,7 +132,7 @@ def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
     def killed_before_the_json(path, data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "create", killed_before_the_json)
+    monkeypatch.setattr(store_module, "create_new", killed_before_the_json)
     with pytest.raises(KeyboardInterrupt):
         store.put(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
@@ -162,7 +163,7 @@ def test_a_death_at_the_commit_point_leaves_no_failure_beside_a_result(store, fa
 
     spec = fake.spec()
     store.put_failure(spec, "out of memory", "")
-    monkeypatch.setattr(store_module, "create", die)
+    monkeypatch.setattr(store_module, "create_new", die)
     with pytest.raises(KeyboardInterrupt):
         store.put(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)

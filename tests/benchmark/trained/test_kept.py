@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.contract.tiny import pictures, trained
-from vtab_peft.benchmark.storing.store import Damaged, StoreError
+from vtab_peft.benchmark.storing.files import Damaged, StoreError
 from vtab_peft.benchmark.trained import kept
 from vtab_peft.benchmark.training import backbone as backbones
 from vtab_peft.benchmark.training.images import to_input

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.storing.store import StoreError
+from vtab_peft.benchmark.storing.files import StoreError
 from vtab_peft.benchmark.trained import kept
 from vtab_peft.benchmark.trained.keepers import find_kept
 
