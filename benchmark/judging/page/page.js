@@ -260,20 +260,18 @@ function showComparison() {
 
 /** A row per task: both accuracies and their difference, right where A is better, with its interval over seeds. */
 function comparison(a, b) {
-  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, x: a.accuracy[i], y: b.accuracy[i], ends: overSeeds(a.cells[i], b.cells[i]) }));
-  const both = tasks.filter(({ x, y }) => known(x) && known(y));
-  const widest = Math.max(1, ...both.flatMap(({ x, y, ends }) => [x - y, ...(ends ?? [])].map(Math.abs)));
-  const lines = tasks.map(({ name, x, y, ends }) => {
-    const change = known(x) && known(y) ? x - y : null;
-    return h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), td("", fixed(x, 1)), td("", fixed(y, 1)),
+  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, ...paired(a.cells[i], b.cells[i]) }));
+  const both = tasks.filter(({ change }) => known(change));
+  const widest = Math.max(1, ...both.flatMap(({ change, ends }) => [change, ...(ends ?? [])].map(Math.abs)));
+  const lines = tasks.map(({ name, x, y, change, ends }) =>
+    h("tr", {}, h("th", { scope: "row", className: "text" }, breakable(name)), td("", fixed(x, 1)), td("", fixed(y, 1)),
       td("", known(change) ? signed(change, 1) : DASH), td("quiet", ends ? ends.map((end) => signed(end, 1)).join(" to ") : DASH),
-      td("bar", known(change) ? difference(change, ends, widest) : ""));
-  });
+      td("bar", known(change) ? difference(change, ends, widest) : "")));
   const titles = [["task", "text"], [a.label], [b.label], ["difference"], ["95 % over seeds"], ["", "bar"]];
   return [
     h("p", { className: "verdict" }, `${outcome(a, b, both)} ${overTasks(a, b)}`),
     h("div", { className: "scroll fit" }, table(titles, lines)),
-    h("p", { className: "note" }, "Intervals are Student's over the seeds that both have, where there are at least three: they say how far " +
+    h("p", { className: "note" }, "All is over the seeds that both have. Intervals are Student's, where there are at least three: they say how far " +
       "other seeds may move the difference, not how far other test images may."),
   ];
 }
@@ -291,25 +289,26 @@ function overTasks(a, b) {
     `${tested > 1 ? `all ${tested} pairs` : "the one pair"} of the board: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
 }
 
-/** The ends of the 95 % interval of the mean difference, over seeds that both have; null below three. */
-function overSeeds(runsA, runsB) {
+/** On one task, over the seeds that both have: accuracies, their difference, and the ends of its 95 % interval. */
+function paired(runsA, runsB) {
   const average = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
   const of = (runs, seed) => average(runs.filter((run) => run[0] === seed).map((run) => run[1]));
   const seeds = [...new Set(runsA.map((run) => run[0]))].filter((seed) => runsB.some((run) => run[0] === seed));
-  const factor = DATA.student[seeds.length];
-  if (!factor) return null;
+  if (!seeds.length) return { x: null, y: null, change: null, ends: null };
+  const [x, y] = [runsA, runsB].map((runs) => average(seeds.map((seed) => of(runs, seed))));
   const changes = seeds.map((seed) => of(runsA, seed) - of(runsB, seed));
-  const mean = average(changes);
-  const variance = changes.reduce((sum, change) => sum + (change - mean) ** 2, 0) / (changes.length - 1);
+  const factor = DATA.student[seeds.length];
+  if (!factor) return { x, y, change: x - y, ends: null };
+  const variance = changes.reduce((sum, change) => sum + (change - (x - y)) ** 2, 0) / (changes.length - 1);
   const half = factor * Math.sqrt(variance / changes.length);
-  return [mean - half, mean + half];
+  return { x, y, change: x - y, ends: [x - y - half, x - y + half] };
 }
 
 function outcome(a, b, both) {
-  if (!both.length) return `${a.label} and ${b.label} share no task.`;
-  const wins = both.filter(({ x, y }) => x > y).length;
-  const losses = both.filter(({ x, y }) => x < y).length;
-  const mean = both.reduce((sum, { x, y }) => sum + x - y, 0) / both.length;
+  if (!both.length) return `${a.label} and ${b.label} have no seed of a task in common.`;
+  const wins = both.filter(({ change }) => change > TIE).length;
+  const losses = both.filter(({ change }) => change < -TIE).length;
+  const mean = both.reduce((sum, { change }) => sum + change, 0) / both.length;
   const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
   return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${counted(both.length, "task")}: ` +
     `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;

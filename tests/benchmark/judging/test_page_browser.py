@@ -271,7 +271,7 @@ def test_two_ticked_rows_are_compared(open_page) -> None:
 
 
 def test_a_comparison_over_one_task_is_of_one(open_page) -> None:
-    said = open_page().evaluate("outcome({ label: 'A' }, { label: 'B' }, [{ x: 3, y: 1 }])")
+    said = open_page().evaluate("outcome({ label: 'A' }, { label: 'B' }, [{ change: 2 }])")
     assert said.startswith("A is 2.00 points above B on average over 1 task: better on 1, ")
 
 
@@ -286,9 +286,11 @@ def test_a_comparison_tells_how_sure_it_is(open_page) -> None:
     )
     page.locator("#second").select_option("BitFit")
     assert "one of them lacks a task of the board" in page.locator("#comparison").inner_text()
-    found = page.evaluate("overSeeds([[0, 52], [1, 51], [2, 56], [9, 0]], [[0, 50], [1, 50], [2, 50]])")
-    assert found == pytest.approx([3 - 6.572, 3 + 6.572], abs=0.001)
-    assert page.evaluate("overSeeds([[0, 52], [1, 51]], [[0, 50], [1, 50]])") is None
+    found = page.evaluate("paired([[0, 52], [1, 51], [2, 56], [9, 0]], [[0, 50], [1, 50], [2, 50]])")
+    assert (found["x"], found["y"], found["change"]) == (53, 50, 3), "of the seeds that both have"
+    assert found["ends"] == pytest.approx([3 - 6.572, 3 + 6.572], abs=0.001)
+    assert page.evaluate("paired([[0, 52], [1, 51]], [[0, 50], [1, 50]])")["ends"] is None
+    assert page.evaluate("paired([[0, 52]], [[1, 50]])") == dict.fromkeys(("x", "y", "change", "ends"))
     page.locator("#board").select_option(index=0)
     page.locator(".row input").first.check()
     page.locator(".row input").last.check()
