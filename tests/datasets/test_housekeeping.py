@@ -260,7 +260,7 @@ def test_a_dry_run_says_what_pruning_then_does(
     assert files(root) == {f"images/{'0' * 64}.npy": 5000}
     age(root)
     assert said(capsys, "cache", "--prune").splitlines() == [
-        "5.0 kB in 1 files: arrays that no task names",
+        "5.0 kB in 1 file: arrays that no task names",
         f"freed 5.0 kB in {root}",
     ]
     assert said(capsys, "cache", "--prune") == f"nothing to remove in {root}\n"
