@@ -29,7 +29,15 @@ LIGHT = (
         "storing.files",
         "storing.store",
     ),
-    *("verbs.quoting", "verbs.rerunning", "verbs.status", "verbs.sweep", "verbs.tuning", "verbs.verifying"),
+    *(
+        "verbs.quoting",
+        "verbs.rerunning",
+        "verbs.status",
+        "verbs.sweep",
+        "verbs.telling",
+        "verbs.tuning",
+        "verbs.verifying",
+    ),
     *(
         "trained.keepers",
         "judging.boards",

@@ -17,7 +17,8 @@ from ..storing.files import BROKEN, StoreError, from_text
 from ..storing.store import Store
 from ..trained.keepers import of_one_cell
 from ..training.numerics import Numerics
-from .sweep import cached_tasks, say, say_all, say_outcome, sweep
+from .sweep import cached_tasks, sweep
+from .telling import say, say_all, say_outcome
 
 SIGMAS = 4.0
 """Where rounding may differ (another device, processor, library or number of threads), two accuracies agree within so

@@ -14,7 +14,8 @@ from ..running.worker import Describe
 from ..storing.store import Store
 from ..training.numerics import Numerics
 from .gate import Baseline, check_writable, compare, diff_table, read_baseline, write_baseline
-from .sweep import announcement, cached_tasks, say, sweep
+from .sweep import cached_tasks, sweep
+from .telling import announcement, say
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
 SEEDS = (0, 1)

@@ -17,19 +17,17 @@ from ...datasets.tasks import find
 from ..judging.wording import counted
 from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve, shard
 from ..planning.recipes import RECIPES
-from ..planning.spec import Recipe
 from ..running.agenda import Tally
 from ..running.executor import Executor, WorkerProcess, command
-from ..running.progress import Progress, advance, duration
+from ..running.progress import Progress, advance
 from ..running.termination import GRACE_SECONDS, Terminated, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store
-from ..training.numerics import Engine, Numerics
+from ..training.numerics import Numerics
+from .telling import announcement, estimate_of, say, say_all, say_outcome
 
 SHOWN = 3
 """Missing folders that are named (ours)."""
-LONG_SECONDS = 600.0
-"""Of a sweep on a GPU, from which compiling each method once pays (ours)."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -218,30 +216,6 @@ def _decoded(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask
         return cache.build(task, preprocessing, root, lambda done, of: advance(bar, done, of))
 
 
-def announcement(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
-    backbone: BackboneInfo,
-    recipe: Recipe,
-    engine: Engine,
-    not_tried: int = 0,
-) -> str:
-    """What is about to run, where, for how long, and what would be faster.
-
-    not_tried: how many of the cells have neither succeeded nor failed, and are not to be run either.
-    """
-    seconds = sum(cell.seconds for cell in todo)
-    estimate = f", about {duration(seconds)}" if todo else ""
-    notes = [f"{len(cells) - len(todo) - not_tried} of {len(cells)} are there"] if len(cells) > len(todo) else []
-    if not_tried:
-        notes.append(f"{not_tried} never ran as they are now asked for: `vtab-peft run` runs them")
-    done = f" ({'; '.join(notes)})" if notes else ""
-    slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
-    advice = "; a sweep as long as this ends sooner with --engine compiled_graphs" if slow else ""
-    place = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
-    return f"{counted(len(todo), 'cell')} to run{done}: {place}{estimate}{advice}"
-
-
 def dry_run(
     tasks: Sequence[Task],
     backbone: BackboneInfo,
@@ -293,35 +267,8 @@ def dry_run(
     return 0
 
 
-def estimate_of(cells: Sequence[Cell], unread: Sequence[str]) -> str:
-    """How long cells take that run beside those of tasks not read yet, of which nobody knows."""
-    if unread and not cells:
-        return "unknown"
-    return f"{'over ' if unread else ''}{duration(sum(cell.seconds for cell in cells))}"
-
-
 def _by_method(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
     found: dict[str, list[Cell]] = {}
     for cell in cells:
         found.setdefault(cell.spec.method.spec, []).append(cell)
     return found
-
-
-def say_outcome(tally: Tally, store: Store) -> None:
-    if tally.elsewhere:
-        left_to = f"left to other commands that share {store.root}/ (see `vtab-peft status`)"
-        say(f"{counted(tally.elsewhere, 'cell')} {left_to}")
-    if tally.left:
-        say(f"{counted(tally.left, 'cell')} not started for lack of time; the same command goes on from here")
-    for cell, reason in tally.failed:
-        where = f" (traceback in {store.failure(cell.spec)})" if store.has_traceback(cell.spec) else ""
-        say(f"failed: {cell}: {reason}{where}")
-
-
-def say_all(complaints: Sequence[str]) -> None:
-    for complaint in complaints:
-        say(complaint)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)

@@ -20,19 +20,8 @@ from ..running.termination import Terminated
 from ..running.worker import Describe
 from ..storing.store import Store
 from .search import Search, Trials, budget, tuned
-from .sweep import (
-    cached_tasks,
-    deadline_in,
-    estimate_of,
-    executor_for,
-    lacking,
-    must_be_there,
-    say,
-    say_all,
-    say_outcome,
-    sweep,
-    write_report,
-)
+from .sweep import cached_tasks, deadline_in, executor_for, lacking, must_be_there, sweep, write_report
+from .telling import estimate_of, say, say_all, say_outcome
 
 
 def tune(options: argparse.Namespace) -> int:

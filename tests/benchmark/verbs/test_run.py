@@ -22,7 +22,7 @@ from vtab_peft.benchmark.running.agenda import Tally
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Engine
 from vtab_peft.benchmark.verbs import sweep
-from vtab_peft.benchmark.verbs.sweep import announcement, say_outcome
+from vtab_peft.benchmark.verbs.telling import announcement, say_outcome
 from vtab_peft.datasets.cache import Preprocessing
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.task import DataError
