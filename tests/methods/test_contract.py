@@ -78,7 +78,9 @@ def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> No
 
 
 @pytest.mark.parametrize("check", RELATED_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize("backbone", RELATIVES)
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name == "no qkv bias" else name for name in RELATIVES]
+)
 @pytest.mark.parametrize("name", NAMES)
 def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check: Check) -> None:
     if refusal := REFUSED.get((name, backbone)):

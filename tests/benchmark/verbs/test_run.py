@@ -111,6 +111,7 @@ def test_run_fills_in_what_is_missing_and_reports(
     assert essence(again[repetition]) == essence(first[repetition.replace(".2.", ".")])
 
 
+@pytest.mark.slow
 def test_run_prints_the_boards_of_its_cells_and_counts_the_others(
     make_task: Callable[..., Path], put: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -235,13 +236,8 @@ def worker_of(run: subprocess.Popen[str]) -> psutil.Process:
     return next(p for p in psutil.Process(run.pid).children() if "spawn_main" in " ".join(p.cmdline()))
 
 
-@pytest.mark.parametrize(
-    "blow",
-    [
-        "kill parent",
-        *(pytest.param(blow, marks=pytest.mark.slow) for blow in ("kill worker", "interrupt", "terminate")),
-    ],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("blow", ["kill parent", "kill worker", "interrupt", "terminate"])
 def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
     blow: str, make_task: Callable[..., Path], tmp_path: Path
 ) -> None:
