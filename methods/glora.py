@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .base import Method, Paper, at_least_one, register
-from .updates import Transform, merge_linears, parse_whole, transform_whole_linears, whole_shapes
+from .updates import Transform, merge_linears, parse_linears, site_shapes, transform_linears
 
 MatrixForm = Literal["lora", "vector", "constant", "none"]
 ColumnForm = Literal["lora", "vector", "none"]
@@ -78,7 +78,7 @@ class GLoRA(Method):
     search = {"a": ("lora", "vector", "none"), "rank": (4, 8)}
 
     def __post_init__(self) -> None:
-        parse_whole(self.sites)
+        parse_linears(self.sites, whole=True)
         at_least_one(rank=self.rank)
         for name, kind in zip("abcde", (MatrixForm, MatrixForm, ColumnForm, BiasForm, BiasForm), strict=True):
             if getattr(self, name) not in get_args(kind):
@@ -87,7 +87,7 @@ class GLoRA(Method):
             raise ValueError("a, b, c, d and e are all 'none', which leaves nothing to train")
 
     def inject(self, vit: VisionTransformer) -> None:
-        transform_whole_linears(vit, self.sites, lambda weight, bias: Generalised(weight, bias, self))
+        transform_linears(vit, self.sites, lambda weight, bias: Generalised(weight, bias, self), whole=True)
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)
@@ -102,5 +102,5 @@ class GLoRA(Method):
             + size(self.c, inputs, 1)
             + size(self.d, outputs, 1)
             + size(self.e, outputs, 1)
-            for inputs, outputs in whole_shapes(vit, self.sites)
+            for inputs, outputs in site_shapes(vit, self.sites, whole=True)
         )

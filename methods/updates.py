@@ -75,13 +75,15 @@ def parse_sites(sites: str) -> tuple[str, ...]:
     return tuple(site for site in SITES if site in names)
 
 
-def parse_whole(sites: str) -> tuple[str, ...]:
-    """Linear maps as the model has them: `"qkv,fc1"` -> ("qkv", "fc1").
+def parse_linears(sites: str, whole: bool) -> tuple[str, ...]:
+    """The same; `whole`: with `attn.qkv` as the one linear map it is, `"qkv,fc1"` -> ("qkv", "fc1").
 
     Raises:
-        ValueError: as `parse_sites`, or some of q, k and v without the others.
+        ValueError: as `parse_sites`; or, where `attn.qkv` is whole, some of q, k and v without the others.
     """
     named = parse_sites(sites)
+    if not whole:
+        return named
     if 0 < len({"q", "k", "v"} & set(named)) < 3:
         raise ValueError(f"sites={sites!r} must name q, k and v together or not at all: here they are one linear map")
     return tuple("".join(parts) for *_, parts in _LINEARS if set(parts) <= set(named))
@@ -173,14 +175,12 @@ def update_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
     _wrap_linears(vit, parse_sites(sites), make, UpdatedLinear)
 
 
-def transform_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
-    """Pass every linear map that `sites` names through `make(weight, bias)`, a `Transform`, in every block."""
-    _wrap_linears(vit, parse_sites(sites), make, TransformedLinear)
+def transform_linears(vit: VisionTransformer, sites: str, make: Make, whole: bool = False) -> None:
+    """Pass every linear map that `sites` names through `make(weight, bias)`, a `Transform`, in every block.
 
-
-def transform_whole_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
-    """The same with `attn.qkv` as the one linear map it is."""
-    _wrap_linears(vit, parse_whole(sites), make, TransformedLinear)
+    whole: as for `parse_linears`.
+    """
+    _wrap_linears(vit, parse_linears(sites, whole), make, TransformedLinear)
 
 
 def merge_linears(vit: VisionTransformer) -> None:
@@ -212,19 +212,13 @@ def _rows(linear: nn.Linear, parts: tuple[str, ...]) -> dict[str, tuple[Tensor, 
     return dict(zip(parts, zip(weights, biases, strict=True), strict=True))
 
 
-def site_shapes(vit: VisionTransformer, sites: str) -> Iterator[tuple[int, int]]:
-    """(inputs, outputs) of every linear map that `sites` names, over all blocks of the plain `vit`."""
-    return _shapes(vit, parse_sites(sites))
+def site_shapes(vit: VisionTransformer, sites: str, whole: bool = False) -> Iterator[tuple[int, int]]:
+    """(inputs, outputs) of every linear map that `sites` names, over all blocks of the plain `vit`.
 
-
-def whole_shapes(vit: VisionTransformer, sites: str) -> Iterator[tuple[int, int]]:
-    """The same with `attn.qkv` as the one linear map it is."""
-    return _shapes(vit, parse_whole(sites))
-
-
-def _shapes(vit: VisionTransformer, wanted: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    whole: as for `parse_linears`.
+    """
     for place in blocks_of(vit):
         d, hidden = place.width, mlp_width(place.block)
         shapes = {"qkv": (d, 3 * d), "fc1": (d, hidden), "fc2": (hidden, d)}
-        for name in wanted:
+        for name in parse_linears(sites, whole):
             yield shapes.get(name, (d, d))

@@ -121,11 +121,13 @@ class Trials:
         complaints: as for `pending`.
         failed: keys of trials that failed just now, and are not waited for.
         """
-        records = [store.get(cell.spec, complaints) for cell in self.cells]
-        for cell, record in zip(self.cells, records, strict=True):
+        found: list[float | None] = []
+        for cell in self.cells:
+            record = store.get(cell.spec, complaints)
             if record is None and cell.spec.key() not in failed and not store.diverged(cell.spec):
                 return None
-        return [None if record is None else record["result"]["accuracy"] for record in records]
+            found.append(None if record is None else record["result"]["accuracy"])
+        return found
 
 
 def choose(accuracies: Sequence[float | None]) -> int | None:

@@ -137,8 +137,9 @@ def _plan_of(
     """A line of the plan.  Refits of what is not chosen yet are estimated as those of the default."""
     trials = [search.trials(method, data) for data in ready]
     damaged: list[str] = []
-    pending = [cell for own in trials for cell in own.pending(store, damaged)]
     known = [own.accuracies(store, damaged) for own in trials]
+    unknown = [own for own, accuracies in zip(trials, known, strict=True) if accuracies is None]
+    pending = [cell for own in unknown for cell in own.pending(store, damaged)]
     say_all(damaged)
     default = [0.0] + [None] * (search.configurations - 1)
     refits = [
