@@ -9,9 +9,11 @@ VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
 COMPILED := --batch 64 32 256 --engine compiled_graphs
 MEASURED := linear lora aoft_lora adaptformer vpt_deep ssf full
-# The package under its name without an installation; what fails is told at the end and stops nothing.
+# The package under its name without an installation.  Nine minutes for all that a command runs, then what runs is ended;
+# what it measured is stored.  What fails is told at the end and stops nothing.
 ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$link/vtab_peft"; export PYTHONPATH="$$link"; \
-	status=0; try() { $(PYTHON) "$$@" || status=1; };
+	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
+	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
 .PHONY: help benchmark test test-slow test-browser campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
 
@@ -49,7 +51,7 @@ gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no ne
 
 gpu-speed:  ## measure speed on a CUDA device into perf/results, in 9 minutes: no network, no pip
 	@$(ON_GPU) echo "compiling $(MEASURED), side by side"; \
-	for method in $(MEASURED); do $(PYTHON) $(SPEED) $(COMPILED) --methods $$method --images 256 >/dev/null 2>&1 & done; wait; \
+	for method in $(MEASURED); do timed $(SPEED) $(COMPILED) --methods $$method --images 256 >/dev/null 2>&1 & done; wait; \
 	try $(SPEED) $(COMPILED) --images 2048 --methods $(MEASURED) --json perf/results/speed_cuda_methods.json; \
 	try perf/column.py $(VIT_B) --scale 0.1 --engine compiled_graphs; \
 	try $(SPEED) --methods $(MEASURED) --engine eager --json perf/results/speed_cuda_eager.json; \
