@@ -24,7 +24,7 @@ from ..running.termination import GRACE_SECONDS, Terminated, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store
 from ..training.numerics import Numerics
-from .telling import announcement, estimate_of, say, say_all, say_outcome
+from .telling import announcement, estimate_of, one_worker, say, say_all, say_outcome
 
 SHOWN = 3
 """Missing folders that are named (ours)."""
@@ -45,12 +45,13 @@ def run(options: argparse.Namespace) -> int:
         executor = executor_for(options)
         backbone, methods = describe(options, choice, executor)
         if options.dry_run:
-            return dry_run(tasks, backbone, methods, choice, store, options.shard)
+            return dry_run(tasks, backbone, methods, choice, store, options.shard, one_worker(options))
         ready = cached_tasks(tasks, choice.preprocessing(backbone))
         cells = shard(make_plan(backbone, methods, ready, choice), options.shard, backbone)
         missing = cells if options.again else lacking(store, cells)
         todo = [cell for cell in missing if store.failure(cell.spec).exists()] if options.only_failed else missing
-        say(announcement(cells, todo, backbone, choice.recipe, options.engine, len(missing) - len(todo)))
+        not_tried, alone = len(missing) - len(todo), one_worker(options)
+        say(announcement(cells, todo, backbone, choice.recipe, options.engine, not_tried, alone))
         tally = sweep(todo, executor, store, deadline, options.grace)
     except (KeyboardInterrupt, Terminated):
         say(f"every finished cell is kept in {options.results}/ and the same command goes on from there")
@@ -223,10 +224,12 @@ def dry_run(
     choice: Choice,
     store: Store,
     part: tuple[int, int],
+    alone: bool,
 ) -> int:
     """Print the plan; nothing is run, built or written.
 
     part: as for `shard`; tasks not read yet are dealt out once they are, so all of their cells are counted.
+    alone: whether one worker is to run them.
     """
     root, preprocessing = cache.default_root(), choice.preprocessing(backbone)
     found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
@@ -260,7 +263,7 @@ def dry_run(
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
     more *= len(methods)
     asked = counted(len(cells) + more, "cell")
-    print(f"\n{len(todo) + more} of {asked} to run, estimate {estimate_of(todo, unread)}")
+    print(f"\n{len(todo) + more} of {asked} to run, estimate {estimate_of(todo, unread, alone)}")
     if unread:
         shared = f", before they are shared among {part[1]} parts" if part[1] > 1 else ""
         print(f"{more} of them are of tasks not read yet, so not estimated{shared}: {', '.join(unread)}")

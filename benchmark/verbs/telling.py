@@ -1,5 +1,6 @@
 """What a sweep tells the person who typed it: what is about to run, how long it takes, and what became of it."""
 
+import argparse
 import sys
 from collections.abc import Sequence
 
@@ -22,13 +23,14 @@ def announcement(
     recipe: Recipe,
     engine: Engine,
     not_tried: int = 0,
+    alone: bool = True,
 ) -> str:
     """What is about to run, where, for how long, and what would be faster.
 
     not_tried: how many of the cells have neither succeeded nor failed, and are not to be run either.
+    alone: whether one worker runs them.
     """
     seconds = sum(cell.seconds for cell in todo)
-    estimate = f", about {duration(seconds)}" if todo else ""
     notes = [f"{len(cells) - len(todo) - not_tried} of {len(cells)} are there"] if len(cells) > len(todo) else []
     if not_tried:
         notes.append(f"{not_tried} never ran as they are now asked for: `vtab-peft run` runs them")
@@ -36,14 +38,27 @@ def announcement(
     slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
     advice = "; a sweep as long as this ends sooner with --engine compiled_graphs" if slow else ""
     place = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
-    return f"{counted(len(todo), 'cell')} to run{done}: {place}{estimate}{advice}"
+    return f"{counted(len(todo), 'cell')} to run{done}: {place}{about(todo, alone)}{advice}"
 
 
-def estimate_of(cells: Sequence[Cell], unread: Sequence[str]) -> str:
-    """How long cells take that run beside those of tasks not read yet, of which nobody knows."""
+def about(cells: Sequence[Cell], alone: bool) -> str:
+    """How long cells take, as the end of a sentence; nothing where there are none.  alone: as for `announcement`."""
+    return f", about {estimate_of(cells, [], alone)}" if cells else ""
+
+
+def estimate_of(cells: Sequence[Cell], unread: Sequence[str], alone: bool = True) -> str:
+    """How long cells take that run beside those of tasks not read yet, of which nobody knows.
+
+    What several workers gain depends on whether they share a device, so the time is that of one, and says so.
+    """
     if unread and not cells:
         return "unknown"
-    return f"{'over ' if unread else ''}{duration(sum(cell.seconds for cell in cells))}"
+    seconds = sum(cell.seconds for cell in cells)
+    return f"{'over ' if unread else ''}{duration(seconds)}{'' if alone else ' of one worker'}"
+
+
+def one_worker(options: argparse.Namespace) -> bool:
+    return options.executor == "local" and options.workers == 1
 
 
 def say_outcome(tally: Tally, store: Store) -> None:

@@ -15,13 +15,12 @@ from ..planning.plan import BackboneInfo, Cell, Choice, MethodInfo
 from ..planning.recipes import RECIPES
 from ..running.agenda import Tally
 from ..running.executor import Executor
-from ..running.progress import duration
 from ..running.termination import Terminated
 from ..running.worker import Describe
 from ..storing.store import Store
 from .search import Search, Trials, budget, tuned
 from .sweep import cached_tasks, deadline_in, executor_for, lacking, must_be_there, sweep, write_report
-from .telling import estimate_of, say, say_all, say_outcome
+from .telling import about, estimate_of, one_worker, say, say_all, say_outcome
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -44,7 +43,7 @@ def tune(options: argparse.Namespace) -> int:
             return _dry_run(search, tasks, methods, store)
         ready = cached_tasks(tasks, search.choice.preprocessing(backbone))
         trials = [search.trials(method, data) for method, data in product(methods, ready)]
-        tallies, refits = _run(search, trials, worker, store, deadline, options.grace)
+        tallies, refits = _run(search, trials, worker, store, deadline, options.grace, one_worker(options))
     except (KeyboardInterrupt, Terminated):
         say(f"every finished cell is kept in {options.results}/ and the same command goes on from there")
         raise
@@ -77,16 +76,22 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
 
 
 def _run(
-    search: Search, trials: Sequence[Trials], worker: Executor, store: Store, deadline: float | None, grace: float
+    search: Search,
+    trials: Sequence[Trials],
+    worker: Executor,
+    store: Store,
+    deadline: float | None,
+    grace: float,
+    alone: bool,
 ) -> tuple[list[Tally], list[list[Cell]]]:
     """What became of the trials and of the refits, and the refits of each pair for which all trials are done.
 
-    They are none where no trial gave a number to choose by.
+    They are none where no trial gave a number to choose by.  alone: whether one worker runs them.
     """
     damaged: list[str] = []
     pending = [cell for own in trials for cell in own.pending(store, damaged)]
     say_all(damaged)
-    say(f"{counted(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{_about(pending)}")
+    say(f"{counted(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{about(pending, alone)}")
     tallies = [sweep(pending, worker, store, deadline, grace)]
     failed = [cell.spec.key() for cell, _ in tallies[0].failed]
     refits, damaged = [], []
@@ -97,17 +102,13 @@ def _run(
     say_all(damaged)
     missing = lacking(store, _seed_by_seed(refits))
     say(f"chosen for {counted(sum(map(bool, refits)), 'pair')} of method and task, see {store.root / 'chosen'}")
-    say(f"{counted(len(missing), 'refit')} to run of {sum(map(len, refits))}{_about(missing)}")
+    say(f"{counted(len(missing), 'refit')} to run of {sum(map(len, refits))}{about(missing, alone)}")
     return [*tallies, sweep(missing, worker, store, deadline, grace)], refits
 
 
 def _seed_by_seed(refits: Iterable[list[Cell]]) -> list[Cell]:
     """So that a table of one seed is complete early."""
     return [cell for cell in chain(*zip_longest(*refits)) if cell is not None]
-
-
-def _about(cells: Sequence[Cell]) -> str:
-    return f", about {duration(sum(cell.seconds for cell in cells))}" if cells else ""
 
 
 def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo], store: Store) -> int:

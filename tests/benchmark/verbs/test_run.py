@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from argparse import Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,7 +23,7 @@ from vtab_peft.benchmark.running.agenda import Tally
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Engine
 from vtab_peft.benchmark.verbs import sweep
-from vtab_peft.benchmark.verbs.telling import announcement, say_outcome
+from vtab_peft.benchmark.verbs.telling import announcement, estimate_of, one_worker, say_outcome
 
 
 def records(results: Path) -> dict[str, dict]:
@@ -47,6 +48,17 @@ def test_a_long_sweep_on_a_gpu_is_told_of_compiling(on_gpu: bool, engine: Engine
     said = announcement(lacking, lacking, backbone, RECIPES["uniform"], engine)
     assert said.startswith(f"{cells} cells to run: toy_vit, recipe uniform, on it, about ")
     assert ("--engine compiled_graphs" in said) is advised
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [({"workers": 1}, "2 min"), ({"workers": 4}, "2 min of one worker"), ({"executor": "ray"}, "2 min of one worker")],
+)
+def test_an_estimate_says_when_it_is_not_of_all_workers(asked: dict[str, Any], said: str) -> None:
+    """What they gain is known once they run: several may share one GPU."""
+    alone = one_worker(Namespace(**{"workers": 1, "executor": "local"} | asked))
+    cells: list[Any] = [SimpleNamespace(seconds=60.0)] * 2
+    assert estimate_of(cells, [], alone) == said
 
 
 @pytest.mark.parametrize(("traceback", "pointed_to"), [("", False), ("Traceback ...", True)])
