@@ -3,7 +3,13 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal
+PARALLEL := -n auto --maxprocesses 4 --dist worksteal
+PYTEST := $(BIN)/python -m pytest $(PARALLEL)
+
+OLDEST := $(VENV)-oldest
+LOWER_BOUNDS := import tomllib; known = tomllib.load(open("pyproject.toml", "rb"))["project"]; extras = known["optional-dependencies"]; \
+	wanted = known["dependencies"] + extras["peft"] + extras["ray"] + extras["test"]; \
+	print(*(one.replace(">=", "==") for one in wanted if ">=" in one), sep="\n")
 
 VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
@@ -15,7 +21,7 @@ ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$
 	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
-.PHONY: help benchmark test test-slow test-browser campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
+.PHONY: help benchmark test test-slow test-browser test-oldest campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +39,12 @@ test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chr
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
 	{ echo "Chromium is missing.  Type: sudo apt-get install chromium"; exit 1; }
 	$(BIN)/python -m pytest -m browser
+
+test-oldest:  ## the fast tests with the oldest versions that pyproject.toml allows, in an environment of their own
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/pip install --quiet -r <($(PYTHON) -c '$(LOWER_BOUNDS)') "pyparsing<3.3" # which warns of names that old matplotlib uses
+	$(OLDEST)/bin/pip install --quiet --no-deps -e .
+	$(OLDEST)/bin/python -m pytest $(PARALLEL)
 
 campaign: $(VENV)/installed-test  ## 300 kill -9 at 200 moments, over sweeps of every executor
 	$(BIN)/python perf/campaign.py
@@ -73,7 +85,7 @@ format: $(VENV)/installed-dev  ## rewrite the code in the project's style
 	$(BIN)/ruff format
 
 clean:  ## remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	rm -rf $(VENV) $(OLDEST) .pytest_cache .ruff_cache *.egg-info
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Python is missing.  Type: sudo apt install python3 python3-venv"; exit 1; }

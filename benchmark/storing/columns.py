@@ -1,6 +1,5 @@
 """What tables know of a run: one row of columns, read from its record."""
 
-import math
 import re
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,9 @@ KINDS: dict[str, type] = {
 }
 """What a column holds; a whole number will do for a float."""
 
+TOO_LARGE = 2**63
+"""For a 64-bit column.  Comparing with it also finds infinity and what is no number."""
+
 
 def repetition_of(path: Path) -> int:
     """Which repetition of its run a record's file is, from 1."""
@@ -52,7 +54,7 @@ def row_of(path: Path, record: dict[str, Any]) -> dict[str, Any]:
         if value is None and name in OPTIONAL:
             continue
         right = type(value) is KINDS[name] or (KINDS[name] is float and type(value) is int)
-        if not right or (isinstance(value, float) and not math.isfinite(value)):
+        if not right or (isinstance(value, int | float) and not abs(value) < TOO_LARGE):
             raise ValueError(f"{name} is {value!r:.60}")
     return row
 

@@ -205,9 +205,10 @@ def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tupl
         raise
     except Exception as error:  # the readers of three formats each raise their own
         raise BackboneError(f"cannot read weights {file}: {type(error).__name__}: {error}") from None
-    classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
     fit = checkpoint_filter_fn if kind(vit) == "vit" else swin_transformer.checkpoint_filter_fn
-    state = fit({k: v for k, v in state.items() if k not in classifier}, vit)
+    state = fit(state, vit)  # with the classifier: timm before 1.0.31 tells two layouts of Swin apart by its name
+    classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
+    state = {key: value for key, value in state.items() if key not in classifier}
     _check_fit(vit, state, file, name)
     vit.load_state_dict({key: value.float() for key, value in state.items()})
     notes = f"{file.name}: its classifier was left out ({', '.join(sorted(classifier))})"
