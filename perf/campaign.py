@@ -42,6 +42,8 @@ KILLS = (120, 120, 60)
 """Of each executor; starting Ray takes longest.  A blow often kills a parent and its workers at once."""
 TIMED = ("train_seconds", "eval_seconds", "compile_seconds", "images_per_second", "peak_bytes")
 """What a record says of a cell that is not the same twice."""
+UNBORN = "reduction.pickle.load(from_parent)"
+"""Where Python itself stops, with a traceback, a child whose parent was killed before it had said what to run."""
 ENDED_SECONDS = 60.0
 """Within which everything that a killed parent started must be gone."""
 
@@ -153,7 +155,8 @@ def strike(work: Work, calm: Path, executor: str, kills: int, seed: int) -> dict
         blows.sweep(results, EXECUTORS[executor])
         wrong += [f"still running: {process}" for process in blows.survivors()]
         wrong += [f"{executor}, sweep {sweeps}: {text}" for text in what_is_wrong(work, calm, results)]
-        tracebacks += said_of(results).read_text().count("Traceback")
+        said = said_of(results).read_text()
+        tracebacks += said.count("Traceback") - said.count(UNBORN)
     seen = {"kills": kills - blows.left, **blows.seen, "half_written_files": len(blows.half_written)}
     minutes = round((time.monotonic() - began) / 60, 1)
     row = {"executor": executor, "sweeps": sweeps, "cells": sweeps * work.cells, **seen, "minutes": minutes}
