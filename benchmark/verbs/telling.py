@@ -54,7 +54,7 @@ def estimate_of(cells: Sequence[Cell], unread: Sequence[str], alone: bool = True
     if unread and not cells:
         return "unknown"
     seconds = sum(cell.seconds for cell in cells)
-    return f"{'over ' if unread else ''}{duration(seconds)}{'' if alone else ' of one worker'}"
+    return f"{'over ' if unread else ''}{duration(seconds)}{'' if alone or not cells else ' of one worker'}"
 
 
 def one_worker(options: argparse.Namespace) -> bool:

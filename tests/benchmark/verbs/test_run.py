@@ -59,6 +59,7 @@ def test_an_estimate_says_when_it_is_not_of_all_workers(asked: dict[str, Any], s
     alone = one_worker(Namespace(**{"workers": 1, "executor": "local"} | asked))
     cells: list[Any] = [SimpleNamespace(seconds=60.0)] * 2
     assert estimate_of(cells, [], alone) == said
+    assert estimate_of([], [], alone) == "0 s"
 
 
 @pytest.mark.parametrize(("traceback", "pointed_to"), [("", False), ("Traceback ...", True)])
