@@ -24,7 +24,7 @@ from ..running.termination import GRACE_SECONDS, Terminated, with_grace
 from ..running.worker import Describe
 from ..storing.store import Store
 from ..training.numerics import Numerics
-from .telling import announcement, estimate_of, one_worker, say, say_all, say_outcome
+from .telling import UNREAD, announcement, estimate_of, one_worker, say, say_all, say_outcome
 
 SHOWN = 3
 """Missing folders that are named (ours)."""
@@ -265,8 +265,8 @@ def dry_run(
     asked = counted(len(cells) + more, "cell")
     print(f"\n{len(todo) + more} of {asked} to run, estimate {estimate_of(todo, unread, alone)}")
     if unread:
-        shared = f", before they are shared among {part[1]} parts" if part[1] > 1 else ""
-        print(f"{more} of them are of tasks not read yet, so not estimated{shared}: {', '.join(unread)}")
+        shared = f" (before they are shared among {part[1]} parts)" if part[1] > 1 else ""
+        print(f"{more} of them{shared} are {UNREAD}: {', '.join(unread)}")
     return 0
 
 

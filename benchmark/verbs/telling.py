@@ -14,6 +14,8 @@ from ..training.numerics import Engine
 
 LONG_SECONDS = 600.0
 """Of a sweep on a GPU, from which compiling each method once pays (ours)."""
+UNREAD = "of tasks not read yet, so neither estimated nor looked for in the results"
+"""What a plan says of cells whose key needs the hash of data that is still to be read."""
 
 
 def announcement(

@@ -20,7 +20,7 @@ from ..running.worker import Describe
 from ..storing.store import Store
 from .search import Search, Trials, budget, tuned
 from .sweep import cached_tasks, deadline_in, executor_for, lacking, must_be_there, sweep, write_report
-from .telling import about, estimate_of, one_worker, say, say_all, say_outcome
+from .telling import UNREAD, about, estimate_of, one_worker, say, say_all, say_outcome
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -128,7 +128,7 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
     if unread:
         cells = len(unread) * len(methods) * (search.configurations + len(search.choice.seeds))
-        print(f"\n{cells} of these cells are of tasks not read yet, so not estimated: {', '.join(unread)}")
+        print(f"\n{cells} of these cells are {UNREAD}: {', '.join(unread)}")
     return 0
 
 
