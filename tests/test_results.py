@@ -103,12 +103,15 @@ def starts_table(runs: pd.DataFrame, tasks: list[str]) -> str:
 
 
 def ahead(differences: pd.Series) -> str:
-    """Their mean, and its 95 % interval by Student's t."""
+    """Their mean and its interval; nothing for the default itself."""
     known = differences.dropna()
-    if not known.any():
-        return ""
-    low, high = stats.t.interval(0.95, len(known) - 1, known.mean(), stats.sem(known))
-    return f"{known.mean():+z.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{known.mean():+z.1f} ({ends(known)})" if known.any() else ""
+
+
+def ends(differences: pd.Series) -> str:
+    """Of Student's 95 % interval of their mean."""
+    low, high = stats.t.interval(0.95, len(differences) - 1, differences.mean(), stats.sem(differences))
+    return f"{low:+.1f} to {high:+.1f}"
 
 
 def test_table_of_the_oracle_is_what_the_records_say() -> None:
@@ -171,9 +174,8 @@ def differences_table(runs: pd.DataFrame) -> str:
     for a, b in PAIRS:
         change = 100 * (accuracy.loc[a] - accuracy.loc[b]).dropna()
         means, wins = change.mean(axis=1), int((change.mean() > 0).sum())
-        low, high = stats.t.interval(0.95, len(means) - 1, means.mean(), stats.sem(means))
-        ends = f"{low:+.1f} to {high:+.1f}" if len(means) >= 3 else "—"
-        rows.append([f"`{a}`", f"`{b}`", len(means), f"{means.mean():+.1f}", ends, f"{wins} of {change.shape[1]}"])
+        interval = ends(means) if len(means) >= 3 else "—"
+        rows.append([f"`{a}`", f"`{b}`", len(means), f"{means.mean():+.1f}", interval, f"{wins} of {change.shape[1]}"])
     head = ["A", "B", "seeds", "A - B", "95 % over seeds", "A better on"]
     align = ["left", "left", *["right"] * 4]
     return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=align)

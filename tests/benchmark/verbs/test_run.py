@@ -23,7 +23,7 @@ from vtab_peft.benchmark.running.agenda import Tally
 from vtab_peft.benchmark.storing.store import Store
 from vtab_peft.benchmark.training.numerics import Engine
 from vtab_peft.benchmark.verbs import sweep
-from vtab_peft.benchmark.verbs.telling import UNREAD, announcement, estimate_of, one_worker, say_outcome
+from vtab_peft.benchmark.verbs.telling import announcement, estimate_of, one_worker, say_outcome
 
 
 def records(results: Path) -> dict[str, dict]:
@@ -82,7 +82,10 @@ def test_run_fills_in_what_is_missing_and_reports(
     assert main([*ask, "--dry-run"]) == 0
     assert not results.exists()
     said = capsys.readouterr().out
-    assert f"2 of 2 cells to run, estimate unknown\n2 of them are {UNREAD}: own/colours" in said
+    assert (
+        "2 of 2 cells to run, estimate unknown\n"
+        "2 of them are of tasks not read yet, so neither estimated nor looked for in the results: own/colours"
+    ) in said
     assert [line.split()[-3:] for line in said.splitlines() if line.startswith(("linear", "lora"))] == [
         ["0", "1", "unknown"]
     ] * 2
