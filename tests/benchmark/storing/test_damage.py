@@ -28,6 +28,10 @@ def impossible_accuracy(path):
     rewrite(path, lambda record: record["result"].update(accuracy=75.0))
 
 
+def too_large(path):
+    rewrite(path, lambda record: record["result"].update(peak_bytes=10**400))
+
+
 def no_facts(path):
     rewrite(path, lambda record: record.pop("facts"))
 
@@ -48,6 +52,7 @@ def a_list(path):
         (a_list, "damaged"),
         (other_seed, "its key does not match"),
         (impossible_accuracy, "accuracy is not in [0, 1]"),
+        (too_large, "peak_bytes is 1000"),
         (no_facts, "no field 'facts'"),
         (unknown_field, "surprise"),
     ],
