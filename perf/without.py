@@ -26,10 +26,10 @@ from vtab_peft.methods import parse, updates
 WAYS = {
     "as it is": (True, True),
     "each low-rank update by itself": (False, True),
-    "all tokens through the last MLP": (True, False),
+    "all tokens through the last block": (True, False),
     "neither": (False, False),
 }
-"""Whether updates of one linear map are computed together, and the last MLP sees the class token alone."""
+"""Whether updates of one linear map are computed together, and the last block goes on with the class token alone."""
 
 
 def measure(spec: str, backbone: Backbone, batch: int, rounds: int, device: torch.device) -> dict[str, Any]:

@@ -190,7 +190,7 @@ def if_it_merges_the_plain_model_computes_the_same(case: Case) -> None:
         raise case.violation(found, "Fold in all that was learned, also into the bias; or define no `merge`")
 
 
-def an_mlp_branch_sees_each_token_by_itself(case: Case) -> None:
+def past_attention_each_token_is_by_itself(case: Case) -> None:
     injected, _ = trained(case.vit, case.method)
     with torch.no_grad():
         expected = injected.vit(pictures())
@@ -201,8 +201,10 @@ def an_mlp_branch_sees_each_token_by_itself(case: Case) -> None:
             return
         alone = injected.vit(pictures())
     if not _close(alone, expected):
-        found = f"the features are up to {(alone - expected).abs().max():.2g} away where the last MLP sees one token"
-        raise case.violation(found, "What looks at several tokens takes the place of the whole block")
+        away = float((alone - expected).abs().max())
+        found = f"the features are up to {away:.2g} away where the last block goes on with one token"
+        advice = "What looks at several tokens takes the place of the attention or of the whole block"
+        raise case.violation(found, advice)
 
 
 def bf16_stays_close_to_fp32(case: Case) -> None:
@@ -256,7 +258,7 @@ CHECKS: tuple[Check, ...] = (
     what_was_learned_goes_into_a_fresh_model,
     the_adapter_holds_what_learns_and_no_more,
     if_it_merges_the_plain_model_computes_the_same,
-    an_mlp_branch_sees_each_token_by_itself,
+    past_attention_each_token_is_by_itself,
     bf16_stays_close_to_fp32,
     it_compiles_as_one_graph,
 )

@@ -4,6 +4,7 @@ from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
@@ -20,31 +21,48 @@ def make_fast(vit: VisionTransformer, precision: str, device: str) -> None:
         ready_for_bf16(vit, device)
 
 
-class ClassTokenBlock(Block):
-    """The last block where the class token alone is read: past its attention the other tokens go nowhere.
+class ClassTokenAttention(Attention):
+    """Attention in which the class token alone asks: the others' answers would go nowhere.
 
     x: [b, n, d] -> [b, 1, d]
     """
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
-        x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
-        x = x[:, :1]
+        b, n, _ = x.shape
+        q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
+        q, k = self.q_norm(q[:, :, :1]), self.k_norm(k)
+        if self.fused_attn:
+            answer = F.scaled_dot_product_attention(q, k, v)
+        else:
+            answer = (self.scale * q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        return self.proj_drop(self.proj(self.norm(answer.flatten(1).unsqueeze(1))))
+
+
+class ClassTokenBlock(Block):
+    """The last block where the class token alone is read: [b, n, d] -> [b, 1, d]"""
+
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
+        x = x[:, :1] + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 def end_at_the_class_token(vit: VisionTransformer) -> bool:
-    """Let the last MLP compute the class token alone where no other is read; whether it is so now.
+    """Let the last block compute the class token alone where no other is read; whether it does so now.
 
-    A block that a method has replaced is left as it is; what it has put into a block's MLP branch sees each token by
-    itself, as the contract says.  So is one that draws something for each token, whose draws would be others.
+    A block that a method has replaced, or the attention of, is left as it is; what stands behind the queries, keys and
+    values of others sees each token by itself, as the contract says.  So is one that draws something for each token
+    there, whose draws would be others.
     """
     last = vit.blocks[-1] if kind(vit) == "vit" else None
     if type(last) is not Block or vit.global_pool != "token" or vit.attn_pool is not None:
         return False
-    branch = nn.ModuleList([last.norm2, last.mlp, last.ls2, last.drop_path2])
-    if any(isinstance(module, nn.Dropout) and module.p for module in branch.modules()):
+    attention = last.attn
+    if type(attention) is not Attention or getattr(attention, "gate", None) is not None:
         return False
-    last.__class__ = ClassTokenBlock
+    behind = {*last.modules()} - {*last.norm1.modules()} - {*attention.qkv.modules()}
+    if any(isinstance(module, nn.Dropout) and module.p for module in behind):
+        return False
+    attention.__class__, last.__class__ = ClassTokenAttention, ClassTokenBlock
     return True
 
 

@@ -325,13 +325,17 @@ class Coarse(nn.Module):
         return (turned + 1000) - 1000
 
 
+class AddsMean(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + x.mean(dim=1, keepdim=True)
+
+
 class Mixed(Gained):
     def forward(self, x: Tensor) -> Tensor:
-        y = super().forward(x)
-        return y + y.mean(dim=1, keepdim=True)
+        return AddsMean()(super().forward(x))
 
 
-@breaks(contract.an_mlp_branch_sees_each_token_by_itself, "away where the last MLP sees one token")
+@breaks(contract.past_attention_each_token_is_by_itself, "away where the last block goes on with one token")
 @dataclass(frozen=True)
 class MixesTokens(Right):
     """The mean of all tokens added to each, in front of the MLP."""
@@ -342,6 +346,17 @@ class MixesTokens(Right):
     def inject(self, vit: VisionTransformer) -> None:
         for block in vit.blocks:
             block.norm2 = Mixed(block.norm2)
+
+
+@breaks(contract.past_attention_each_token_is_by_itself, "away where the last block goes on with one token")
+@dataclass(frozen=True)
+class MixesAnswers(MixesTokens):
+    """The same behind attention."""
+
+    def inject(self, vit: VisionTransformer) -> None:
+        Right.inject(self, vit)
+        for block in vit.blocks:
+            block.attn.proj_drop = AddsMean()
 
 
 @breaks(contract.bf16_stays_close_to_fp32, "% away under bf16 autocast")

@@ -57,20 +57,21 @@ def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> 
 
 @pytest.mark.parametrize("backbone", ["plain", "LayerScale", "registers", "pre-norm"])
 @pytest.mark.parametrize("method", ["full", "lora(sites='qkvo,fc1,fc2')", "aoft_adapter", "ssf"])
-def test_the_last_mlp_may_see_the_class_token_alone(method: str, backbone: str) -> None:
+def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbone: str) -> None:
     """In float64, features and gradients; the names of all tensors stay."""
     whole = trained(tiny(backbone), parse(method))[0].vit.double().train()
     short, seen = deepcopy(whole), []
     assert end_at_the_class_token(short)
     assert list(short.state_dict()) == list(whole.state_dict())
-    short.blocks[-1].mlp.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    for module in (short.blocks[-1].attn.proj, short.blocks[-1].mlp):
+        module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
     ways = []
     for vit in (whole, short):
         vit.zero_grad()
         features = vit(pictures().double())
         features.square().sum().backward()
         ways.append([features, *(p.grad for p in vit.parameters() if p.requires_grad)])
-    assert seen == [(len(pictures()), 1, short.embed_dim)]
+    assert seen == [(len(pictures()), 1, short.embed_dim)] * 2
     for one, other in zip(*ways, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -83,6 +84,7 @@ def test_the_last_mlp_may_see_the_class_token_alone(method: str, backbone: str) 
         ("lora", "Swin", STILL),
         ("lora", "plain", replace(STILL, mlp_dropout=0.1)),
         ("lora", "plain", replace(STILL, branch_dropout=0.1)),
+        ("fact_tt", "plain", STILL),  # drops of what attention gives
         ("convpass", "plain", STILL),  # looks over the grid
         ("vpt_deep", "plain", STILL),  # has more tokens inside than outside
     ],
@@ -96,5 +98,5 @@ def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbon
 
 def test_most_methods_leave_the_last_block_its_shape() -> None:
     short = {name for name in METHODS if end_at_the_class_token(put_into(tiny("plain"), parse(name)).vit)}
-    assert {"linear", "full", "bitfit", "lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
+    assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
     assert len(short) > len(METHODS) / 2
