@@ -31,10 +31,8 @@ class ClassTokenAttention(Attention):
         b, n, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q[:, :, :1]), self.k_norm(k)
-        if self.fused_attn:
-            answer = F.scaled_dot_product_attention(q, k, v)
-        else:
-            answer = (self.scale * q @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+        weights = (self.scale * (q * k).sum(dim=-1, dtype=x.dtype)).softmax(dim=-1)  # [b, heads, n]
+        answer = (weights.unsqueeze(-1) * v).sum(dim=-2)
         return self.proj_drop(self.proj(self.norm(answer.flatten(1).unsqueeze(1))))
 
 
