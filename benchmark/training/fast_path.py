@@ -22,10 +22,7 @@ def make_fast(vit: VisionTransformer, precision: str, device: str) -> None:
 
 
 class ClassTokenAttention(Attention):
-    """Attention in which the class token alone asks: the others' answers would go nowhere.
-
-    x: [b, n, d] -> [b, 1, d]
-    """
+    """Attention in which the class token alone asks: [b, n, d] -> [b, 1, d]"""
 
     def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         b, n, _ = x.shape
@@ -47,9 +44,9 @@ class ClassTokenBlock(Block):
 def end_at_the_class_token(vit: VisionTransformer) -> bool:
     """Let the last block compute the class token alone where no other is read; whether it does so now.
 
-    A block that a method has replaced, or the attention of, is left as it is; what stands behind the queries, keys and
-    values of others sees each token by itself, as the contract says.  So is one that draws something for each token
-    there, whose draws would be others.
+    It stays as it is if a method has replaced it or its attention, or if something behind its queries, keys and values
+    draws for each token: the draws would be others.  All else that methods put there sees each token by itself, as the
+    contract says.
     """
     last = vit.blocks[-1] if kind(vit) == "vit" else None
     if type(last) is not Block or vit.global_pool != "token" or vit.attn_pool is not None:

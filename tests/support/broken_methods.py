@@ -326,13 +326,8 @@ class Coarse(nn.Module):
 
 
 class AddsMean(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
         return x + x.mean(dim=1, keepdim=True)
-
-
-class Mixed(Gained):
-    def forward(self, x: Tensor) -> Tensor:
-        return AddsMean()(super().forward(x))
 
 
 @breaks(contract.past_attention_each_token_is_by_itself, "away where the last block goes on with one token")
@@ -345,7 +340,7 @@ class MixesTokens(Right):
 
     def inject(self, vit: VisionTransformer) -> None:
         for block in vit.blocks:
-            block.norm2 = Mixed(block.norm2)
+            block.norm2 = nn.Sequential(Gained(block.norm2), AddsMean())
 
 
 @breaks(contract.past_attention_each_token_is_by_itself, "away where the last block goes on with one token")

@@ -2,15 +2,22 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+from timm.layers.attention import Attention
 from torch import nn
 from vtab_peft.benchmark.contract.tiny import STILL, pictures, put_into, tiny, trained
 from vtab_peft.benchmark.planning.spec import Recipe
 from vtab_peft.benchmark.training import backbone as backbones
 from vtab_peft.benchmark.training.adapter import inject
-from vtab_peft.benchmark.training.fast_path import PatchProduct, end_at_the_class_token, ready_for_bf16
+from vtab_peft.benchmark.training.fast_path import (
+    ClassTokenAttention,
+    PatchProduct,
+    end_at_the_class_token,
+    ready_for_bf16,
+)
 from vtab_peft.methods import METHODS, parse
 
 
@@ -74,6 +81,17 @@ def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbo
     assert seen == [(len(pictures()), 1, short.embed_dim)] * 2
     for one, other in zip(*ways, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("norms", [{}, {"qk_norm": True, "scale_norm": True, "norm_layer": nn.LayerNorm}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: torch.dtype) -> None:
+    attention = Attention(24, num_heads=3, qkv_bias=True, **norms).to(dtype)
+    x = torch.randn(2, 10, 24, dtype=dtype)
+    expected = attention(x)[:, :1]
+    attention.__class__ = ClassTokenAttention
+    rtol, atol = (1e-10, 1e-12) if dtype == torch.float64 else (0.05, 0.01)  # bf16 has 8 bits
+    torch.testing.assert_close(attention(x), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(
