@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from measured import RESULTS, keep
 from tabulate import tabulate
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.engine import run
-from vtab_peft.benchmark.training.live import Live
-from vtab_peft.benchmark.training.numerics import Engine, Numerics
-from vtab_peft.benchmark.verbs.steady_state import spec_of
+from vtab_peft.benchmark.commands.throughput import spec_of
+from vtab_peft.benchmark.engine.backbone import Backbone, load
+from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.numerics import Engine, Numerics
+from vtab_peft.benchmark.engine.trainer import run
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.tasks import find

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from measured import keep
 from torch import Tensor
-from vtab_peft.benchmark.training.measure import now
+from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.methods.aoft import approximately_orthogonal
 
 SHAPES = ((192, 192, 8), (768, 768, 8), (768, 3072, 8), (768, 768, 64), (1280, 1280, 8))

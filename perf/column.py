@@ -18,12 +18,12 @@ from typing import Any
 import numpy as np
 import torch
 from measured import keep
-from vtab_peft.benchmark.planning.recipes import UNIFORM
-from vtab_peft.benchmark.training.backbone import load
-from vtab_peft.benchmark.training.engine import run
-from vtab_peft.benchmark.training.live import Live
-from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.verbs.steady_state import noise, spec_of
+from vtab_peft.benchmark.commands.throughput import noise, spec_of
+from vtab_peft.benchmark.engine.backbone import load
+from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.numerics import ENGINES, Numerics
+from vtab_peft.benchmark.engine.trainer import run
+from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import parse

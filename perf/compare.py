@@ -28,15 +28,15 @@ import torch
 from measured import keep
 from peer_loop import FORMS
 from PIL import Image
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.recipes import RECIPES
 
 HERE = Path(__file__).parent
 OURS = """
 import sys
 from dataclasses import replace
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.planning.recipes import RECIPES
+from vtab_peft.benchmark.recipes import RECIPES
 name, epochs = sys.argv[1], int(sys.argv[2])
 RECIPES[name] = replace(RECIPES[name], epochs=epochs, warmup_epochs=epochs / 10)
 sys.exit(main(sys.argv[3:]))

@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from measured import keep
 from short_cells import Work
-from vtab_peft.benchmark.planning.plan import Cell, Choice, make_plan
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.running.crew import Crew
-from vtab_peft.benchmark.running.executor import Executor, WorkerProcess
-from vtab_peft.benchmark.running.progress import Progress
-from vtab_peft.benchmark.running.ray_office import RayOffice, Share
-from vtab_peft.benchmark.running.station import LocalOffice
-from vtab_peft.benchmark.running.worker import Describe, Summary
-from vtab_peft.benchmark.storing.store import Store
-from vtab_peft.benchmark.training.numerics import Numerics
-from vtab_peft.benchmark.verbs.sweep import cached_tasks
+from vtab_peft.benchmark.commands.run import cached_tasks
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.execution.pool import Crew
+from vtab_peft.benchmark.execution.progress import Progress
+from vtab_peft.benchmark.execution.ray_pool import RayOffice, Share
+from vtab_peft.benchmark.execution.supervised_worker import LocalOffice
+from vtab_peft.benchmark.execution.worker import Describe, Summary
+from vtab_peft.benchmark.execution.worker_process import Executor, WorkerProcess
+from vtab_peft.benchmark.plan import Cell, Choice, make_plan
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import find
 
 NAMES = ("local", "crew of one", "Ray, one worker")

@@ -18,13 +18,13 @@ import torch
 from measured import keep
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.training.adapter import inject
-from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.fast_path import make_fast
-from vtab_peft.benchmark.training.live import COMPILE
-from vtab_peft.benchmark.training.measure import now
-from vtab_peft.benchmark.training.numerics import ENGINES, Engine
+from vtab_peft.benchmark.engine.backbone import Backbone, load
+from vtab_peft.benchmark.engine.fast_path import make_fast
+from vtab_peft.benchmark.engine.injection import inject
+from vtab_peft.benchmark.engine.live_model import COMPILE
+from vtab_peft.benchmark.engine.numerics import ENGINES, Engine
+from vtab_peft.benchmark.engine.timing import now
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import parse
 
 ROUNDS = 7

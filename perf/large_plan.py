@@ -21,16 +21,16 @@ from typing import Any
 import numpy as np
 import torch
 from measured import keep
-from vtab_peft.benchmark.planning.plan import Cell, Choice, make_plan
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.planning.spec import PROTOCOL
-from vtab_peft.benchmark.running.executor import WorkerProcess
-from vtab_peft.benchmark.running.worker import Describe
-from vtab_peft.benchmark.storing.files import to_text
-from vtab_peft.benchmark.storing.store import SCHEMA, Store
-from vtab_peft.benchmark.training.measure import provenance
-from vtab_peft.benchmark.training.numerics import Numerics
-from vtab_peft.benchmark.verbs.sweep import cached_tasks
+from vtab_peft.benchmark.commands.run import cached_tasks
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.engine.timing import provenance
+from vtab_peft.benchmark.execution.worker import Describe
+from vtab_peft.benchmark.execution.worker_process import WorkerProcess
+from vtab_peft.benchmark.plan import Cell, Choice, make_plan
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.spec import PROTOCOL
+from vtab_peft.benchmark.storage.json_io import to_text
+from vtab_peft.benchmark.storage.store import SCHEMA, Store
 from vtab_peft.datasets.tasks import find
 
 CODE = """

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from vtab_peft.benchmark.storing.files import write_atomically
-from vtab_peft.benchmark.training.measure import device_name, provenance
-from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.engine.timing import device_name, provenance
+from vtab_peft.benchmark.storage.json_io import write_atomically
 
 RESULTS = Path(__file__).parent / "results"
 

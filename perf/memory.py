@@ -16,10 +16,10 @@ import torch
 from measured import keep
 from tabulate import tabulate
 from torch import Tensor, nn
-from vtab_peft.benchmark.planning.recipes import UNIFORM
-from vtab_peft.benchmark.training.adapter import inject, wants_examples
-from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.fast_path import make_fast
+from vtab_peft.benchmark.engine.backbone import Backbone, load
+from vtab_peft.benchmark.engine.fast_path import make_fast
+from vtab_peft.benchmark.engine.injection import inject, wants_examples
+from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.methods import parse
 
 IMAGES = 2

@@ -20,13 +20,13 @@ from measured import keep
 from tabulate import tabulate
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
-from vtab_peft.benchmark.planning.recipes import UNIFORM
-from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.engine import train
-from vtab_peft.benchmark.training.live import Live
-from vtab_peft.benchmark.training.measure import now
-from vtab_peft.benchmark.training.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.verbs.steady_state import noise, spec_of
+from vtab_peft.benchmark.commands.throughput import noise, spec_of
+from vtab_peft.benchmark.engine.backbone import Backbone, load
+from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.numerics import ENGINES, Numerics
+from vtab_peft.benchmark.engine.timing import now
+from vtab_peft.benchmark.engine.trainer import train
+from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.methods import parse
 
 STEPS = {"cuda": 20, "cpu": 10}

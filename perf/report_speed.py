@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 import torch
 from measured import keep
-from vtab_peft.benchmark.judging import boards, claims, leaderboard, markup, published, report, statements, tables
-from vtab_peft.benchmark.judging.figures import figures
-from vtab_peft.benchmark.judging.significance import significance
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.planning.spec import BackboneRef, MethodRef, RunSpec, TaskRef
-from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.reporting import boards, claims, markup, published, report, statements, tables
+from vtab_peft.benchmark.reporting import leaderboards as leaderboard
+from vtab_peft.benchmark.reporting.figures import figures
+from vtab_peft.benchmark.reporting.significance import significance
+from vtab_peft.benchmark.spec import BackboneRef, MethodRef, RunSpec, TaskRef
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.task import Task
 from vtab_peft.datasets.tasks import suite_tasks
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from measured import keep
 from torch import Tensor
-from vtab_peft.benchmark.training.measure import now
+from vtab_peft.benchmark.engine.timing import now
 
 REPETITIONS = 10
 CALLS = {"cpu": 1, "cuda": 20}

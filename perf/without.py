@@ -16,11 +16,11 @@ import torch
 from measured import keep
 from tabulate import tabulate
 from torch import Tensor
-from vtab_peft.benchmark.planning.recipes import UNIFORM
-from vtab_peft.benchmark.training.adapter import inject
-from vtab_peft.benchmark.training.backbone import Backbone, load
-from vtab_peft.benchmark.training.fast_path import make_fast, ready_for_bf16
-from vtab_peft.benchmark.training.measure import now
+from vtab_peft.benchmark.engine.backbone import Backbone, load
+from vtab_peft.benchmark.engine.fast_path import make_fast, ready_for_bf16
+from vtab_peft.benchmark.engine.injection import inject
+from vtab_peft.benchmark.engine.timing import now
+from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.methods import parse, updates
 
 WAYS = {

@@ -16,38 +16,41 @@ from vtab_peft.benchmark.cli import parser
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-STOREYS = ("cli", "verbs", "contract", "running", "trained", "judging", "training", "toy_vit", "storing", "planning")
+STOREYS = (
+    *("cli", "commands", "method_checks", "execution", "analysis", "checkpoints", "reporting", "engine", "toy_vit"),
+    *("storage", "plan", "recipes", "spec"),
+)
 """Of `benchmark/`, from the top floor down."""
 LIGHT = (
-    *("cli", "planning.spec", "planning.plan", "planning.recipes", "verbs.search"),
-    *("running.agenda", "running.claims", "running.crew", "running.executor", "running.progress"),
+    *("cli", "spec", "plan", "recipes", "commands.tuning_space"),
+    *("execution.scheduler", "execution.locks", "execution.pool", "execution.worker_process", "execution.progress"),
     *(
-        "running.ray_office",
-        "running.station",
-        "running.termination",
-        "storing.columns",
-        "storing.files",
-        "storing.store",
+        "execution.ray_pool",
+        "execution.supervised_worker",
+        "execution.signals",
+        "storage.schema",
+        "storage.json_io",
+        "storage.store",
     ),
     *(
-        "verbs.quoting",
-        "verbs.rerunning",
-        "verbs.status",
-        "verbs.sweep",
-        "verbs.telling",
-        "verbs.tuning",
-        "verbs.verifying",
+        "commands.published",
+        "commands.rerun",
+        "commands.status",
+        "commands.run",
+        "commands.messages",
+        "commands.tune",
+        "commands.verify",
     ),
     *(
-        "trained.keepers",
-        "judging.boards",
-        "judging.leaderboard",
-        "judging.tables",
-        "judging.figures",
-        "judging.report",
-        "judging.significance",
+        "checkpoints.lookup",
+        "reporting.boards",
+        "reporting.leaderboards",
+        "reporting.tables",
+        "reporting.figures",
+        "reporting.report",
+        "reporting.significance",
     ),
-    *("judging.compare", "judging.page.writing"),
+    *("reporting.compare", "reporting.html.page"),
 )
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from vtab_peft.benchmark.training.backbone import load
+from vtab_peft.benchmark.engine.backbone import load
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.folder import folder_task

@@ -12,13 +12,13 @@ import pytest
 from leaderboards import leaderboards
 from scipy import stats
 from tabulate import tabulate
-from vtab_peft.benchmark.judging.boards import boards
-from vtab_peft.benchmark.judging.compare import compare
-from vtab_peft.benchmark.judging.leaderboard import leaderboard
-from vtab_peft.benchmark.judging.report import write
-from vtab_peft.benchmark.judging.tables import percent, to_terminal
-from vtab_peft.benchmark.judging.toy_transfer import transfer_table
-from vtab_peft.benchmark.storing.store import Store
+from toy_vit_transfer import transfer_table
+from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.compare import compare
+from vtab_peft.benchmark.reporting.leaderboards import leaderboard
+from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.reporting.tables import percent, to_terminal
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.datasets.tasks import suite_tasks
 

@@ -11,7 +11,9 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from . import data, methods, results, running, trained
+from . import checkpoints as trained
+from . import data, methods, results
+from . import run as running
 
 EXAMPLES = """\
 examples:
@@ -36,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
-    from ..running.agenda import Unwritable
-    from ..running.executor import Refused, WorkerLost
-    from ..running.termination import EXIT_STATUS, Terminated, at_once
-    from ..storing.files import StoreError
-    from ..verbs.gate import BaselineError
+    from ..commands.regression_gate import BaselineError
+    from ..execution.scheduler import Unwritable
+    from ..execution.signals import EXIT_STATUS, Terminated, at_once
+    from ..execution.worker_process import Refused, WorkerLost
+    from ..storage.json_io import StoreError
 
     module, _, function = options.work.partition(":")
     try:

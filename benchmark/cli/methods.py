@@ -12,9 +12,9 @@ def declare(verbs: Verbs) -> None:
     style = listing.add_mutually_exclusive_group()
     style.add_argument("--json", dest="style", action="store_const", const="json", help="machine-readable")
     style.add_argument("--markdown", dest="style", action="store_const", const="markdown", help="for a web page")
-    listing.set_defaults(style="text", work="verbs.listing:show")
+    listing.set_defaults(style="text", work="commands.list:show")
 
     judge = verbs.add_parser("check-method", help="does a method of your own keep what the suite's methods keep?")
     judge.add_argument("file", type=Path, metavar="FILE", help="a Python file with methods in it")
     judge.add_argument("--only", metavar="NAME", help="one method of the file, or one check as the table words it")
-    judge.set_defaults(work="verbs.checking:check_method")
+    judge.set_defaults(work="commands.check_method:check_method")

@@ -4,9 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Protocol
 
-from ..planning.recipes import RECIPES
-from ..running.termination import GRACE_SECONDS
-from ..training.numerics import ENGINES
+from ..engine.numerics import ENGINES
+from ..execution.signals import GRACE_SECONDS
+from ..recipes import RECIPES
 
 RESULTS = Path("results")
 MOST = 2**31 - 1

@@ -11,19 +11,19 @@ def declare(verbs: Verbs) -> None:
         action="store_true",
         help="set what papers print beside what was measured, in a table of its own",
     )
-    report.set_defaults(work="verbs.sweep:report")
+    report.set_defaults(work="commands.run:report")
 
     published = verbs.add_parser("published", help="what papers print about a method, and how much they disagree")
     published.add_argument("method", metavar="METHOD", help="our name of it, or as papers print it")
     published.add_argument("--json", action="store_true", help="machine-readable")
-    published.set_defaults(work="verbs.quoting:show")
+    published.set_defaults(work="commands.published:show")
 
     compare = verbs.add_parser("compare", help="say how sure it is that one method is better than another")
     compare.add_argument("a", metavar="A", help="spec or name of a leaderboard's row")
     compare.add_argument("b", metavar="B", help="the row it is compared with")
     compare.add_argument("--board", default="", metavar="TEXT", help="part of the board's folder name, if several fit")
     add_results(compare)
-    compare.set_defaults(work="judging.compare:run")
+    compare.set_defaults(work="reporting.compare:run")
 
     status = verbs.add_parser("status", help="how many cells are done, running, failed, missing")
     add_cells(status, required=False)
@@ -32,8 +32,8 @@ def declare(verbs: Verbs) -> None:
     status.set_defaults(of_a_plan=of_a_plan, **dict.fromkeys(of_a_plan))  # so that it shows which of them were given
     add_results(status)
     status.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
-    status.set_defaults(work="verbs.status:status")
+    status.set_defaults(work="commands.status:status")
 
     verify = verbs.add_parser("verify", help="check every stored result, and the results folder as a whole")
     add_results(verify)
-    verify.set_defaults(work="verbs.verifying:verify")
+    verify.set_defaults(work="commands.verify:verify")

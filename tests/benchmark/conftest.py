@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.planning.spec import BackboneRef, MethodRef, RunSpec, TaskRef
-from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.spec import BackboneRef, MethodRef, RunSpec, TaskRef
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
 
 if TYPE_CHECKING:
-    from vtab_peft.benchmark.training.backbone import Backbone
+    from vtab_peft.benchmark.engine.backbone import Backbone
 
 BACKBONE = BackboneRef(name="vit_tiny_patch16_224.augreg_in21k_ft_in1k", sha256="5e" * 32)
 
@@ -23,7 +23,7 @@ BACKBONE = BackboneRef(name="vit_tiny_patch16_224.augreg_in21k_ft_in1k", sha256=
 @pytest.fixture(scope="module")
 def backbone() -> "Backbone":
     """`toy_vit` with random weights."""
-    from vtab_peft.benchmark.training.backbone import load  # here, as most tests of results need no torch
+    from vtab_peft.benchmark.engine.backbone import load  # here, as most tests of results need no torch
 
     return load("toy_vit", "random")
 
@@ -139,10 +139,10 @@ def put(store, monkeypatch) -> PutFake:
 def make_cell() -> Callable[..., Any]:
     """`make_cell("lora")` is a `Reopened` toy ViT for pictures of 32 pixels and 5 classes, trained for three steps."""
     import torch  # what tests the judging does without
-    from vtab_peft.benchmark.contract.tiny import STILL, trained
-    from vtab_peft.benchmark.trained.kept import Kept
-    from vtab_peft.benchmark.trained.reopened import Reopened
-    from vtab_peft.benchmark.training import backbone as backbones
+    from vtab_peft.benchmark.checkpoints.adapter_checkpoint import Kept
+    from vtab_peft.benchmark.checkpoints.restore import Reopened
+    from vtab_peft.benchmark.engine import backbone as backbones
+    from vtab_peft.benchmark.method_checks.tiny_models import STILL, trained
     from vtab_peft.methods import parse
 
     def make(spec: str, weights: str = "random", **facts: Any) -> Reopened:

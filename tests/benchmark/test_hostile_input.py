@@ -15,13 +15,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.planning.spec import RunSpec, canonical_json
-from vtab_peft.benchmark.running.agenda import Tally
-from vtab_peft.benchmark.running.executor import Refused
-from vtab_peft.benchmark.running.worker import Worker, answer
-from vtab_peft.benchmark.storing.files import StoreError
-from vtab_peft.benchmark.storing.store import Store
-from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.execution.scheduler import Tally
+from vtab_peft.benchmark.execution.worker import Worker, answer
+from vtab_peft.benchmark.execution.worker_process import Refused
+from vtab_peft.benchmark.spec import RunSpec, canonical_json
+from vtab_peft.benchmark.storage.json_io import StoreError
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.archive import examine
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.task import DataError
@@ -90,7 +90,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         raise OSError("no network")
 
     for module in ("sweep", "status", "rerunning", "smoke"):
-        monkeypatch.setattr(f"vtab_peft.benchmark.verbs.{module}.WorkerProcess", InProcess)
+        monkeypatch.setattr(f"vtab_peft.benchmark.commands.{module}.WorkerProcess", InProcess)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     monkeypatch.chdir(tmp_path)
 

@@ -97,7 +97,7 @@ def test_pretraining_does_not_know_the_toy_tasks(name: str):
 
 
 def test_pictures_of_pretraining_follow_from_the_seed():
-    from vtab_peft.benchmark.toy_vit.images import GLYPHS, outlines, spectra, strokes
+    from toy_vit_images import GLYPHS, outlines, spectra, strokes
 
     for maker in (outlines, strokes, spectra):
         first, second = (maker(6, torch.Generator().manual_seed(3)) for _ in range(2))

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from fileserver import FileServer, tarred, zipped
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.verbs import fetching
-from vtab_peft.benchmark.verbs.fetching import Meter
+from vtab_peft.benchmark.commands import data_fetch as fetching
+from vtab_peft.benchmark.commands.data_fetch import Meter
 from vtab_peft.datasets.download import Progress
 from vtab_peft.datasets.fetch import Item, fetch, items
 from vtab_peft.datasets.published import SECOND_HOMES, SIZES, Published, published

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image, JpegImagePlugin
-from vtab_peft.benchmark.verbs.data import size_text
+from vtab_peft.benchmark.commands.data import size_text
 from vtab_peft.datasets.archive import load
 from vtab_peft.datasets.fgvc import FGVC
 from vtab_peft.datasets.folder import folder_task

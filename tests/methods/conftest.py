@@ -3,7 +3,7 @@
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from vtab_peft.benchmark.contract.tiny import pictures, tiny
+from vtab_peft.benchmark.method_checks.tiny_models import pictures, tiny
 
 
 @pytest.fixture(params=["plain", "LayerScale"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 from aoft_products import matrices, rank_two
 from timm.models.vision_transformer import VisionTransformer
-from vtab_peft.benchmark.contract.tiny import tiny
+from vtab_peft.benchmark.method_checks.tiny_models import tiny
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, AOFTUpdates, approximately_orthogonal, start_vector
 from vtab_peft.methods.vpt import PromptedBlock

@@ -6,9 +6,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from vtab_peft.benchmark.contract.tiny import STILL
-from vtab_peft.benchmark.training.adapter import inject
-from vtab_peft.benchmark.training.backbone import BLOCKS, BackboneError, load, names
+from vtab_peft.benchmark.engine.backbone import BLOCKS, BackboneError, load, names
+from vtab_peft.benchmark.engine.injection import inject
+from vtab_peft.benchmark.method_checks.tiny_models import STILL
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.anatomy import blocks_of
 

@@ -7,9 +7,10 @@ import pytest
 import timm
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from vtab_peft.benchmark.contract import promises as contract
-from vtab_peft.benchmark.contract.promises import CHECKS, OF_THE_CLASS, SLOW, Check
-from vtab_peft.benchmark.contract.tiny import (
+from vtab_peft.benchmark.engine.injection import inject, wants_examples
+from vtab_peft.benchmark.method_checks import checks as contract
+from vtab_peft.benchmark.method_checks.checks import CHECKS, OF_THE_CLASS, SLOW, Check
+from vtab_peft.benchmark.method_checks.tiny_models import (
     BACKBONES,
     RELATIVES,
     STILL,
@@ -20,7 +21,6 @@ from vtab_peft.benchmark.contract.tiny import (
     tiny,
     trained,
 )
-from vtab_peft.benchmark.training.adapter import inject, wants_examples
 from vtab_peft.methods import METHODS, Method, parse
 
 NAMES = sorted(METHODS)

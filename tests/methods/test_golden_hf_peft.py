@@ -12,8 +12,8 @@ from golden_blocks import one_block_vit
 from golden_cases import MANIFEST, Case, linear
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.contract import promises as contract
-from vtab_peft.benchmark.verbs import catalogue
+from vtab_peft.benchmark.commands import method_docs as catalogue
+from vtab_peft.benchmark.method_checks import checks as contract
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.adalora import AdaLoRA
 from vtab_peft.methods.dora import Decomposed

@@ -6,10 +6,10 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.contract.tiny import STILL
-from vtab_peft.benchmark.training.adapter import inject, wants_examples
-from vtab_peft.benchmark.training.fast_path import ready_for_bf16
-from vtab_peft.benchmark.training.optimization import optimizer_for
+from vtab_peft.benchmark.engine.fast_path import ready_for_bf16
+from vtab_peft.benchmark.engine.injection import inject, wants_examples
+from vtab_peft.benchmark.engine.optim import optimizer_for
+from vtab_peft.benchmark.method_checks.tiny_models import STILL
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.updates import TransformedLinear
 

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.training.adapter import Injected, inject
+from vtab_peft.benchmark.engine.injection import Injected, inject
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import parse
 from vtab_peft.methods.hta import Householder
 from vtab_peft.methods.sensitivity import Piece, choose, squared_gradients

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from vtab_peft.benchmark.contract.tiny import pictures, tiny, trained
+from vtab_peft.benchmark.method_checks.tiny_models import pictures, tiny, trained
 from vtab_peft.methods import parse
 from vtab_peft.methods.lora import LowRank
 from vtab_peft.methods.updates import LowRankUpdate, UpdatedLinear

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.contract import promises as contract
-from vtab_peft.benchmark.contract.promises import Check
+from vtab_peft.benchmark.method_checks import checks as contract
+from vtab_peft.benchmark.method_checks.checks import Check
 from vtab_peft.methods import Method
 
 

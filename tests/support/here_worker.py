@@ -5,11 +5,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from vtab_peft.benchmark.planning.plan import BackboneInfo, Cell, MethodInfo
-from vtab_peft.benchmark.running.agenda import Tally
-from vtab_peft.benchmark.running.executor import execute
-from vtab_peft.benchmark.running.worker import Describe, Worker, answer
-from vtab_peft.benchmark.training.numerics import Numerics
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.execution.scheduler import Tally
+from vtab_peft.benchmark.execution.worker import Describe, Worker, answer
+from vtab_peft.benchmark.execution.worker_process import execute
+from vtab_peft.benchmark.plan import BackboneInfo, Cell, MethodInfo
 
 
 class HereWorker:

@@ -1,9 +1,9 @@
 """Leaderboards of a store that a test has filled, and the 19 tasks to fill it with."""
 
 import pandas as pd
-from vtab_peft.benchmark.judging.boards import boards
-from vtab_peft.benchmark.judging.leaderboard import Leaderboard, leaderboard
-from vtab_peft.benchmark.storing.store import Store
+from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, leaderboard
+from vtab_peft.benchmark.storage.store import Store
 
 # Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.
 NATURAL = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]

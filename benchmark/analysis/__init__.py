@@ -1,0 +1,1 @@
+"""Angles, spectra and bounds of trained adapters; off the core path."""

@@ -1,0 +1,54 @@
+"""Optimiser, learning-rate curve and batches of a recipe."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from ..spec import Recipe
+
+
+def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Of everything in `model` that is trainable."""
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trained if _decays(model, name, p, recipe)]
+    spared = [p for name, p in trained if not _decays(model, name, p, recipe)]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
+    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+
+
+def _decays(model: nn.Module, name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
+    match recipe.decayed:
+        case "all":
+            return True
+        case "matrices":
+            return parameter.ndim >= 2
+        case "no biases, no norms":
+            owner, _, own_name = name.rpartition(".")
+            return "bias" not in own_name and not isinstance(model.get_submodule(owner), nn.LayerNorm)
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """Linear warm-up, then a cosine from `lr` to `min_lr`, then `min_lr`; `epoch` counts from 0 and may be broken."""
+    epoch = max(epoch - recipe.schedule_lag, 0)
+    if epoch < recipe.warmup_epochs:
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
+    top = recipe.warmup_epochs if recipe.cosine_from == "warmup" else 0.0
+    span = recipe.epochs - top
+    progress = min((epoch - top) / span, 1.0) if span else 1.0
+    return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
+
+
+def total_epochs(recipe: Recipe) -> int:
+    return recipe.epochs + math.ceil(recipe.cooldown_epochs)
+
+
+def batches(permutation: Tensor, recipe: Recipe) -> list[Tensor]:
+    """The batches of one epoch; a set smaller than a batch is one batch."""
+    parts = list(permutation.split(recipe.batch_size))
+    if recipe.drop_last and len(parts) > 1 and len(parts[-1]) < recipe.batch_size:
+        parts.pop()
+    return parts

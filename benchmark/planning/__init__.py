@@ -1,1 +1,0 @@
-"""What is asked for, in full: recipes, specs and their keys, plans."""

@@ -1,0 +1,180 @@
+"""What `analyze` says of a trained cell, against the tensors themselves."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from vtab_peft.benchmark.analysis.adapters import analyze_cell, analyze_weights
+from vtab_peft.benchmark.checkpoints.restore import Reopened
+from vtab_peft.benchmark.cli import main
+from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods.projections import projections
+
+MakeCell = Callable[..., Reopened]
+
+WITH_PROJECTIONS = {
+    *("lora", "rslora", "lora_fused", "dora", "pissa", "bi_lora", "bi_adaptformer", "adaptformer", "spt_lora"),
+    *("convpass", "convpass_attn", "dtl", "dtl_plus", "mona"),
+    *(name for name in METHODS if name.startswith(("aoft_lora", "aoft_adapter", "adapter_"))),
+}
+
+
+@pytest.mark.parametrize("spec", ["lora", "aoft_lora", "adaptformer", "adapter_plus", "bi_lora", "dora"])
+def test_the_two_projections_of_every_module_are_found(spec: str, make_cell: MakeCell) -> None:
+    cell = make_cell(spec)
+    found = list(projections(cell.injected.vit))
+    width = cell.backbone.vit.embed_dim
+    assert found
+    for pair in found:
+        assert pair.down.shape == pair.up.shape
+        assert pair.down.shape[1] == width
+        assert pair.down.shape[0] in (8, 32)
+
+
+def test_methods_made_of_other_things_have_none(make_cell: MakeCell) -> None:
+    for spec in ("bitfit", "ssf", "kadaptation"):
+        assert not list(projections(make_cell(spec).injected.vit))
+
+
+@pytest.mark.parametrize("spec", ["lora", "pissa", "aoft_lora(scale='ones')"])
+def test_the_gain_of_a_linear_update_is_the_spectral_norm_of_what_it_adds(spec: str, make_cell: MakeCell) -> None:
+    cell = make_cell(spec)
+    first = next(projections(cell.injected.vit))
+    assert first.name == "blocks.0.attn.qkv.updates.q"
+    query = "blocks.0.attn.qkv.weight"
+    added = (cell.merged(torch.float64).state_dict()[query] - cell.backbone.vit.state_dict()[query])[:128]
+    assert first.gain == pytest.approx(float(np.linalg.norm(added.numpy(), 2)), rel=1e-4)
+
+
+@pytest.mark.parametrize(("spec", "both"), [("adaptformer(scale=0.7)", True), ("adapter_plus", False)])
+def test_the_gain_of_a_bottleneck_is_never_exceeded(spec: str, both: bool, make_cell: MakeCell) -> None:
+    cell = make_cell(spec)
+    (first, *_) = projections(cell.injected.vit)
+    module = cell.injected.vit.get_submodule(first.name)
+    x, y = torch.randn(2, 50, 128, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        moved = module(x, x) - module(y, y) if both else module(x) - module(y)
+    assert first.gain is not None
+    assert float((moved.norm(dim=1) / (x - y).norm(dim=1)).max()) <= first.gain
+
+
+def test_where_more_lies_between_two_projections_no_gain_is_claimed(make_cell: MakeCell) -> None:
+    assert {pair.gain for pair in projections(make_cell("convpass").injected.vit)} == {None}
+
+
+def test_what_was_learned_at_a_site_is_merged_weight_minus_pretrained_weight(make_cell: MakeCell) -> None:
+    cell = make_cell("lora(sites='v', rank=2)")
+    sizes = [size for size in analyze_cell(cell).sizes if size.what.startswith("update")]
+    assert {(size.what, size.when) for size in sizes} == {("update of v", "trained")}, "it starts at no update at all"
+    assert len(sizes) == 4
+    state = cell.injected.vit.state_dict()
+    update = state["blocks.2.attn.qkv.updates.v.b"] @ state["blocks.2.attn.qkv.updates.v.a"] * 4
+    weight = cell.backbone.vit.state_dict()["blocks.2.attn.qkv.weight"][256:]
+    values = np.linalg.svd(update.numpy(), compute_uv=False)
+    assert sizes[2].spectral == pytest.approx(values[0], rel=1e-4)
+    assert sizes[2].frobenius == pytest.approx(float(update.norm()), rel=1e-4)
+    assert sizes[2].relative == pytest.approx(float(update.norm() / weight.norm()), rel=1e-4)
+    shares = values[:2] / values[:2].sum()
+    assert sizes[2].effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
+
+
+def test_exactly_orthogonal_projections_stay_so_in_training_and_random_ones_are_random(make_cell: MakeCell) -> None:
+    exact = analyze_cell(make_cell("aoft_lora(form='exact')")).angles
+    assert {(group.side, group.when) for group in exact} == {
+        (side, when) for side in ("down", "up") for when in ("start", "trained")
+    }
+    assert all(group.angles.spread < 1e-5 for group in exact)
+    assert all(group.angles.distance > group.null.distance[1] for group in exact)
+    start = [group for group in analyze_cell(make_cell("lora")).angles if group.when == "start"]
+    assert [group.side for group in start] == ["down"], "up-projections of zeros have no direction"
+    assert start[0].angles.spread == pytest.approx(1, abs=0.15)
+
+
+def test_rows_and_columns_of_every_pretrained_site_are_measured(make_cell: MakeCell) -> None:
+    groups = analyze_weights(make_cell("linear"))
+    names = {f"pretrained {site}" for site in ("q", "k", "v", "o", "fc1", "fc2")}
+    assert {(group.of, group.side) for group in groups} == {(of, s) for of in names for s in ("rows", "columns")}
+    assert {g.side: g.angles.dimension for g in groups if g.of == "pretrained fc1"} == {"rows": 128, "columns": 512}
+    assert all(group.angles.spread == pytest.approx(1, abs=0.1) for group in groups), "these weights are random"
+
+
+def test_the_bound_is_about_what_the_modules_read_of_each_image(make_cell: MakeCell) -> None:
+    cell = make_cell("lora")
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
+    bounds = analyze_cell(cell, images).bounds
+    assert [bound.name for bound in bounds][:2] == [f"blocks.0.attn.qkv.updates.{site}" for site in "qv"]
+    with torch.no_grad():
+        tokens = cell.injected.vit.patch_embed(cell.input(torch.from_numpy(images)))
+        tokens = cell.injected.vit._pos_embed(tokens)
+        read = cell.injected.vit.blocks[0].norm1(tokens).mean(dim=1)
+    assert bounds[0].inputs == 7
+    assert bounds[0].at_most == pytest.approx(float(read.norm()), rel=1e-5)
+    assert bounds[0].expectation <= bounds[0].at_most
+    assert bounds[0].bound == pytest.approx(bounds[0].gain * bounds[0].expectation / 7)
+
+
+def stored(cell: Reopened, folder: Path) -> str:
+    path = folder / f"{cell.spec.key()}.safetensors"
+    path.write_bytes(cell.kept.packed())
+    return str(path)
+
+
+def test_the_same_cells_give_the_same_bytes(
+    make_cell: MakeCell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [stored(make_cell(spec), tmp_path) for spec in ("lora", "adaptformer")]
+    for name in ("one", "two"):
+        assert main(["analyze", *cells, "--weights", "random", "--to", str(tmp_path / name)]) == 0
+    written = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
+    assert written == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
+    assert {"analysis.md", "analysis.json", "angles.csv", "sizes.csv", "angles.svg", "updates.png"} < set(written)
+    data = json.loads(written["analysis.json"])
+    assert {row["of"] for row in data["angles"]} > {"lora", "adaptformer"}
+    assert written["analysis.md"].decode() in capsys.readouterr().out
+
+
+def test_an_analysis_holds_what_its_cells_have_and_nothing_of_an_earlier_one(
+    make_cell: MakeCell, tmp_path: Path
+) -> None:
+    """Of a linear probe nothing is learned that has a size; files that are not of an analysis stay."""
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.md").write_text("mine")
+    for spec in ("lora", "linear"):
+        assert main(["analyze", stored(make_cell(spec), tmp_path), "--weights", "random", "--to", str(out)]) == 0
+        assert (out / "sizes.csv").exists() is (spec == "lora")
+    assert {path.name for path in out.iterdir()} == {
+        *("analysis.md", "analysis.json", "angles.csv", "angles.svg", "angles.png", "notes.md")
+    }
+    assert "Norms and ranks" not in (out / "analysis.md").read_text()
+
+
+def test_cells_of_two_backbones_are_not_mixed(
+    make_cell: MakeCell, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [stored(make_cell("lora", weights), tmp_path) for weights in ("random", "random:1")]
+    assert main(["analyze", *cells, "--weights", "random", "--to", str(tmp_path / "out")]) == 2
+    assert "the cell was trained on" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_images_that_the_cell_was_not_trained_on_are_refused(
+    make_cell: MakeCell, make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = stored(make_cell("lora"), tmp_path)
+    task = ("--task", str(make_task()))
+    assert main(["analyze", cell, "--weights", "random", "--to", str(tmp_path / "out"), *task]) == 2
+    assert f"but lora was trained on {'d0' * 32}" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_every_method_can_be_analyzed_and_projections_are_those_listed(name: str, make_cell: MakeCell) -> None:
+    if parse(name).stands_for_many:
+        pytest.skip("means little without arguments")
+    cell = make_cell(name)
+    found = analyze_cell(cell)
+    assert bool([group for group in found.angles if group.side in ("down", "up")]) == (name in WITH_PROJECTIONS)

@@ -1,0 +1,112 @@
+"""A trained cell that was kept is the same model again, and nothing else is taken for it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.engine.transforms import to_input
+from vtab_peft.benchmark.method_checks.tiny_models import pictures, trained
+from vtab_peft.benchmark.storage.json_io import Damaged, StoreError
+from vtab_peft.datasets.cache import Preprocessing, build
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.methods import parse
+
+BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1", "--seeds", "0")
+
+
+def train(results: Path, task: Path, method: str, *more: str) -> list[Path]:
+    assert main([*BASE, "--tasks", str(task), "--methods", method, "--results", str(results), *more]) == 0
+    return sorted((results / "runs").rglob("*.json"))
+
+
+@pytest.mark.parametrize("method", ["lora", "aoft_adapter"])
+def test_a_restored_cell_predicts_what_the_cell_predicted(
+    method: str, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    task = make_task()
+    (path,) = train(tmp_path / "results", task, method, "--keep-adapters")
+    cell = kept.read(path.with_suffix(".safetensors"))
+    assert cell.spec.key() == path.stem
+    vit = kept.restore(cell, backbones.load("toy_vit", "random", cell.spec.recipe.image_size)).vit
+    preprocessing = Preprocessing(cell.spec.recipe.image_size, cell.spec.interpolation)
+    images = torch.from_numpy(np.array(build(folder_task(task), preprocessing, tmp_path / "cache").images("test")))
+    spec = cell.spec
+    batch = to_input(images, spec.recipe.image_size, spec.interpolation, spec.mean, spec.std)
+    with torch.no_grad():
+        predictions = cell.head(vit(batch)).argmax(dim=1).numpy()
+    assert predictions.tolist() == np.load(path.with_suffix(".npz"))["predictions"].tolist()
+
+
+def test_a_cell_of_a_plug_in_asks_for_its_file(make_cell: Callable[..., Any]) -> None:
+    cell = make_cell("lora")
+    mine = replace(cell.spec.method, name="mine", spec="mine", plugin="ab" * 32)
+    elsewhere = replace(cell.kept, spec=replace(cell.spec, method=mine))
+    with pytest.raises(ValueError, match=r"'mine' came from a plug-in file \(abababababab\): give it as --plugin FILE"):
+        kept.restore(elsewhere, cell.backbone)
+
+
+@pytest.mark.slow
+def test_a_cell_stored_without_its_adapter_is_repeated_once(make_task: Callable[..., Path], tmp_path: Path) -> None:
+    task = make_task()
+    assert len(train(tmp_path / "results", task, "lora")) == 1
+    assert not list(tmp_path.rglob("*.safetensors"))
+    assert len(train(tmp_path / "results", task, "lora", "--keep-adapters")) == 2
+    assert len(train(tmp_path / "results", task, "lora", "--keep-adapters")) == 2
+    assert len(list(tmp_path.rglob("*.safetensors"))) == 1
+
+
+def test_another_backbone_is_refused(make_task: Callable[..., Path], tmp_path: Path) -> None:
+    (path,) = train(tmp_path / "results", make_task(), "lora", "--keep-adapters")
+    cell = kept.read(path.with_suffix(".safetensors"))
+    with pytest.raises(ValueError, match="the cell was trained on"):
+        kept.restore(cell, backbones.load("toy_vit", "random:1", cell.spec.recipe.image_size))
+
+
+@pytest.mark.parametrize("metadata", [None, {"key": "0" * 16}, {"key": "x", "spec": "[" * 99_999}, {"spec": "[]"}])
+def test_metadata_that_are_no_spec_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
+    save_file({"head.weight": torch.zeros(3, 4), "head.bias": torch.zeros(3)}, tmp_path / "a.safetensors", metadata)
+    with pytest.raises(Damaged, match="is damaged"):
+        kept.read(tmp_path / "a.safetensors")
+
+
+def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="--keep-adapters"):
+        kept.read(tmp_path / "none.safetensors")
+    (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
+    with pytest.raises(Damaged, match=r"pickle\.safetensors is damaged"):
+        kept.read(tmp_path / "pickle.safetensors")
+
+
+def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
+    """Features of three steps of training that looked at images first, and of a restoration that did not."""
+    backbone = backbones.load("toy_vit", "random", 32)
+    injected, _ = trained(backbone.vit, parse(spec))
+    run = fake.spec(method=spec, method_version=parse(spec).version, backbone=backbone.ref, plugin=plugin)
+    cell = kept.Kept(run, injected.adapter(), torch.nn.Linear(128, 2), {})
+    with torch.no_grad():
+        return injected.vit(pictures()), kept.restore(cell, backbone).vit(pictures())
+
+
+@pytest.mark.parametrize("method", ["gps", "sct"])
+def test_what_a_method_chose_by_looking_at_images_lies_in_its_adapter(method: str, fake: SimpleNamespace) -> None:
+    learned, loaded = restored(method, fake)
+    assert torch.equal(learned, loaded)
+
+
+def test_a_method_that_builds_itself_from_images_is_not_restored_without_them(fake: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match="spt_lora builds itself from the training images"):
+        restored("spt_lora", fake)
+
+
+def test_a_method_of_another_file_is_not_taken_for_the_one_that_was_trained(fake: SimpleNamespace) -> None:
+    with pytest.raises(ValueError, match=r"plug-in abababababab, this is the suite's lora; give its file as --plugin"):
+        restored("lora", fake, plugin="ab" * 32)

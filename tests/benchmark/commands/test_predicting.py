@@ -1,0 +1,177 @@
+"""A kept cell is found by its key, exported with its numbers, and predicts what it predicted."""
+
+import csv
+import io
+import json
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
+from vtab_peft.benchmark.checkpoints.lookup import find_kept
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.storage.json_io import StoreError
+
+WEIGHTS = ("--weights", "random")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, make_task_in: Callable[..., Path]) -> tuple[Path, Path]:
+    """A task folder with named classes, and the record of a bf16 run on it whose adapter was kept, judged on val."""
+    root = tmp_path_factory.mktemp("trained")
+    task = make_task_in(root)
+    (task / "classes.txt").write_text("red\ngreen\nblue | or #so\n")
+    run = ["run", "--backbone", "toy_vit", *WEIGHTS, "--recipe", "uniform_3ep", "--threads", "1", "--seeds", "0"]
+    run += ["--tasks", str(task), "--methods", "lora", "--results", str(root / "results"), "--split", "val"]
+    assert main([*run, "--keep-adapters"]) == 0
+    (record,) = (root / "results" / "runs").rglob("*.json")
+    return task, record
+
+
+def results_of(record: Path) -> Path:
+    return next(folder.parent for folder in record.parents if folder.name == "runs")
+
+
+def test_an_adapter_holds_its_record_and_is_the_same_file_every_time(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    record = trained[1]
+    for name in ("one", "two"):
+        export = ["export", record.stem[:6], "--as", "adapter", "--to", str(tmp_path / name), *WEIGHTS]
+        assert main([*export, "--results", str(results_of(record))]) == 0
+    files = [(tmp_path / name / "adapter.safetensors").read_bytes() for name in ("one", "two")]
+    assert files[0] == files[1]
+    assert len(files[0]) < 300_000
+    found = kept.read(tmp_path / "one" / "adapter.safetensors")
+    assert found.facts == {"record": json.loads(record.read_text()), "classes": ["red", "green", "blue | or #so"]}
+
+
+def test_what_was_exported_is_exported_again_with_its_numbers(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    record = json.loads(trained[1].read_text())
+    adapter = str(trained[1].with_suffix(".safetensors"))
+    assert main(["export", adapter, "--as", "adapter", "--to", str(tmp_path / "a"), *WEIGHTS]) == 0
+    again = ["export", str(tmp_path / "a"), "--as", "merged", "--to", str(tmp_path / "merged"), *WEIGHTS]
+    assert main(again) == 0
+    text = (tmp_path / "merged" / "README.md").read_text()
+    for fact in (f"{100 * record['result']['accuracy']:.2f} %", record["key"], record["spec"]["task"]["data"]):
+        assert fact in text
+    assert r"blue \| or \#so" in text
+    assert main(again) == 2, "the folder is taken"
+
+
+def test_an_exported_adapter_predicts_what_the_run_predicted(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, record = trained
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    lines = (task / "val200.txt").read_text().split("\n")[:-1]
+    for place, line in enumerate(lines):
+        shutil.copy(task / line.split(" ")[0], pictures / f"{place:03}.png")
+    adapter = str(record.with_suffix(".safetensors"))
+    assert main(["predict", str(pictures), "--adapter", adapter, *WEIGHTS]) == 0
+    rows = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
+    expected = np.load(record.with_suffix(".npz"))["predictions"].tolist()
+    assert [int(row["class"]) for row in rows] == expected
+    assert [row["file"] for row in rows] == [f"{place:03}.png" for place in range(len(lines))]
+    assert [row["name"] for row in rows] == [["red", "green", "blue | or #so"][label] for label in expected]
+    assert all(1 / 3 <= float(row["probability"]) <= 1 for row in rows)
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_rest_is_predicted(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, record = trained
+    (tmp_path / "in").mkdir()
+    shutil.copy(next((task / "images").iterdir()), tmp_path / "in" / "good.png")
+    (tmp_path / "in" / "broken.jpg").write_bytes(b"no image")
+    (tmp_path / "in" / "notes.txt").write_text("not meant to be one")
+    adapter = str(record.with_suffix(".safetensors"))
+    out = tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path / "in"), "--adapter", adapter, "--out", str(out), *WEIGHTS]) == 1
+    assert [line.split(",")[0] for line in out.read_text().splitlines()] == ["file", "good.png"]
+    complaint = capsys.readouterr().err
+    assert "broken.jpg" in complaint
+    assert "notes.txt" not in complaint
+
+
+def test_a_file_name_that_is_no_text_is_written_with_its_bytes_as_numbers(
+    trained: tuple[Path, Path], tmp_path: Path
+) -> None:
+    task, record = trained
+    (tmp_path / "in").mkdir()
+    for name in (b"caf\xe9.png", "café.png".encode()):
+        shutil.copy(next((task / "images").iterdir()), tmp_path / "in" / os.fsdecode(name))
+    adapter, out = str(record.with_suffix(".safetensors")), tmp_path / "out.csv"
+    assert main(["predict", str(tmp_path / "in"), "--adapter", adapter, "--out", str(out), *WEIGHTS]) == 0
+    assert set(pd.read_csv(out)["file"]) == {r"caf\udce9.png", "café.png"}
+
+
+def test_a_folder_without_images_is_bad_input(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    for folder in (tmp_path, tmp_path / "none"):
+        assert main(["predict", str(folder), "--adapter", str(trained[1].with_suffix(".safetensors"))]) == 2
+
+
+def test_other_weights_than_the_cell_s_are_refused(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    export = ["export", str(trained[1]), "--as", "adapter", "--to", str(tmp_path / "a"), "--weights", "random:1"]
+    assert main(export) == 2
+    said = capsys.readouterr().err
+    assert "the cell was trained on toy_vit with the weights " in said
+    assert "BackboneRef" not in said
+    assert not (tmp_path / "a").exists()
+
+
+def keep(results: Path, key: str, *, adapter: bool = True) -> Path:
+    folder = results / "runs" / "vit" / "own" / "flowers" / "lora"
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{key}.json").write_text("{}")
+    if adapter:
+        (folder / f"{key}.safetensors").write_text("")
+    return folder / f"{key}.safetensors"
+
+
+def test_the_beginning_of_a_key_finds_the_latest_repetition(tmp_path: Path) -> None:
+    keep(tmp_path, "ab" * 8)
+    latest = keep(tmp_path, "ab" * 8 + ".10")
+    keep(tmp_path, "ab" * 8 + ".9")
+    keep(tmp_path, "ac" * 8)
+    assert find_kept("ab", tmp_path) == latest
+    assert find_kept("ab" * 8, tmp_path) == latest
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a", r"2 cells in .* begin with 'a'; say more of the key:\n  abababababababab"),
+        ("babababababababa", r"no cell .* Did you mean:\n  abababababababab  vit · own · flowers · lora"),
+        ("lora", r"no cell .* Did you mean:\n"),
+        ("resnet", r"no cell .* Cells with an adapter:\n  abababababababab"),
+        ("", "no cell"),
+        ("dd", r"dd.*safetensors is not there; train the cell with --keep-adapters \(of `vtab-peft run` or `tune`\)"),
+        ("some/file.safetensors", r"some/file\.safetensors is not there"),
+    ],
+)
+def test_what_finds_no_cell_is_told_what_there_is(text: str, message: str, tmp_path: Path) -> None:
+    keep(tmp_path, "ab" * 8)
+    keep(tmp_path, "ac" * 8)
+    keep(tmp_path, "dd" * 8, adapter=False)
+    with pytest.raises(StoreError, match=message):
+        find_kept(text, tmp_path)
+
+
+def test_a_folder_that_holds_no_adapter_is_told_from_a_cell_that_is_not_there(tmp_path: Path) -> None:
+    keep(tmp_path / "results", "ab" * 8)
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(StoreError, match=r"merged holds no adapter\.safetensors: .* `vtab-peft export --as adapter`"):
+        find_kept(str(tmp_path / "merged"), tmp_path / "results")
+
+
+def test_a_folder_without_kept_cells_says_how_to_keep_them(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="--keep-adapters"):
+        find_kept("ab", tmp_path)

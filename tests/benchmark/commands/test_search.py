@@ -1,0 +1,254 @@
+"""What `tune` tries and what wins: the grid, the budget, the choice; and that no trial opens test data."""
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from vtab_peft.benchmark.commands import tuning_space as searching
+from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.engine.trainer import run
+from vtab_peft.benchmark.execution.worker import Describe, Worker
+from vtab_peft.benchmark.plan import BackboneInfo, Cell, Choice, MethodInfo
+from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
+from vtab_peft.benchmark.spec import Recipe
+from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.methods import METHODS, parse
+
+SMOKE = RECIPES["smoke"]
+
+
+@pytest.fixture(scope="module")
+def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
+    return Worker(tmp_path_factory.mktemp("results"), Numerics(threads=1), [], [])
+
+
+@pytest.fixture(scope="module")
+def describe(worker: Worker) -> Callable[..., tuple[BackboneInfo, list[MethodInfo]]]:
+    def describe(*methods: str) -> tuple[BackboneInfo, list[MethodInfo]]:
+        return worker.describe(Describe("toy_vit", "random", None, "fp32", methods, variants=True))
+
+    return describe
+
+
+@pytest.fixture
+def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
+    return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
+
+
+def points(method: MethodInfo, recipe: Recipe = UNIFORM) -> list[tuple[str, float, float]]:
+    return [(s.method.ref.spec, s.lr, s.weight_decay) for s in settings(method, recipe)]
+
+
+def test_the_grid_is_every_variant_at_every_rate_and_decay_with_the_default_first(describe) -> None:
+    _, (lora, linear) = describe("lora", "linear")
+    rates, decays = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-2, 1e-1)
+    specs = ("lora", "lora(alpha=0.8)", "lora(alpha=80.0)")
+    assert points(lora)[0] == ("lora", 1e-3, 1e-4)
+    assert sorted(points(lora)) == sorted((s, lr, wd) for s in specs for lr in rates for wd in decays)
+    assert points(linear)[0] == ("linear", 1e-3, 1e-4)
+    assert sorted(points(linear)) == sorted(("linear", lr, wd) for lr in rates for wd in decays)
+
+
+def test_all_says_which_methods_it_leaves_out_for_a_missing_package(describe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("vtab_peft.methods.base.find_spec", lambda package: None)
+    backbone, methods = describe("all")
+    with_peft = {name for name, cls in METHODS.items() if cls.needs == "peft" and not cls.stands_for_many}
+    assert len(methods) == 53
+    assert len(with_peft) == 10
+    assert not with_peft & {method.ref.name for method in methods}
+    (note,) = [note for note in backbone.notes if "leaves out" in note]
+    names, _, rest = note.removeprefix("`all` leaves out ").partition(": ")
+    assert set(names.split(", ")) == with_peft
+    assert rest == "package peft is missing; pip install 'vtab-peft[peft]'"
+
+
+def test_all_leaves_nothing_out_where_everything_is_installed_and_named_methods_are_nobodys_business(
+    describe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone, methods = describe("all")
+    assert len(methods) == 63
+    assert "leaves out" not in str(backbone.notes)
+    monkeypatch.setattr("vtab_peft.methods.base.find_spec", lambda package: None)
+    backbone, methods = describe("lora")
+    assert len(methods) == 1
+    assert "leaves out" not in str(backbone.notes)
+
+
+def test_an_argument_given_by_hand_is_not_searched(describe) -> None:
+    _, (fixed, free) = describe("lora(alpha=3.0)", "lora(rank=4)")
+    assert {spec for spec, _, _ in points(fixed)} == {"lora(alpha=3.0)"}
+    assert {spec for spec, _, _ in points(free)} == {
+        "lora(rank=4)",
+        "lora(rank=4, alpha=0.8)",
+        "lora(rank=4, alpha=80.0)",
+    }
+
+
+def test_arguments_that_the_method_does_not_take_are_left_out(describe, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(METHODS["adalora"], "search", {"target_rank": (2, 99)})  # it must be below rank
+    _, (adalora,) = describe("adalora")
+    assert {spec for spec, _, _ in points(adalora)} == {"adalora", "adalora(target_rank=2)"}
+
+
+def test_rates_stand_around_the_methods_own_and_methods_without_a_grid_try_the_same_ones(describe) -> None:
+    _, (full, linear) = describe("full", "linear")
+    assert points(full)[0] == ("full", 1e-4, 1e-4)
+    for (_, low, decay), (_, lr, same) in zip(points(full), points(linear), strict=True):
+        assert (10 * low, decay) == pytest.approx((lr, same))
+
+
+def test_a_recipe_with_a_grid_of_its_own_is_searched_on_that(describe) -> None:
+    _, (full, linear) = describe("full", "linear")
+    osu = sorted((lr, wd) for lr in (1e-3, 1e-2) for wd in (1e-4, 1e-3))
+    for method in (full, linear):
+        assert sorted((lr, wd) for _, lr, wd in points(method, RECIPES["osu"])) == osu
+    assert fair_budget(RECIPES["osu"]) == 4
+    assert fair_budget(RECIPES["vpt"]) == len(points(linear, RECIPES["vpt"])) == 40
+
+
+def test_every_method_gets_the_same_number_or_the_budget_is_refused(describe) -> None:
+    _, methods = describe("lora", "linear")
+    assert budget(None, UNIFORM, methods) == fair_budget(UNIFORM) == 15
+    assert budget(7, UNIFORM, methods) == 7
+    with pytest.raises(ValueError, match=r"linear has 15 settings to try, so 16 .* say --max-configs 15 or less"):
+        budget(16, UNIFORM, methods)
+
+
+def test_a_board_of_refits_hangs_on_recipe_grid_and_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    bases = {tuned(UNIFORM, 15).base, tuned(UNIFORM, 14).base, tuned(SMOKE, 15).base, tuned(RECIPES["osu"], 4).base}
+    monkeypatch.setattr(searching, "WEIGHT_DECAYS", (1e-4, 1e-2, 0.2))
+    bases.add(tuned(UNIFORM, 15).base)
+    assert len(bases) == 5
+    assert tuned(UNIFORM, 15).tuned
+    with pytest.raises(ValueError, match="recipe 'ssf' has settings per task already"):
+        tuned(RECIPES["ssf"], 15)
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "best"),
+    [
+        ([0.5, 0.7, 0.6], 1),
+        ([0.7, 0.7, 0.7], 0),
+        ([0.5, 0.7, 0.7], 1),
+        ([None, 0.1, None], 1),
+        ([0.0, None], 0),
+        ([None], None),
+    ],
+)
+def test_the_highest_wins_and_of_equals_the_first(accuracies: list[float | None], best: int | None) -> None:
+    assert choose(accuracies) == best
+
+
+def search_of(backbone: BackboneInfo, configurations: int = 4) -> Search:
+    return Search(backbone, SMOKE, configurations, Choice(tuned(SMOKE, configurations), seeds=[0, 1, 2]))
+
+
+def put(store: Store, cell: Cell, accuracy: float, fake: Any) -> None:
+    store.put(cell.spec, fake.record(accuracy), np.zeros(3, dtype=np.int64))
+
+
+def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
+    describe, data: CachedTask, store: Store, fake: Any
+) -> None:
+    backbone, (lora,) = describe("lora")
+    search = search_of(backbone)
+    trials = search.trials(lora, data)
+    for cell, accuracy in zip(trials.cells[:3], (0.4, 0.6, 0.5), strict=True):
+        put(store, cell, accuracy, fake)
+    assert trials.pending(store, []) == trials.cells[3:]
+    assert trials.accuracies(store, []) is None
+    store.put_failure(trials.cells[3].spec, "Diverged: the training loss is nan", "")
+    assert not trials.pending(store, [])
+    accuracies = trials.accuracies(store, [])
+    assert accuracies == [0.4, 0.6, 0.5, None]
+
+    path = search.write_choice(trials, accuracies, store)
+    written = path.read_bytes()
+    for cell in search.refits(trials, accuracies):
+        put(store, cell, 0.99, fake)
+    path.unlink()
+    again = trials.accuracies(store, [])
+    assert again is not None
+    assert search.write_choice(trials, again, store).read_bytes() == written
+    choice = json.loads(written)
+    assert choice["chosen"] == choice["tried"][1]
+    assert [row["val_accuracy"] for row in choice["tried"]] == accuracies
+    assert [row["val_key"] for row in choice["tried"]] == [cell.spec.key() for cell in trials.cells]
+
+
+def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask, store: Store, fake: Any) -> None:
+    backbone, (linear,) = describe("linear")
+    trials = search_of(backbone).trials(linear, data)
+    first = trials.cells[0].spec
+    for cell in trials.cells[1:]:
+        put(store, cell, 0.5, fake)
+    store.put_failure(first, "the worker was killed by signal 9", "")
+    assert trials.pending(store, []) == trials.cells[:1]
+    assert trials.accuracies(store, []) is None
+    assert trials.accuracies(store, [], failed=[first.key()]) == [None, 0.5, 0.5, 0.5], "not waited for a second time"
+
+
+def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(describe, data: CachedTask) -> None:
+    backbone, (lora,) = describe("lora")
+    trials = search_of(backbone).trials(lora, data)
+    refits = search_of(backbone).refits(trials, [0.4, 0.6, 0.5, None])
+    assert [cell.spec.seed for cell in refits] == [0, 1, 2]
+    won, first = trials.cells[1].spec, refits[0].spec
+    assert (first.split, won.split) == ("test", "val")
+    assert first.recipe == replace(won.recipe, name="smoke_tuned4", source=first.recipe.source, tuned=True)
+    assert first.method == replace(won.method, asked="lora")
+    for cell in refits:
+        assert cell.facts["tuning"] == {
+            "val_key": won.key(),
+            "val_accuracy": 0.6,
+            "configurations": 4,
+            "grid": 45,
+        }
+    assert search_of(backbone).refits(trials, [None] * 4) == []
+
+
+def test_a_larger_budget_begins_with_the_trials_of_a_smaller_one(describe, data: CachedTask) -> None:
+    backbone, (lora,) = describe("lora")
+    few, many = (search_of(backbone, n).trials(lora, data).cells for n in (4, 15))
+    assert [cell.spec.key() for cell in many[:4]] == [cell.spec.key() for cell in few]
+    assert len({cell.spec.key() for cell in many}) == 15
+
+
+class Guarded:
+    """A cached task whose test split cannot be opened."""
+
+    def __init__(self, data: CachedTask) -> None:
+        self.data = data
+        self.opened: set[str] = set()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def open(self, kind: str, split: str) -> np.ndarray:
+        self.opened.add(split)
+        if split == "test":
+            pytest.fail(f"a trial opened the {kind} of test")
+        return getattr(self.data, kind)(split)
+
+    def images(self, split: str) -> np.ndarray:
+        return self.open("images", split)
+
+    def labels(self, split: str) -> np.ndarray:
+        return self.open("labels", split)
+
+
+def test_no_trial_opens_test_images_or_labels(describe, worker: Worker, data: CachedTask) -> None:
+    info, methods = describe("linear", "lora", "sct")  # the last looks at examples before it trains
+    backbone, guarded = worker.backbone("toy_vit", "random", None), Guarded(data)
+    for method in methods:
+        for cell in search_of(info).trials(method, data).cells:
+            arguments = (cell.spec, parse(cell.spec.method.spec), backbone, guarded, worker.live)
+            run(*arguments, lambda *_: None)  # type: ignore[arg-type]
+    assert guarded.opened == {"train", "val"}

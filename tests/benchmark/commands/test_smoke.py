@@ -1,0 +1,233 @@
+"""The embedded benchmark and its gate, also with methods of one's own."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands import smoke as smoke_module
+from vtab_peft.benchmark.commands.regression_gate import (
+    BaselineError,
+    compare,
+    diff_table,
+    read_baseline,
+    write_baseline,
+)
+from vtab_peft.benchmark.execution.signals import Terminated
+from vtab_peft.benchmark.execution.worker_process import WorkerLost
+from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.methods.plugin import PluginError, load_plugin
+
+GOOD = '''
+"""LoRA with one more name."""
+from dataclasses import dataclass
+from vtab_peft.methods import register
+from vtab_peft.methods.lora import LoRA
+
+@register("my_lora")
+@dataclass(frozen=True)
+class MyLoRA(LoRA):
+    """LoRA under a name of its own."""
+    title = "My LoRA"
+'''
+BROKEN = (
+    GOOD
+    + """
+    def inject(self, vit):
+        super().inject(vit)
+        for block in vit.blocks:                       # a slip: the value is thrown away
+            block.attn.qkv.updates["v"].forward = lambda x: x * 0 - x.detach() * 3
+"""
+)
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two methods, one seed, two tasks: enough for the gate's mechanics."""
+    monkeypatch.setattr(smoke_module, "METHODS", ("linear",))
+    monkeypatch.setattr(smoke_module, "SEEDS", (0,))
+    found = smoke_module.find
+    monkeypatch.setattr(smoke_module, "find", lambda names, suite, data: found(["texture", "orientation"], suite, data))
+
+
+@pytest.mark.slow
+def test_gate_lets_the_same_code_pass_and_catches_a_broken_method(
+    quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plugin, baseline = tmp_path / "my_lora.py", tmp_path / "baseline.json"
+    plugin.write_text(GOOD)
+    ask = ["smoke", "--threads", "1", "--plugin", str(plugin)]
+    assert main([*ask, "--write-baseline", str(baseline)]) == 0
+    said = capsys.readouterr()
+    assert "ranks nothing" in said.out
+    assert said.err.startswith("4 cells to run: toy_vit, recipe smoke, on ")
+
+    assert main([*ask, "--baseline", str(baseline)]) == 0
+    assert "gate: all 8 values are inside their ranges" in capsys.readouterr().out
+
+    plugin.write_text(BROKEN)
+    assert main([*ask, "--baseline", str(baseline)]) == 1
+    said = capsys.readouterr().out
+    assert "REGRESSED" in said
+    assert "my_lora" in said
+    assert "linear" not in said.partition("gate:")[2]
+
+
+def test_gate_sees_lost_methods_and_changed_parameter_counts(tmp_path: Path, store: Store, put) -> None:
+    for task in ("a", "b"):
+        put(task, "lora", 0, 0.6, params=100)
+        put(task, "linear", 0, 0.5, params=0)
+    baseline = tmp_path / "baseline.json"
+    write_baseline(baseline, store.frame([]), test_images=500)
+    runs = store.frame([])
+    assert not any(verdict.regressed for verdict in compare(read_baseline(baseline), runs))
+
+    grown = runs.assign(trainable_params=runs["trainable_params"] + 1)
+    assert {v.what for v in compare(read_baseline(baseline), grown) if v.regressed} == {"parameters"}
+
+    lost = [v for v in compare(read_baseline(baseline), runs[runs["method"] == "linear"]) if v.regressed]
+    assert {v.method for v in lost} == {"lora"}
+    assert "MISSING" in diff_table(lost)
+
+    better = [v for v in compare(read_baseline(baseline), runs.assign(accuracy=0.99)) if not v.inside]
+    assert better
+    assert not any(v.regressed for v in better)
+    assert "better than the baseline" in diff_table(better)
+
+
+def test_gate_refuses_a_baseline_of_other_conditions(tmp_path: Path, store: Store, put) -> None:
+    put("a", "lora", 0, 0.6)
+    runs = store.frame([])
+    baseline = tmp_path / "baseline.json"
+    write_baseline(baseline, runs, test_images=500)
+    with pytest.raises(BaselineError, match="another recipe"):
+        compare(read_baseline(baseline), runs.assign(recipe_base="other:1"))
+
+
+class NoWorker:
+    """One that must not be needed."""
+
+    def __init__(self, *_: Any) -> None:
+        pytest.fail("a worker was started")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no baseline at"),
+        ("{", "cannot read baseline"),
+        ("[]", "cannot read baseline"),
+        ('{"format": 1, "conditions": {}}', "it has no 'methods'"),
+        ('{"format": 2, "conditions": {}, "methods": {}}', "format 2"),
+        (
+            '{"format": 1, "conditions": {}, "methods": {"a": {"parameters": "1", "accuracy": {}}}}',
+            "no pair of numbers",
+        ),
+    ],
+)
+def test_a_baseline_that_cannot_be_read_is_refused_before_anything_is_run(
+    content: str | None,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
+    if content is not None:
+        (tmp_path / "base.json").write_text(content)
+    assert main(["smoke", "--baseline", str(tmp_path / "base.json")]) == 2
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["file/base.json", "folder"])
+def test_a_baseline_that_cannot_be_written_is_refused_before_anything_is_run(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
+    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
+    assert main(["smoke", "--write-baseline", str(tmp_path / where)]) == 2
+    assert f"cannot write baseline {tmp_path / where}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("end", "status", "says"),
+    [
+        (KeyboardInterrupt, 130, "vtab-peft: stopped\n"),
+        (Terminated, 143, "vtab-peft: ended by SIGTERM\n"),
+        (WorkerLost, 1, "vtab-peft: \n"),
+    ],
+)
+def test_its_folder_is_removed_however_it_ends_unless_it_holds_tracebacks(
+    end: type[BaseException],
+    status: int,
+    says: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fake: Any,
+) -> None:
+    fails = False
+
+    class Ends:
+        def __init__(self, results: Path, *_: Any) -> None:
+            self.results = results
+
+        def describe(self, _: Any) -> None:
+            assert self.results.is_dir()
+            if fails:
+                Store(self.results).put_failure(fake.spec(), "broke", "Traceback ...")
+            raise end
+
+        def stop(self) -> None:
+            pass
+
+    monkeypatch.setattr(smoke_module, "WorkerProcess", Ends)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert main(["smoke"]) == status
+    assert capsys.readouterr().err == says
+    assert not list(tmp_path.iterdir())
+
+    fails = True
+    assert main(["smoke"]) == status
+    (left,) = tmp_path.iterdir()
+    assert f"the tracebacks of what failed are in {left / 'failed'}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("", "registers no method"),
+        ("1 / 0", "ZeroDivisionError"),
+        ("def", "SyntaxError"),
+        ("import absent_package", "ModuleNotFoundError: No module named 'absent_package'"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("x = '\udcff'", "SyntaxError"),
+        ("x = '\0'", "null bytes"),
+        (GOOD.replace('"my_lora"', '"lora"'), "registered twice"),
+    ],
+)
+def test_plugins_that_cannot_be_used_are_refused(code: str, says: str, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_bytes(code.encode("utf-8", "surrogateescape"))
+    with pytest.raises(PluginError, match=says):
+        load_plugin(plugin)
+
+
+def test_missing_plugin_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PluginError, match="no plug-in file at"):
+        load_plugin(tmp_path / "absent.py")
+
+
+def test_a_plugins_hash_is_in_the_key(make_task, tmp_path: Path) -> None:
+    plugin, results = tmp_path / "my_lora.py", tmp_path / "results"
+    for code in (GOOD, GOOD + "\n# edited\n"):
+        plugin.write_text(code)
+        ask = ["run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1"]
+        ask += ["--tasks", str(make_task(f"t{len(code)}")), "--methods", "my_lora", "--plugin", str(plugin)]
+        assert main([*ask, "--seeds", "0", "--results", str(results)]) == 0
+    records = [json.loads(path.read_text()) for path in (results / "runs").rglob("*.json")]
+    hashes = {record["spec"]["method"]["plugin"] for record in records}
+    assert len(hashes) == 2
+    assert None not in hashes

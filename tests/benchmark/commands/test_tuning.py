@@ -1,0 +1,135 @@
+"""The verb `tune` from end to end, as a user goes it."""
+
+import csv
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from here_worker import HereWorker
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands import run as sweep
+from vtab_peft.benchmark.storage.store import Store
+
+BASE = ("tune", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
+METHODS = ("--methods", "linear", "lora(rank=2)", "--max-configs", "3")
+
+
+@pytest.fixture(params=[HereWorker, pytest.param(sweep.WorkerProcess, marks=pytest.mark.slow)])
+def some_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sweep, "WorkerProcess", request.param)
+
+
+def chosen(results: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(results)): path.read_bytes() for path in (results / "chosen").rglob("*.json")}
+
+
+@pytest.mark.usefixtures("some_worker")
+def test_tune_tries_chooses_refits_and_goes_on_where_it_was(
+    make_task: Callable[..., Path], put: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tasks, results = [make_task(), make_task("shades", classes=2, seed=1)], tmp_path / "results"
+    ask = [*BASE, "--tasks", *map(str, tasks), "--results", str(results), *METHODS, "--seeds", "0", "1"]
+    assert main([*ask, "--dry-run"]) == 0
+    said = capsys.readouterr().out
+    assert "20 of these cells are of tasks not read yet" in said
+    assert ["0", "6", "0", "of", "2", "0", "4", "unknown"] in [line.split()[-8:] for line in said.splitlines()]
+    assert not results.exists()
+
+    assert main([*ask, "--max-minutes", "0.00001"]) == 1
+    assert "nothing is chosen yet for 4 of 4 pairs" in capsys.readouterr().err
+    assert not (results / "chosen").exists()
+
+    assert main(ask) == 0
+    said = capsys.readouterr()
+    assert "12 trials to run of 12" in said.err
+    assert "8 refits to run of 8" in said.err
+    assert "recipe smoke_tuned3, tuned: best of 3 per task on val200" in said.out
+    assert f"\nreport: {results / 'README.md'}" in said.out
+    runs = Store(results).frame([])
+    assert runs["split"].value_counts().to_dict() == {"val": 12, "test": 8}
+    choices = {json.loads(text)["method"]: json.loads(text) for text in chosen(results).values()}
+    assert set(choices) == {"linear", "lora(rank=2)"}
+
+    (table,) = (results / "boards").rglob("leaderboard.csv")
+    with table.open() as file:
+        rows = {row["spec"]: row for row in csv.DictReader(file)}
+    assert set(rows) == {"linear", "lora(rank=2)"}, "one row a method, whatever was chosen for each task"
+    assert {(row["configurations"], row["seeds"], bool(row["rank"])) for row in rows.values()} == {("3", "2", True)}
+
+    for path in (results / "runs").rglob("*.json"):
+        record = json.loads(path.read_text())
+        if record["spec"]["split"] == "test":
+            trial = next((results / "runs").rglob(f"{record['facts']['tuning']['val_key']}.json"))
+            won = json.loads(trial.read_text())
+            assert won["spec"]["split"] == "val"
+            assert won["result"]["accuracy"] == record["facts"]["tuning"]["val_accuracy"]
+            for name in ("lr", "weight_decay"):
+                assert won["spec"]["recipe"][name] == record["spec"]["recipe"][name]
+
+    assert not list(results.rglob("*.safetensors"))
+    assert main([*ask, "--keep-adapters"]) == 0
+    assert "8 refits to run of 8" in capsys.readouterr().err
+    kept = [json.loads(path.with_suffix(".json").read_text()) for path in (results / "runs").rglob("*.safetensors")]
+    assert [record["spec"]["split"] for record in kept] == ["test"] * 8, "trials are not kept"
+    assert main([*ask, "--keep-adapters"]) == 0
+    assert "0 refits to run of 8" in capsys.readouterr().err
+
+    before = chosen(results)
+    for path in (results / "chosen").rglob("*.json"):
+        path.unlink()
+    assert main([*ask, "--dry-run"]) == 0
+    assert capsys.readouterr().out.count("2 of 2") == 2
+    put("flowers", "ssf", 0, 0.5)  # of another board
+    assert main(ask) == 0
+    said = capsys.readouterr()
+    assert "recipe smoke_tuned3" in said.out
+    assert "uniform_3ep" not in said.out
+    assert "\nand 1 other board: " in said.out
+    assert "0 trials to run of 12" in said.err
+    assert "0 refits to run of 8" in said.err
+    assert chosen(results) == before
+
+
+@pytest.mark.usefixtures("some_worker")
+def test_what_is_chosen_does_not_depend_on_the_test_data(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task = make_task()
+    outcomes = []
+    for scramble in (False, True):
+        cache, results = tmp_path / f"cache {scramble}", tmp_path / f"results {scramble}"
+        monkeypatch.setitem(os.environ, "VTAB_PEFT_CACHE", str(cache))
+        ask = [*BASE, "--tasks", str(task), "--results", str(results), *METHODS, "--seeds", "0"]
+        assert main([*ask, "--max-minutes", "0.00001"]) == 1  # fills the cache
+        for path in cache.rglob("*.npy") if scramble else ():
+            array = np.load(path)
+            if len(array) == 18:  # the images and labels of test
+                np.save(path, np.roll(array, 7, axis=0) // 2)
+        assert main(ask) == 0
+        runs = Store(results).frame([])
+        outcomes.append((chosen(results), runs[runs["split"] == "test"]["accuracy"].tolist()))
+    assert outcomes[0][0] == outcomes[1][0]
+    assert outcomes[0][1] != outcomes[1][1], "the test data were scrambled"
+
+
+@pytest.mark.usefixtures("some_worker")
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--recipe", "ssf"], "recipe 'ssf' has settings per task already"),
+        (["--max-configs", "16"], "say --max-configs 15 or less"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused_in_one_message(
+    more: list[str], says: str, make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = tmp_path / "results"
+    assert main([*BASE, "--tasks", str(make_task()), "--results", str(results), *METHODS, *more]) == 2
+    err = capsys.readouterr().err
+    assert says in err
+    assert "Traceback" not in err
+    assert not results.exists()

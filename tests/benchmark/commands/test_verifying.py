@@ -1,0 +1,176 @@
+"""`verify`: sound results pass, and every way in which a folder can be wrong is found and named."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.datasets.atomic import host
+from vtab_peft.datasets.cache import build, default_root
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.pixels import Preprocessing
+
+PREDICTED = np.array([0, 1, 2, 0, 1, 2, 0, 0])
+CORRECT = np.array([1, 1, 1, 1, 0, 0, 0, 1], dtype=bool)
+
+
+@pytest.fixture
+def results(store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """Two sound runs of three classes, one with a repetition."""
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    for seed in (0, 0, 1):
+        store.put(fake.spec(seed=seed), record(fake), PREDICTED, CORRECT)
+    return store
+
+
+def record(fake: Any, accuracy: float = 0.625) -> dict[str, Any]:
+    made = fake.record(accuracy, head_params=3 * 193)
+    made["facts"]["classes"] = 3
+    made["result"] |= {"per_class_accuracy": [0.5, 0.5, 0.5], "loss_curve": [1.0, 0.5, 0.25]}
+    return made
+
+
+def verify(store: Store, capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in store.root.rglob("*")}
+    status = main(["verify", "--results", str(store.root)])
+    assert {path: path.stat().st_mtime_ns for path in store.root.rglob("*")} == before, "verify changes nothing"
+    return status, capsys.readouterr().out
+
+
+def first(store: Store, suffix: str = ".json") -> Path:
+    return min(path for path in (store.root / "runs").rglob(f"*{suffix}") if path.name.count(".") == 1)
+
+
+def edit(path: Path, part: str, **changes: Any) -> None:
+    content = json.loads(path.read_text())
+    content[part] |= changes
+    path.write_text(json.dumps(content))
+
+
+def test_sound_results_pass(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["report", "--results", str(results.root)])
+    status, said = verify(results, capsys)
+    assert (status, said) == (
+        0,
+        "3 results checked, 3 of them with their predictions, 0 against the labels in this machine's cache: "
+        "no problems\n",
+    )
+
+
+def test_a_repetition_that_outlives_the_first_run_is_sound(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """A result is thrown away by deleting its files."""
+    (second,) = results.root.rglob("*.2.json")
+    spec = results.load(second)["key"]
+    for suffix in (".json", ".npz"):
+        second.with_name(spec + suffix).unlink()
+    status, said = verify(results, capsys)
+    assert status == 0, said
+
+
+def predictions_of_others(results: Store) -> None:
+    np.savez_compressed(first(results, ".npz"), predictions=PREDICTED[::-1].astype("<u2"), correct=CORRECT)
+
+
+def wrongly_marked(results: Store) -> None:
+    np.savez_compressed(first(results, ".npz"), predictions=PREDICTED.astype("<u2"), correct=~CORRECT)
+
+
+def misplaced(results: Store) -> None:
+    path = first(results)
+    (path.parent.parent / "vpt").mkdir()
+    path.rename(path.parent.parent / "vpt" / path.name)
+
+
+def leftover(folder: Path) -> None:
+    """As a process leaves it that was killed while it wrote."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    (folder / f".tmp-{host()}-{dead.pid}-ab").write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (lambda r: edit(first(r), "spec", seed=9), "its key does not match its spec and name"),
+        (lambda r: edit(first(r), "result", accuracy=62.5), "accuracy is not in [0, 1]"),
+        (lambda r: edit(first(r), "result", accuracy=0.75), "its accuracy is 0.75, and 0.625"),
+        (lambda r: edit(first(r), "result", loss_curve=[1.0]), "1 training losses for 3 epochs"),
+        (lambda r: edit(first(r), "result", per_class_accuracy=[1.0]), "1 accuracies for 3 classes"),
+        (lambda r: edit(first(r), "result", trainable_params=10**9), "parameters contradict each other"),
+        (lambda r: edit(first(r), "result", head_params=100), "a head of 100 parameters is none for 3 classes"),
+        (lambda r: edit(first(r), "result", train_seconds=-1.0), "train_seconds is -1.0"),
+        (lambda r: edit(first(r), "facts", classes=2), "class 2 is predicted, and there are 2 classes"),
+        (lambda r: first(r).write_text('{"schema": 1'), "is damaged"),
+        (predictions_of_others, "its predictions are not those it was made with"),
+        (wrongly_marked, "0.375 of its predictions are marked as right"),
+        (lambda r: first(r, ".npz").write_bytes(b"PK"), "its predictions cannot be read"),
+        (misplaced, "belongs into"),
+        (lambda r: save_file({"x": np.zeros(1)}, first(r).with_suffix(".safetensors")), "kept adapter beside it"),
+        (lambda r: (first(r).parent / "notes.txt").write_text(""), "notes.txt: not a file of a results folder"),
+        (lambda r: (first(r).parent / f"{'0' * 16}.npz").write_bytes(b""), "belongs to no result"),
+        (lambda r: leftover(first(r).parent), "left by a process that was killed"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    results: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Store], Any], says: str
+) -> None:
+    damage(results)
+    status, said = verify(results, capsys)
+    assert status == 1
+    assert says in said
+    assert str(results.root) in said
+
+
+def test_tables_that_are_out_of_date_are_named(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["report", "--results", str(results.root)])
+    next(results.root.rglob("leaderboard.csv")).write_text("no")
+    next(results.root.rglob("table.tex")).unlink()
+    status, said = verify(results, capsys)
+    assert status == 1
+    assert said.count("is not what the results say; `vtab-peft report` rebuilds it") == 2
+
+
+def test_failures_and_claims_that_nobody_needs_are_named(
+    results: Store, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results.put_failure(fake.spec(seed=0), "out of memory", "")  # it has succeeded since
+    results.put_failure(fake.spec(seed=7), "out of memory", "")  # it has not
+    (results.root / "failed" / "broken.json").write_text("{}")
+    (results.root / "claims").mkdir()
+    claim = {"cell": "svhn · lora", "host": "elsewhere", "process": 1, "started": 0.0}
+    path = results.root / "claims" / "0123456789abcdef.json"
+    path.write_text(json.dumps(claim))
+    os.utime(path, (0, 0))
+    status, said = verify(results, capsys)
+    assert status == 1
+    assert f"{fake.spec(seed=0).key()}.json: the cell has succeeded since" in said
+    assert fake.spec(seed=7).key() not in said
+    assert "broken.json is no record of a failure (no field 'spec'); delete it" in said
+    assert "process 1 on elsewhere left it" in said
+
+
+def test_predictions_are_held_against_the_labels_in_the_cache(
+    store: Store, fake: Any, make_task: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = build(folder_task(make_task()), Preprocessing(32, "bicubic"), default_root())
+    labels = data.labels("test")
+    guesses = labels.copy()
+    guesses[:9] = (guesses[:9] + 1) % 3
+    spec = fake.spec("colours", data=data.data)
+    store.put(spec, record(fake, 0.5), guesses, guesses == labels)
+    status, said = verify(store, capsys)
+    assert (status, "1 against the labels" in said) == (0, True)
+
+    edit(store.path(spec), "result", accuracy=0.75)
+    status, said = verify(store, capsys)
+    assert status == 1
+    assert "its accuracy is 0.75, and 0.5 of its predictions are right" in said

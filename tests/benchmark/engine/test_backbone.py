@@ -1,0 +1,229 @@
+"""Loading a backbone: every format, and every way a file can be wrong."""
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from vtab_peft.benchmark.engine.backbone import BackboneError, load
+
+NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+
+
+@pytest.fixture(scope="module")
+def state() -> dict[str, torch.Tensor]:
+    torch.manual_seed(0)
+    return timm.create_model(NAME, pretrained=False, num_classes=10).state_dict()
+
+
+def test_classifier_of_another_size_is_left_out_with_a_note(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    save_file(state, tmp_path / "w.safetensors")
+    backbone = load(NAME, str(tmp_path / "w.safetensors"))
+    assert "head.bias, head.weight" in backbone.notes[0]
+    assert backbone.mean == backbone.std == (0.5, 0.5, 0.5)
+    assert not any(p.requires_grad for p in backbone.vit.parameters())
+    own = backbone.vit.state_dict()
+    assert all(torch.equal(own[name], state[name]) for name in own)
+    assert len(backbone.ref.sha256) == 64
+
+
+def test_pth_files_are_read_without_running_code(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "w.pth")
+    assert torch.equal(load(NAME, str(tmp_path / "w.pth")).vit.norm.weight, state["norm.weight"])
+    torch.save({"state_dict": Path}, tmp_path / "evil.pth")
+    with pytest.raises(BackboneError, match="cannot read weights"):
+        load(NAME, str(tmp_path / "evil.pth"))
+
+
+def test_google_npz_is_read(tmp_path: Path) -> None:
+    """Written in the layout of the original checkpoints, from a model whose weights are known."""
+    torch.manual_seed(1)
+    vit = timm.create_model(NAME, pretrained=False, num_classes=0)
+    np.savez(tmp_path / "w.npz", **google_arrays(vit))
+    own = load(NAME, str(tmp_path / "w.npz")).vit.state_dict()
+    for name, tensor in vit.state_dict().items():
+        torch.testing.assert_close(own[name], tensor, msg=name)
+
+
+def google_arrays(vit: torch.nn.Module) -> dict[str, np.ndarray]:
+    state = {name: tensor.detach().numpy() for name, tensor in vit.state_dict().items()}
+    d, heads = vit.embed_dim, vit.blocks[0].attn.num_heads
+    arrays = {
+        "embedding/kernel": state["patch_embed.proj.weight"].transpose(2, 3, 1, 0),
+        "embedding/bias": state["patch_embed.proj.bias"],
+        "cls": state["cls_token"],
+        "Transformer/posembed_input/pos_embedding": state["pos_embed"],
+        "Transformer/encoder_norm/scale": state["norm.weight"],
+        "Transformer/encoder_norm/bias": state["norm.bias"],
+    }
+    for i in range(len(vit.blocks)):
+        ours, theirs = f"blocks.{i}", f"Transformer/encoderblock_{i}"
+        attention = f"{theirs}/MultiHeadDotProductAttention_1"
+        for number, norm in ((0, "norm1"), (2, "norm2")):
+            arrays[f"{theirs}/LayerNorm_{number}/scale"] = state[f"{ours}.{norm}.weight"]
+            arrays[f"{theirs}/LayerNorm_{number}/bias"] = state[f"{ours}.{norm}.bias"]
+        weights, biases = (np.split(state[f"{ours}.attn.qkv.{part}"], 3) for part in ("weight", "bias"))
+        for name, weight, bias in zip(("query", "key", "value"), weights, biases, strict=True):
+            arrays[f"{attention}/{name}/kernel"] = weight.T.reshape(d, heads, -1)
+            arrays[f"{attention}/{name}/bias"] = bias.reshape(heads, -1)
+        arrays[f"{attention}/out/kernel"] = state[f"{ours}.attn.proj.weight"].T.reshape(heads, -1, d)
+        arrays[f"{attention}/out/bias"] = state[f"{ours}.attn.proj.bias"]
+        for number, fc in enumerate(("fc1", "fc2")):
+            arrays[f"{theirs}/MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}.mlp.{fc}.weight"].T
+            arrays[f"{theirs}/MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}.mlp.{fc}.bias"]
+    return arrays
+
+
+def test_position_embedding_is_interpolated_to_another_image_size(
+    state: dict[str, torch.Tensor], tmp_path: Path
+) -> None:
+    save_file(state, tmp_path / "w.safetensors")
+    backbone = load(NAME, str(tmp_path / "w.safetensors"), image_size=96)
+    assert backbone.image_size == 96
+    assert backbone.vit.pos_embed.shape == (1, 1 + 36, 192)
+    with torch.no_grad():
+        assert backbone.vit(torch.zeros(1, 3, 96, 96)).shape == (1, 192)
+
+
+def test_random_weights_are_a_control_with_an_identity_of_their_own() -> None:
+    first, again, other = (load("toy_vit", weights) for weights in ("random", "random:0", "random:1"))
+    assert first.ref == again.ref != other.ref
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vit_base_patch16_224_in21k", "ambiguous.*orig_in21k or vit_base_patch16_224.augreg_in21k"),
+        ("vit_base_patch16_224", "leaves open which weights.*augreg_in21k"),
+        ("vit_base_patch16_224.augreg_in21", "did you mean vit_base_patch16_224.augreg"),
+        ("vit_bse_patch16_224.augreg_in21k", "no backbone"),
+        ("resnet50.a1_in1k", "no ViT or Swin Transformer"),
+        ("deit3_base_patch16_224.fb_in1k", "no weights at"),
+        ("../etc/passwd", r"no backbone '../etc/passwd' in timm [\d.]+\. See `list backbones`"),
+    ],
+)
+def test_wrong_names_are_refused_with_help(name: str, says: str) -> None:
+    with pytest.raises(BackboneError, match=says):
+        load(name, "nowhere.safetensors")
+
+
+def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    cases = {
+        "lacks norm.weight": {k: v for k, v in state.items() if k != "norm.weight"},
+        "has surprise, which the model has not": {**state, "surprise": torch.zeros(1)},
+        r"norm.bias is \[7\], the model's \[192\]": {**state, "norm.bias": torch.zeros(7)},
+    }
+    for says, wrong in cases.items():
+        save_file(wrong, file)
+        with pytest.raises(BackboneError, match=says):
+            load(NAME, str(file))
+
+
+@pytest.mark.parametrize(
+    ("weights", "says"),
+    [
+        ("absent.safetensors", "no weights at absent.safetensors"),
+        ("random:x", "random:SEED"),
+        ("{tmp}/text.safetensors", "cannot read weights"),
+        ("{tmp}/text.npz", "cannot read weights"),
+        ("{tmp}/text.pth", "cannot read weights"),
+        ("{tmp}/text.h5", "must be .safetensors"),
+    ],
+)
+def test_unreadable_weights_are_refused(weights: str, says: str, tmp_path: Path) -> None:
+    for suffix in ("safetensors", "npz", "pth", "h5"):
+        (tmp_path / f"text.{suffix}").write_text("not weights")
+    with pytest.raises(BackboneError, match=says):
+        load(NAME, weights.format(tmp=tmp_path))
+
+
+class Bomb:
+    """What a pickle may do when it is read."""
+
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.mark,)
+
+
+@pytest.mark.parametrize("kind", ["torch", "bare pickle", "numpy"])
+def test_a_pickle_that_runs_code_is_refused_and_not_run(kind: str, tmp_path: Path) -> None:
+    mark, file = tmp_path / "it ran", tmp_path / ("w.npz" if kind == "numpy" else "w.pth")
+    if kind == "torch":
+        torch.save({"norm.weight": Bomb(mark)}, file)
+    elif kind == "numpy":
+        np.savez(file, cls=np.array([Bomb(mark)], dtype=object))
+    else:
+        file.write_bytes(pickle.dumps({"norm.weight": Bomb(mark)}))
+    with pytest.raises(BackboneError, match="cannot read weights"):
+        load(NAME, str(file))
+    assert not mark.exists()
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves the npz open
+@pytest.mark.parametrize("suffix", ["safetensors", "pth", "npz"])
+def test_a_file_that_was_cut_short_is_refused(suffix: str, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+    file = tmp_path / f"w.{suffix}"
+    if suffix == "safetensors":
+        save_file(state, file)
+    elif suffix == "pth":
+        torch.save(state, file)
+    else:
+        np.savez(file, **{name: tensor.numpy() for name, tensor in state.items()})
+    whole = file.read_bytes()
+    for length in (0, 7, len(whole) // 2, len(whole) - 1):
+        file.write_bytes(whole[:length])
+        with pytest.raises(BackboneError, match=f"cannot read weights {file}"):
+            load(NAME, str(file))
+
+
+def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "w.safetensors"
+    file.write_bytes((2**62).to_bytes(8, "little") + b"{}")
+    with pytest.raises(BackboneError, match="cannot read weights"):
+        load(NAME, str(file))
+
+
+def test_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(repository: str, filename: str) -> str:
+        raise OSError(f"no route to {repository}/{filename}.\nTry again.")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    with pytest.raises(
+        BackboneError, match=r"no route to timm/vit_tiny_patch16_224[^ ]*safetensors\. Download .*--weights FILE"
+    ):
+        load(NAME)
+
+
+def test_weights_come_from_the_hub_when_no_file_is_given(
+    state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(state, file)
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", lambda repository, filename: str(file))
+    assert load(NAME).ref == load(NAME, str(file)).ref
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_download_is_told_of_before_and_after_and_only_where_there_is_one(
+    there: bool, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_file(state, file)
+    told: list[object] = []
+
+    def download(repository: str, filename: str) -> str:
+        told.append(f"{repository}/{filename}")
+        return str(file)
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(file) if there else None)
+    load(NAME, tell=lambda *progress: told.append(progress))
+    (asked,) = [what for what in told if isinstance(what, str)]
+    what = f"downloading weights of {NAME}"
+    assert told == ([asked] if there else [(what, 0, 1), asked, (what, 1, 1)])

@@ -1,0 +1,251 @@
+"""One cell: determinism, the protocol, what the loop does and does not do."""
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.engine.errors import Diverged
+from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.engine.optim import batches, learning_rate, optimizer_for
+from vtab_peft.benchmark.engine.trainer import RunResult, run
+from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
+from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
+from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
+from vtab_peft.datasets.cache import CachedTask, build
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.methods import METHODS, Method, parse
+
+SHORT = replace(RECIPES["smoke"], epochs=2, probe_epochs=3, batch_size=8)
+
+
+def info_of(backbone: backbones.Backbone) -> BackboneInfo:
+    return BackboneInfo(
+        backbone.ref, "random", backbone.mean, backbone.std, backbone.image_size, (), 1.0, device="test"
+    )
+
+
+def spec_of(
+    method: Method, backbone: backbones.Backbone, data: CachedTask, recipe: Recipe = SHORT, **choice
+) -> RunSpec:
+    ref = MethodRef(
+        name=method.spec().partition("(")[0], args=method.args(), version=1, plugin=None, spec=method.spec()
+    )
+    described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
+    (cell,) = make_plan(info_of(backbone), [described], [data], Choice(recipe, **{"seeds": [0], **choice}))
+    return cell.spec
+
+
+def on_cpu(**numerics: Any) -> Live:
+    return Live(torch.device("cpu"), Numerics(**numerics))
+
+
+def outcome(
+    name: str, backbone: backbones.Backbone, data: CachedTask, live: Live | None = None, **options: Any
+) -> tuple[RunResult, np.ndarray]:
+    method = parse(name)
+    spec = spec_of(method, backbone, data, **options)
+    return run(spec, method, backbone, data, live or on_cpu(), lambda *_: None)
+
+
+def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: Live) -> None:
+    """A cell at a learning rate that no head survives, whatever the method's own rate is."""
+    method = parse(name)
+    spec = spec_of(method, backbone, data, seeds=[4])
+    spec = replace(spec, recipe=replace(spec.recipe, lr=1e38))
+    run(spec, method, backbone, data, live, lambda *_: None)
+
+
+def same(a: tuple[RunResult, np.ndarray], b: tuple[RunResult, np.ndarray]) -> bool:
+    return a[0].loss_curve == b[0].loss_curve and np.array_equal(a[1], b[1])
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_a_cell_does_not_depend_on_what_ran_before_it(
+    name: str, backbone: backbones.Backbone, data: CachedTask
+) -> None:
+    alone, live = outcome(name, backbone, data), on_cpu()
+    outcome("full", backbone, data, live, seeds=[3])
+    outcome(name, backbone, data, live, seeds=[3])  # leaves its values in the model that comes next
+    with pytest.raises(Diverged, match="in epoch 1 of"):
+        diverge(name, backbone, data, live)  # leaves what it had reached half-way
+    torch.rand(17)
+    assert same(alone, outcome(name, backbone, data, live))
+
+
+def test_another_seed_is_another_run(backbone: backbones.Backbone, data: CachedTask) -> None:
+    assert not same(outcome("lora", backbone, data), outcome("lora", backbone, data, seeds=[1]))
+
+
+def test_bf16_trains_too(backbone: backbones.Backbone, data: CachedTask) -> None:
+    exact = outcome("lora", backbone, data)[0].loss_curve
+    rounded = outcome("lora", backbone, data, recipe=replace(SHORT, precision="bf16"))[0].loss_curve
+    assert rounded != exact
+    np.testing.assert_allclose(rounded, exact, rtol=0.05)
+
+
+def test_it_learns_what_can_be_learned(backbone: backbones.Backbone, data: CachedTask) -> None:
+    result, predictions = outcome("full", backbone, data, recipe=replace(SHORT, epochs=20))
+    assert result.accuracy > 0.8
+    assert result.loss_curve[-1] < result.loss_curve[0] / 2
+    assert result.accuracy == np.mean(predictions == data.labels("test"))
+    assert result.per_class_accuracy == [
+        np.mean(predictions[data.labels("test") == c] == c) for c in range(data.classes)
+    ]
+
+
+class Spy:
+    """A cached task that writes down what is opened, and when."""
+
+    def __init__(self, data: CachedTask, events: list[str]) -> None:
+        self.data, self.events = data, events
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.data, name)
+
+    def images(self, split: str) -> np.ndarray:
+        self.events.append(split)
+        return self.data.images(split)
+
+    def labels(self, split: str) -> np.ndarray:
+        self.events.append(split)
+        return self.data.labels(split)
+
+
+@pytest.mark.parametrize("name", ["linear", "lora"])
+@pytest.mark.parametrize("split", ["test", "val"])
+def test_evaluation_data_is_opened_once_after_the_last_epoch(
+    name: str, split: str, backbone: backbones.Backbone, data: CachedTask
+) -> None:
+    events: list[str] = []
+    method = parse(name)
+    spec = spec_of(method, backbone, data, split=split)
+
+    def tell(phase: str, done: int, of: int) -> None:
+        events.append(f"{phase} {done}/{of}")
+
+    run(spec, method, backbone, Spy(data, events), on_cpu(), tell)  # type: ignore[arg-type]
+    epochs = spec.recipe.epochs
+    last = events.index(f"train {epochs}/{epochs}")
+    before = {event for event in events[:last] if not event.startswith("train ")}
+    assert before == ({"train", "val"} if split == "test" else {"train"})
+    assert events[last + 1 : last + 3] == [split, split]
+    assert ("test" in events) == (split == "test")
+
+
+def test_diverging_loss_stops_the_cell_and_says_when(backbone: backbones.Backbone, data: CachedTask) -> None:
+    with pytest.raises(Diverged, match=r"loss became (nan|inf) in epoch 1 of 2"):
+        outcome("bitfit", backbone, data, recipe=replace(SHORT, optimizer="sgd", lr=1e30))
+
+
+def test_penalty_prepare_and_after_step_are_called(backbone: backbones.Backbone, data: CachedTask) -> None:
+    calls: list[Any] = []
+
+    class Hooked(type(parse("bitfit"))):
+        def prepare(self, vit, images, labels):
+            calls.append((tuple(images.shape), len(labels)))
+
+        def penalty(self, vit):
+            return torch.tensor(100.0)
+
+        def after_step(self, vit, step, steps):
+            calls.append((step, steps))
+
+    spec = spec_of(parse("bitfit"), backbone, data)
+    result, _ = run(spec, Hooked(), backbone, data, on_cpu(), lambda *_: None)
+    assert calls == [((36, 3, 64, 64), 36), *((step, 8) for step in range(1, 9))]
+    assert result.loss_curve[0] > 100
+
+
+def test_linear_probe_uses_its_own_number_of_epochs(backbone: backbones.Backbone, data: CachedTask) -> None:
+    assert len(outcome("linear", backbone, data)[0].loss_curve) == SHORT.probe_epochs
+    augmented = replace(SHORT, augmentation="flip")
+    assert len(outcome("linear", backbone, data, recipe=augmented)[0].loss_curve) == SHORT.epochs
+
+
+def test_training_sees_random_crops_and_evaluation_the_centre(
+    backbone: backbones.Backbone, make_task: Callable[..., Path], tmp_path: Path
+) -> None:
+    """Every pixel outside the centre is spoilt: only training notices, and only where it crops at random."""
+    recipe = replace(SHORT, framing="square_crop", augmentation="crop_flip")
+    preprocessing = Choice(recipe, seeds=[0]).preprocessing(info_of(backbone))
+    data = build(folder_task(make_task()), preprocessing, tmp_path / "cache")
+
+    class Spoilt(Spy):
+        def images(self, split: str) -> np.ndarray:
+            images = np.array(self.data.images(split))
+            assert images.shape[-2:] == (73, 73)
+            centre = images[..., 4:68, 4:68].copy()
+            images[:] = 255
+            images[..., 4:68, 4:68] = centre
+            return images
+
+    def curve(data: Any, recipe: Recipe) -> list[float]:
+        result, _ = outcome("lora", backbone, data, recipe=recipe)
+        return [*result.loss_curve, result.accuracy]
+
+    spoilt: Any = Spoilt(data, [])
+    fixed = replace(recipe, augmentation="none")
+    assert curve(spoilt, fixed) == curve(data, fixed)
+    assert curve(spoilt, recipe) != curve(data, recipe)
+    assert curve(data, recipe) == curve(data, recipe)
+
+
+def test_a_random_crop_without_anything_to_cut_off_is_no_recipe() -> None:
+    with pytest.raises(ValueError, match=r"'crop_flip' needs a framing that leaves something to cut off"):
+        replace(SHORT, augmentation="crop_flip")
+
+
+def test_learning_rate_warms_up_follows_a_cosine_and_cools_down() -> None:
+    recipe = replace(UNIFORM, warmup_lr=1e-5, min_lr=1e-6, cooldown_epochs=10)
+    assert learning_rate(recipe, 0) == 1e-5
+    assert learning_rate(recipe, 10) == recipe.lr
+    assert learning_rate(recipe, 55) == pytest.approx((recipe.lr + recipe.min_lr) / 2)
+    for epoch in (100, 105):
+        assert learning_rate(recipe, epoch) == pytest.approx(recipe.min_lr)
+    expected = 1e-6 + (1e-3 - 1e-6) * (1 + math.cos(math.pi * 22.5 / 90)) / 2
+    assert learning_rate(recipe, 32.5) == pytest.approx(expected)
+
+
+def test_batches_drop_the_remainder_only_when_told_and_never_everything() -> None:
+    order = torch.arange(20)
+    kept = replace(UNIFORM, batch_size=8, drop_last=False)
+    assert [len(b) for b in batches(order, kept)] == [8, 8, 4]
+    assert [len(b) for b in batches(order, replace(kept, drop_last=True))] == [8, 8]
+    assert [len(b) for b in batches(order[:5], replace(kept, drop_last=True))] == [5]
+
+
+def test_weight_decay_spares_vectors_when_told() -> None:
+    model = torch.nn.Linear(3, 2)
+    groups = optimizer_for(model, replace(UNIFORM, decayed="matrices", weight_decay=0.1)).param_groups
+    assert {(tuple(p.shape), group["weight_decay"]) for group in groups for p in group["params"]} == {
+        ((2, 3), 0.1),
+        ((2,), 0.0),
+    }
+    groups = optimizer_for(model, replace(UNIFORM, decayed="all", weight_decay=0.1)).param_groups
+    assert {group["weight_decay"] for group in groups} == {0.1}
+
+
+@pytest.mark.parametrize("name", ["linear", "lora", "adapter_plus"])
+def test_an_oracle_sees_every_epoch_and_training_does_not_notice(
+    name: str, backbone: backbones.Backbone, data: CachedTask
+) -> None:
+    constant = replace(SHORT, warmup_epochs=0, min_lr=SHORT.lr, drop_path=0.3)  # so a short run is a long one's start
+    stopped = [
+        outcome(name, backbone, data, recipe=replace(constant, epochs=n, probe_epochs=n))[0].accuracy
+        for n in (1, 2, 3, 4)
+    ]
+    method, recipe = parse(name), replace(constant, epochs=4, probe_epochs=4)
+    spec = spec_of(method, backbone, data, recipe=recipe)
+    plain = run(spec, method, backbone, data, on_cpu(), lambda *_: None)
+    watched = run(spec, method, backbone, data, on_cpu(), lambda *_: None, with_oracle=True)
+    assert same(plain, watched)
+    assert plain[0].accuracy == watched[0].accuracy == stopped[-1]
+    assert (watched[0].oracle_accuracy, watched[0].oracle_epoch) == (max(stopped), 1 + stopped.index(max(stopped)))
+    assert (plain[0].oracle_accuracy, plain[0].oracle_epoch) == (None, None)

@@ -1,0 +1,120 @@
+"""What is done for speed computes the same: attention in plain steps, patches as products, one token at last."""
+
+from copy import deepcopy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from timm.layers.attention import Attention
+from torch import nn
+from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.engine.fast_path import (
+    ClassTokenAttention,
+    PatchProduct,
+    end_at_the_class_token,
+    ready_for_bf16,
+)
+from vtab_peft.benchmark.engine.injection import inject
+from vtab_peft.benchmark.method_checks.tiny_models import STILL, pictures, put_into, tiny, trained
+from vtab_peft.benchmark.spec import Recipe
+from vtab_peft.methods import METHODS, parse
+
+
+def test_attention_in_plain_steps_computes_what_the_fused_kernel_does(backbone: backbones.Backbone) -> None:
+    images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
+    plain, gpu = deepcopy(backbone.vit), deepcopy(backbone.vit)
+    ready_for_bf16(plain, "cpu")
+    ready_for_bf16(gpu, "cuda")  # what is done for a device can be looked at on any
+    fused = deepcopy(plain)
+    for block in fused.blocks:
+        block.attn.fused_attn = True
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        features, *others = (vit(images).float() for vit in (plain, fused, gpu))
+    for other in others:
+        assert not torch.equal(features, other)  # by another way
+        away = (features - other).norm() / other.norm()
+        assert float(away) < 0.02
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("sides", [(4, 4), (2, 3)])
+def test_a_patch_product_is_the_convolution(sides: tuple[int, int], bias: bool) -> None:
+    """In float64, with its gradients; pixels that no window holds are left out."""
+    conv = nn.Conv2d(3, 10, sides, sides, bias=bias).double()
+    images, ways = torch.randn(2, 3, 17, 12, dtype=torch.float64), []
+    for way in (conv, PatchProduct.of(conv)):
+        conv.zero_grad()
+        found = way(images)
+        found.square().sum().backward()
+        ways.append([found, *(parameter.grad.clone() for parameter in conv.parameters() if parameter.grad is not None)])
+    for one, other in zip(*ways, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
+
+
+def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> None:
+    """Under the names they had; whatever overlaps stays."""
+    vit = deepcopy(backbone.vit)
+    vit.add_module("other", nn.Conv2d(3, 4, 3, padding=1))
+    names = list(vit.state_dict())
+    ready_for_bf16(vit, "cuda")
+    assert [name for name, module in vit.named_modules() if isinstance(module, PatchProduct)] == ["patch_embed.proj"]
+    assert list(vit.state_dict()) == names
+
+
+@pytest.mark.parametrize("backbone", ["plain", "LayerScale", "registers", "pre-norm"])
+@pytest.mark.parametrize("method", ["full", "lora(sites='qkvo,fc1,fc2')", "aoft_adapter", "ssf"])
+def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbone: str) -> None:
+    """In float64, features and gradients; the names of all tensors stay."""
+    whole = trained(tiny(backbone), parse(method))[0].vit.double().train()
+    short, seen = deepcopy(whole), []
+    assert end_at_the_class_token(short)
+    assert list(short.state_dict()) == list(whole.state_dict())
+    for module in (short.blocks[-1].attn.proj, short.blocks[-1].mlp):
+        module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
+    ways = []
+    for vit in (whole, short):
+        vit.zero_grad()
+        features = vit(pictures().double())
+        features.square().sum().backward()
+        ways.append([features, *(p.grad for p in vit.parameters() if p.requires_grad)])
+    assert seen == [(len(pictures()), 1, short.embed_dim)] * 2
+    for one, other in zip(*ways, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("norms", [{}, {"qk_norm": True, "scale_norm": True, "norm_layer": nn.LayerNorm}])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: torch.dtype) -> None:
+    attention = Attention(24, num_heads=3, qkv_bias=True, **norms).to(dtype)
+    x = torch.randn(2, 10, 24, dtype=dtype)
+    expected = attention(x)[:, :1]
+    attention.__class__ = ClassTokenAttention
+    rtol, atol = (1e-10, 1e-12) if dtype == torch.float64 else (0.05, 0.01)  # bf16 has 8 bits
+    torch.testing.assert_close(attention(x), expected, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize(
+    ("method", "backbone", "recipe"),
+    [
+        ("lora", "mean pooling", STILL),
+        ("lora", "attention pooling", STILL),
+        ("lora", "Swin", STILL),
+        ("lora", "plain", replace(STILL, mlp_dropout=0.1)),
+        ("lora", "plain", replace(STILL, branch_dropout=0.1)),
+        ("fact_tt", "plain", STILL),  # drops of what attention gives
+        ("convpass", "plain", STILL),  # looks over the grid
+        ("vpt_deep", "plain", STILL),  # has more tokens inside than outside
+    ],
+)
+def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbone: str, recipe: Recipe) -> None:
+    vit = inject(tiny(backbone), parse(method), recipe, 0).vit
+    kinds = [type(module) for module in vit.modules()]
+    assert not end_at_the_class_token(vit)
+    assert [type(module) for module in vit.modules()] == kinds
+
+
+def test_most_methods_leave_the_last_block_its_shape() -> None:
+    short = {name for name in METHODS if end_at_the_class_token(put_into(tiny("plain"), parse(name)).vit)}
+    assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
+    assert len(short) > len(METHODS) / 2

@@ -1,0 +1,309 @@
+"""What the means, ranks and names of a leaderboard are: checked by numbers worked out by hand."""
+
+import json
+import random
+from math import sqrt
+
+import pytest
+from leaderboards import VTAB, only, put_vtab
+from vtab_peft.benchmark.reporting.boards import boards, one_line
+from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, distinct, leaderboard
+
+
+def row(board: Leaderboard, label: str) -> dict:
+    (found,) = (row for row in board.rows if row["label"] == label)
+    return found
+
+
+# Boards
+
+
+# Means
+
+
+def test_a_cell_is_the_mean_over_seeds_and_the_mean_over_tasks_is_unweighted(store, put):
+    for seed, (flowers, cars) in enumerate([(0.50, 0.10), (0.60, 0.30), (0.70, 0.20)]):
+        put("flowers", "lora", seed, flowers)
+        put("cars", "lora", seed, cars, group="structured")
+    only_row = only(store).rows[0]
+    assert only_row["accuracy_flowers"] == pytest.approx(0.6)
+    assert only_row["accuracy_cars"] == pytest.approx(0.2)
+    assert only_row["mean_tasks"] == pytest.approx(0.4)
+    assert only_row["group_natural"] == pytest.approx(0.6)
+    assert only_row["group_structured"] == pytest.approx(0.2)
+    # Means over tasks per seed: 0.30, 0.45, 0.45; their mean 0.40, squares (0.01 + 0.0025 + 0.0025) / 2.
+    assert only_row["std_over_seeds"] == pytest.approx(sqrt(0.0075))
+    assert only_row["seeds"] == 3
+
+
+def test_tasks_with_different_seeds_give_a_mean_of_all_of_them_and_no_spread_of_another_mean(store, put):
+    for seed in range(3):
+        put("flowers", "lora", seed, 0.5 + seed / 100)
+        put("cars", "lora", seed, 0.5 + seed / 100)
+    for seed in range(3, 10):
+        put("cars", "lora", seed, 0.2)
+    only_row = only(store).rows[0]
+    assert only_row["mean_tasks"] == pytest.approx((0.51 + (3 * 0.51 + 7 * 0.2) / 10) / 2)
+    assert [only_row[name] for name in ("std_over_seeds", "mean_low", "mean_high")] == [None] * 3
+    assert only_row["seeds"] == 3
+
+
+def test_one_seed_has_no_std(store, put):
+    put("flowers", "lora", 1, 0.5)
+    put("cars", "lora", 1, 0.6)
+    assert only(store).rows[0]["std_over_seeds"] is None
+
+
+def test_costs_are_summed_over_tasks_and_parameters_averaged(store, put):
+    for seed, train, evaluation, peak in ((0, 10.0, 1.0, 5_000_000), (1, 20.0, 3.0, 7_000_000)):
+        costs = {"train_seconds": train, "eval_seconds": evaluation, "peak_bytes": peak}
+        put("flowers", "lora", seed, 0.5, params=100, head_params=10, **costs)
+    put("cars", "lora", 0, 0.5, params=300, head_params=50, train_seconds=100.0, eval_seconds=1.0, peak_bytes=1_000_000)
+    only_row = only(store).rows[0]
+    assert only_row["seconds"] == pytest.approx((11 + 23) / 2 + 101)
+    assert only_row["trainable_params"] == 200
+    assert only_row["trainable_params_with_head"] == 230
+    assert only_row["peak_memory_mb"] == 7.0
+
+
+def test_both_means_of_a_complete_vtab_row(store, put):
+    put_vtab(put)
+    only_row = only(store).rows[0]
+    assert only_row["mean_19"] == pytest.approx(0.09)  # 0 .. 18
+    assert only_row["mean_tasks"] == only_row["mean_19"]
+    assert only_row["group_natural"] == pytest.approx(0.03)  # 0 .. 6
+    assert only_row["group_specialized"] == pytest.approx(0.085)  # 7 .. 10
+    assert only_row["group_structured"] == pytest.approx(0.145)  # 11 .. 18
+    assert only_row["mean_groups"] == pytest.approx((0.03 + 0.085 + 0.145) / 3)
+
+
+def test_vtab_columns_stand_in_the_order_of_papers(store, put):
+    put_vtab(put)
+    assert [task.name for task in only(store).tasks] == list(VTAB)
+
+
+def test_the_means_of_nineteen_need_all_nineteen(store, put):
+    put_vtab(put, skip=["kitti"])
+    only_row = only(store).rows[0]
+    assert only_row["mean_tasks"] == pytest.approx((171 - 14) / 1800)  # of the board's own 18
+    assert only_row["mean_19"] is None
+    assert only_row["mean_groups"] is None
+
+
+def test_a_row_with_one_task_twice_and_another_missing_has_no_mean_of_nineteen(store, put):
+    put_vtab(put, skip=["kitti"])
+    put("cifar", "lora", 0, 0.5, suite="vtab1k", provenance="lossless", data="ee" * 32)
+    assert only(store).rows[0]["mean_19"] is None
+
+
+def test_a_suite_of_ones_own_with_the_nineteen_names_has_no_mean_of_nineteen(store, put):
+    put_vtab(put, suite="own")
+    board = only(store)
+    assert "mean_19" not in board.columns
+    assert "mean_19" not in board.rows[0]
+    assert "mean_groups" not in board.rows[0]
+
+
+def test_the_mean_of_five_is_that_of_a_complete_fgvc_row(store, put):
+    names = ["cub", "nabirds", "oxfordflowers", "stanforddogs", "stanfordcars"]
+    for place, name in enumerate(names):
+        put(name, "lora", 0, 0.1 * place, suite="fgvc", group="fgvc", provenance="lossless")
+        if place:
+            put(name, "ssf", 0, 0.9, suite="fgvc", group="fgvc", provenance="lossless", title="SSF")
+    board = only(store)
+    assert row(board, "LoRA")["mean_5"] == pytest.approx(0.2)
+    assert row(board, "SSF")["mean_5"] is None
+    assert board.groups == ()
+
+
+# Ranks and rows
+
+
+def test_a_row_that_lacks_a_task_is_unranked_and_last_and_its_gaps_are_blank(store, put):
+    for method, title, accuracy in [("weak", "Weak", 0.1), ("half", "Half", 0.9)]:
+        put("flowers", method, 0, accuracy, title=title)
+    put("cars", "weak", 0, 0.1, title="Weak")
+    weak, half = only(store).rows
+    assert (weak["label"], weak["rank"]) == ("Weak", 1)
+    assert (half["label"], half["rank"]) == ("Half", None)
+    for gap in ("accuracy_cars", "mean_tasks", "std_over_seeds", "seconds"):
+        assert half[gap] is None
+    assert half["accuracy_flowers"] == 0.9
+    assert half["trainable_params"] == 36864
+
+
+def test_rows_that_lack_a_task_stand_in_the_order_of_their_mean_over_what_all_rows_have(store, put):
+    cells = {"whole": (0.5, 0.3, 0.1), "a": (0.2, 0.4, None), "b": (0.9, 0.5, None)}
+    for method, accuracies in cells.items():
+        for task, accuracy in zip(("x", "y", "z"), accuracies, strict=True):
+            if accuracy is not None:
+                put(task, method, 0, accuracy, title=method)
+    board = only(store)
+    assert [task.name for task in board.common] == ["x", "y"]
+    assert [(row["spec"], row["rank"], row["mean_common"]) for row in board.rows] == [
+        ("whole", 1, pytest.approx(0.4)),
+        ("b", None, pytest.approx(0.7)),
+        ("a", None, pytest.approx(0.3)),
+    ]
+    assert "mean_common" in board.columns
+
+
+@pytest.mark.parametrize("gaps", [(), ("y", "z")], ids=["no gap", "one task in common"])
+def test_there_is_no_mean_over_what_all_rows_have_where_it_would_say_nothing_more(store, put, gaps):
+    for task in ("x", "y", "z"):
+        put(task, "whole", 0, 0.5)
+        if task not in gaps:
+            put(task, "other", 0, 0.6)
+    board = only(store)
+    assert board.common == ()
+    assert "mean_common" not in board.columns
+
+
+def test_ties_share_the_lower_rank_and_stand_in_the_order_of_their_specs(store, put):
+    # 0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit when they are added up naively.
+    for method, cells in [("b", (0.1, 0.2, 0.3)), ("a", (0.3, 0.2, 0.1)), ("best", (0.5, 0.5, 0.5)), ("c", (0, 0, 0))]:
+        for task, accuracy in zip(("x", "y", "z"), cells, strict=True):
+            put(task, method, 0, accuracy, title=method.upper())
+    assert [(row["spec"], row["rank"]) for row in only(store).rows] == [("best", 1), ("a", 2), ("b", 2), ("c", 4)]
+
+
+@pytest.mark.parametrize(
+    "difference",
+    [
+        {"lr": 5e-3},
+        {"method_version": 2},
+        {"plugin": "ab" * 32},
+        {"spec": "lora(rank=4)", "args": {"rank": 4}},
+        {"args": {"rank": 16}},  # another default of the same spec string
+    ],
+)
+def test_what_differs_in_the_method_is_a_row_of_its_own_with_a_name_of_its_own(store, put, difference):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "lora", 0, 0.7, **difference)
+    board = only(store)
+    assert [row["accuracy_flowers"] for row in board.rows] == [0.7, 0.5]
+    assert len({row["label"] for row in board.rows}) == 2
+
+
+def test_a_name_is_as_short_as_it_can_be(store, put):
+    put("flowers", "lora", 0, 0.9)
+    put("flowers", "ssf", 0, 0.8, title="SSF")
+    put("flowers", "ssf", 0, 0.7, title="SSF", lr=5e-3)
+    put("flowers", "vpt", 0, 0.6, title="VPT", spec="vpt(tokens=1)", args={"tokens": 1})
+    put("flowers", "vpt", 0, 0.5, title="VPT", spec="vpt", args={"tokens": 10})
+    for place, method in enumerate(("mine", "yours")):
+        for spec in (method, f"{method}(rank=2)"):
+            put("flowers", method, 0, 0.4 - place / 10, title="Same", spec=spec, args={"rank": len(spec)})
+    assert [row["label"] for row in only(store).rows] == [
+        "LoRA",
+        "ssf lr 0.001",
+        "ssf lr 0.005",
+        "VPT(tokens=1)",
+        "VPT",
+        *("mine", "mine(rank=2)", "yours", "yours(rank=2)"),  # two methods of one title
+    ]
+
+
+# Columns
+
+
+def test_two_versions_of_the_data_of_a_task_are_two_columns(store, put):
+    put("flowers", "lora", 0, 0.5, data="aaaaaaaa" * 8)
+    put("flowers", "lora", 0, 0.9, data="bbbbbbbb" * 8)
+    put("cars", "lora", 0, 0.1)
+    board = only(store)
+    assert [task.label for task in board.tasks] == ["cars", "flowers@aaaaaa", "flowers@bbbbbb"]
+    assert board.rows[0]["accuracy_flowers@aaaaaa"] == 0.5
+    assert board.rows[0]["accuracy_flowers@bbbbbb"] == 0.9
+
+
+def test_two_versions_of_a_task_are_two_columns_even_with_the_same_data(store, put):
+    put("flowers", "lora", 0, 0.5, version=1)
+    put("flowers", "lora", 0, 0.9, version=2)
+    assert [task.label for task in only(store).tasks] == ["flowers@d0d0d0.v1", "flowers@d0d0d0.v2"]
+
+
+def test_tasks_of_ones_own_stand_by_group_and_then_by_name(store, put):
+    for name, group in [
+        *(("z", "natural"), ("a", "structured"), ("m", "specialized")),
+        *(("b", "natural"), ("k", "other"), ("l", "another")),
+    ]:
+        put(name, "lora", 0, 0.5, group=group)
+    board = only(store)
+    assert [task.name for task in board.tasks] == ["b", "z", "m", "a", "l", "k"]
+    assert board.groups == ("natural", "specialized", "structured", "another", "other")
+
+
+def test_a_leaderboard_does_not_depend_on_the_order_of_the_runs(store, put):
+    rng = random.Random(0)
+    for task in ("x", "y", "z"):
+        for method in ("a", "b", "c"):
+            for seed in range(3):
+                put(task, method, seed, rng.random(), title=method, train_seconds=rng.random())
+    frame = store.frame([])
+
+    def shown(frame):
+        return json.dumps([leaderboard(*pair).rows for pair in boards(frame)])
+
+    expected = shown(frame)
+    for seed in range(5):
+        assert shown(frame.sample(frac=1, random_state=seed)) == expected
+
+
+def test_labels_stay_short_unless_they_are_alike():
+    assert distinct(["a", "a", "b"], ["a1", "a2", "b1"]) == ["a1", "a2", "b"]
+
+
+def test_a_line_is_one_line():
+    assert one_line(" a\n\tb\x00\x1b[31m  c\u2028d ") == "a b [31m c d"
+
+
+# Tuned recipes, and the best test epoch
+
+
+def put_tuned(put, task, accuracy, *, lr, args, spec, asked="lora", seed=0):
+    chosen = {"lr": lr, "args": args, "spec": spec, "asked": asked}
+    put(task, "lora", seed, accuracy, tuned=True, configurations=15, **chosen)
+
+
+def test_a_tuned_method_is_one_row_whatever_was_chosen_for_each_task(store, put):
+    put_tuned(put, "flowers", 0.8, lr=1e-3, args={"rank": 8}, spec="lora")
+    put_tuned(put, "cars", 0.6, lr=1e-2, args={"rank": 4}, spec="lora(rank=4)")
+    put_tuned(put, "flowers", 0.7, lr=1e-2, args={"rank": 4}, spec="lora(rank=4)", asked="lora(rank=4)")
+    put_tuned(put, "cars", 0.5, lr=1e-2, args={"rank": 4}, spec="lora(rank=4)", asked="lora(rank=4)")
+    board = only(store)
+    assert [(row["spec"], row["mean_tasks"]) for row in board.rows] == [("lora", 0.7), ("lora(rank=4)", 0.6)]
+    assert [(row["lr"], row["args"]) for row in board.rows] == [(None, None), (0.01, '{"rank":4}')]
+    assert [row["configurations"] for row in board.rows] == [15, 15]
+    assert board.tuning == "tuned: best of 15 per task on val200"
+
+
+def test_a_recipe_with_a_table_makes_one_row_too_and_is_called_published(store, put):
+    put("flowers", "lora", 0, 0.8, tuned=True, lr=1e-3)
+    put("cars", "lora", 0, 0.6, tuned=True, lr=1e-2)
+    board = only(store)
+    assert [row["mean_tasks"] for row in board.rows] == [0.7]
+    assert board.tuning == "settings per task as published"
+
+
+def test_without_tuning_two_settings_are_two_rows(store, put):
+    put("flowers", "lora", 0, 0.8, lr=1e-3)
+    put("flowers", "lora", 0, 0.6, lr=1e-2)
+    assert len(only(store).rows) == 2
+    assert only(store).tuning == "untuned"
+
+
+def test_the_oracle_stands_beside_the_mean_and_does_not_rank(store, put):
+    for task in ("flowers", "cars"):
+        put(task, "lora", 0, 0.8, oracle_accuracy=0.81)
+        put(task, "ssf", 0, 0.7, oracle_accuracy=0.95)
+        put(task, "vpt", 0, 0.6)
+    board = only(store)
+    assert [(row["spec"], row["rank"]) for row in board.rows] == [("lora", 1), ("ssf", 2), ("vpt", 3)]
+    assert [row["oracle_mean_tasks"] for row in board.rows] == [pytest.approx(0.81), pytest.approx(0.95), None]
+
+
+def test_the_oracle_is_empty_unless_every_run_of_a_row_has_it(store, put):
+    put("flowers", "lora", 0, 0.8, oracle_accuracy=0.9)
+    put("flowers", "lora", 1, 0.8)
+    assert not only(store).has_oracle

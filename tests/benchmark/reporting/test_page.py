@@ -1,0 +1,185 @@
+"""The page's bytes: the numbers of the leaderboard, one file, and nothing that a name could break out of."""
+
+import base64
+import csv
+import hashlib
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.stats import wilcoxon
+from vtab_peft.benchmark.reporting.html.evidence import student
+from vtab_peft.benchmark.reporting.html.page import embedded
+from vtab_peft.benchmark.reporting.report import write
+
+HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>"
+
+
+class Elements(HTMLParser):
+    """Every element with its attributes, and the text of scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: list[str] = []
+        self.inside = False
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attrs)))
+        self.inside = tag in ("script", "style")
+        if self.inside:
+            self.texts.append("")
+
+    def handle_endtag(self, tag: str) -> None:
+        self.inside = False
+
+    def handle_data(self, data: str) -> None:
+        if self.inside:
+            self.texts[-1] += data
+
+
+@pytest.fixture
+def page(store, put, tmp_path):
+    """Writes the report of what was put; returns the page's text and its data."""
+
+    def page() -> tuple[str, dict]:
+        write(store, tmp_path / "out")
+        text = (tmp_path / "out" / "index.html").read_text(encoding="utf-8")
+        data = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+        assert data
+        return text, json.loads(data[1])
+
+    return page
+
+
+def fill(put, title: str = "LoRA", task: str = "flowers") -> None:
+    for seed in range(3):
+        put(task, "lora", seed, 0.6 + 0.01 * seed, title=title)
+        put("cars", "lora", seed, 0.5, title=title, group="structured")
+    put(task, "linear", 0, 0.4, title="Linear", params=0)
+
+
+def test_the_page_shows_what_the_leaderboard_says(page, put, tmp_path) -> None:
+    fill(put)
+    (board,) = page()[1]["boards"]
+    with (tmp_path / "out" / "boards" / board["slug"] / "leaderboard.csv").open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    names = [task["name"] for task in board["tasks"]]
+    for row, line in zip(board["rows"], lines, strict=True):
+        assert (row["label"], str(row["params"]), row["spec"]) == (
+            line["method"],
+            line["trainable_params"],
+            line["spec"],
+        )
+        for name, value in zip(names, row["accuracy"], strict=True):
+            assert ("" if value is None else f"{value:.2f}") == line[f"accuracy_{name}"]
+        assert ("" if row["means"]["mean_tasks"] is None else f"{row['means']['mean_tasks']:.2f}") == line["mean_tasks"]
+
+
+def test_every_cell_leads_to_its_run(page, put, store) -> None:
+    fill(put)
+    data = page()[1]
+    (board,) = data["boards"]
+    found = set()
+    for row in board["rows"]:
+        for task, cells in zip(board["tasks"], row["cells"], strict=True):
+            for seed, accuracy, file, _, _, environment in cells:
+                path = Path(store.root, *board["folder"], task["folder"], row["folder"], file)
+                record = json.loads(path.read_text())
+                assert (record["spec"]["seed"], 100 * record["result"]["accuracy"]) == (seed, pytest.approx(accuracy))
+                assert data["environments"][environment] == {"device": "cpu (fake)"}
+                found.add(path)
+    assert found == set(store.root.rglob("*.json"))
+
+
+def test_no_name_breaks_out_of_the_data(page, put) -> None:
+    fill(put, title=HOSTILE, task="<b>x")
+    text, data = page()
+    elements = Elements(text)
+    assert [tag for tag, _ in elements.found if tag in ("script", "img", "style")] == ["style", "script", "script"]
+    assert json.loads(elements.texts[1]) == data
+    assert {row["label"] for row in data["boards"][0]["rows"]} == {HOSTILE, "Linear"}
+
+
+@pytest.mark.parametrize(
+    "text", ["</script>", "</SCRIPT >", "<!-- <script>", "<script", "\u2028", "]]>", "&lt;", '"\\']
+)
+def test_embedded_data_is_the_same_data(text: str) -> None:
+    html = embedded({text: [text]})
+    assert json.loads(html) == {text: [text]}
+    assert not re.search(r"</|<!|<script|\u2028", html, re.IGNORECASE)
+
+
+def test_only_the_pages_own_script_and_style_may_run(page, put) -> None:
+    fill(put)
+    elements = Elements(page()[0])
+    policy = next(
+        attrs["content"] for _, attrs in elements.found if attrs.get("http-equiv") == "Content-Security-Policy"
+    )
+    assert policy
+    style, _, script = elements.texts
+    for kind, text in (("style", style), ("script", script)):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+
+
+def test_the_page_refers_to_nothing_outside(page, put) -> None:
+    fill(put)
+    elements = Elements(page()[0])
+    for tag, attributes in elements.found:
+        assert tag not in ("link", "iframe", "object", "embed", "base"), tag
+        assert not {"src", "srcset", "style"} & attributes.keys(), tag
+        assert (attributes.get("href") or "#").startswith("#"), tag
+    style, _, script = elements.texts
+    assert not re.search(r"url\(|@import", style)
+    assert not re.search(
+        r"innerHTML|outerHTML|insertAdjacent|document\.write|\beval\b|fetch\(|XMLHttp|import\(", script
+    )
+
+
+def test_figures_are_inside_and_only_once(page, put) -> None:
+    fill(put)
+    text, data = page()
+    figures = data["boards"][0]["figures"]
+    assert figures.keys() == {"tasks", "groups"}  # one row has all tasks: no trade to show
+    assert text.count("<svg ") == len(figures)
+
+
+def test_pairs_have_wilcoxons_p_and_holms(page, put) -> None:
+    """scipy's exact test, and Holm's correction by hand: three p-values times 3, 2 and 1, never falling."""
+    levels = {"a": 0.6, "b": 0.5, "c": 0.49}
+    noise = np.random.default_rng(0).permutation(np.arange(1, 13)) / 1000
+    for place in range(12):
+        for method, level in levels.items():
+            put(f"task{place:02d}", method, 0, level + noise[place] * (-1) ** place * (method == "b"), title=method)
+    (board,) = page()[1]["boards"]
+    names = [row["label"] for row in board["rows"]]
+    accuracy = {row["label"]: np.array(row["accuracy"]) for row in board["rows"]}
+    found = board["over_tasks"]["pairs"]
+    for pair, (p, _) in found.items():
+        x, y = (accuracy[names[int(place)]] for place in pair.split("-"))
+        assert p == pytest.approx(wilcoxon((x - y).round(6), method="exact").pvalue, rel=0.01)
+    first, second, third = sorted(found.values())
+    assert first[1] == pytest.approx(3 * first[0], rel=0.01)
+    assert second[1] == pytest.approx(max(first[1], 2 * second[0]), rel=0.01)
+    assert third[1] == pytest.approx(max(second[1], third[0]), rel=0.01)
+
+
+def test_a_board_that_supports_no_test_says_why(page, put) -> None:
+    fill(put)
+    put("flowers", "bitfit", 0, 0.5, title="BitFit")
+    put("cars", "bitfit", 0, 0.5, title="BitFit")
+    (board,) = page()[1]["boards"]
+    assert "with 2 tasks and 1 pair no p-value can fall below 0.5" in board["over_tasks"]["reason"]
+
+
+def test_intervals_use_students_t() -> None:
+    """Table of the t distribution, 97.5 %, 2 to 4 degrees of freedom."""
+    assert student(5) == pytest.approx({3: 4.3027, 4: 3.1824, 5: 2.7764}, abs=1e-4)
+    assert student(2) == {}

@@ -1,0 +1,388 @@
+"""The page in a real browser, opened from disk: what people see, click, type and hear read out."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from urllib.parse import unquote, urlparse
+
+import numpy as np
+import pytest
+from scipy import stats
+from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.reporting.tables import count, percent
+from vtab_peft.benchmark.spec import BackboneRef
+from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.datasets.tasks import suite_tasks
+
+pytestmark = pytest.mark.browser
+playwright = pytest.importorskip("playwright.sync_api", reason='pip install "vtab-peft[browser]"')
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+QUIET = (
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
+    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
+)
+AUGREG = BackboneRef(name="vit_base_patch16_224.augreg_in21k", sha256="ab" * 32)
+HOSTILE = "<img src=x onerror=\"document.title='broken'\">"
+CLOSING = "</script><script>document.title='broken'</script>"
+METHODS = {  # title, parameters, accuracy on natural, specialized and structured tasks
+    "lora": ("LoRA", 294_912, 0.80, 0.80, 0.60),
+    "ssf": ("SSF", 205_824, 0.70, 0.95, 0.60),  # below LoRA by the mean of 19, above by the mean of 3 groups
+    "vpt_deep": ("VPT-Deep", 460_800, 0.60, 0.60, 0.50),
+    "bitfit": ("BitFit", 102_912, 0.55, 0.65, 0.50),
+    "linear": ("Linear probe", 0, 0.50, 0.60, 0.30),
+    "hostile": (HOSTILE, 1_000, 0.40, 0.40, 0.40),
+}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> Path:
+    """Six methods on the 19 tasks with 3 seeds, of which BitFit lacks a task; a small board with hostile names; and one
+    with the most cells, of which but one row has all."""
+    root = tmp_path_factory.mktemp("browser") / "results"
+    store = Store(root)
+
+    def put(task: str, method: str, seed: int, accuracy: float, title: str, group: str, params: int, **facts) -> None:
+        record = fake.record(accuracy, title=title, group=group, params=params)
+        record["provenance"] |= {"created": "2026-11-25T10:00:00+00:00", "git_sha": "c0ffee" * 6, "git_dirty": False}
+        store.put(fake.spec(task, method, seed, **facts), record, np.zeros(4, dtype=np.int64))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("os.fsync", lambda _: None)
+        for method, (title, params, *levels) in METHODS.items():
+            for task in suite_tasks("vtab1k").values():
+                level = levels[("natural", "specialized", "structured").index(task.group)]
+                for seed in range(3):
+                    if (method, task.name) != ("bitfit", "dmlab"):
+                        facts = {"suite": "vtab1k", "provenance": "lossless", "recipe": "uniform", "backbone": AUGREG}
+                        put(task.name, method, seed, level + 0.01 * seed, title, task.group, params, **facts)
+        for title, method in ((HOSTILE, "one"), (CLOSING, "two")):
+            put("<b>bold", method, 0, 0.5, title, "<i>group", 10)
+            put("cars", method, 0, 0.5, title, "other", 10)
+        for number in range(40):
+            for task in list(suite_tasks("vtab1k"))[: 4 if number else 5]:
+                facts = {"suite": "zoo", "recipe": "smoke", "backbone": BackboneRef(name="toy_vit", sha256="70" * 32)}
+                put(task, f"method_{number}", 0, 0.5, f"Method {number}", "other", 10, **facts)
+        write(store, root)
+    return root
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator:
+    if CHROMIUM is None:
+        pytest.skip("no Chromium: apt-get install chromium")
+    with playwright.sync_playwright() as engine:
+        chromium = engine.chromium.launch(executable_path=CHROMIUM, args=list(QUIET))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture
+def open_page(browser, results) -> Iterator:
+    """Opens the page; when the test ends, nothing was asked of the network and nothing complained."""
+    contexts, complaints = [], []
+
+    def open_page(fragment: str = "", **settings):
+        contexts.append(browser.new_context(**settings))
+        contexts[-1].set_default_timeout(10_000)
+        page = contexts[-1].new_page()
+        page.on("console", lambda message: complaints.append(message.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("dialog", lambda dialog: complaints.append(dialog.message))
+        page.on("request", lambda request: complaints.append(request.url) if "file:" not in request.url[:5] else None)
+        page.goto((results / "index.html").as_uri() + fragment)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [text for text in complaints if not text.startswith("blob:")] == []
+
+
+def column(page, title: str) -> list[str]:
+    """The cells under a heading, row by row."""
+    heads = [text.strip() for text in page.locator("#table > thead th").all_inner_texts()]
+    place = heads.index(title)
+    return [row.locator("> *").nth(place).inner_text().strip() for row in page.locator("#table tr.row").all()]
+
+
+def methods(page) -> list[str]:
+    return column(page, "method")
+
+
+def sort_by(page, title: str) -> None:
+    page.locator("#table > thead").get_by_role("button", name=title, exact=True).click()
+
+
+def test_it_opens_on_the_board_with_most_ranked_cells_best_first(open_page) -> None:
+    page = open_page()
+    assert methods(page)[:2] == ["LoRA", "SSF"]
+    assert column(page, "#") == ["1", "2", "3", "4", "5", "—"]
+    assert methods(page)[-1] == "BitFit"  # lacks a task: no rank, last
+    assert page.locator("#count").inner_text() == "6 of 6 methods, sorted by mean of 19 tasks"
+    assert page.title() == "vtab-peft leaderboards"
+
+
+def test_a_link_to_a_board_that_is_not_there_says_so(open_page, results) -> None:
+    page = open_page("#vtab1k--gone--100%")
+    message = page.locator("#missing")
+    assert "the board vtab1k--gone--100%, which is not among these results" in message.inner_text()
+    assert page.locator("#count").inner_text().startswith("6 of 6 methods")
+    slug = next(path.name for path in (results / "boards").iterdir() if "--smoke--" in path.name)
+    page.select_option("#board", slug)
+    page.wait_for_function("document.querySelector('#count').textContent.startsWith('40 of 40')")
+    assert message.is_hidden()
+    page.evaluate("location.hash = 'other--gone'")
+    message.wait_for()
+    assert "other--gone" in message.inner_text()
+    assert page.locator("#count").inner_text().startswith("40 of 40 methods")
+    assert open_page(f"#{slug}").locator("#missing").is_hidden()
+    there = open_page("#leaderboard")
+    assert there.locator("#missing").is_hidden(), "a part of the page"
+
+
+def test_it_rounds_as_tables_do(open_page) -> None:
+    values = [right / 2000 for right in range(2001)]
+    shown = open_page().evaluate(
+        "(values) => values.map((value) => fixed(value, 1))", [100 * value for value in values]
+    )
+    assert shown == [percent(value) for value in values]
+
+
+def test_parameters_are_printed_as_in_the_tables(open_page) -> None:
+    numbers = [*range(1200), *range(1005, 120_000, 5), *range(1_005_000, 120_000_000, 5000)]  # half of them ties
+    assert open_page().evaluate("numbers => numbers.map(count)", numbers) == [count(number) for number in numbers]
+
+
+def test_columns_sort_both_ways_and_say_so(open_page) -> None:
+    page = open_page()
+    sort_by(page, "params")
+    assert column(page, "params") == ["0", "1.00k", "103k", "206k", "295k", "461k"]
+    head = page.locator("#table th[aria-sort]")
+    assert (head.count(), head.inner_text().strip(), head.get_attribute("aria-sort")) == (1, "params", "ascending")
+    sort_by(page, "params")
+    assert column(page, "params")[0] == "461k"
+    assert head.get_attribute("aria-sort") == "descending"
+    sort_by(page, "dmlab")
+    assert column(page, "dmlab")[-1] == "—"
+    sort_by(page, "dmlab")
+    assert column(page, "dmlab")[-1] == "—"  # a gap is last either way
+    assert column(page, "dmlab")[0] == "31.0"
+
+
+def test_the_mean_is_chosen_and_ranks_follow(open_page) -> None:
+    """LoRA: (7 x 81 + 4 x 81 + 8 x 61) / 19 = 72.58 and (81 + 81 + 61) / 3 = 74.33; SSF: 72.05 and 76.00."""
+    page = open_page()
+    assert column(page, "mean of 19 tasks")[:2] == ["72.58 ± 1.00", "72.05 ± 1.00"]
+    page.get_by_text("mean of 3 groups", exact=True).first.click()
+    assert methods(page)[:2] == ["SSF", "LoRA"]
+    assert column(page, "mean of 3 groups")[:2] == ["76.00", "74.33"]
+    assert column(page, "#")[:2] == ["1", "2"]
+
+
+def test_a_row_that_lacks_a_task_has_a_place_by_the_mean_over_what_all_rows_have(open_page) -> None:
+    """BitFit lacks dmlab: (7 x 56 + 4 x 66 + 7 x 51) / 18 = 56.28, and VPT-Deep (11 x 61 + 7 x 51) / 18 = 57.11."""
+    page = open_page()
+    assert column(page, "#")[-1] == "—"
+    page.get_by_text("mean of the 18 that all have").first.click()
+    assert methods(page)[2:4] == ["VPT-Deep", "BitFit"]
+    assert column(page, "mean of the 18 that all have")[2:4] == ["57.11", "56.28"]
+    assert column(page, "#") == ["1", "2", "3", "4", "5", "6"]
+    page.get_by_text("mean of 3 groups", exact=True).first.click()
+    assert page.get_by_label("Accuracy on").input_value() == "mean_groups"
+
+
+def test_rows_are_filtered_by_family_name_and_parameters(open_page) -> None:
+    page = open_page()
+    page.get_by_label("Family").select_option("prompt")
+    assert methods(page) == ["VPT-Deep"]
+    page.get_by_label("Family").select_option("")
+    page.get_by_label("Method", exact=True).fill("lor")
+    assert methods(page) == ["LoRA"]
+    assert column(page, "#") == ["1"]
+    page.get_by_label("Method", exact=True).fill("")
+    slider = page.get_by_label("Parameters up to")
+    slider.focus()
+    slider.press("Home")
+    assert methods(page) == ["Linear probe"]
+    slider.press("ArrowRight")
+    assert sorted(methods(page)) == [HOSTILE, "Linear probe"]
+    assert "2 of 6" in page.get_by_role("status").inner_text()
+
+
+def test_a_group_shows_its_tasks_and_ranks_by_its_mean(open_page) -> None:
+    page = open_page()
+    page.get_by_label("Columns").select_option("specialized")
+    heads = [text.strip() for text in page.locator("#table > thead th").all_inner_texts()]
+    assert heads[3] == "mean of specialized"
+    assert heads[-4:] == ["patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"]
+    assert methods(page)[0] == "SSF"
+    assert "BitFit" in methods(page)[:4]  # complete within this group
+    page.get_by_label("Columns").select_option("means")
+    assert page.locator("#table > thead th").count() == 11
+
+
+def test_boards_are_filtered_by_backbone_and_kept_in_the_address(open_page) -> None:
+    page = open_page()
+    page.get_by_label("Backbone").select_option("vit_tiny_patch16_224.augreg_in21k_ft_in1k")
+    assert page.locator("#board").locator("option").count() == 1
+    assert column(page, "mean of 2 tasks") == ["50.00", "50.00"]
+    page.get_by_label("Backbone").select_option("")
+    page.locator("#board").select_option(index=1)
+    assert "#vtab1k" in page.url
+    assert "LoRA" in methods(open_page("#" + page.url.partition("#")[2]))
+
+
+def test_a_row_opens_by_keyboard_to_its_runs_and_where_they_were_made(open_page, results) -> None:
+    page = open_page()
+    button = page.get_by_role("button", name="LoRA", exact=True)
+    assert button.get_attribute("aria-expanded") == "false"
+    button.focus()
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.textContent") == "LoRA"  # focus stays
+    assert button.get_attribute("aria-expanded") == "true"
+    runs = page.get_by_role("region", name="runs of LoRA")
+    assert runs.locator("tbody tr").count() == 19 * 3
+    first = runs.locator("tbody tr").first.locator("td").all_inner_texts()
+    wilson = stats.binomtest(8_000, 10_000).proportion_ci(method="wilson")  # CIFAR-100 has 10,000 test images
+    assert first[:5] == ["cifar", "0", "80.00", f"{100 * wilson.low:.1f} to {100 * wilson.high:.1f}", "60 s"]
+    assert first[6:9] == ["2026-11-25 10:00", "c0ffeec0ff", "1"]
+    assert "Environment 1: cpu (fake)" in page.locator(".detail").inner_text()
+    file = Path(unquote(urlparse(runs.locator("a").first.evaluate("a => a.href")).path))
+    assert json.loads(file.read_text())["spec"]["task"]["name"] == "cifar"
+    page.keyboard.press("Enter")
+    assert page.locator(".detail").count() == 0
+
+
+def test_two_ticked_rows_are_compared(open_page) -> None:
+    page = open_page()
+    page.get_by_label("compare SSF").check()
+    page.get_by_label("compare LoRA").check()
+    text = page.locator("#comparison").inner_text()
+    assert "SSF is 0.53 points below LoRA on average over 19 tasks: better on 4, worse on 7, equal on 8." in text
+    lines = page.locator("#comparison table").first.locator("tbody tr").all_inner_texts()
+    assert lines[0].split() == ["cifar", "71.0", "81.0", "−10.0", "−10.0", "to", "−10.0"]
+    page.locator("#second").select_option("BitFit")
+    assert "over 18 tasks" in page.locator("#comparison").inner_text()
+    assert page.get_by_label("compare BitFit").is_checked()
+    assert not page.get_by_label("compare LoRA").is_checked()
+
+
+def test_a_comparison_over_one_task_is_of_one(open_page) -> None:
+    said = open_page().evaluate("outcome({ label: 'A' }, { label: 'B' }, [{ change: 2 }])")
+    assert said.startswith("A is 2.00 points above B on average over 1 task: better on 1, ")
+
+
+def test_a_comparison_tells_how_sure_it_is(open_page) -> None:
+    """scipy 1.17: t.interval of (2, 1, 6) is 3 ± 6.57; Wilcoxon over 19 tasks with one sign is 2^-18 for each."""
+    page = open_page()
+    page.get_by_label("compare LoRA").check()
+    page.get_by_label("compare Linear probe").check()
+    text = page.locator("#comparison").inner_text()
+    assert (
+        "p is below 0.001, and below 0.001 after Holm's correction over all 10 pairs of the board: they differ" in text
+    )
+    page.locator("#second").select_option("BitFit")
+    assert "one of them lacks a task of the board" in page.locator("#comparison").inner_text()
+    found = page.evaluate("paired([[0, 52], [1, 51], [2, 56], [9, 0]], [[0, 50], [1, 50], [2, 50]])")
+    assert (found["x"], found["y"], found["change"]) == (53, 50, 3), "of the seeds that both have"
+    assert found["ends"] == pytest.approx([3 - 6.572, 3 + 6.572], abs=0.001)
+    assert page.evaluate("paired([[0, 52], [1, 51]], [[0, 50], [1, 50]])")["ends"] is None
+    assert page.evaluate("paired([[0, 52]], [[1, 50]])") == dict.fromkeys(("x", "y", "change", "ends"))
+    page.locator("#board").select_option(index=0)
+    page.locator(".row input").first.check()
+    page.locator(".row input").last.check()
+    assert "Over tasks nothing can be concluded: with 2 tasks" in page.locator("#comparison").inner_text()
+
+
+def test_papers_numbers_stand_apart(open_page) -> None:
+    page = open_page()
+    lines = {row.split("\t")[0]: row.split("\t")[1:4] for row in page.locator("#claims tbody tr").all_inner_texts()}
+    assert lines["LoRA"] == ["72.6", "68.8 to 73.6", "9"]
+    assert HOSTILE not in lines
+    page.get_by_label("Accuracy on").select_option("svhn")
+    lines = {row.split("\t")[0]: row.split("\t")[1:3] for row in page.locator("#claims tbody tr").all_inner_texts()}
+    assert lines["LoRA"] == ["81.0", "76.6 to 88.5"]
+    page.locator("#board").select_option(index=0)
+    assert "papers print no numbers for own" in page.locator("#claims").inner_text()
+
+
+def test_hostile_names_are_text(open_page) -> None:
+    page = open_page()
+    assert HOSTILE in methods(page)
+    page.locator("#board").select_option(index=0)
+    assert set(methods(page)) == {HOSTILE, CLOSING}
+    page.get_by_role("button", name=CLOSING).click()
+    page.get_by_label(f"compare {HOSTILE}").check()
+    page.get_by_label(f"compare {CLOSING}").check()
+    assert "<b>bold" in page.locator("#comparison").inner_text()
+    assert page.locator("img:not(figure img)").count() == 0
+    assert page.locator("table b, table i:not(.bar i)").count() == 0
+    assert page.title() == "vtab-peft leaderboards"
+
+
+def test_figures_are_drawn_without_the_network(open_page) -> None:
+    page = open_page()
+    page.wait_for_function("[...document.images].every(image => image.complete)")
+    assert page.locator("figure img").count() >= 2
+    assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
+
+
+@pytest.mark.parametrize(("scheme", "other"), [("light", "dark"), ("dark", "light")])
+def test_the_theme_follows_the_system_and_the_button(open_page, scheme, other) -> None:
+    page = open_page(color_scheme=scheme)
+    brightness = "getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number).reduce((a, b) => a + b)"
+    assert (page.evaluate(brightness) > 600) == (scheme == "light")
+    page.get_by_role("button", name=other.capitalize(), exact=True).click()
+    assert (page.evaluate(brightness) > 600) == (other == "light")
+
+
+def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page) -> None:
+    page = open_page()
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    seen, drawn = (
+        set(),
+        "(document.activeElement.name === 'mean' ? document.activeElement.nextElementSibling : document.activeElement)",
+    )
+    while (tag := page.evaluate("document.activeElement.tagName")) != "BODY":  # after the last one
+        assert page.evaluate(f"getComputedStyle({drawn}).outlineStyle") != "none", tag
+        page.keyboard.press("Tab")
+        seen.add(
+            page.evaluate(
+                "document.activeElement.id || document.activeElement.className || document.activeElement.name"
+            )
+        )
+    assert {
+        "theme",
+        "backbone",
+        "board",
+        "mean",
+        "group",
+        "family",
+        "search",
+        "limit",
+        "open",
+        "first",
+        "claim",
+    } <= seen
+
+
+def test_every_control_has_a_name(open_page) -> None:
+    page = open_page()
+    unnamed = """[...document.querySelectorAll("button, select, input")].filter(control =>
+        !(control.labels?.length || control.getAttribute("aria-label") || control.textContent.trim()))"""
+    assert page.evaluate(f"{unnamed}.length") == 0
+    assert page.locator("th:not([scope])").count() == 0
+    assert page.locator("html[lang=en]").count() == 1
+
+
+@pytest.mark.parametrize("width", [360, 768])
+def test_a_narrow_screen_scrolls_the_table_and_not_the_page(open_page, width) -> None:
+    page = open_page(viewport={"width": width, "height": 800})
+    page.get_by_role("button", name="LoRA", exact=True).click()
+    page.get_by_label("compare SSF").check()
+    page.get_by_label("compare LoRA").check()
+    assert page.evaluate("document.documentElement.scrollWidth") <= width

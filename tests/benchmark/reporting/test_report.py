@@ -1,0 +1,243 @@
+"""The whole way from files to what people read: golden files, the same bytes each time, and no torch.
+
+After a change that is meant: `VTAB_PEFT_ACCEPT_GOLDEN=1 pytest tests/benchmark/test_report.py`, then read the diff.
+"""
+
+import json
+import os
+import random
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from report_speed import fill
+from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.storage.json_io import StoreError, to_text
+from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.datasets.tasks import suite_tasks
+
+GOLDEN = Path(__file__).parents[2] / "golden" / "report"
+TEXTS = ("leaderboard.csv", "table.md", "table.tex", "significance.md")
+FIGURES = ("accuracy_vs_params", "accuracy_vs_time", "groups", "tasks")
+MORE_FIGURES = ("curves", "ranks")
+"""Of the board whose records have curves, and tasks enough for ranks."""
+
+OWN = {"flowers": "natural", "dtd_10cls": "natural", "rsscn7": "specialized", "dsprites_loc": "structured"}
+METHODS = {
+    "linear": ("Linear", 0, 1e-3),
+    "lora": ("LoRA", 36_864, 1e-3),
+    "aoft_lora": ("AOFT-LoRA", 9_600, 1e-3),
+    "bitfit": ("BitFit", 25_728, 5e-3),
+    "odd": ("Odd | 50% & more_", 1_234_567, 2.5e-4),
+}
+
+
+def build(put, order: int | None = None, into: Store | None = None) -> None:
+    """A mini suite of four tasks with two seeds, one gap and a tie; and three methods on the 19 tasks with one seed.
+
+    The latter has learning curves and ranks.
+    """
+    runs = []
+    for task_place, (task, group) in enumerate(OWN.items()):
+        for method_place, (method, (title, params, lr)) in enumerate(METHODS.items()):
+            for seed in range(2):
+                # AOFT-LoRA and LoRA tie; BitFit has no dsprites_loc.
+                level = min(method_place, 1) * 0.1 - max(method_place - 2, 0) * 0.031
+                accuracy = 0.5 + level + task_place * 0.07 + seed * 0.013 * (task_place % 2)
+                facts = {
+                    "title": title,
+                    "group": group,
+                    "params": params,
+                    "lr": lr,
+                    "head_params": 193 * (task_place + 5),
+                }
+                if (method, task) != ("bitfit", "dsprites_loc"):
+                    runs.append(((task, method, seed, round(accuracy, 4)), facts))
+    for place, task in enumerate(suite_tasks("vtab1k").values()):
+        for method in ("linear", "lora", "aoft_lora"):
+            title, params, lr = METHODS[method]
+            accuracy = 0.4 + 0.02 * place + (0.1 if method == "lora" else 0.0) * (place % 3 - 0.5)
+            accuracy += 0.01 * (method == "aoft_lora")
+            facts = {
+                "loss_curve": [2.0, 1.0 + place / 50, 0.5],
+                "title": title,
+                "group": task.group,
+                "params": params,
+                "lr": lr,
+            }
+            facts |= {"suite": "vtab1k", "provenance": "lossless", "recipe": "uniform", "data": f"{place:02x}" * 32}
+            runs.append(((task.name, method, 0, round(accuracy, 4)), facts))
+    if order is not None:
+        random.Random(order).shuffle(runs)
+    for run, facts in runs:
+        put(*run, **facts, **({"into": into} if into else {}))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def without_figures(files: dict[str, bytes]) -> dict[str, str]:
+    """The page holds figures too; test_page.py reads it."""
+    return {name: data.decode() for name, data in files.items() if not name.endswith((".svg", ".png", ".html"))}
+
+
+def test_the_report_of_fixed_records_is_the_golden_one(store, put, tmp_path):
+    build(put)
+    out = tmp_path / "out"
+    report = write(store, out)
+    made = without_figures(contents(out)) | {"terminal.txt": report.text}
+    if os.environ.get("VTAB_PEFT_ACCEPT_GOLDEN"):
+        for name, text in made.items():
+            (GOLDEN / name).parent.mkdir(parents=True, exist_ok=True)
+            (GOLDEN / name).write_text(text, encoding="utf-8")
+    assert made.keys() == contents(GOLDEN).keys()
+    for name, text in made.items():
+        assert text == (GOLDEN / name).read_text(encoding="utf-8"), name
+    assert report.complaints == ()
+
+
+def test_each_board_has_a_folder_with_these_files_and_the_index_links_them(store, put, tmp_path):
+    build(put)
+    report = write(store, tmp_path / "out")
+    slugs = [entry.board.slug for entry in report.boards]
+    expected = {f"boards/{slug}/{name}" for slug in slugs for name in TEXTS} | {"README.md", "index.html"}
+    for slug in slugs:
+        names = FIGURES + (MORE_FIGURES if slug.startswith("vtab1k") else ())
+        expected |= {f"boards/{slug}/{name}.{kind}" for name in names for kind in ("png", "svg")}
+    assert contents(tmp_path / "out").keys() == expected
+    assert {str(path.relative_to(tmp_path / "out")) for path in report.paths} == expected
+    index = (tmp_path / "out" / "README.md").read_text()
+    for slug in slugs:
+        assert f"](boards/{slug}/table.md)" in index
+    linked = set(re.findall(r"\]\((boards/[^)]+)\)", index))
+    assert linked <= expected
+    assert {path for path in expected if path.endswith(".svg")} <= linked
+
+
+def test_a_report_is_rebuilt_byte_for_byte_in_any_order_of_files(store, put, tmp_path):
+    build(put)
+    other = Store(tmp_path / "elsewhere" / "results")
+    build(put, order=1, into=other)
+    first = write(store, tmp_path / "first")
+    second = write(other, tmp_path / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "second")
+    assert first.text == second.text
+    again = contents(tmp_path / "first")
+    write(store, tmp_path / "first")
+    assert contents(tmp_path / "first") == again
+
+
+def test_an_empty_store_writes_nothing_and_says_what_to_do(store, tmp_path):
+    report = write(store, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert report.paths == report.boards == ()
+    assert "no finished run in" in report.text
+    assert "vtab-peft run" in report.text
+
+
+def test_a_store_of_validation_runs_writes_nothing(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5, split="val")
+    report = write(store, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert "1 validation run and no test run" in report.text
+
+
+def test_a_board_that_is_gone_is_left_and_named(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5)
+    stale = tmp_path / "out" / "boards" / "old--board"
+    stale.mkdir(parents=True)
+    (stale / "table.md").write_text("mine")
+    report = write(store, tmp_path / "out")
+    assert (stale / "table.md").read_text() == "mine"
+    assert len(report.complaints) == 1
+    assert str(stale) in report.complaints[0]
+
+
+def test_a_board_of_one_row_has_its_tables_and_loses_the_figures_it_had(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5)
+    other = store.path(put("flowers", "ssf", 0, 0.6, title="SSF"))
+    (folder,) = {path.parent for path in write(store, tmp_path / "out").paths if path.name == "table.md"}
+    assert {path.name for path in folder.glob("*.svg")} == {
+        "accuracy_vs_params.svg",
+        "accuracy_vs_time.svg",
+        "tasks.svg",
+    }
+    (folder / "mine.svg").write_text("mine")
+    other.unlink()
+    report = write(store, tmp_path / "out")
+    assert {path.name for path in folder.iterdir()} == {*TEXTS, "mine.svg"}
+    assert report.complaints == ()
+    assert ".svg" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_damaged_record_is_a_complaint_and_a_gap(store, put, tmp_path):
+    put("flowers", "ssf", 0, 0.6, title="SSF")
+    put("cars", "ssf", 0, 0.6, title="SSF")
+    put("cars", "lora", 0, 0.6)
+    path = store.path(put("flowers", "lora", 0, 0.5))
+    path.write_text(path.read_text()[:100])
+    report = write(store, tmp_path / "out")
+    assert "set aside" in report.complaints[0]
+    assert [row["rank"] for row in report.boards[0].rows] == [1, None]
+
+
+def test_two_results_of_one_cell_are_named(store, fake, put, tmp_path):
+    """The same words, another resolved recipe: code changed without a new version."""
+    put("flowers", "lora", 0, 0.5)
+    path = store.path(put("flowers", "lora", 1, 0.6))
+    record = json.loads(path.read_text())
+    path.unlink()
+    record["spec"]["recipe"]["epochs"] += 1
+    record["spec"]["seed"] = 0
+    from vtab_peft.benchmark.spec import RunSpec
+
+    spec = RunSpec.from_json(record["spec"])
+    record["key"] = spec.key()
+    store.path(spec).write_text(to_text(record))
+    report = write(store, tmp_path / "out")
+    (complaint,) = report.complaints
+    assert "lora on flowers, seed 0, has 2 results" in complaint
+    assert fake.spec("flowers", "lora", 0).key() in complaint
+    assert spec.key() in complaint
+
+
+def test_a_report_that_cannot_be_written_says_so(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5)
+    (tmp_path / "out").write_text("in the way")
+    with pytest.raises(StoreError, match="cannot write"):
+        write(store, tmp_path / "out")
+
+
+def test_another_process_without_torch_writes_the_same_bytes(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "linear", 0, 0.4, title="Linear", params=0)
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from vtab_peft.benchmark.reporting.report import write; from vtab_peft.benchmark.storage.store import Store\n"
+        "assert 'matplotlib' not in sys.modules, 'matplotlib'\n"
+        "write(Store(Path(sys.argv[1])), Path(sys.argv[2]))\n"
+        "assert 'matplotlib.pyplot' not in sys.modules, 'pyplot'\n"
+        "assert not {'torch', 'timm', 'torchvision'} & sys.modules.keys()\n"
+    )
+    other_hashes = os.environ | {"PYTHONHASHSEED": "12345"}
+    command = [sys.executable, "-c", code, str(store.root), str(tmp_path / "theirs")]
+    subprocess.run(command, check=True, env=other_hashes)
+    write(store, tmp_path / "ours")
+    assert contents(tmp_path / "theirs") == contents(tmp_path / "ours")
+
+
+@pytest.mark.slow
+def test_twenty_methods_on_all_tasks_with_five_seeds_take_seconds(store, monkeypatch, tmp_path):
+    monkeypatch.setattr("os.fsync", lambda _: None)
+    tasks = [task for suite in ("vtab1k", "fgvc") for task in suite_tasks(suite).values()]
+    assert fill(store, tasks, [f"Method {place}" for place in range(20)], seeds=5) == 2400
+    start = time.process_time()
+    report = write(store, tmp_path / "out")
+    assert time.process_time() - start < 10
+    assert [len(entry.rows) for entry in report.boards] == [20, 20]
+    assert (tmp_path / "out" / "index.html").stat().st_size < 2e6
+    assert sum(row["seeds"] for entry in report.boards for row in entry.rows) == 200

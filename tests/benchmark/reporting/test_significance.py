@@ -1,0 +1,163 @@
+"""What a board supports, checked against scipy and by hand; and that it says why where it supports nothing."""
+
+import random
+
+import pandas as pd
+import pytest
+from leaderboards import only, only_with_runs
+from scipy import stats
+from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboards import leaderboard
+from vtab_peft.benchmark.reporting.significance import Significance, significance
+from vtab_peft.benchmark.reporting.statements import summary, to_page
+from vtab_peft.benchmark.reporting.stats import Interval, Ranking
+
+
+def judged(store) -> Significance:
+    return significance(*only_with_runs(store))
+
+
+def fill(put, tasks: int = 8, methods: int = 3, seeds: int = 1) -> None:
+    rng = random.Random(0)
+    for task in range(tasks):
+        for method in range(methods):
+            for seed in range(seeds):
+                accuracy = 0.2 + 0.1 * method + 0.01 * rng.random()
+                put(f"t{task}", f"m{method}", seed, accuracy, title=f"Method {method}")
+
+
+def test_intervals_over_seeds_are_scipys(store, put):
+    values = [0.5, 0.6, 0.64]
+    for seed, value in enumerate(values):
+        put("flowers", "lora", seed, value)
+    found = judged(store).intervals["LoRA", "flowers"]
+    low, high = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
+    assert isinstance(found, Interval)
+    assert (found.low, found.high) == pytest.approx((low, high))
+
+
+def test_the_csvs_interval_of_the_mean_is_scipys_over_seeds_of_the_mean(store, put):
+    first, second = [0.5, 0.6, 0.64], [0.2, 0.25, 0.1]
+    for seed in range(3):
+        put("flowers", "lora", seed, first[seed])
+        put("cars", "lora", seed, second[seed])
+    (row,) = only(store).rows
+    means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+    low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
+    assert (row["mean_low"], row["mean_high"]) == pytest.approx((low, high))
+
+
+def test_an_interval_is_rounded_as_in_the_tables(store, put):
+    """0.15 % falls short of it in binary."""
+    for seed in range(3):
+        put("flowers", "lora", seed, 0.0015)
+    entry, runs = only_with_runs(store)
+    assert "| LoRA | 0.2 (0.2 to 0.2) |" in to_page(entry, significance(entry, runs))
+
+
+def test_two_seeds_have_no_interval_but_a_reason(store, put):
+    put("flowers", "lora", 0, 0.5)
+    put("flowers", "lora", 1, 0.6)
+    assert "at least 3" in judged(store).intervals["LoRA", "flowers"]
+
+
+def test_a_single_seed_of_an_official_task_has_wilsons_interval(store, put):
+    """EuroSAT has 5,400 test images; the binomial interval of scipy."""
+    put("eurosat", "lora", 0, 4_000 / 5_400, suite="vtab1k", provenance="lossless")
+    found = judged(store)
+    expected = stats.binomtest(4_000, 5_400).proportion_ci(method="wilson")
+    interval = found.image_intervals["LoRA", "eurosat"]
+    assert isinstance(interval, Interval)
+    assert (interval.estimate, interval.low, interval.high) == pytest.approx(
+        (4_000 / 5_400, expected.low, expected.high)
+    )
+
+
+def test_of_two_sizes_that_a_task_may_have_the_accuracy_tells_which(store, put):
+    """caltech101 is published with 6,084 and with 6,085 test images."""
+    put("caltech101", "lora", 0, 3_000 / 6_085, suite="vtab1k", provenance="jpeg75")
+    expected = stats.binomtest(3_000, 6_085).proportion_ci(method="wilson")
+    assert judged(store).image_intervals["LoRA", "caltech101"].low == pytest.approx(expected.low, abs=1e-12)
+
+
+def test_an_unknown_number_of_images_gives_a_reason_and_three_seeds_need_none(store, put):
+    put("flowers", "lora", 0, 0.5)
+    put("eurosat", "lora", 0, 0.123456789, suite="vtab1k", provenance="lossless")
+    for board, runs in boards(store.frame([])):
+        (found,) = significance(leaderboard(board, runs), runs).image_intervals.values()
+        assert "not known" in found
+    for seed in range(3):
+        put("flowers", "lora", seed, 0.5)
+    own = next((board, runs) for board, runs in boards(store.frame([])) if board.suite == "own")
+    assert significance(leaderboard(*own), own[1]).image_intervals == {}
+
+
+def test_a_groups_interval_is_scipys_over_the_seeds_of_its_tasks(store, put):
+    first, second = [0.5, 0.6, 0.64], [0.2, 0.25, 0.1]
+    for seed in range(3):
+        put("flowers", "lora", seed, first[seed], group="natural")
+        put("pets", "lora", seed, second[seed], group="natural")
+    put("count", "lora", 0, 0.3, group="structured")
+    means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
+    low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
+    found = judged(store).group_intervals
+    assert (found["LoRA", "natural"].low, found["LoRA", "natural"].high) == pytest.approx((low, high))
+    assert "at least 3" in found["LoRA", "structured"]
+
+
+def test_a_group_whose_tasks_have_different_seeds_has_no_interval_of_another_mean(store, put):
+    for seed in range(4):
+        put("flowers", "lora", seed, 0.5 + seed / 10, group="natural")
+    for seed in range(3):
+        put("pets", "lora", seed, 0.5 + seed / 10, group="natural")
+        put("count", "lora", seed, 0.3, group="structured")
+    assert "different seeds" in judged(store).group_intervals["LoRA", "natural"]
+
+
+def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
+    fill(put)
+    found = judged(store)
+    assert isinstance(found.ranking, Ranking)
+    assert found.ranking.methods == ("Method 2", "Method 1", "Method 0")
+    assert found.ranking.average_ranks == (1, 2, 3)
+    assert found.wins["Method 2", "Method 0"] == (8, 0, 0)
+    assert found.wins["Method 0", "Method 2"] == (0, 0, 8)
+    assert {pair.p for pair in found.pairs} == {2 / 2**8}  # the floor of 8 tasks
+
+
+def test_a_group_of_four_tasks_is_refused_with_the_reason(store, put):
+    fill(put, tasks=4)
+    found = judged(store)
+    assert "6 tasks" in found.ranking
+    assert "no p-value can fall below" in found.pairs
+
+
+def test_a_row_that_lacks_a_task_is_left_out_of_the_ranks_and_counted_where_it_was_run(store, put):
+    fill(put)
+    put("t0", "short", 0, 0.9, title="Short")
+    found = judged(store)
+    assert "Short" not in found.ranking.methods
+    assert found.wins["Short", "Method 0"] == (1, 0, 0)
+
+
+def test_statements_do_not_depend_on_the_order_of_runs(store, put):
+    fill(put, seeds=3)
+    entry, runs = only_with_runs(store)
+    shuffled = pd.DataFrame(runs.sample(frac=1, random_state=1))
+    assert to_page(entry, significance(entry, runs)) == to_page(entry, significance(entry, shuffled))
+
+
+def test_statements_about_one_are_about_one(store, put):
+    fill(put, tasks=1, methods=1)
+    said = summary(judged(store))
+    assert "needs at least 2 methods that have all tasks, not 1." in said
+    assert "Seeds: with a 95 % interval over seeds (Student's t): 0 of 1 result; with fewer than 3 seeds: 1." in said
+    entry, _ = only_with_runs(store)
+    assert "Images: of the 1 result with fewer than 3 seeds, 0 have" in to_page(entry, judged(store))
+    fill(put, tasks=1, methods=2)
+    assert "with 1 task and 1 pair no p-value can fall below" in summary(judged(store))
+
+
+def test_the_terminal_gets_six_lines_at_most(store, put):
+    fill(put, tasks=4, methods=8)
+    assert len(summary(judged(store)).splitlines()) <= 6
