@@ -50,7 +50,7 @@ class MethodInfo:
 
 
 @dataclass(frozen=True)
-class Cell:
+class PlannedRun:
     """One unit of work, with all a worker needs to do it."""
 
     spec: RunSpec
@@ -74,7 +74,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Choice:
+class SweepConfig:
     """What the user chose, beyond backbone, methods and tasks."""
 
     recipe: Recipe
@@ -94,8 +94,8 @@ class Choice:
 
 
 def make_plan(
-    backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], choice: Choice
-) -> list[Cell]:
+    backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], choice: SweepConfig
+) -> list[PlannedRun]:
     """All cells, one seed after the other, so that a table of one seed is complete early."""
     recipes = {
         (method.ref.spec, data.task.label): resolve(choice.recipe.for_task(data.task.name), method, backbone)
@@ -107,7 +107,7 @@ def make_plan(
     ]
 
 
-def shard(cells: Sequence[Cell], part: tuple[int, int], backbone: BackboneInfo) -> list[Cell]:
+def shard(cells: Sequence[PlannedRun], part: tuple[int, int], backbone: BackboneInfo) -> list[PlannedRun]:
     """Part i of n, balanced by cost, in the plan's order.
 
     The longest cell goes first, each to the part that has least: as every part reckons over the whole plan, and in
@@ -126,8 +126,8 @@ def shard(cells: Sequence[Cell], part: tuple[int, int], backbone: BackboneInfo) 
 
 
 def make_cell(
-    backbone: BackboneInfo, method: MethodInfo, data: CachedTask, recipe: Recipe, choice: Choice, seed: int
-) -> Cell:
+    backbone: BackboneInfo, method: MethodInfo, data: CachedTask, recipe: Recipe, choice: SweepConfig, seed: int
+) -> PlannedRun:
     """recipe: what `resolve` made of the choice's recipe, with whatever else is settled."""
     mean, std = NORMALISATIONS[choice.normalisation] or (backbone.mean, backbone.std)
     task = data.task
@@ -150,7 +150,7 @@ def make_cell(
         interpolation=choice.interpolation,
     )
     seconds = estimate(spec, method, data, backbone, choice.oracle)
-    return Cell(spec, data, backbone.weights, method, seconds, choice.oracle, keep_adapter=choice.keep_adapters)
+    return PlannedRun(spec, data, backbone.weights, method, seconds, choice.oracle, keep_adapter=choice.keep_adapters)
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:

@@ -33,7 +33,7 @@ def digest(text: str, length: int = 16) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
-def later(neutral: Any) -> Any:
+def versioned_field(neutral: Any) -> Any:
     """A recipe field that came after results existed: at `neutral`, what was done before, keys stay as they were."""
     return field(metadata={"neutral": neutral})
 
@@ -55,7 +55,7 @@ class Part:
 class Recipe(Part):
     """Every number of the training protocol.  No field has a default: a recipe hides no choice.
 
-    Results hang on the hash of its fields, so a new field is declared with `later`.
+    Results hang on the hash of its fields, so a new field is declared with `versioned_field`.
     """
 
     name: str
@@ -81,10 +81,10 @@ class Recipe(Part):
     cooldown_epochs: float
     """Extra epochs at `min_lr` after the cosine."""
     schedule_per: Literal["step", "epoch"]
-    schedule_lag: int = later(0)
+    schedule_lag: int = versioned_field(0)
     """Epochs that the schedule is late: 1 where `step(epoch)` is called after epoch `epoch`, so that the first two run
     at `warmup_lr`."""
-    cosine_from: Literal["warmup", "start"] = later("warmup")
+    cosine_from: Literal["warmup", "start"] = versioned_field("warmup")
     """Where the cosine is at its top: after the warm-up, or at epoch 0, under the warm-up (timm's default)."""
     batch_size: int
     drop_last: bool
@@ -92,7 +92,7 @@ class Recipe(Part):
     """Stochastic depth; the rate grows linearly from 0 to this with depth."""
     branch_dropout: float
     """Element-wise dropout on each branch output instead, growing the same way (RLRR's and AOFT's "drop path")."""
-    mlp_dropout: float = later(0.0)
+    mlp_dropout: float = versioned_field(0.0)
     """Dropout after both layers of each MLP, the same in every block."""
     label_smoothing: float
     clip_norm: float | None
@@ -101,16 +101,16 @@ class Recipe(Part):
     sigma sqrt(2/k).  The bias starts at zero."""
     image_size: int | None
     """Side in pixels; None: what the backbone was trained at (resolved before it is hashed)."""
-    framing: Literal["squash", "squash_crop", "square_crop"] = later("squash")
+    framing: Literal["squash", "squash_crop", "square_crop"] = versioned_field("squash")
     """How images come to the model's size, as `datasets.pixels.Preprocessing` says; results of before squashed all."""
     augmentation: Literal["none", "flip", "crop_flip"]
     """Of training images: mirrored at random, or cut at random and mirrored.  Evaluation takes the centre."""
     precision: Literal["bf16", "fp32"]
     tuned: bool
     """Whether its numbers were tuned per method or task; tables made with an untuned recipe say so."""
-    tasks: Mapping[str, Mapping[str, Any]] = later({})
+    tasks: Mapping[str, Mapping[str, Any]] = versioned_field({})
     """Task -> the fields that it replaces; empty: the same numbers for all."""
-    search: Mapping[str, tuple[float, ...]] = later({})
+    search: Mapping[str, tuple[float, ...]] = versioned_field({})
     """What `tune` searches: field -> values; empty: `tuning.FACTORS` and `tuning.WEIGHT_DECAYS`."""
 
     def __post_init__(self) -> None:
@@ -242,7 +242,7 @@ class RunSpec:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
 
-    def key(self) -> str:
+    def run_id(self) -> str:
         """16 hexadecimal digits naming this cell; equal specs have equal keys, on every machine."""
         values = {"protocol": PROTOCOL, **{f.name: getattr(self, f.name) for f in fields(self)}}
         texts = {name: v.canonical if isinstance(v, Part) else canonical_json(v) for name, v in values.items()}

@@ -29,8 +29,8 @@ import PIL
 
 from .archive import provenance
 from .atomic import is_whole, remove_leftovers, replacing, write_array
-from .identity import Glances, Splits, data_hash, images_key, stamp
-from .pixels import CORES, Preprocessing, decode, glance, in_order
+from .identity import ImageInfos, Splits, data_hash, images_key, stamp
+from .pixels import CORES, Preprocessing, decode, in_order, probe
 from .task import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
@@ -38,7 +38,7 @@ FORMAT = 1
 NATIVE_LIMIT = 96
 """Largest side in pixels of tasks kept at their own size: that of patch_camelyon and smallnorb."""
 SHOWN = 10
-"""Damaged images named in one message (ours)."""
+"""CorruptRecord images named in one message (ours)."""
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in all); every image counts twice, once hashed and once decoded."""
@@ -127,8 +127,8 @@ class _Builder:
     done: int = 0
 
     def build(self) -> CachedTask:
-        stream = self.each(glance, chain.from_iterable(self.splits[split].images for split in SPLITS))
-        glances: Glances = {split: list(islice(stream, len(self.splits[split].images))) for split in SPLITS}
+        stream = self.each(probe, chain.from_iterable(self.splits[split].images for split in SPLITS))
+        glances: ImageInfos = {split: list(islice(stream, len(self.splits[split].images))) for split in SPLITS}
         sizes = {seen.size for split in SPLITS for seen in glances[split]}
         small = len(sizes) == 1 and max(max(size) for size in sizes) <= NATIVE_LIMIT
         native = small and self.preprocessing.framing == "squash"  # the device squashes, and does nothing else
@@ -136,7 +136,7 @@ class _Builder:
         height, width = sizes.pop() if native else (self.preprocessing.side,) * 2
         manifest = self.manifest(glances, form)
         made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
-        missing: Glances = {split: seen for split, seen in glances.items() if not is_whole(made.files[split][0])}
+        missing: ImageInfos = {split: seen for split, seen in glances.items() if not is_whole(made.files[split][0])}
         for split in made.files.keys() - missing.keys():
             _touch(made.files[split][0])  # no manifest names it yet: only its age tells that it is in use
         needed = 3 * height * width * sum(len(seen) for seen in missing.values())
@@ -162,7 +162,7 @@ class _Builder:
         if needed > free:
             raise OSError(errno.ENOSPC, f"only {free / 1e6:,.1f} MB are free")
 
-    def write(self, made: CachedTask, missing: Glances, form: Preprocessing | None, shape: tuple[int, ...]) -> None:
+    def write(self, made: CachedTask, missing: ImageInfos, form: Preprocessing | None, shape: tuple[int, ...]) -> None:
         """The labels of all splits, and the images of those that are `missing`."""
         for split in SPLITS:
             labels = self.splits[split].labels.astype(np.int64)
@@ -177,7 +177,7 @@ class _Builder:
         for split, seen in missing.items():
             write_array(made.files[split][0], (len(seen), *shape), np.dtype(np.uint8), islice(pixels, len(seen)))
 
-    def manifest(self, glances: Glances, form: Preprocessing | None) -> dict[str, Any]:
+    def manifest(self, glances: ImageInfos, form: Preprocessing | None) -> dict[str, Any]:
         files = (str(image) for split in self.splits.values() for image in split.images)
         return {
             "task": self.task.label,

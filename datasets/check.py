@@ -9,13 +9,13 @@ from typing import Literal
 import numpy as np
 
 from .archive import HELP, Problem, examine, provenance, splits_of
-from .pixels import CORES, decode, glance, in_order
+from .pixels import CORES, decode, in_order, probe
 from .task import PROCEDURAL_SUITES, SPLITS, DataError, Split, SplitName, Task
 
 State = Literal["found", "partial", "wrong", "missing"]
 """Usable; not all there; there, but not as it should be; not there."""
 SHOWN = 10
-"""Damaged or doubled images named in one message (ours)."""
+"""CorruptRecord or doubled images named in one message (ours)."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _advice(task: Task, state: State) -> str:
 
 
 def _look_inside(task: Task, splits: dict[SplitName, Split], threads: int) -> tuple[list[Problem], list[str]]:
-    """Damaged images, and test images that are also in train or val."""
+    """CorruptRecord images, and test images that are also in train or val."""
     damaged: list[str] = []
     hashes: dict[SplitName, list[str]] = {split: [] for split in SPLITS}
     with ThreadPoolExecutor(threads) as pool:
@@ -109,6 +109,6 @@ def _look_inside(task: Task, splits: dict[SplitName, Split], threads: int) -> tu
 
 def _decoded(image: Path | np.ndarray) -> str:
     """The hash of an image that can be decoded."""
-    key = glance(image).sha256
+    key = probe(image).sha256
     decode(image, None, key)
     return key

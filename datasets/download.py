@@ -15,7 +15,7 @@ from .part import Part, Version, part_of
 from .published import Published
 from .task import DataError
 
-WAITS = (2.0, 5.0, 15.0, 60.0, 120.0)
+BACKOFF_S = (2.0, 5.0, 15.0, 60.0, 120.0)
 """Seconds before each further attempt (ours); counted anew whenever `STEP` more bytes have come."""
 STEP = 1 << 20
 """Bytes after which an attempt was of use (ours)."""
@@ -31,11 +31,11 @@ Wait = Callable[[float, str], object]
 """Called with the seconds before the next attempt, and why the last one failed; it is to return when they are over."""
 
 
-class _Cut(Exception):
+class Interrupted(Exception):
     """This attempt ended too early; another may succeed."""
 
 
-class _Changed(_Cut):
+class _Changed(Interrupted):
     """What has come is of another version than what the server has now: it is of no use."""
 
 
@@ -44,7 +44,7 @@ def download(
     path: Path,
     known: Published = Published(),  # noqa: B008 - frozen
     progress: Progress = lambda _done, _total: None,
-    waits: Sequence[float] = WAITS,
+    waits: Sequence[float] = BACKOFF_S,
     wait: Wait = lambda seconds, _why: time.sleep(seconds),
 ) -> None:
     """Put the file at `url` to `path`; the folder is made where it is missing.
@@ -59,7 +59,7 @@ def download(
             try:
                 _attempt(part, known, progress)
                 break
-            except _Cut as cut:
+            except Interrupted as cut:
                 if isinstance(cut, _Changed):
                     part.clear()
                 if part.size() >= best + STEP:
@@ -104,7 +104,7 @@ def _attempt(part: Part, known: Published, progress: Progress) -> None:
             progress(have, offered.length)
             chunk = _read(answer)
     if have != (offered.length if offered.length is not None else have):
-        raise _Cut(f"the connection was cut after {have:,} of {offered.length:,} bytes")
+        raise Interrupted(f"the connection was cut after {have:,} of {offered.length:,} bytes")
 
 
 def _headers(have: int, version: Version | None) -> dict[str, str]:
@@ -126,7 +126,7 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
         with error:
             said = f"the server says {error.code} {error.reason}"
         if error.code in PASSING:
-            raise _Cut(said) from None
+            raise Interrupted(said) from None
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _Changed("the server's file has changed") from None
         raise DataError(f"{url}: {said}; its home may have moved, or wants a login: get the file by hand") from None
@@ -134,9 +134,9 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
         if isinstance(error.reason, ssl.SSLCertVerificationError):
             why = f"its certificate is not valid ({error.reason.verify_message})"
             raise DataError(f"{url}: {why}; correct this machine's certificates or clock, or get it by hand") from None
-        raise _Cut(f"no connection ({error.reason})") from None
+        raise Interrupted(f"no connection ({error.reason})") from None
     except (http.client.HTTPException, OSError) as error:
-        raise _Cut(f"no answer ({error or type(error).__name__})") from None
+        raise Interrupted(f"no answer ({error or type(error).__name__})") from None
     with answer:
         if answer.status not in (http.client.OK, http.client.PARTIAL_CONTENT):
             raise DataError(f"{url}: the server says {answer.status} {answer.reason}; get the file by hand")
@@ -159,7 +159,7 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
     try:
         return answer.read1(CHUNK)  # what is there, so that little is lost with a connection
     except (http.client.HTTPException, OSError) as error:
-        raise _Cut(f"the connection was cut ({error or type(error).__name__})") from None
+        raise Interrupted(f"the connection was cut ({error or type(error).__name__})") from None
 
 
 def _refuse_other_things(

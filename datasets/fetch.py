@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
-from .download import WAITS, Progress, download
+from .download import BACKOFF_S, Progress, download
 from .extract import extracted, is_archive, merge
-from .published import SECOND_HOMES, Published, published
+from .published import MIRRORS, Published, published
 from .raw.source import RawFile, Source
 from .task import DataError, Task
 from .vtab1k import VTAB1K
@@ -29,7 +29,7 @@ SHARED_ONLY = RawFile("(none)", f"https://huggingface.co/datasets/{HUB}")
 State = Literal["there", "to unpack", "to fetch", "by hand", "in the archive"]
 
 
-class Teller(Protocol):
+class ProgressReporter(Protocol):
     """Whoever wants to know how it goes."""
 
     def begin(self, what: str) -> Progress:
@@ -109,7 +109,7 @@ def items(tasks: Sequence[Task], raw: Path, sources: Mapping[str, Source]) -> li
     return list(found.values())
 
 
-def fetch(item: Item, teller: Teller, waits: Sequence[float] = WAITS) -> None:
+def fetch(item: Item, teller: ProgressReporter, waits: Sequence[float] = BACKOFF_S) -> None:
     """Get what is not there yet.
 
     Raises:
@@ -133,13 +133,13 @@ def fetch(item: Item, teller: Teller, waits: Sequence[float] = WAITS) -> None:
             item.download.unlink()
 
 
-def _download(item: Item, teller: Teller, waits: Sequence[float]) -> None:
+def _download(item: Item, teller: ProgressReporter, waits: Sequence[float]) -> None:
     def wait(seconds: float, why: str) -> None:
         teller.note(f"{why}; next attempt in {seconds:.0f} s")
         time.sleep(seconds)
 
     name = item.download.name
-    second = SECOND_HOMES.get(item.file.url)
+    second = MIRRORS.get(item.file.url)
     try:
         progress = teller.begin(f"download {name}")
         download(item.file.url, item.download, item.known, progress, waits[:1] if second else waits, wait)
@@ -155,7 +155,7 @@ def _download(item: Item, teller: Teller, waits: Sequence[float]) -> None:
             raise DataError(f"{error}\n{other}") from None
 
 
-def _unpack(archive: Path, file: RawFile, teller: Teller) -> None:
+def _unpack(archive: Path, file: RawFile, teller: ProgressReporter) -> None:
     progress = teller.begin(f"unpack {archive.name}")
     with extracted(archive, progress=lambda done: progress(done, None)) as folder:
         if not _is_in(folder, file):
@@ -167,7 +167,7 @@ def _is_in(folder: Path, file: RawFile) -> bool:
     return any((folder / name).exists() for name in (file.path, *file.instead))
 
 
-def fetch_shared(tasks: Sequence[Task], data: Path, teller: Teller) -> list[str]:
+def fetch_shared(tasks: Sequence[Task], data: Path, teller: ProgressReporter) -> list[str]:
     """Put folders of the shared archive to `data`/<task>; returns the names of those that were not there before.
 
     The archive itself stays until all 19 tasks are there.

@@ -46,7 +46,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Useless:
+class Removable:
     """A file that can go, and why."""
 
     path: Path
@@ -55,13 +55,13 @@ class Useless:
 
 
 @dataclass(frozen=True)
-class Survey:
+class CacheReport:
     """All that lies in a cache."""
 
     root: Path
     entries: tuple[Entry, ...]
     """Sorted by task and form."""
-    useless: tuple[Useless, ...]
+    useless: tuple[Removable, ...]
     """In the order in which it may go: manifests before the arrays they name."""
     waiting: int
     """Bytes of arrays that no manifest names yet and that are younger than a day: they may be of a running build."""
@@ -69,7 +69,7 @@ class Survey:
     """Of all files of the cache, arrays of several tasks counted once."""
 
 
-def survey(root: Path) -> Survey:
+def survey(root: Path) -> CacheReport:
     """Look at everything in the cache; nothing is changed."""
     entries, damaged = _manifests(root)
     gone = [entry for entry in entries if entry.source_gone]
@@ -81,7 +81,7 @@ def survey(root: Path) -> Survey:
     old = {path for path in loose if time.time() - _time(path) > DAY}
     folders = [root / "images", root / "labels", *(root / "tasks").glob("*")]
     unfinished = [path for folder in folders for path in _files(folder, UNFINISHED)]
-    return Survey(
+    return CacheReport(
         root,
         tuple(entries),
         useless=(
@@ -96,7 +96,7 @@ def survey(root: Path) -> Survey:
     )
 
 
-def prune(found: Survey) -> None:
+def prune(found: CacheReport) -> None:
     """Remove what is useless.  It may be stopped at any time: no manifest is left that names a removed array.
 
     Raises:
@@ -144,8 +144,8 @@ def _files(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
     return (path for path in sorted(folder.glob("*")) if name.fullmatch(path.name))
 
 
-def _useless(paths: Iterable[Path], why: Reason) -> Iterator[Useless]:
-    return (Useless(path, why, _size(path)) for path in paths)
+def _useless(paths: Iterable[Path], why: Reason) -> Iterator[Removable]:
+    return (Removable(path, why, _size(path)) for path in paths)
 
 
 def _size(path: Path) -> int:

@@ -10,11 +10,11 @@ from pathlib import Path
 import PIL
 
 from .archive import provenance, read
-from .pixels import Glance, Preprocessing
+from .pixels import ImageInfo, Preprocessing
 from .task import SPLITS, DataError, Split, SplitName, Task
 
 Splits = dict[SplitName, Split]
-Glances = dict[SplitName, list[Glance]]
+ImageInfos = dict[SplitName, list[ImageInfo]]
 
 
 def stamp(task: Task) -> str:
@@ -44,7 +44,7 @@ def stamp(task: Task) -> str:
     return digest.hexdigest()
 
 
-def data_hash(task: Task, splits: Splits, glances: Glances) -> str:
+def data_hash(task: Task, splits: Splits, glances: ImageInfos) -> str:
     digest = hashlib.sha256(f"{task.classes} classes\n".encode())
     for split in SPLITS:
         digest.update(f"{split} {len(glances[split])}\n".encode())
@@ -53,7 +53,7 @@ def data_hash(task: Task, splits: Splits, glances: Glances) -> str:
     return digest.hexdigest()[:16]
 
 
-def images_key(glances: list[Glance], form: Preprocessing | None) -> str:
+def images_key(glances: list[ImageInfo], form: Preprocessing | None) -> str:
     """Names an array by the images in it and how they were decoded; decoders differ between Pillow's versions."""
     made_with = [PIL.__version__, form.names if form else "native"]
     digest = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode())

@@ -69,7 +69,7 @@ class Preprocessing:
 
 
 @dataclass(frozen=True)
-class Glance:
+class ImageInfo:
     """What is known of an image before its pixels are decoded."""
 
     sha256: str
@@ -78,7 +78,7 @@ class Glance:
     """(height, width)"""
 
 
-def glance(image: Path | np.ndarray) -> Glance:
+def probe(image: Path | np.ndarray) -> ImageInfo:
     """Hash the encoded image and read its size from the header.
 
     Raises:
@@ -86,10 +86,10 @@ def glance(image: Path | np.ndarray) -> Glance:
     """
     if isinstance(image, np.ndarray):
         text = f"array {image.shape}".encode()
-        return Glance(hashlib.sha256(text + image.tobytes()).hexdigest(), image.shape[:2])
+        return ImageInfo(hashlib.sha256(text + image.tobytes()).hexdigest(), image.shape[:2])
     data = _bytes(image)
     with _open(image, data) as picture:
-        return Glance(hashlib.sha256(data).hexdigest(), (picture.height, picture.width))
+        return ImageInfo(hashlib.sha256(data).hexdigest(), (picture.height, picture.width))
 
 
 def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256: str | None = None) -> np.ndarray:

@@ -98,7 +98,7 @@ SIZES = {
 }
 """Bytes of a file by its SHA-256."""
 
-SECOND_HOMES: dict[str, tuple[str, Published]] = {
+MIRRORS: dict[str, tuple[str, Published]] = {
     # torchvision/datasets/eurosat.py (0.29) gets the same archive there, and states the MD5.
     "https://madm.dfki.de/files/sentinel/EuroSAT.zip": (
         "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",

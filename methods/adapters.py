@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .blocks import Residual, branches
 
 ADAPTERS_STRIKE_BACK = Paper("CVPR", 2024, "2406.06820", "visinf/adapter_plus")
@@ -32,7 +32,7 @@ class Bottleneck(nn.Module):
         return self.drop_path(self.up(self.activation(self.down(h))))
 
 
-class OnStream(nn.Module):
+class ReadsResidual(nn.Module):
     """The parallel adapter that reads the residual stream: (x, h) -> adapter(x)."""
 
     def __init__(self, adapter: nn.Module) -> None:
@@ -78,7 +78,7 @@ class _Adapter(Method):
     backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be at least 0 and below 1, not {self.drop_path}")
 
@@ -124,7 +124,7 @@ class AdapterPfeiffer(_Adapter):
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):
             norm = nn.LayerNorm(place.width, eps=1e-6)  # the eps of the ViT's own norms
-            place.put(nn.Sequential(place.block, Residual(nn.Sequential(norm, self.adapter(place.width)))))
+            place.replace(nn.Sequential(place.block, Residual(nn.Sequential(norm, self.adapter(place.width)))))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return super().expected_params(vit) + sum(2 * place.width for place in blocks_of(vit))
@@ -158,7 +158,7 @@ class AdapterPre(_Adapter):
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):
             attention, mlp = branches(place.block)
-            place.put(nn.Sequential(attention, Residual(self.adapter(place.width)), mlp))
+            place.replace(nn.Sequential(attention, Residual(self.adapter(place.width)), mlp))
 
 
 @register("adapter_parallel")
@@ -174,8 +174,8 @@ class AdapterParallel(_Adapter):
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):
             attention, mlp = branches(place.block)
-            mlp.beside = OnStream(self.adapter(place.width))
-            place.put(nn.Sequential(attention, mlp))
+            mlp.beside = ReadsResidual(self.adapter(place.width))
+            place.replace(nn.Sequential(attention, mlp))
 
 
 @register("adapter_plus")
@@ -191,7 +191,7 @@ class AdapterPlus(_Adapter):
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):
             scaled = nn.Sequential(self.adapter(place.width), LayerScale(place.width, 1.0))
-            place.put(nn.Sequential(place.block, Residual(scaled)))
+            place.replace(nn.Sequential(place.block, Residual(scaled)))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return super().expected_params(vit) + sum(place.width for place in blocks_of(vit))
@@ -213,7 +213,7 @@ class AdapterNOAH(Method):
     backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
 
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):

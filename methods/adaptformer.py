@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from .adapters import bottleneck_params
 from .anatomy import blocks_of
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .blocks import branches
 
 Scale = float | Literal["learned"]
@@ -61,7 +61,7 @@ class AdaptFormer(Method):
     backbones = ("vit", "swin")
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
         if isinstance(self.scale, str) and self.scale != "learned":
             raise ValueError(f"scale must be a number or 'learned', not {self.scale!r}")
         if self.layernorm not in get_args(OwnNorm):
@@ -71,7 +71,7 @@ class AdaptFormer(Method):
         for place in blocks_of(vit):
             attention, mlp = branches(place.block)
             mlp.beside = ParallelBottleneck(place.width, self.bottleneck, self.scale, self.dropout, self.layernorm)
-            place.put(nn.Sequential(attention, mlp))
+            place.replace(nn.Sequential(attention, mlp))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         own = self.scale == "learned"

@@ -19,7 +19,7 @@ KINDS: dict[Kind, str] = {"vit": "a plain ViT", "swin": "a Swin Transformer"}
 
 
 @dataclass(frozen=True)
-class Place:
+class BlockRef:
     """Where a block stands; what is put there is run instead of it."""
 
     stage: nn.Sequential
@@ -32,7 +32,7 @@ class Place:
     def block(self) -> nn.Module:
         return self.stage[self.index]
 
-    def put(self, module: nn.Module) -> None:
+    def replace(self, module: nn.Module) -> None:
         self.stage[self.index] = module
 
 
@@ -40,9 +40,9 @@ def kind(vit: nn.Module) -> Kind:
     return "swin" if isinstance(vit, SwinTransformer) else "vit"
 
 
-def blocks_of(vit: nn.Module) -> list[Place]:
+def blocks_of(vit: nn.Module) -> list[BlockRef]:
     """Every block's place, in the order they are run."""
-    return [Place(stage, i, f"{path}.{i}", width) for stage, path, width in _stages(vit) for i in range(len(stage))]
+    return [BlockRef(stage, i, f"{path}.{i}", width) for stage, path, width in _stages(vit) for i in range(len(stage))]
 
 
 def around(vit: nn.Module) -> Iterator[nn.Module]:
@@ -61,7 +61,7 @@ def mlp_width(block: nn.Module) -> int:
     return cast(nn.Linear, block.get_submodule("mlp.fc1")).out_features
 
 
-def linear_biases(place: Place) -> int:
+def linear_biases(place: BlockRef) -> int:
     """Biases of the linear maps of a plain block: o, fc1 and fc2 have them, qkv not in every model."""
     qkv = cast(nn.Linear, place.block.get_submodule("attn.qkv"))
     return (2 if qkv.bias is None else 5) * place.width + mlp_width(place.block)

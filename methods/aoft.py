@@ -27,7 +27,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .updates import LowRankUpdate, merge_linears, parse_sites, site_shapes, update_linears
 
 Form = Literal["paper", "released", "exact"]
@@ -158,7 +158,7 @@ class AOFTUpdates(AOFT):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
 
     def update(self, inputs: int, outputs: int, drop: Tensor | None = None) -> AOFTUpdate:
         """drop: a bias [outputs]."""

@@ -21,7 +21,7 @@ After = Literal["mlp", "attn", "both"]
 _LAST_LINEAR = {"attn": "proj", "mlp": "fc2"}
 
 
-class BehindBranch(nn.Module):
+class SequentialAdapter(nn.Module):
     """h = branch(x);  x -> h + update(h), before LayerScale and the residual add."""
 
     def __init__(self, branch: nn.Module, update: AOFTUpdate) -> None:
@@ -64,12 +64,12 @@ class AOFTAdapter(AOFTUpdates):
         for place in blocks_of(vit):
             for name in self.branches():
                 update = self.update(place.width, place.width)
-                setattr(place.block, name, BehindBranch(place.block.get_submodule(name), update))
+                setattr(place.block, name, SequentialAdapter(place.block.get_submodule(name), update))
 
     def merge(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):
             for name in self.branches():
-                behind = cast(BehindBranch, place.block.get_submodule(name))
+                behind = cast(SequentialAdapter, place.block.get_submodule(name))
                 setattr(place.block, name, behind.merged(_LAST_LINEAR[name]))
 
     def expected_params(self, vit: VisionTransformer) -> int:
@@ -113,7 +113,7 @@ class AOFTAdapterReleased(AOFTUpdates):
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):
             attention, mlp = branches(place.block)
-            place.put(nn.Sequential(attention, self.adapter(place.width), mlp, self.adapter(place.width)))
+            place.replace(nn.Sequential(attention, self.adapter(place.width), mlp, self.adapter(place.width)))
 
     def adapter(self, d: int) -> Residual:
         norm = nn.LayerNorm(d, eps=1e-6, elementwise_affine=False)  # in the code weight 1 and bias 0, never trained

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .aoft import AOFT, SCALES, Form, Scale, Start, approximately_orthogonal, start_vector
-from .base import Paper, at_least_one, register
+from .base import Paper, register, require_positive
 from .vpt import PromptedBlock
 
 
@@ -50,7 +50,7 @@ class AOFTVPT(AOFT):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        at_least_one(tokens=self.tokens)
+        require_positive(tokens=self.tokens)
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

@@ -9,7 +9,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .updates import Transform, merge_linears, transform_linears
 
 
@@ -48,7 +48,7 @@ class APLA(Method):
     search = {"rank": (8, 32, 128)}
 
     def __post_init__(self) -> None:
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
 
     def inject(self, vit: VisionTransformer) -> None:
         transform_linears(vit, "o", lambda weight, bias: RandomRows(weight, bias, self.rank))

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .repadapter import NORMS, Where, adapt_input, merge_inputs
 from .updates import Update
 
@@ -54,7 +54,7 @@ class ARC(Method):
     starts_as_identity = False  # the MLP's adapters are not zero
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
         if self.where not in NORMS:
             raise ValueError(f"where must be one of {', '.join(NORMS)}, not {self.where!r}")
 

@@ -15,7 +15,7 @@ WORDS: dict[Any, str] = {
 }
 
 
-def as_declared(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
+def coerce(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """The same arguments, whole numbers as floats where a field is one: `alpha=4` and `alpha=4.0` are one method.
 
     Raises:

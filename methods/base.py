@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import KINDS, Kind, kind
-from .arguments import as_declared
+from .arguments import coerce
 
 METHODS: dict[str, type["Method"]] = {}
 
@@ -144,8 +144,8 @@ def check_backbone(method: Method, vit: nn.Module) -> None:
         raise ValueError(f"{method.spec()} is made for {made_for}, and this is {KINDS[here]}; on it run: {others}")
 
 
-def at_least_one(**sizes: int) -> None:
-    """Check of hyper-parameters: `at_least_one(rank=self.rank)`.
+def require_positive(**sizes: int) -> None:
+    """Check of hyper-parameters: `require_positive(rank=self.rank)`.
 
     Raises:
         ValueError: one of them is below 1.
@@ -211,7 +211,7 @@ def parse(spec: str) -> Method:
             takes = ", ".join(known) or "no arguments"
             raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
     try:
-        return cls(**as_declared(cls, arguments))
+        return cls(**coerce(cls, arguments))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None
 

@@ -6,8 +6,8 @@ from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .anatomy import Place, around, blocks_of, final_norm, linear_biases, mlp_width
-from .base import Method, Paper, at_least_one, register
+from .anatomy import BlockRef, around, blocks_of, final_norm, linear_biases, mlp_width
+from .base import Method, Paper, register, require_positive
 
 
 @register("linear")
@@ -74,7 +74,7 @@ class Partial(Method):
     search = {"blocks": (1, 2, 4)}  # KMnP/vpt src/models/vit_models.py:70-87
 
     def __post_init__(self) -> None:
-        at_least_one(blocks=self.blocks)
+        require_positive(blocks=self.blocks)
 
     def inject(self, vit: VisionTransformer) -> None:
         blocks = [place.block for place in blocks_of(vit)]
@@ -142,7 +142,7 @@ class BitFit(Method):
         return sum(outside) + sum(linear_biases(place) + _block_norm_params(place) // 2 for place in blocks_of(vit))
 
 
-def _block_params(place: Place) -> int:
+def _block_params(place: BlockRef) -> int:
     """Everything in one block of a plain model."""
     d, hidden, block = place.width, mlp_width(place.block), place.block
     scales = 2 * d if isinstance(getattr(block, "ls1", None), LayerScale) else 0
@@ -151,7 +151,7 @@ def _block_params(place: Place) -> int:
     return linears + _block_norm_params(place) + scales + positions
 
 
-def _block_norm_params(place: Place) -> int:
+def _block_norm_params(place: BlockRef) -> int:
     """LayerNorms in one block of a plain model, half of it biases: before its branches and, in some, on q and k."""
     per_head = getattr(place.block.get_submodule("attn"), "q_norm", None)
     return 4 * place.width + (4 * per_head.normalized_shape[0] if isinstance(per_head, nn.LayerNorm) else 0)

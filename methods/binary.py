@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .blocks import branches
 from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
 
@@ -117,7 +117,7 @@ class BiLoRA(Method):
 
     def __post_init__(self) -> None:
         parse_sites(self.sites)
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
         _check_bits(self.bits)
 
     def inject(self, vit: VisionTransformer) -> None:
@@ -151,7 +151,7 @@ class BiAdaptFormer(Method):
     starts_as_identity = False  # W_u starts at +-0.67 of its deviation
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
         _check_bits(self.bits)
 
     def inject(self, vit: VisionTransformer) -> None:

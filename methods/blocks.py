@@ -43,7 +43,7 @@ class Branch(nn.Module):
         return y if self.beside is None else y + self.beside(x, h)
 
 
-class InWindows(nn.Module):
+class WindowAttention(nn.Module):
     """The windowed attention of a Swin block, of which nothing else is left: [b, h, w, d] -> [b, h, w, d]"""
 
     def __init__(self, block: SwinTransformerBlock) -> None:
@@ -62,7 +62,7 @@ def branches(block: nn.Module) -> tuple[Branch, Branch]:
             setattr(block, name, nn.Identity())
         norm1, drop_path1, norm2, mlp, drop_path2 = parts
         return (
-            Branch(norm1, InWindows(block), nn.Identity(), drop_path1),
+            Branch(norm1, WindowAttention(block), nn.Identity(), drop_path1),
             Branch(norm2, mlp, nn.Identity(), drop_path2),
         )
     whole = cast(Block, block)
@@ -72,7 +72,7 @@ def branches(block: nn.Module) -> tuple[Branch, Branch]:
     )
 
 
-class OverGrid(nn.Module):
+class OnPatchGrid(nn.Module):
     """A zero-padded convolutional module on tokens: the patches are one map [b, c, height, width].
 
     Prefix tokens are each a map of their own, so that they meet the centre taps only, or pass unchanged.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import init
 
 from .anatomy import mlp_width
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .fact import mlp_ratio
 from .updates import SITES, Update, merge_linears, update_linears
 
@@ -103,7 +103,7 @@ class CaRA(Method):
     search = {"scale": (0.1, 1.0, 10.0, 100.0)}
 
     def __post_init__(self) -> None:
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
         if self.init_std < 0:
             raise ValueError(f"init_std is a standard deviation, so at least 0, not {self.init_std}")
 

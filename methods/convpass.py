@@ -11,8 +11,8 @@ from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
-from .blocks import OverGrid, branches
+from .base import Method, Paper, register, require_positive
+from .blocks import OnPatchGrid, branches
 
 Kernel = Literal["identity", "xavier"]
 
@@ -32,7 +32,7 @@ class Bypass(nn.Module):
         super().__init__()
         convolution = nn.Conv2d(bottleneck, bottleneck, 3, padding=1)
         self.down, self.up = nn.Linear(vit.embed_dim, bottleneck), nn.Linear(bottleneck, vit.embed_dim)
-        self.convolution, self.activation = OverGrid(convolution, vit), QuickGELU()
+        self.convolution, self.activation = OnPatchGrid(convolution, vit), QuickGELU()
         self.scale, self.dropout, self.drop_path = scale, nn.Dropout(dropout), drop_path
         (nn.init.dirac_ if kernel == "identity" else nn.init.xavier_uniform_)(convolution.weight)
         nn.init.xavier_uniform_(self.down.weight)
@@ -65,7 +65,7 @@ class Convpass(Method):
     """Bypasses in a block: the first is beside attention, the second beside the MLP."""
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
         if self.kernel not in get_args(Kernel):
             raise ValueError(f"kernel must be one of {', '.join(get_args(Kernel))}, not {self.kernel!r}")
 

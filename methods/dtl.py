@@ -12,8 +12,8 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
-from .blocks import OverGrid
+from .base import Method, Paper, register, require_positive
+from .blocks import OnPatchGrid
 from .lora import LowRank
 
 
@@ -51,7 +51,7 @@ class DTL(Method):
     evidence = "golden"
 
     def __post_init__(self) -> None:
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
 
     def fusion(self, vit: VisionTransformer) -> nn.Module:
         return nn.Identity()
@@ -75,7 +75,7 @@ class DTLPlus(DTL):
 
     def fusion(self, vit: VisionTransformer) -> nn.Module:
         convolution = nn.Conv2d(vit.embed_dim, vit.embed_dim, 3, padding=1, groups=vit.embed_dim, bias=False)
-        return OverGrid(convolution, vit, keep_prefix=True)  # as in the release
+        return OnPatchGrid(convolution, vit, keep_prefix=True)  # as in the release
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return super().expected_params(vit) + 9 * vit.embed_dim

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import mlp_width
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .updates import Update, merge_linears, site_shapes, update_linears
 
 _ALL = "q,k,v,o,fc1,fc2"
@@ -108,7 +108,7 @@ class _FacT(Method):
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}
 
     def __post_init__(self) -> None:
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
 
     def merge(self, vit: VisionTransformer) -> None:
         merge_linears(vit)

@@ -14,7 +14,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .updates import Transform, merge_linears, parse_linears, site_shapes, transform_linears
 
 MatrixForm = Literal["lora", "vector", "constant", "none"]
@@ -79,7 +79,7 @@ class GLoRA(Method):
 
     def __post_init__(self) -> None:
         parse_linears(self.sites, whole=True)
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
         for name, kind in zip("abcde", (MatrixForm, MatrixForm, ColumnForm, BiasForm, BiasForm), strict=True):
             if getattr(self, name) not in get_args(kind):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")

@@ -13,7 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import around, blocks_of, linear_biases, mlp_width
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 
 LOOK_BATCH = 32
 """Images contrasted with each other, in two views each (train_scripts/vit/vtab: bz=32)."""
@@ -92,7 +92,7 @@ class GPS(Method):
     search = {"connections": (1, 2, 15, 20)}  # --times_para in train_scripts
 
     def __post_init__(self) -> None:
-        at_least_one(connections=self.connections)
+        require_positive(connections=self.connections)
 
     def inject(self, vit: VisionTransformer) -> None:
         for name, module in list(vit.named_modules()):

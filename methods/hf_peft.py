@@ -16,7 +16,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
-from .base import Method, at_least_one, register
+from .base import Method, register, require_positive
 from .updates import parse_sites
 
 _PATHS = {"q": "attn.qkv.q", "k": "attn.qkv.k", "v": "attn.qkv.v", "o": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -142,7 +142,7 @@ class FromPeft(Method):
 
     def __post_init__(self) -> None:
         parse_sites(self.sites)
-        at_least_one(**{name: value for name, value in self.args().items() if type(value) is int})
+        require_positive(**{name: value for name, value in self.args().items() if type(value) is int})
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
         """Its name in peft, and the options that differ from peft's defaults."""

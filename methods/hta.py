@@ -15,7 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .lora import LowRank
 from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
 
@@ -65,7 +65,7 @@ class HTA(Method):
     search = {"rank": (1, 2, 4)}  # Figure 2
 
     def __post_init__(self) -> None:
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
         if odd := [site for site in parse_sites(self.sites) if site.startswith("fc")]:
             raise ValueError(f"sites={self.sites!r}: hta needs square weights, q, k, v or o, and {odd[0]} has none")
 

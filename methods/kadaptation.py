@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .updates import Update, UpdatedLinear, merge_linears
 
 
@@ -69,7 +69,7 @@ class KAdaptation(Method):
     search = {"scale": (16.0, 160.0, 1600.0)}  # ours
 
     def __post_init__(self) -> None:
-        at_least_one(terms=self.terms)
+        require_positive(terms=self.terms)
 
     def inject(self, vit: VisionTransformer) -> None:
         d = vit.embed_dim

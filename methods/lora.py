@@ -10,7 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .updates import LowRankUpdate, UpdatedLinear, merge_linears, parse_sites, site_shapes, update_linears
 
 
@@ -62,7 +62,7 @@ class LoRA(Method):
 
     def __post_init__(self) -> None:
         parse_sites(self.sites)
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
 
     def inject(self, vit: VisionTransformer) -> None:
         update_linears(vit, self.sites, lambda weight, _: LowRank(weight, self.rank, self.scale()))
@@ -106,7 +106,7 @@ class FusedLoRA(Method):
     search = {"rank": (1, 5, 10)}  # as NOAH: experiments/NOAH/supernet/supernet-B_prompt_VTAB.yaml
 
     def __post_init__(self) -> None:
-        at_least_one(rank=self.rank)
+        require_positive(rank=self.rank)
 
     def inject(self, vit: VisionTransformer) -> None:
         for place in blocks_of(vit):

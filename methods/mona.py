@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
-from .blocks import OverGrid, Residual, branches
+from .base import Method, Paper, register, require_positive
+from .blocks import OnPatchGrid, Residual, branches
 
 KERNELS = (3, 5, 7)
 
@@ -44,7 +44,7 @@ class MonaAdapter(nn.Module):
         self.down, self.up, self.dropout = nn.Linear(d, bottleneck), nn.Linear(bottleneck, d), nn.Dropout(dropout)
         depthwise = Mean(nn.Conv2d(bottleneck, bottleneck, k, padding=k // 2, groups=bottleneck) for k in KERNELS)
         pointwise = nn.Conv2d(bottleneck, bottleneck, 1)
-        self.mix = OverGrid(nn.Sequential(Residual(depthwise), Residual(pointwise)), vit)
+        self.mix = OnPatchGrid(nn.Sequential(Residual(depthwise), Residual(pointwise)), vit)
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
         z = self.mix(self.down(self.norm(x) * self.gamma + x * self.gamma_x))
@@ -67,7 +67,7 @@ class Mona(Method):
     starts_as_identity = False  # see MonaAdapter
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck)
+        require_positive(bottleneck=self.bottleneck)
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .blocks import Residual
 from .updates import Update
 
@@ -93,7 +93,7 @@ class RepAdapter(Method):
     search = {"scale": (0.1, 0.5, 1.0, 5.0, 10.0)}  # scripts/search_repblock.sh
 
     def __post_init__(self) -> None:
-        at_least_one(bottleneck=self.bottleneck, groups=self.groups)
+        require_positive(bottleneck=self.bottleneck, groups=self.groups)
         if self.bottleneck % self.groups:
             raise ValueError(f"groups={self.groups} must divide bottleneck={self.bottleneck}")
         if self.where not in NORMS:

@@ -11,7 +11,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .blocks import branches
 
 Place = Literal["attn", "mlp"]
@@ -58,7 +58,7 @@ class SCT(Method):
     starts_as_identity = False  # W ~ N(0, 0.02)
 
     def __post_init__(self) -> None:
-        at_least_one(channels=self.channels)
+        require_positive(channels=self.channels)
         if self.place not in get_args(Place):
             raise ValueError(f"place must be one of {', '.join(get_args(Place))}, not {self.place!r}")
 

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of, linear_biases
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .lora import DroppedLowRank
 from .sensitivity import Piece, choose, squared_gradients
 from .updates import SITES, UpdatedLinear, merge_linears, site_shapes
@@ -91,7 +91,7 @@ class _SPT(Method):
     search = {"budget": (200_000, 400_000, 600_000, 800_000, 1_000_000)}  # configs/vtab_supervised_spt_lora.sh
 
     def __post_init__(self) -> None:
-        at_least_one(budget=self.budget, rank=self.rank)
+        require_positive(budget=self.budget, rank=self.rank)
 
     @abstractmethod
     def module_params(self, inputs: int, outputs: int) -> int:

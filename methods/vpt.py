@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 
 
 class PromptedBlock(nn.Module):
@@ -68,7 +68,7 @@ class VPTShallow(Method):
     starts_as_identity = False
 
     def __post_init__(self) -> None:
-        at_least_one(tokens=self.tokens)
+        require_positive(tokens=self.tokens)
 
     def inject(self, vit: VisionTransformer) -> None:
         prompts = FreePrompts(initial_prompts(vit, self.tokens))
@@ -95,7 +95,7 @@ class VPTDeep(Method):
     starts_as_identity = False
 
     def __post_init__(self) -> None:
-        at_least_one(tokens=self.tokens)
+        require_positive(tokens=self.tokens)
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

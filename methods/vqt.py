@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer, global_pool_nlc
 from torch import Tensor, nn
 
-from .base import Method, Paper, at_least_one, register
+from .base import Method, Paper, register, require_positive
 from .vpt import initial_prompts
 
 
@@ -92,7 +92,7 @@ class VQT(Method):
     starts_as_identity = False
 
     def __post_init__(self) -> None:
-        at_least_one(tokens=self.tokens)
+        require_positive(tokens=self.tokens)
 
     def inject(self, vit: VisionTransformer) -> None:
         if vit.attn_pool is not None:

@@ -18,7 +18,7 @@ from measured import RESULTS, keep
 from tabulate import tabulate
 from vtab_peft.benchmark.commands.throughput import spec_of
 from vtab_peft.benchmark.engine.backbone import Backbone, load
-from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import Engine, Numerics
 from vtab_peft.benchmark.engine.trainer import run
 from vtab_peft.benchmark.recipes import RECIPES
@@ -35,17 +35,19 @@ FORMS: dict[str, tuple[str, Engine]] = {
     "bf16 compiled_graphs": ("bf16", "compiled_graphs"),
 }
 
-Cell = dict[str, Any]
+PlannedRun = dict[str, Any]
 
 
-def accuracy(spec: str, data: CachedTask, form: str, seed: int, backbone: Backbone, live: Live, recipe: str) -> float:
+def accuracy(
+    spec: str, data: CachedTask, form: str, seed: int, backbone: Backbone, live: LiveModel, recipe: str
+) -> float:
     method = parse(spec)
     precise = replace(RECIPES[recipe], precision=FORMS[form][0])
     cell = replace(spec_of(method, backbone, data, precise), seed=seed)
     return run(cell, method, backbone, data, live, lambda *_: None)[0].accuracy
 
 
-def table(cells: list[Cell]) -> str:
+def table(cells: list[PlannedRun]) -> str:
     """A row for each task and method; percent, mean over seeds, and the spread of the plain path's seeds."""
     forms = [form for form in FORMS if any(cell["form"] == form for cell in cells)]
     rows = []
@@ -86,10 +88,10 @@ def main() -> None:
         for task in find(options.folders, None, None)
     ]
     path = RESULTS / f"agreement_{device.type}.json"
-    cells: list[Cell] = json.loads(path.read_text())["cells"] if path.exists() else []
+    cells: list[PlannedRun] = json.loads(path.read_text())["cells"] if path.exists() else []
     fitting = [form for form, (_, engine) in FORMS.items() if device.type == "cuda" or "graphs" not in engine]
     for form in options.forms or fitting:
-        live = Live(device, Numerics(options.threads, FORMS[form][1]))
+        live = LiveModel(device, Numerics(options.threads, FORMS[form][1]))
         for method in options.methods:
             for data in tasks:
                 for seed in options.seeds:

@@ -109,7 +109,7 @@ def is_worker(process: psutil.Process) -> bool:
     """Whether it runs cells, or guards on Ray the process that does."""
     with suppress(psutil.Error):
         line = " ".join(process.cmdline())
-        return "spawn_main" in line or line.startswith("ray::RayStation")
+        return "spawn_main" in line or line.startswith("ray::RaySupervisedWorker")
     return False
 
 

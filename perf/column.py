@@ -20,7 +20,7 @@ import torch
 from measured import keep
 from vtab_peft.benchmark.commands.throughput import noise, spec_of
 from vtab_peft.benchmark.engine.backbone import load
-from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import ENGINES, Numerics
 from vtab_peft.benchmark.engine.trainer import run
 from vtab_peft.benchmark.recipes import UNIFORM
@@ -88,7 +88,7 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     backbone, method = load(options.backbone, options.weights), parse(options.method)
     recipe = replace(UNIFORM, epochs=max(1, round(100 * options.scale)), warmup_epochs=10 * options.scale)
-    live = Live(device, Numerics(options.threads, options.engine))
+    live = LiveModel(device, Numerics(options.threads, options.engine))
     name = f"column_{device.type}_{options.method.partition('(')[0]}_{options.engine}"
     phases = {"start-up": time.perf_counter() - began, "compiling": 0.0, "training": 0.0, "evaluation": 0.0}
     done: list[str] = []

@@ -22,13 +22,13 @@ from measured import keep
 from short_cells import Work
 from vtab_peft.benchmark.commands.run import cached_tasks
 from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.execution.pool import Crew
+from vtab_peft.benchmark.execution.pool import WorkerPool
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.ray_pool import RayOffice, Share
-from vtab_peft.benchmark.execution.supervised_worker import LocalOffice
-from vtab_peft.benchmark.execution.worker import Describe, Summary
+from vtab_peft.benchmark.execution.ray_pool import RayBackend, Share
+from vtab_peft.benchmark.execution.supervised_worker import LocalBackend
+from vtab_peft.benchmark.execution.worker import ResolveRequest, RunSummary
 from vtab_peft.benchmark.execution.worker_process import Executor, WorkerProcess
-from vtab_peft.benchmark.plan import Cell, Choice, make_plan
+from vtab_peft.benchmark.plan import PlannedRun, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import find
@@ -41,11 +41,11 @@ WARM = 4
 class Clock(Progress):
     """When each cell ended, on `time.perf_counter`."""
 
-    def __init__(self, cells: list[Cell]) -> None:
+    def __init__(self, cells: list[PlannedRun]) -> None:
         super().__init__(cells, io.StringIO())
         self.ends = [time.perf_counter()]
 
-    def finished(self, cell: Cell, summary: Summary) -> None:
+    def finished(self, cell: PlannedRun, summary: RunSummary) -> None:
         self.ends.append(time.perf_counter())
 
 
@@ -54,15 +54,15 @@ def executor(name: str, results: Path) -> Executor:
         return WorkerProcess(results, Numerics(1))
     station = results, Numerics(1), [], sys.argv
     whole = Share(float(os.cpu_count() or 1), 0.0)
-    return Crew(LocalOffice(1, station) if name == "crew of one" else RayOffice(None, whole, station))
+    return WorkerPool(LocalBackend(1, station) if name == "crew of one" else RayBackend(None, whole, station))
 
 
 def timed(name: str, folders: list[str], seeds: int, results: Path) -> list[tuple[float, float]]:
     """Of each cell: milliseconds from the end of the one before to its own, and of these training and evaluation."""
-    choice, store = Choice(RECIPES["smoke"], range(seeds)), Store(results)
+    choice, store = SweepConfig(RECIPES["smoke"], range(seeds)), Store(results)
     worker = executor(name, results)
     try:
-        backbone, methods = worker.describe(Describe("toy_vit", "random", None, "fp32", ["lora(rank=2)"]))
+        backbone, methods = worker.describe(ResolveRequest("toy_vit", "random", None, "fp32", ["lora(rank=2)"]))
         tasks = cached_tasks(find(folders, None, None), choice.preprocessing(backbone))
         cells = make_plan(backbone, methods, tasks, choice)
         clock = Clock(cells)

@@ -24,9 +24,9 @@ from measured import keep
 from vtab_peft.benchmark.commands.run import cached_tasks
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.engine.timing import provenance
-from vtab_peft.benchmark.execution.worker import Describe
+from vtab_peft.benchmark.execution.worker import ResolveRequest
 from vtab_peft.benchmark.execution.worker_process import WorkerProcess
-from vtab_peft.benchmark.plan import Cell, Choice, make_plan
+from vtab_peft.benchmark.plan import PlannedRun, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import PROTOCOL
 from vtab_peft.benchmark.storage.json_io import to_text
@@ -45,22 +45,22 @@ VERBS = {"run --dry-run": ("run", "--dry-run"), "status": ("status",), "status o
 OF_A_PLAN = ("run --dry-run", "status")
 
 
-def plan(cells: int) -> tuple[list[Cell], int]:
+def plan(cells: int) -> tuple[list[PlannedRun], int]:
     """At least so many cells, and for how many seeds."""
     recipe = RECIPES["toy"]
     with tempfile.TemporaryDirectory() as folder:
         worker = WorkerProcess(Path(folder), Numerics(1))
         try:
-            backbone, methods = worker.describe(Describe("toy_vit", None, None, recipe.precision, ["all"]))
+            backbone, methods = worker.describe(ResolveRequest("toy_vit", None, None, recipe.precision, ["all"]))
         finally:
             worker.stop()
     tasks = find(["all"], "toy", None)
     seeds = math.ceil(cells / (len(methods) * len(tasks)))
-    choice = Choice(recipe, range(seeds))
+    choice = SweepConfig(recipe, range(seeds))
     return make_plan(backbone, methods, cached_tasks(tasks, choice.preprocessing(backbone)), choice), seeds
 
 
-def fill(store: Store, cells: list[Cell], argv: list[str]) -> int:
+def fill(store: Store, cells: list[PlannedRun], argv: list[str]) -> int:
     """Store made-up results of nine cells in ten; how many."""
     rng, means, stored = np.random.default_rng(0), {}, 0
     origin = provenance(torch.device("cpu"), argv)
@@ -76,7 +76,7 @@ def fill(store: Store, cells: list[Cell], argv: list[str]) -> int:
     return stored
 
 
-def made_up(cell: Cell, accuracy: float, origin: dict[str, Any]) -> dict[str, Any]:
+def made_up(cell: PlannedRun, accuracy: float, origin: dict[str, Any]) -> dict[str, Any]:
     spec, classes = cell.spec, cell.data.classes
     result = {
         "accuracy": accuracy,
@@ -92,7 +92,7 @@ def made_up(cell: Cell, accuracy: float, origin: dict[str, Any]) -> dict[str, An
     return {
         "schema": SCHEMA,
         "protocol": PROTOCOL,
-        "key": spec.key(),
+        "key": spec.run_id(),
         "spec": spec.to_json(),
         "predictions_sha256": "0" * 64,
         "result": result,

@@ -22,7 +22,7 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from vtab_peft.benchmark.commands.throughput import noise, spec_of
 from vtab_peft.benchmark.engine.backbone import Backbone, load
-from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import ENGINES, Numerics
 from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.benchmark.engine.trainer import train
@@ -86,7 +86,7 @@ def kind_of(name: str) -> str:
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHERS)
 
 
-def shares(spec: str, backbone: Backbone, batch: int, live: Live) -> dict[str, Any]:
+def shares(spec: str, backbone: Backbone, batch: int, live: LiveModel) -> dict[str, Any]:
     """Of a method's training: milliseconds a step on the clock, and the share of each kind in it."""
     steps, window, method = STEPS[live.device.type], Window(live.device), parse(spec)
     recipe = replace(UNIFORM, batch_size=batch, epochs=2, warmup_epochs=0)
@@ -131,7 +131,7 @@ def main() -> None:
     backbone = load(options.backbone, options.weights)
     rows: list[dict[str, Any]] = []
     for engine in options.engine:
-        live = Live(device, Numerics(options.threads, engine))
+        live = LiveModel(device, Numerics(options.threads, engine))
         for spec in options.methods:
             rows.append(shares(spec, backbone, options.batch, live))
             more = len(rows) < len(options.engine) * len(options.methods)

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ...methods.anatomy import blocks_of
 from ...methods.projections import Projections, projections
-from ..checkpoints.restore import Reopened
+from ..checkpoints.restore import TrainedModel
 from ..engine.injection import inject
-from ..engine.trainer import stream
+from ..engine.trainer import derive_seed
 from .angles import Group, groups
 from .bounds import Bound, rademacher
 from .spectra import Size, size
@@ -38,7 +38,7 @@ class CellAnalysis:
     """Of every module with projections; empty without images."""
 
 
-def analyze_weights(cell: Reopened) -> list[Group]:
+def analyze_weights(cell: TrainedModel) -> list[Group]:
     """Rows and columns of the pretrained weights, site by site."""
     found: dict[tuple[str, str], list[np.ndarray]] = {}
     for site, weight in _sites(cell.backbone.vit.state_dict(), cell.backbone.vit):
@@ -48,9 +48,9 @@ def analyze_weights(cell: Reopened) -> list[Group]:
     return [group for (of, side), matrices in found.items() for group in groups(of, side, "", matrices)]
 
 
-def analyze_cell(cell: Reopened, images: np.ndarray | None = None) -> CellAnalysis:
+def analyze_cell(cell: TrainedModel, images: np.ndarray | None = None) -> CellAnalysis:
     """images: the cell's training images, uint8 [n, 3, h, w] as `Preprocessing` makes them, for the bound's terms."""
-    start = inject(cell.backbone.vit, cell.method, cell.spec.recipe, stream(cell.spec.seed, "initial values")).vit
+    start = inject(cell.backbone.vit, cell.method, cell.spec.recipe, derive_seed(cell.spec.seed, "initial values")).vit
     states = {"start": copy.deepcopy(start).double(), "trained": copy.deepcopy(cell.injected.vit).double()}
     angles, sizes, label = [], [], cell.spec.method.spec
     for when, vit in states.items():
@@ -72,7 +72,7 @@ def _sites(state: dict[str, Tensor], vit: nn.Module) -> Iterator[tuple[str, Tens
             yield site, weight.chunk(3)["qkv".index(site)] if path == "attn.qkv" else weight
 
 
-def _updates(cell: Reopened, vit: nn.Module) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+def _updates(cell: TrainedModel, vit: nn.Module) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
     """Site, what was added to its weight, and the weight, for those that changed; none where nothing can be merged."""
     if not cell.method.mergeable():
         return
@@ -90,7 +90,7 @@ def _updates(cell: Reopened, vit: nn.Module) -> Iterator[tuple[str, tuple[np.nda
 
 
 @torch.no_grad()
-def _bounds(cell: Reopened, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
+def _bounds(cell: TrainedModel, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
     """For every module with projections whose gain is known and that is run as a module.
 
     An input is the mean of the tokens that the module reads of an image; an update reads what its linear map does.

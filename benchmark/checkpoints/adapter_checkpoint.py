@@ -19,15 +19,15 @@ from ...methods import METHODS, Method, parse
 from ...methods.plugin import plugin_sha256
 from ..engine.backbone import Backbone
 from ..engine.injection import Injected, inject, wants_examples
-from ..engine.trainer import Trained, stream
+from ..engine.trainer import Trained, derive_seed
 from ..spec import RunSpec, canonical_json
-from ..storage.json_io import Damaged, StoreError
+from ..storage.json_io import CorruptRecord, StoreError
 
 _HEAD, _ADAPTER = "head.", "adapter."
 
 
 @dataclass(frozen=True)
-class Kept:
+class AdapterCheckpoint:
     """What the file of a kept cell says."""
 
     spec: RunSpec
@@ -52,7 +52,7 @@ def pack(spec: RunSpec, trained: Trained, class_names: Sequence[str] = ()) -> by
 
 
 def _packed(spec: RunSpec, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
-    texts = {"key": spec.key(), "spec": canonical_json(spec.to_json()), "facts": canonical_json(facts)}
+    texts = {"key": spec.run_id(), "spec": canonical_json(spec.to_json()), "facts": canonical_json(facts)}
     return in_order(save(tensors, texts))
 
 
@@ -70,12 +70,12 @@ def in_order(file: bytes) -> bytes:
     return len(text).to_bytes(8, "little") + text + file[end:]
 
 
-def read(path: Path) -> Kept:
+def read(path: Path) -> AdapterCheckpoint:
     """The file of a kept cell, its key recomputed.
 
     Raises:
         StoreError: it is not there.
-        Damaged: it is not such a file, or its parts contradict each other.
+        CorruptRecord: it is not such a file, or its parts contradict each other.
     """
     if not path.is_file():
         raise StoreError(f"{path} is not there; train the cell with --keep-adapters (of `vtab-peft run` or `tune`)")
@@ -84,7 +84,7 @@ def read(path: Path) -> Kept:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         spec, facts = RunSpec.from_json(json.loads(metadata["spec"])), json.loads(metadata.get("facts", "{}"))
-        if not spec.key() == metadata["key"]:
+        if not spec.run_id() == metadata["key"]:
             raise ValueError("its key does not match its spec")
         weight, bias = tensors.pop(_HEAD + "weight"), tensors.pop(_HEAD + "bias")
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
@@ -95,15 +95,19 @@ def read(path: Path) -> Kept:
         if odd:
             raise ValueError(f"tensor {odd[0]!r} belongs neither to the adapter nor to the head")
     except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise Damaged(f"{path} is damaged: {error}; train the cell again with --keep-adapters") from None
+        raise CorruptRecord(f"{path} is damaged: {error}; train the cell again with --keep-adapters") from None
     except KeyError as error:
-        raise Damaged(f"{path} is damaged: it has no {error}; train the cell again with --keep-adapters") from None
+        raise CorruptRecord(
+            f"{path} is damaged: it has no {error}; train the cell again with --keep-adapters"
+        ) from None
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
-    return Kept(spec, {name.removeprefix(_ADAPTER): tensor for name, tensor in tensors.items()}, head, facts)
+    return AdapterCheckpoint(
+        spec, {name.removeprefix(_ADAPTER): tensor for name, tensor in tensors.items()}, head, facts
+    )
 
 
-def restore(kept: Kept, backbone: Backbone, examples: tuple[Tensor, Tensor] | None = None) -> Injected:
+def restore(kept: AdapterCheckpoint, backbone: Backbone, examples: tuple[Tensor, Tensor] | None = None) -> Injected:
     """The backbone with the kept adapter in it, in evaluation mode, fp32.
 
     examples: as for `inject`, the training images and labels, for a method that looks at them first.
@@ -125,7 +129,7 @@ def restore(kept: Kept, backbone: Backbone, examples: tuple[Tensor, Tensor] | No
         raise ValueError(
             f"the head takes {kept.head.in_features} features, the backbone has {backbone.vit.num_features}"
         )
-    seed = stream(spec.seed, "initial values")
+    seed = derive_seed(spec.seed, "initial values")
     injected = inject(backbone.vit, method, spec.recipe, seed, examples if looks else None)
     try:
         with torch.no_grad():

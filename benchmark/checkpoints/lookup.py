@@ -14,7 +14,7 @@ SHOWN = 6
 """Cells named in a message (ours)."""
 
 
-def find_kept(text: str, results: Path) -> Path:
+def find_adapter(text: str, results: Path) -> Path:
     """The .safetensors file that KEY_OR_PATH means; of a repeated run that of the latest repetition.
 
     Raises:

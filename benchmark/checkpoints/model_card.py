@@ -6,12 +6,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from .restore import Reopened, head_name, timm_arguments, with_head
+from .restore import TrainedModel, head_name, timm_arguments, with_head
 
 LIBRARY = {"adapter": "vtab-peft", "merged": "timm", "peft": "peft"}
 
 
-def card(cell: Reopened, form: str, folder: str) -> str:
+def card(cell: TrainedModel, form: str, folder: str) -> str:
     """Markdown with the header that model hubs read."""
     spec = cell.spec
     tables = [
@@ -40,7 +40,7 @@ WHAT = {
 }
 
 
-def _how(cell: Reopened, form: str, folder: str) -> str:
+def _how(cell: TrainedModel, form: str, folder: str) -> str:
     name, arguments = timm_arguments(cell.backbone, cell.kept.head.out_features)
     if form == "adapter":
         return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {folder}\n```"
@@ -55,7 +55,7 @@ def _how(cell: Reopened, form: str, folder: str) -> str:
     return "```python\n" + "\n".join(lines) + "\n```\n\n" + _preparation(cell)
 
 
-def _preparation(cell: Reopened) -> str:
+def _preparation(cell: TrainedModel) -> str:
     spec, head = cell.spec, head_name(with_head(cell.backbone, cell.backbone.vit, cell.kept.head))
     return (
         f"Images are made {cell.backbone.image_size} pixels square ({spec.recipe.framing}, {spec.interpolation}) and "
@@ -63,7 +63,7 @@ def _preparation(cell: Reopened) -> str:
     )
 
 
-def _result(cell: Reopened) -> list[tuple[str, Any]]:
+def _result(cell: TrainedModel) -> list[tuple[str, Any]]:
     if cell.record is None:
         return [("accuracy", "not stored with this file")]
     result = cell.record["result"]
@@ -77,10 +77,10 @@ def _result(cell: Reopened) -> list[tuple[str, Any]]:
     ]
 
 
-def _training(cell: Reopened) -> list[tuple[str, Any]]:
+def _training(cell: TrainedModel) -> list[tuple[str, Any]]:
     spec, recipe = cell.spec, cell.spec.recipe
     return [
-        ("key", spec.key()),
+        ("key", spec.run_id()),
         ("method", f"{spec.method.spec}, version {spec.method.version}"),
         ("all its arguments", json.dumps(spec.method.args)),
         ("backbone", spec.backbone.name),

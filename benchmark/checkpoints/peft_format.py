@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ...methods.dora import Decomposed
 from ...methods.updates import TransformedLinear
-from .restore import Reopened, head_name, with_head
+from .restore import TrainedModel, head_name, with_head
 
 RESOLUTION = 1e-7
 """Singular values below this share of the largest are left out: fp32 factors could not tell them from rounding."""
@@ -34,7 +34,7 @@ class _Change:
     """[out], DoRA's row lengths; None elsewhere."""
 
 
-def lora(cell: Reopened) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def lora(cell: TrainedModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """peft's configuration, and the tensors by peft's names.
 
     Raises:
@@ -72,7 +72,7 @@ def lora(cell: Reopened) -> tuple[dict[str, Any], dict[str, Tensor]]:
     return config, {f"base_model.model.{n}": t.detach().float().contiguous() for n, t in tensors.items()}
 
 
-def _changes(cell: Reopened) -> dict[str, _Change]:
+def _changes(cell: TrainedModel) -> dict[str, _Change]:
     """Linear map -> its change, those that changed."""
     plain, merged = cell.backbone.vit.state_dict(), cell.merged(torch.float64).state_dict()
     moved = [n for n in merged if n not in plain or not torch.equal(merged[n], plain[n].double())]
@@ -111,7 +111,7 @@ def _directions(module: nn.Module | None, weight: Tensor) -> Tensor | None:
     return added
 
 
-def _factors(name: str, delta: Tensor, cell: Reopened) -> tuple[Tensor, Tensor]:
+def _factors(name: str, delta: Tensor, cell: TrainedModel) -> tuple[Tensor, Tensor]:
     """A [r, in] and B [out, r] with B A = delta; a change of zero gets rank 1, as peft knows no rank 0.
 
     Raises:

@@ -22,19 +22,19 @@ from ..engine.injection import Injected
 from ..engine.transforms import prepared
 from ..spec import RunSpec
 from . import adapter_checkpoint as kept
-from .adapter_checkpoint import Kept
-from .lookup import find_kept, record_of
+from .adapter_checkpoint import AdapterCheckpoint
+from .lookup import find_adapter, record_of
 
 TOY_AS_TIMM = {"patch_size": 16, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """`toy_vit` is timm's `vit_tiny_patch16_224` with these arguments; a test compares the two."""
 
 
 @dataclass(frozen=True)
-class Reopened:
+class TrainedModel:
     """A trained cell."""
 
     file: Path
-    kept: Kept
+    kept: AdapterCheckpoint
     record: dict[str, Any] | None
     """As stored, if it lies beside the file or was packed into it."""
     backbone: Backbone
@@ -89,7 +89,7 @@ class Reopened:
         return prepared(images, self.backbone.image_size, self.spec)
 
 
-def reopen(text: str, results: Path, weights: str | None = None, plugins: Sequence[Path] = ()) -> Reopened:
+def load_trained(text: str, results: Path, weights: str | None = None, plugins: Sequence[Path] = ()) -> TrainedModel:
     """The cell that KEY_OR_PATH means.
 
     weights: of its backbone, as for `run`; checked against the hash that the cell was trained on.
@@ -100,14 +100,14 @@ def reopen(text: str, results: Path, weights: str | None = None, plugins: Sequen
     """
     for plugin in plugins:
         load_plugin(plugin)
-    file = find_kept(text, results)
+    file = find_adapter(text, results)
     found = kept.read(file)
     record = record_of(file) or found.facts.get("record")
     try:
         backbone = load(found.spec.backbone.name, weights, found.spec.recipe.image_size)
     except BackboneError as error:
         raise ValueError(str(error)) from None
-    return Reopened(file, found, record, backbone, kept.restore(found, backbone))
+    return TrainedModel(file, found, record, backbone, kept.restore(found, backbone))
 
 
 def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any]]:

@@ -39,22 +39,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
     from ..commands.regression_gate import BaselineError
-    from ..execution.scheduler import Unwritable
-    from ..execution.signals import EXIT_STATUS, Terminated, at_once
-    from ..execution.worker_process import Refused, WorkerLost
+    from ..execution.scheduler import ResultsNotWritable
+    from ..execution.signals import EXIT_STATUS, Terminated, exit_on_sigterm
+    from ..execution.worker_process import ConfigurationError, WorkerLost
     from ..storage.json_io import StoreError
 
     module, _, function = options.work.partition(":")
     try:
-        with at_once():
+        with exit_on_sigterm():
             return getattr(import_module(f"..{module}", __package__), function)(options)
     except BrokenPipeError:  # `vtab-peft list methods | head`
         sys.stderr.close()
         return 0
-    except (Refused, BaselineError, ValueError) as error:
+    except (ConfigurationError, BaselineError, ValueError) as error:
         print(f"vtab-peft: {error}", file=sys.stderr)
         return 2
-    except (DataError, StoreError, Unwritable, WorkerLost, OSError) as error:
+    except (DataError, StoreError, ResultsNotWritable, WorkerLost, OSError) as error:
         print(f"vtab-peft: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ def declare(verbs: Verbs) -> None:
     check.add_argument("--deep", action="store_true", help="decode every image and look for leaks between the splits")
     check.set_defaults(work="commands.data:check_data")
 
-    status = family.add_parser("status", help="the counts at a glance: `check` without the reasons")
+    status = family.add_parser("status", help="the counts at a probe: `check` without the reasons")
     add_tasks(status)
     status.set_defaults(work="commands.data:status")
 

@@ -16,7 +16,7 @@ from ..analysis.adapters import CellAnalysis, analyze_cell, analyze_weights
 from ..analysis.angles import Group
 from ..analysis.figures import angles, sizes
 from ..analysis.report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_markdown
-from ..checkpoints.restore import Reopened, reopen
+from ..checkpoints.restore import TrainedModel, load_trained
 from ..storage.json_io import write_atomically
 
 FILES = (
@@ -34,7 +34,7 @@ def analyze(options: argparse.Namespace) -> int:
         StoreError: there is no such cell.
     """
     torch.set_num_threads(1)  # the same sums in the same order
-    cells = [reopen(text, options.results, options.weights, options.plugin) for text in options.cells]
+    cells = [load_trained(text, options.results, options.weights, options.plugin) for text in options.cells]
     if len({cell.spec.backbone for cell in cells}) > 1:
         names = ", ".join(dict.fromkeys(cell.spec.backbone.name for cell in cells))
         raise ValueError(f"these cells were trained on different backbones ({names}); analyze those of each apart")
@@ -52,7 +52,7 @@ def analyze(options: argparse.Namespace) -> int:
     return 0
 
 
-def render(cells: list[Reopened], weights: list[Group], found: list[CellAnalysis]) -> dict[str, bytes]:
+def render(cells: list[TrainedModel], weights: list[Group], found: list[CellAnalysis]) -> dict[str, bytes]:
     """Those of `FILES` that have something to say, by name."""
     groups = [*weights, *(group for cell in found for group in cell.angles)]
     learned = [size for cell in found for size in cell.sizes]
@@ -63,11 +63,11 @@ def render(cells: list[Reopened], weights: list[Group], found: list[CellAnalysis
     tasks = ", ".join(dict.fromkeys(cell.spec.task.name for cell in cells))
     recipes = ", ".join(dict.fromkeys(cell.spec.recipe.name for cell in cells))
     caption = f"{spec.backbone.name} · {tasks}"
-    keys = ", ".join(f"{cell.spec.method.spec} {cell.spec.key()}" for cell in cells)
+    keys = ", ".join(f"{cell.spec.method.spec} {cell.spec.run_id()}" for cell in cells)
     heading = [f"{caption} · recipe {recipes} · cells: {keys}"]
     data = {
         "backbone": asdict(spec.backbone),
-        "cells": [{"key": cell.spec.key(), "spec": cell.spec.to_json()} for cell in cells],
+        "cells": [{"key": cell.spec.run_id(), "spec": cell.spec.to_json()} for cell in cells],
         "angles": angle_table,
         "sizes": [asdict(size) for size in learned],
         "bounds": [{"of": cell.label, **asdict(bound)} for cell in found for bound in cell.bounds],
@@ -84,7 +84,7 @@ def render(cells: list[Reopened], weights: list[Group], found: list[CellAnalysis
     }
 
 
-def _training_images(cell: Reopened, options: argparse.Namespace) -> np.ndarray | None:
+def _training_images(cell: TrainedModel, options: argparse.Namespace) -> np.ndarray | None:
     """uint8 [n, 3, side, side] of the images that the cell was trained on; None where no task is given."""
     if options.task is None:
         return None

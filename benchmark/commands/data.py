@@ -9,7 +9,7 @@ from tabulate import tabulate
 
 from ...datasets.cache import default_root
 from ...datasets.check import Verdict, check
-from ...datasets.housekeeping import Reason, Survey, prune, survey
+from ...datasets.housekeeping import CacheReport, Reason, prune, survey
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find
 from ..reporting.wording import counted
@@ -75,7 +75,7 @@ def cache(options: argparse.Namespace) -> int:
     return 0
 
 
-def _contents(found: Survey) -> str:
+def _contents(found: CacheReport) -> str:
     rows = [
         (
             entry.task,
@@ -94,7 +94,7 @@ def _contents(found: Survey) -> str:
     return "\n".join([*([table] if rows else []), total, *hint])
 
 
-def _removals(found: Survey, verb: str) -> str:
+def _removals(found: CacheReport, verb: str) -> str:
     lines = []
     for why, text in REASONS.items():
         files = [file for file in found.useless if file.why == why]

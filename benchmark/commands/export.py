@@ -18,7 +18,7 @@ from ..checkpoints import peft_format
 from ..checkpoints.adapter_checkpoint import in_order
 from ..checkpoints.lookup import EXPORTED
 from ..checkpoints.model_card import card
-from ..checkpoints.restore import Reopened, reopen, timm_arguments, with_head
+from ..checkpoints.restore import TrainedModel, load_trained, timm_arguments, with_head
 from ..storage.json_io import write_atomically
 
 CROPS = {"squash": ("squash", 1.0), "squash_crop": ("squash", 0.875), "square_crop": ("center", 0.875)}
@@ -34,30 +34,30 @@ def export(options: argparse.Namespace) -> int:
     """
     if options.to.exists() and (not options.to.is_dir() or any(options.to.iterdir())):
         raise ValueError(f"{options.to} is there already; give a folder that is new or empty as --to")
-    cell = reopen(options.cell, options.results, options.weights, options.plugin)
+    cell = load_trained(options.cell, options.results, options.weights, options.plugin)
     files = {"adapter": adapter, "merged": merged, "peft": peft}[options.form](cell)
     files["README.md"] = card(cell, options.form, options.to.resolve().name).encode()
     for name, content in files.items():
         write_atomically(options.to / name, content)
-    print(f"{cell.spec.key()} as {options.form}: {options.to}", file=sys.stderr)
+    print(f"{cell.spec.run_id()} as {options.form}: {options.to}", file=sys.stderr)
     for name, content in files.items():
         print(f"{len(content):>12,} bytes  {options.to / name}")
     return 0
 
 
-def adapter(cell: Reopened) -> dict[str, bytes]:
+def adapter(cell: TrainedModel) -> dict[str, bytes]:
     """The kept file with the record in it."""
     return {EXPORTED: cell.kept.packed(**({"record": cell.record} if cell.record else {}))}
 
 
-def merged(cell: Reopened) -> dict[str, bytes]:
+def merged(cell: TrainedModel) -> dict[str, bytes]:
     """What timm loads: fp32 weights, and how to build the model and to prepare images."""
     plain = with_head(cell.backbone, cell.merged(), cell.kept.head)
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
     return {"model.safetensors": in_order(save(state, {"format": "pt"})), "config.json": _json(timm_config(cell))}
 
 
-def timm_config(cell: Reopened) -> dict[str, Any]:
+def timm_config(cell: TrainedModel) -> dict[str, Any]:
     """timm's `config.json`; `timm.data.resolve_model_data_config` reads the preprocessing from it."""
     spec, backbone, classes = cell.spec, cell.backbone, cell.kept.head.out_features
     architecture, arguments = timm_arguments(backbone, classes)
@@ -81,7 +81,7 @@ def timm_config(cell: Reopened) -> dict[str, Any]:
     }
 
 
-def peft(cell: Reopened) -> dict[str, bytes]:
+def peft(cell: TrainedModel) -> dict[str, bytes]:
     """What `PeftModel.from_pretrained` loads onto the plain timm model with a head."""
     config, tensors = peft_format.lora(cell)
     return {

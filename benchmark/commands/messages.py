@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ..engine.numerics import Engine
 from ..execution.progress import duration
-from ..execution.scheduler import Tally
-from ..plan import BackboneInfo, Cell
+from ..execution.scheduler import SweepResult
+from ..plan import BackboneInfo, PlannedRun
 from ..reporting.wording import counted
 from ..spec import Recipe
 from ..storage.store import Store
@@ -19,8 +19,8 @@ UNREAD = "of tasks not read yet, so neither estimated nor looked for in the resu
 
 
 def announcement(
-    cells: Sequence[Cell],
-    todo: Sequence[Cell],
+    cells: Sequence[PlannedRun],
+    todo: Sequence[PlannedRun],
     backbone: BackboneInfo,
     recipe: Recipe,
     engine: Engine,
@@ -43,12 +43,12 @@ def announcement(
     return f"{counted(len(todo), 'cell')} to run{done}: {place}{about(todo, alone)}{advice}"
 
 
-def about(cells: Sequence[Cell], alone: bool) -> str:
+def about(cells: Sequence[PlannedRun], alone: bool) -> str:
     """How long cells take, as the end of a sentence; nothing where there are none.  alone: as for `announcement`."""
     return f", about {estimate_of(cells, [], alone)}" if cells else ""
 
 
-def estimate_of(cells: Sequence[Cell], unread: Sequence[str], alone: bool = True) -> str:
+def estimate_of(cells: Sequence[PlannedRun], unread: Sequence[str], alone: bool = True) -> str:
     """How long cells take that run beside those of tasks not read yet, of which nobody knows.
 
     What several workers gain depends on whether they share a device, so the time is that of one, and says so.
@@ -63,7 +63,7 @@ def one_worker(options: argparse.Namespace) -> bool:
     return options.executor == "local" and options.workers == 1
 
 
-def say_outcome(tally: Tally, store: Store) -> None:
+def say_outcome(tally: SweepResult, store: Store) -> None:
     if tally.elsewhere:
         left_to = f"left to other commands that share {store.root}/ (see `vtab-peft status`)"
         say(f"{counted(tally.elsewhere, 'cell')} {left_to}")

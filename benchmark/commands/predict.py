@@ -16,7 +16,7 @@ from PIL import Image
 from ...datasets.cache import Preprocessing
 from ...datasets.pixels import CORES, decode, in_order
 from ...datasets.task import DataError
-from ..checkpoints.restore import Reopened, reopen
+from ..checkpoints.restore import TrainedModel, load_trained
 from ..engine.numerics import EVAL_BATCH
 from ..storage.json_io import write_atomically
 
@@ -30,7 +30,7 @@ def predict(options: argparse.Namespace) -> int:
         ValueError: the folder is not there or has no images, or the cell cannot be restored.
     """
     files = images_in(options.folder)
-    cell = reopen(str(options.adapter), options.results, options.weights, options.plugin)
+    cell = load_trained(str(options.adapter), options.results, options.weights, options.plugin)
     torch.set_num_threads(options.threads)
     damaged: list[DataError] = []
     text = io.StringIO()
@@ -63,7 +63,7 @@ def images_in(folder: Path) -> list[Path]:
     return found
 
 
-def predictions(cell: Reopened, files: list[Path], damaged: list[DataError]) -> Iterator[tuple[Path, int, float]]:
+def predictions(cell: TrainedModel, files: list[Path], damaged: list[DataError]) -> Iterator[tuple[Path, int, float]]:
     """File, class and its probability, in order; those that cannot be read go to `damaged`."""
     recipe = cell.spec.recipe
     preprocessing = Preprocessing(cell.backbone.image_size, cell.spec.interpolation, recipe.framing)  # pyright: ignore[reportArgumentType]

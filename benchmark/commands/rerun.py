@@ -11,9 +11,9 @@ from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import find
 from ..checkpoints.lookup import of_one_cell
 from ..engine.numerics import Numerics
-from ..execution.worker import Describe
+from ..execution.worker import ResolveRequest
 from ..execution.worker_process import WorkerProcess
-from ..plan import Cell, estimate
+from ..plan import PlannedRun, estimate
 from ..spec import RunSpec
 from ..storage.json_io import BROKEN, StoreError, from_text
 from ..storage.store import Store
@@ -49,10 +49,10 @@ def rerun(options: argparse.Namespace) -> int:
     if tally.failed or again is None:
         return 1
     if "result" not in record:
-        print(f"{spec.key()} had failed before ({record['reason']}); now it is stored")
+        print(f"{spec.run_id()} had failed before ({record['reason']}); now it is stored")
         return 0
     agrees, text = verdict(record, again, cell.data.counts[spec.split])
-    print(f"{spec.key()}: {text}")
+    print(f"{spec.run_id()}: {text}")
     return 0 if agrees else 1
 
 
@@ -120,7 +120,7 @@ def numerics_of(record: dict[str, Any], threads: int | None) -> Numerics:
     return Numerics(**known)
 
 
-def _cell(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, worker: WorkerProcess) -> Cell:
+def _cell(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, worker: WorkerProcess) -> PlannedRun:
     """The cell of a record, every part of it checked against what there is.  Raises `ValueError`."""
     made_by = " ".join(record["provenance"].get("argv", []))
     hint = f"; it was made by: {made_by}" if made_by else ""
@@ -129,7 +129,7 @@ def _cell(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, wo
         raise ValueError(
             f"{method.spec} came from a plug-in file ({method.plugin[:12]}): give it as --plugin FILE{hint}"
         )
-    request = Describe(spec.backbone.name, options.weights, size, spec.recipe.precision, [method.spec])
+    request = ResolveRequest(spec.backbone.name, options.weights, size, spec.recipe.precision, [method.spec])
     backbone, (found,) = worker.describe(request)
     if backbone.ref != spec.backbone:
         raise ValueError(
@@ -153,7 +153,7 @@ def _cell(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, wo
     facts = {name: fact for name, fact in record["facts"].items() if name not in ("group", "classes", "title")}
     kept = "result" in record and Store(options.results).has_adapter(spec)
     seconds = estimate(spec, found, data, backbone, oracle)
-    return Cell(spec, data, options.weights, replace(found, ref=method), seconds, oracle, "", facts, kept)
+    return PlannedRun(spec, data, options.weights, replace(found, ref=method), seconds, oracle, "", facts, kept)
 
 
 def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:

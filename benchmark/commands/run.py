@@ -16,11 +16,11 @@ from ...datasets.task import DataError, Task
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
 from ..execution.progress import Progress, advance
-from ..execution.scheduler import Tally
-from ..execution.signals import GRACE_SECONDS, Terminated, with_grace
-from ..execution.worker import Describe
+from ..execution.scheduler import SweepResult
+from ..execution.signals import GRACE_SECONDS, Terminated, graceful_shutdown
+from ..execution.worker import ResolveRequest
 from ..execution.worker_process import Executor, WorkerProcess, command
-from ..plan import BackboneInfo, Cell, Choice, MethodInfo, make_plan, resolve, shard
+from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
 from ..recipes import RECIPES
 from ..reporting.wording import counted
 from ..storage.store import Store
@@ -39,7 +39,7 @@ def run(options: argparse.Namespace) -> int:
     for task in tasks:
         choice.recipe.for_task(task.name)  # a table without the task is refused before anything is read
     if not options.dry_run:
-        must_be_there(tasks)
+        check_task_folders(tasks)
     store = Store(options.results)
     try:
         executor = executor_for(options)
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
             return dry_run(tasks, backbone, methods, choice, store, options.shard, one_worker(options))
         ready = cached_tasks(tasks, choice.preprocessing(backbone))
         cells = shard(make_plan(backbone, methods, ready, choice), options.shard, backbone)
-        missing = cells if options.again else lacking(store, cells)
+        missing = cells if options.again else missing_runs(store, cells)
         todo = [cell for cell in missing if store.failure(cell.spec).exists()] if options.only_failed else missing
         not_tried, alone = len(missing) - len(todo), one_worker(options)
         say(announcement(cells, todo, backbone, choice.recipe, options.engine, not_tried, alone))
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
     return 1 if tally.failed else 0
 
 
-def must_be_there(tasks: Sequence[Task]) -> None:
+def check_task_folders(tasks: Sequence[Task]) -> None:
     """Raises `DataError`: there are no such folders; said before a worker is started and the hub asked for weights."""
     missing = [str(task.folder) for task in tasks if task.folder is not None and not task.folder.is_dir()]
     if missing:
@@ -73,8 +73,8 @@ def must_be_there(tasks: Sequence[Task]) -> None:
         raise DataError(f"there is no folder {', '.join(missing[:SHOWN])}{more}; {HELP}")
 
 
-def choice_of(options: argparse.Namespace) -> Choice:
-    return Choice(
+def choice_of(options: argparse.Namespace) -> SweepConfig:
+    return SweepConfig(
         recipe=RECIPES[options.recipe],
         seeds=list(dict.fromkeys(options.seeds)),
         split=options.split,
@@ -85,10 +85,12 @@ def choice_of(options: argparse.Namespace) -> Choice:
     )
 
 
-def describe(options: argparse.Namespace, choice: Choice, executor: Executor) -> tuple[BackboneInfo, list[MethodInfo]]:
-    """What the command's names mean, with what there is to say of it.  Raises `Refused`, `WorkerLost`."""
+def describe(
+    options: argparse.Namespace, choice: SweepConfig, executor: Executor
+) -> tuple[BackboneInfo, list[MethodInfo]]:
+    """What the command's names mean, with what there is to say of it.  Raises `ConfigurationError`, `WorkerLost`."""
     recipe = choice.recipe
-    request = Describe(options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods)
+    request = ResolveRequest(options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods)
     backbone, methods = executor.describe(request)
     for note in backbone.notes:
         say(note)
@@ -96,7 +98,7 @@ def describe(options: argparse.Namespace, choice: Choice, executor: Executor) ->
 
 
 def executor_for(options: argparse.Namespace) -> Executor:
-    """Raises `Refused` when it cannot be had, `ValueError` when options contradict each other."""
+    """Raises `ConfigurationError` when it cannot be had, `ValueError` when options contradict each other."""
     cluster = {"--ray-address": options.ray_address, "--gpus-per-cell": options.gpus_per_cell}
     cluster["--cpus-per-cell"] = options.cpus_per_cell
     if options.executor == "local":
@@ -106,23 +108,23 @@ def executor_for(options: argparse.Namespace) -> Executor:
             return WorkerProcess(options.results, numerics(options), options.plugin)
     elif options.workers != 1:
         raise ValueError("--workers is for the local executor; Ray has as many as --gpus-per-cell leaves room for")
-    from ..execution.pool import Crew
-    from ..execution.supervised_worker import LocalOffice
+    from ..execution.pool import WorkerPool
+    from ..execution.supervised_worker import LocalBackend
 
     station = options.results, numerics(options), options.plugin, command()
     if options.executor == "local":
-        return Crew(LocalOffice(options.workers, station))
-    from ..execution.ray_pool import RayOffice, Share
+        return WorkerPool(LocalBackend(options.workers, station))
+    from ..execution.ray_pool import RayBackend, Share
 
     share = Share(options.cpus_per_cell or options.threads, options.gpus_per_cell)
-    return Crew(RayOffice(options.ray_address, share, station))
+    return WorkerPool(RayBackend(options.ray_address, share, station))
 
 
 def numerics(options: argparse.Namespace) -> Numerics:
     return Numerics(options.threads, options.engine, options.checkpointing, options.micro_batch)
 
 
-def has(store: Store, cell: Cell, complaints: list[str]) -> bool:
+def has(store: Store, cell: PlannedRun, complaints: list[str]) -> bool:
     """Whether a cell is stored, with the best epoch on test and the adapter where these are wanted."""
     record = store.get(cell.spec, complaints) if cell.oracle else None
     if cell.keep_adapter and not store.has_adapter(cell.spec):
@@ -130,14 +132,14 @@ def has(store: Store, cell: Cell, complaints: list[str]) -> bool:
     return store.has(cell.spec) if record is None else record["result"].get("oracle_accuracy") is not None
 
 
-def lacking(store: Store, cells: Sequence[Cell]) -> list[Cell]:
+def missing_runs(store: Store, cells: Sequence[PlannedRun]) -> list[PlannedRun]:
     """What is still to be run; damaged records among those that had to be read are set aside and named."""
     stored = store.finished([cell.spec for cell in cells])
     complaints: list[str] = []
     missing = [
         cell
         for cell in cells
-        if cell.spec.key() not in stored or ((cell.oracle or cell.keep_adapter) and not has(store, cell, complaints))
+        if cell.spec.run_id() not in stored or ((cell.oracle or cell.keep_adapter) and not has(store, cell, complaints))
     ]
     say_all(complaints)
     return missing
@@ -148,14 +150,14 @@ def report(options: argparse.Namespace) -> int:
     return write_report(options.results, options.with_published)
 
 
-def write_report(results: Path, with_published: bool = False, cells: Sequence[Cell] | None = None) -> int:
+def write_report(results: Path, with_published: bool = False, cells: Sequence[PlannedRun] | None = None) -> int:
     """Rebuild every derived file and print the tables, only those that hold any of `cells` if given.
 
     Returns the exit status.
     """
     from ..reporting.report import write
 
-    keys = None if cells is None else {cell.spec.key() for cell in cells}
+    keys = None if cells is None else {cell.spec.run_id() for cell in cells}
     written = write(Store(results), results, with_published, keys)
     say_all(written.complaints)
     print(written.text)
@@ -171,12 +173,12 @@ def deadline_in(minutes: float | None) -> float | None:
 
 
 def sweep(
-    cells: Sequence[Cell],
+    cells: Sequence[PlannedRun],
     executor: Executor,
     store: Store,
     deadline: float | None = None,
     grace_seconds: float = GRACE_SECONDS,
-) -> Tally:
+) -> SweepResult:
     """Run cells with progress shown on standard error.
 
     Raises:
@@ -184,11 +186,11 @@ def sweep(
     """
     progress = Progress(cells)
     try:
-        with with_grace(grace_seconds):
+        with graceful_shutdown(grace_seconds):
             return executor.execute(cells, store, progress, deadline)
     finally:
         progress.close()
-        store.tidy()
+        store.remove_temp_files()
 
 
 def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[CachedTask]:
@@ -221,7 +223,7 @@ def dry_run(
     tasks: Sequence[Task],
     backbone: BackboneInfo,
     methods: Sequence[MethodInfo],
-    choice: Choice,
+    choice: SweepConfig,
     store: Store,
     part: tuple[int, int],
     alone: bool,
@@ -236,7 +238,7 @@ def dry_run(
     ready = [data for data in found.values() if data is not None]
     unread = [label for label, data in found.items() if data is None]
     cells = shard(make_plan(backbone, methods, ready, choice), part, backbone)
-    todo = lacking(store, cells)
+    todo = missing_runs(store, cells)
     every, missing = _by_method(cells), _by_method(todo)
     more = len(unread) * len(choice.seeds)
     rows = []
@@ -270,8 +272,8 @@ def dry_run(
     return 0
 
 
-def _by_method(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    found: dict[str, list[Cell]] = {}
+def _by_method(cells: Sequence[PlannedRun]) -> dict[str, list[PlannedRun]]:
+    found: dict[str, list[PlannedRun]] = {}
     for cell in cells:
         found.setdefault(cell.spec.method.spec, []).append(cell)
     return found

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
-from ..execution.worker import Describe
+from ..execution.worker import ResolveRequest
 from ..execution.worker_process import WorkerProcess
-from ..plan import Choice, make_plan
+from ..plan import SweepConfig, make_plan
 from ..recipes import RECIPES
 from ..reporting.report import write
 from ..storage.store import Store
@@ -46,10 +46,10 @@ def smoke(options: argparse.Namespace) -> int:
 
 
 def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store) -> int:
-    choice = Choice(recipe=RECIPES["smoke"], seeds=SEEDS)
+    choice = SweepConfig(recipe=RECIPES["smoke"], seeds=SEEDS)
     worker = WorkerProcess(store.root, Numerics(options.threads), options.plugin)
     try:
-        request = Describe("toy_vit", None, None, choice.recipe.precision, METHODS, all_plugged=True)
+        request = ResolveRequest("toy_vit", None, None, choice.recipe.precision, METHODS, all_plugged=True)
         backbone, methods = worker.describe(request)
         tasks = cached_tasks(find(["all"], "toy", None), choice.preprocessing(backbone))
         cells = make_plan(backbone, methods, tasks, choice)

@@ -15,10 +15,10 @@ from tabulate import tabulate
 
 from ...methods import Method, parse
 from ..engine.backbone import Backbone, BackboneError, load
-from ..engine.errors import in_a_line, lacks_memory
+from ..engine.errors import is_oom, one_line_message
 from ..engine.numerics import Numerics
 from ..engine.timing import device_name, provenance
-from ..engine.trainer import Live
+from ..engine.trainer import LiveModel
 from ..recipes import UNIFORM
 from ..storage.json_io import write_atomically
 from .throughput import Speed, matrix_flops, measure, noise, training_flops
@@ -67,14 +67,16 @@ def _rows(
         for batch in options.batch:
             recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
             for engine in options.engine:
-                live = Live(device, Numerics(options.threads, engine))
+                live = LiveModel(device, Numerics(options.threads, engine))
                 for method in methods:
                     try:
                         yield measure(method, backbone, recipe, data, live, flops[method], limit)
                     except Exception as error:
-                        if not lacks_memory(error):
+                        if not is_oom(error):
                             raise
-                        raise ValueError(f"--batch {batch} does not fit into memory: {in_a_line(error)}") from None
+                        raise ValueError(
+                            f"--batch {batch} does not fit into memory: {one_line_message(error)}"
+                        ) from None
 
 
 def table(rows: list[Speed]) -> str:

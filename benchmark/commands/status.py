@@ -14,11 +14,11 @@ from ..engine.numerics import Numerics
 from ..execution.locks import current
 from ..execution.progress import duration
 from ..execution.worker_process import WorkerProcess
-from ..plan import Cell, make_plan, shard
+from ..plan import PlannedRun, make_plan, shard
 from ..reporting.wording import counted
 from ..spec import RunSpec
 from ..storage.store import Store
-from .run import choice_of, describe, lacking
+from .run import choice_of, describe, missing_runs
 
 SHOWN = 20
 """Failures and running cells that are named one by one (ours)."""
@@ -40,7 +40,7 @@ def status(options: argparse.Namespace) -> int:
             "without options of a plan status shows what is stored"
         )
     store = Store(options.results)
-    store.must_hold_results()
+    store.require_results_folder()
     plan = argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})
     complaints: list[str] = []
     failures = list(store.failures(complaints))
@@ -62,7 +62,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> s
     states = states_of(cells, store)
     counts: dict[str, Counter[str]] = {}
     for cell in cells:
-        counts.setdefault(cell.spec.task.suite, Counter())[states[cell.spec.key()]] += 1
+        counts.setdefault(cell.spec.task.suite, Counter())[states[cell.spec.run_id()]] += 1
     unread = [label for label, data in found.items() if data is None]
     rows = [(suite, *(of[state] for state in STATES), sum(of.values())) for suite, of in counts.items()]
     parts = [tabulate(rows, ("suite", *STATES, "in all"), tablefmt="simple")]
@@ -74,14 +74,14 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> s
     return "\n".join([*parts, *_running(store, keys), *_failed(store, own)])
 
 
-def states_of(cells: Sequence[Cell], store: Store) -> dict[str, str]:
+def states_of(cells: Sequence[PlannedRun], store: Store) -> dict[str, str]:
     """Key -> one of `STATES`.  A cell that runs again after it failed is running."""
-    missing = {cell.spec.key() for cell in lacking(store, cells)}
+    missing = {cell.spec.run_id() for cell in missing_runs(store, cells)}
     running = {key for key, _, abandoned in current(store.root / "claims") if not abandoned}
     failed = {path.stem for path in (store.root / "failed").glob("*.json")}
     states = {}
     for cell in cells:
-        key = cell.spec.key()
+        key = cell.spec.run_id()
         left = "running" if key in running else "failed" if key in failed else "missing"
         states[key] = left if key in missing else "done"
     return states

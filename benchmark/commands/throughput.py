@@ -25,8 +25,8 @@ from ...methods import Method
 from ..engine.backbone import Backbone
 from ..engine.injection import inject, wants_examples
 from ..engine.timing import now, peak_memory, reset_peak_memory
-from ..engine.trainer import Live, Trained, predict, train
-from ..plan import BackboneInfo, Choice, MethodInfo, make_plan
+from ..engine.trainer import LiveModel, Trained, predict, train
+from ..plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from ..spec import MethodRef, Recipe, RunSpec
 
 EPOCHS = 4
@@ -53,7 +53,7 @@ class Speed:
 
 
 def measure(
-    method: Method, backbone: Backbone, recipe: Recipe, data: CachedTask, live: Live, flops: float, limit: float
+    method: Method, backbone: Backbone, recipe: Recipe, data: CachedTask, live: LiveModel, flops: float, limit: float
 ) -> Speed:
     """The steady state of one method.
 
@@ -92,7 +92,7 @@ class Ticks:
         return statistics.median(np.diff(self.times).tolist())
 
 
-def _evaluation_rate(trained: Trained, data: CachedTask, live: Live) -> float:
+def _evaluation_rate(trained: Trained, data: CachedTask, live: LiveModel) -> float:
     images = data.images("test")
     predict(trained, images, live, lambda *_: None)
     started = now(live.device)
@@ -141,7 +141,7 @@ def spec_of(method: Method, backbone: Backbone, data: CachedTask, recipe: Recipe
     name = method.spec().partition("(")[0]
     ref = MethodRef(name=name, args=method.args(), version=method.version, plugin=None, spec=method.spec())
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (cell,) = make_plan(info, [described], [data], Choice(recipe, [0]))
+    (cell,) = make_plan(info, [described], [data], SweepConfig(recipe, [0]))
     return cell.spec
 
 

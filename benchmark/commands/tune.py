@@ -10,16 +10,16 @@ from ...datasets import cache
 from ...datasets.cache import CachedTask
 from ...datasets.task import Task
 from ...datasets.tasks import find
-from ..execution.scheduler import Tally
+from ..execution.scheduler import SweepResult
 from ..execution.signals import Terminated
-from ..execution.worker import Describe
+from ..execution.worker import ResolveRequest
 from ..execution.worker_process import Executor
-from ..plan import BackboneInfo, Cell, Choice, MethodInfo
+from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from ..recipes import RECIPES
 from ..reporting.wording import counted
 from ..storage.store import Store
 from .messages import UNREAD, about, estimate_of, one_worker, say, say_all, say_outcome
-from .run import cached_tasks, deadline_in, executor_for, lacking, must_be_there, sweep, write_report
+from .run import cached_tasks, check_task_folders, deadline_in, executor_for, missing_runs, sweep, write_report
 from .tuning_space import Search, Trials, budget, tuned
 
 
@@ -28,11 +28,11 @@ def tune(options: argparse.Namespace) -> int:
     deadline = deadline_in(options.max_minutes)  # a job's limit counts what comes before the first cell too
     tasks = find(options.tasks, options.suite, options.data)
     if not options.dry_run:
-        must_be_there(tasks)
+        check_task_folders(tasks)
     recipe, store = RECIPES[options.recipe], Store(options.results)
     worker = executor_for(options)
     try:
-        request = Describe(
+        request = ResolveRequest(
             options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods, variants=True
         )
         backbone, methods = worker.describe(request)
@@ -65,7 +65,7 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
     recipe = RECIPES[options.recipe]
     number = budget(options.max_configs, recipe, methods)
     refit = tuned(recipe, number)
-    choice = Choice(
+    choice = SweepConfig(
         recipe=refit,
         seeds=list(dict.fromkeys(options.seeds)),
         normalisation=options.normalisation,
@@ -83,7 +83,7 @@ def _run(
     deadline: float | None,
     grace: float,
     alone: bool,
-) -> tuple[list[Tally], list[list[Cell]]]:
+) -> tuple[list[SweepResult], list[list[PlannedRun]]]:
     """What became of the trials and of the refits, and the refits of each pair for which all trials are done.
 
     They are none where no trial gave a number to choose by.  alone: whether one worker runs them.
@@ -93,20 +93,20 @@ def _run(
     say_all(damaged)
     say(f"{counted(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{about(pending, alone)}")
     tallies = [sweep(pending, worker, store, deadline, grace)]
-    failed = [cell.spec.key() for cell, _ in tallies[0].failed]
+    failed = [cell.spec.run_id() for cell, _ in tallies[0].failed]
     refits, damaged = [], []
     for own in trials:
         if (accuracies := own.accuracies(store, damaged, failed)) is not None:
             search.write_choice(own, accuracies, store)
             refits.append(search.refits(own, accuracies))
     say_all(damaged)
-    missing = lacking(store, _seed_by_seed(refits))
+    missing = missing_runs(store, _seed_by_seed(refits))
     say(f"chosen for {counted(sum(map(bool, refits)), 'pair')} of method and task, see {store.root / 'chosen'}")
     say(f"{counted(len(missing), 'refit')} to run of {sum(map(len, refits))}{about(missing, alone)}")
     return [*tallies, sweep(missing, worker, store, deadline, grace)], refits
 
 
-def _seed_by_seed(refits: Iterable[list[Cell]]) -> list[Cell]:
+def _seed_by_seed(refits: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
     """So that a table of one seed is complete early."""
     return [cell for cell in chain(*zip_longest(*refits)) if cell is not None]
 
@@ -148,7 +148,7 @@ def _plan_of(
         for own, accuracies in zip(trials, known, strict=True)
         for cell in search.refits(own, accuracies or default)
     ]
-    missing = lacking(store, refits)
+    missing = missing_runs(store, refits)
     return (
         method.ref.spec,
         search.grid(method),

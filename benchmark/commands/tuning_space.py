@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.cache import CachedTask
-from ..plan import BackboneInfo, Cell, Choice, MethodInfo, make_cell, resolve
+from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_cell, resolve
 from ..spec import Recipe, fingerprint
 from ..storage.json_io import to_text, write_atomically
 from ..storage.store import Store
@@ -102,9 +102,9 @@ class Trials:
     method: MethodInfo
     data: CachedTask
     settings: list[Setting]
-    cells: list[Cell]
+    cells: list[PlannedRun]
 
-    def pending(self, store: Store, complaints: list[str]) -> list[Cell]:
+    def pending(self, store: Store, complaints: list[str]) -> list[PlannedRun]:
         """Not run yet, or failed; a trial that diverged is an outcome and is not repeated.
 
         complaints: gets the records that were damaged; they are set aside, and their trials are pending.
@@ -124,7 +124,7 @@ class Trials:
         found: list[float | None] = []
         for cell in self.cells:
             record = store.get(cell.spec, complaints)
-            if record is None and cell.spec.key() not in failed and not store.diverged(cell.spec):
+            if record is None and cell.spec.run_id() not in failed and not store.diverged(cell.spec):
                 return None
             found.append(None if record is None else record["result"]["accuracy"])
         return found
@@ -146,7 +146,7 @@ class Search:
     backbone: BackboneInfo
     recipe: Recipe
     configurations: int
-    choice: Choice
+    choice: SweepConfig
     """Of the refits; its recipe is `tuned` of the other."""
 
     def grid(self, method: MethodInfo) -> int:
@@ -162,7 +162,7 @@ class Search:
         ]
         return Trials(method, data, tried, cells)
 
-    def refits(self, trials: Trials, accuracies: Sequence[float | None]) -> list[Cell]:
+    def refits(self, trials: Trials, accuracies: Sequence[float | None]) -> list[PlannedRun]:
         """The test cells of what won; none when every trial failed."""
         place = choose(accuracies)
         if place is None:
@@ -170,7 +170,7 @@ class Search:
         setting = trials.settings[place]
         won = replace(setting.method, ref=replace(setting.method.ref, asked=trials.method.ref.spec))
         facts = {
-            "val_key": trials.cells[place].spec.key(),
+            "val_key": trials.cells[place].spec.run_id(),
             "val_accuracy": accuracies[place],
             "configurations": self.configurations,
             "grid": self.grid(trials.method),
@@ -180,7 +180,7 @@ class Search:
             for seed in self.choice.seeds
         ]
 
-    def _cell(self, setting: Setting, data: CachedTask, choice: Choice, seed: int) -> Cell:
+    def _cell(self, setting: Setting, data: CachedTask, choice: SweepConfig, seed: int) -> PlannedRun:
         resolved = resolve(choice.recipe.for_task(data.task.name), setting.method, self.backbone)
         recipe = replace(resolved, lr=setting.lr, weight_decay=setting.weight_decay)
         return make_cell(self.backbone, setting.method, data, recipe, choice, seed)
@@ -192,7 +192,7 @@ class Search:
                 "spec": setting.method.ref.spec,
                 "lr": setting.lr,
                 "weight_decay": setting.weight_decay,
-                "val_key": cell.spec.key(),
+                "val_key": cell.spec.run_id(),
                 "val_accuracy": accuracy,
             }
             for setting, cell, accuracy in zip(trials.settings, trials.cells, accuracies, strict=True)

@@ -33,7 +33,7 @@ def verify(options: argparse.Namespace) -> int:
         ValueError: there is no such results folder.
     """
     store = Store(options.results)
-    store.must_hold_results()
+    store.require_results_folder()
     labels = _labels_by_data(default_root())
     paths = sorted((store.root / "runs").rglob("*.json"))
     paths = [path for path in paths if not path.name.startswith(PREFIX)]

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ...methods.anatomy import blocks_of, kind
 from .. import toy_vit
 from ..spec import BackboneRef
-from .evaluate import Tell
+from .evaluate import ProgressFn
 
 TOY = "toy_vit"
 """The embedded backbone, which needs no download."""
@@ -63,7 +63,7 @@ class Backbone:
 
 
 def load(
-    name: str, weights: str | None = None, image_size: int | None = None, tell: Tell = lambda *_: None
+    name: str, weights: str | None = None, image_size: int | None = None, tell: ProgressFn = lambda *_: None
 ) -> Backbone:
     """The pristine backbone.
 
@@ -102,7 +102,7 @@ class Facts:
     """What is known of a backbone before its weights are read."""
 
     build: Callable[[int], nn.Module]
-    default_weights: Callable[[Tell], Path]
+    default_weights: Callable[[ProgressFn], Path]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
@@ -170,7 +170,7 @@ def _random_seed(weights: str | None) -> int | None:
     return int(seed or 0)
 
 
-def _from_hub(name: str, repository: str | None, tell: Tell) -> Path:
+def _from_hub(name: str, repository: str | None, tell: ProgressFn) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 

@@ -19,16 +19,16 @@ NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALL
 """What torch's allocators, CUDA and its libraries say, where their errors have no class of their own."""
 
 
-def lacks_memory(error: BaseException) -> bool:
+def is_oom(error: BaseException) -> bool:
     """Whether an error, or what it was raised from, means that memory was short, the GPU's or the machine's."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
         return True
-    return error.__cause__ is not None and lacks_memory(error.__cause__)  # a compiler wraps what it meets
+    return error.__cause__ is not None and is_oom(error.__cause__)  # a compiler wraps what it meets
 
 
-def in_a_line(error: BaseException) -> str:
+def one_line_message(error: BaseException) -> str:
     """An error without the pages that allocators add."""
     return (str(error) or type(error).__name__).partition("\n")[0].partition(". GPU ")[0]
 

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from ...datasets.cache import CachedTask
 from ...datasets.task import SplitName
-from .errors import Diverged, in_a_line, lacks_memory
+from .errors import Diverged, is_oom, one_line_message
 from .injection import Injected
-from .live_model import Live
+from .live_model import LiveModel
 from .timing import now
 
-Tell = Callable[[str, int, int], None]
+ProgressFn = Callable[[str, int, int], None]
 """Receives (phase, done, of), phase being "train" in epochs, "test" in images, or the download of one file."""
 
 
@@ -29,7 +29,7 @@ class Classifier:
 
 
 @torch.no_grad()
-def predict(model: Classifier, images: np.ndarray, live: Live, tell: Tell) -> np.ndarray:
+def predict(model: Classifier, images: np.ndarray, live: LiveModel, tell: ProgressFn) -> np.ndarray:
     """images: memory-mapped [n, 3, h, w] uint8, read a batch at a time; returns [n] class indices.
 
     Raises:
@@ -39,7 +39,7 @@ def predict(model: Classifier, images: np.ndarray, live: Live, tell: Tell) -> np
     model.injected.vit.eval()
 
     def classes(part: slice) -> Tensor:
-        logits = model.head(live.filled(model.features, _on_its_way(images[part], live.device)))
+        logits = model.head(live.filled(model.features, to_device_async(images[part], live.device)))
         return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
     predictions, done = [], 0
@@ -56,7 +56,7 @@ def predict(model: Classifier, images: np.ndarray, live: Live, tell: Tell) -> np
     return answers
 
 
-def _on_its_way(images: np.ndarray, device: torch.device) -> Tensor:
+def to_device_async(images: np.ndarray, device: torch.device) -> Tensor:
     """Read into memory, and sent to the device, which goes on with what it was doing."""
     read = torch.from_numpy(np.array(images))
     return (read.pin_memory() if device.type == "cuda" else read).to(device, non_blocking=True)
@@ -72,8 +72,8 @@ def _arrived(parts: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 @torch.no_grad()
-def warm_up(features: Callable[[Tensor], Tensor], shape: tuple[int, ...], live: Live) -> float:
-    """Evaluate black images [3, h, w], as `Live.warm_up` trains on them; seconds.  The model is in evaluation mode."""
+def warm_up(features: Callable[[Tensor], Tensor], shape: tuple[int, ...], live: LiveModel) -> float:
+    """Evaluate black images [3, h, w] with the model in evaluation mode; returns the seconds it took."""
     started = now(live.device)
 
     def black(part: slice) -> Tensor:
@@ -84,7 +84,7 @@ def warm_up(features: Callable[[Tensor], Tensor], shape: tuple[int, ...], live: 
     return now(live.device) - started
 
 
-def in_parts(work: Callable[[slice], Tensor], n: int, live: Live) -> Iterator[Tensor]:
+def in_parts(work: Callable[[slice], Tensor], n: int, live: LiveModel) -> Iterator[Tensor]:
     """`work` of n images, as many at a time as evaluations take, or fewer where memory is short.
 
     Raises:
@@ -96,9 +96,9 @@ def in_parts(work: Callable[[slice], Tensor], n: int, live: Live) -> Iterator[Te
         try:
             done = work(slice(start, min(start + size, n)))
         except Exception as error:
-            if not lacks_memory(error):
+            if not is_oom(error):
                 raise
-            reason = in_a_line(error)
+            reason = one_line_message(error)
         else:
             start += size
             yield done
@@ -115,7 +115,7 @@ class Oracle:
 
     data: CachedTask
     split: SplitName
-    live: Live
+    live: LiveModel
     accuracies: list[float] = field(default_factory=list)
     """After each epoch, in [0, 1]."""
     seconds: float = 0.0

@@ -16,7 +16,7 @@ def make_fast(vit: VisionTransformer, precision: str, device: str) -> None:
 
     precision: a recipe's.  device: a type of device.
     """
-    end_at_the_class_token(vit)
+    prune_last_block_to_cls(vit)
     if precision == "bf16":
         ready_for_bf16(vit, device)
 
@@ -41,7 +41,7 @@ class ClassTokenBlock(Block):
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
-def end_at_the_class_token(vit: VisionTransformer) -> bool:
+def prune_last_block_to_cls(vit: VisionTransformer) -> bool:
     """Let the last block compute the class token alone where no other is read; whether it does so now.
 
     It stays as it is if a method has replaced it or its attention, or if something behind its queries, keys and values
@@ -61,7 +61,7 @@ def end_at_the_class_token(vit: VisionTransformer) -> bool:
     return True
 
 
-class PatchProduct(nn.Conv2d):
+class PatchEmbedLinear(nn.Conv2d):
     """A convolution whose windows lie side by side, as patch embeddings are, as one matrix product of all patches."""
 
     def forward(self, input: Tensor) -> Tensor:  # [b, c, h, w] -> [b, d, h / p, w / q]
@@ -72,7 +72,7 @@ class PatchProduct(nn.Conv2d):
         return F.linear(patches, self.weight.flatten(1), self.bias).transpose(1, 2).unflatten(2, (rows, columns))
 
     @classmethod
-    def of(cls, conv: nn.Conv2d) -> "PatchProduct":
+    def of(cls, conv: nn.Conv2d) -> "PatchEmbedLinear":
         """With the same parameters."""
         sides = cast(tuple[int, int], conv.kernel_size)
         made = cls(conv.in_channels, conv.out_channels, sides, sides, bias=conv.bias is not None, device="meta")
@@ -97,7 +97,7 @@ def ready_for_bf16(vit: nn.Module, device: str) -> None:
         if device == "cuda":
             for name, child in module.named_children():
                 if _side_by_side(child):
-                    setattr(module, name, PatchProduct.of(cast(nn.Conv2d, child)))
+                    setattr(module, name, PatchEmbedLinear.of(cast(nn.Conv2d, child)))
 
 
 def _side_by_side(module: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from ...methods import Method
 from ..spec import Recipe
 from .errors import divergence
-from .evaluate import Tell
+from .evaluate import ProgressFn
 from .injection import Injected
 from .optim import batches, learning_rate, optimizer_for, total_epochs
 
@@ -31,7 +31,7 @@ def fit(
     recipe: Recipe,
     part: int,
     seeds: tuple[int, int],
-    tell: Tell,
+    tell: ProgressFn,
     after_epoch: Callable[[], None],
 ) -> list[float]:
     """Train what is trainable in `model`; returns the loss of each epoch.

@@ -29,7 +29,7 @@ COMPILE: dict[str, dict[str, Any]] = {
 
 
 @dataclass
-class Live:
+class LiveModel:
     """What a worker keeps on its device from cell to cell."""
 
     device: torch.device

@@ -19,12 +19,12 @@ from ...datasets.cache import CachedTask
 from ...methods import Method
 from ..spec import Recipe, RunSpec, canonical_json
 from .backbone import Backbone
-from .errors import in_a_line, lacks_memory
-from .evaluate import Classifier, Oracle, Tell, in_parts, predict, warm_up
+from .errors import is_oom, one_line_message
+from .evaluate import Classifier, Oracle, ProgressFn, in_parts, predict, warm_up
 from .fast_path import make_fast
 from .fitting import fit
 from .injection import inject, wants_examples
-from .live_model import Live
+from .live_model import LiveModel
 from .optim import batches
 from .timing import now, peak_memory, reset_peak_memory
 from .transforms import Normalised, framed, prepared, random_crop, random_flip
@@ -78,8 +78,8 @@ def run(
     method: Method,
     backbone: Backbone,
     data: CachedTask,
-    live: Live,
-    tell: Tell,
+    live: LiveModel,
+    tell: ProgressFn,
     with_oracle: bool = False,
     keep: Callable[[Trained], None] = lambda _: None,
 ) -> tuple[RunResult, np.ndarray]:
@@ -127,8 +127,8 @@ def _train_in_memory(
     method: Method,
     backbone: Backbone,
     data: CachedTask,
-    live: Live,
-    tell: Tell,
+    live: LiveModel,
+    tell: ProgressFn,
     with_oracle: bool,
 ) -> tuple[Trained, Oracle | None]:
     """`train`, anew with half as many images at a time as often as memory is short, which its first step shows.
@@ -141,9 +141,9 @@ def _train_in_memory(
         try:
             return train(spec, method, backbone, data, live, tell, oracle), oracle
         except Exception as error:
-            if not lacks_memory(error):
+            if not is_oom(error):
                 raise
-            reason = in_a_line(error)
+            reason = one_line_message(error)
         batch = spec.recipe.batch_size
         live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
 
@@ -153,8 +153,8 @@ def train(
     method: Method,
     backbone: Backbone,
     data: CachedTask,
-    live: Live,
-    tell: Tell,
+    live: LiveModel,
+    tell: ProgressFn,
     oracle: Oracle | None = None,
 ) -> Trained:
     """Train one cell on train800 + val200, or on train800 alone when the spec is evaluated on val."""
@@ -165,18 +165,18 @@ def train(
     size = backbone.image_size
 
     examples = (prepared(images, size, spec), labels) if wants_examples(method) else None
-    fresh = inject(backbone.vit, method, recipe, stream(spec.seed, "initial values"), examples)
+    fresh = inject(backbone.vit, method, recipe, derive_seed(spec.seed, "initial values"), examples)
     make_fast(fresh.vit, recipe.precision, device.type)
     injected, anew = live.take(fresh, _kind(spec), Normalised(spec.mean, spec.std))
     vit = injected.vit
-    head = _head(backbone.vit.num_features, data.classes, recipe, stream(spec.seed, "head")).to(device)
+    head = _head(backbone.vit.num_features, data.classes, recipe, derive_seed(spec.seed, "head")).to(device)
 
     def features(batch: Tensor) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
             return live.features(framed(batch, size, spec)).float()
 
-    crops = torch.Generator().manual_seed(stream(spec.seed, "crops"))
-    flips = torch.Generator().manual_seed(stream(spec.seed, "flips"))
+    crops = torch.Generator().manual_seed(derive_seed(spec.seed, "crops"))
+    flips = torch.Generator().manual_seed(derive_seed(spec.seed, "flips"))
 
     def augmented(index: Tensor) -> Tensor:
         batch = images[index]
@@ -201,7 +201,7 @@ def train(
         compile_seconds = warm_up(features, images.shape[1:], live)  # first: where it is too large it ends all graphs
         compile_seconds += 0.0 if from_cache else live.warm_up(features, (part, *images.shape[1:]))
     started = now(device)
-    seeds = stream(spec.seed, "dropout"), stream(spec.seed, "permutations")
+    seeds = derive_seed(spec.seed, "dropout"), derive_seed(spec.seed, "permutations")
     if from_cache:
         vit.eval()
         with torch.no_grad():
@@ -246,6 +246,6 @@ def _kind(spec: RunSpec) -> str:
     )
 
 
-def stream(seed: int, use: str) -> int:
+def derive_seed(seed: int, use: str) -> int:
     """A generator seed of its own for each use of randomness."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{use}".encode()).digest()[:6], "big")

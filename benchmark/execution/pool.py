@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ..plan import Cell
+from ..plan import PlannedRun
 from ..storage.store import Store
 from .progress import Progress
-from .scheduler import Agenda, Kind, Tally, kind
-from .supervised_worker import Answer, Member, Office
-from .worker import Describe
-from .worker_process import Description, Refused
+from .scheduler import Kind, Scheduler, SweepResult, kind
+from .supervised_worker import Answer, PoolBackend, WorkerHandle
+from .worker import ResolveRequest
+from .worker_process import ConfigurationError, Description
 
 TRIES = 3
 """Workers that a cell may lose before it is taken for the culprit (ours)."""
@@ -26,21 +26,21 @@ TICK_SECONDS = 1.0
 """Between two looks at who is there (ours)."""
 
 
-class Crew:
+class WorkerPool:
     """The executor of several workers."""
 
-    def __init__(self, office: Office) -> None:
+    def __init__(self, office: PoolBackend) -> None:
         self._office = office
         self._hired = 0
         self._turned_away = 0
-        self._request: Describe | None = None
+        self._request: ResolveRequest | None = None
         self._description: Description | None = None
-        self._arriving: dict[Future[Answer], Member] = {}
-        self._idle: list[tuple[Member, str, Kind | None]] = []
-        """Member, place, and what it ran last."""
-        self._running: dict[Future[Answer], tuple[Member, str, Cell]] = {}
+        self._arriving: dict[Future[Answer], WorkerHandle] = {}
+        self._idle: list[tuple[WorkerHandle, str, Kind | None]] = []
+        """WorkerHandle, place, and what it ran last."""
+        self._running: dict[Future[Answer], tuple[WorkerHandle, str, PlannedRun]] = {}
 
-    def describe(self, request: Describe) -> Description:
+    def describe(self, request: ResolveRequest) -> Description:
         """What names mean to the first worker; others that find something else are not given cells."""
         weights = request.weights
         absolute = str(Path(weights).resolve()) if weights and Path(weights).exists() else weights
@@ -49,16 +49,18 @@ class Crew:
         (arrival,) = self._arriving
         word, answer = arrival.result()
         if word == "refused":
-            raise Refused(answer.partition(": ")[2])
+            raise ConfigurationError(answer.partition(": ")[2])
         self._description = answer[1]
         return answer[1]
 
-    def execute(self, cells: Sequence[Cell], store: Store, progress: Progress, deadline: float | None = None) -> Tally:
-        """Raises `Unwritable`, `Refused` when no worker can do what the plan asks."""
+    def execute(
+        self, cells: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
+    ) -> SweepResult:
+        """Raises `ResultsNotWritable`, `ConfigurationError` when no worker can do what the plan asks."""
         losses: Counter[str] = Counter()
         for _, place, _ in self._idle:
             progress.idle(place)
-        with Agenda(cells, store, progress, deadline) as agenda:
+        with Scheduler(cells, store, progress, deadline) as agenda:
             while agenda.waiting() or self._running:
                 self._recruit(agenda.waiting(), progress)
                 self._assign(agenda, progress)
@@ -93,7 +95,7 @@ class Crew:
         if not there and wanted <= 0 and waiting:
             progress.tell_once("no worker is left; waiting for the cluster to offer one (Ctrl-C stops)")
 
-    def _assign(self, agenda: Agenda, progress: Progress) -> None:
+    def _assign(self, agenda: Scheduler, progress: Progress) -> None:
         resting = []
         while self._idle:
             member, place, warm = self._idle.pop()
@@ -119,9 +121,9 @@ class Crew:
         progress.say(f"a worker is not used: {answer}")
         member.stop()
         if self._turned_away >= self._office.room():
-            raise Refused(f"no worker can be used: {answer}")
+            raise ConfigurationError(f"no worker can be used: {answer}")
 
-    def _settle(self, flight: "Future[Answer]", agenda: Agenda, progress: Progress, losses: "Counter[str]") -> None:
+    def _settle(self, flight: "Future[Answer]", agenda: Scheduler, progress: Progress, losses: "Counter[str]") -> None:
         member, place, cell = self._running.pop(flight)
         word, answer = _outcome(flight)
         if word == "gone":
@@ -131,9 +133,9 @@ class Crew:
         if word not in ("gone", "lost"):
             agenda.settle(cell, word, answer)
             return
-        losses[cell.spec.key()] += 1
+        losses[cell.spec.run_id()] += 1
         if not agenda.rescue(cell):
-            if losses[cell.spec.key()] == TRIES:
+            if losses[cell.spec.run_id()] == TRIES:
                 agenda.give_up(cell, f"{answer}; so did {TRIES - 1} before it")
             else:
                 progress.say(f"{cell}: {answer}; it is run again")

@@ -8,8 +8,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ..plan import Cell
-from .worker import Summary
+from ..plan import PlannedRun
+from .worker import RunSummary
 
 STATES_SECONDS = 60.0
 """Between two lines that say what each of several workers does (ours)."""
@@ -30,14 +30,14 @@ class Pace:
     estimate knows of, tell little of long ones.
     """
 
-    def __init__(self, cells: Sequence[Cell]) -> None:
+    def __init__(self, cells: Sequence[PlannedRun]) -> None:
         self._real = self._estimated = sum(cell.seconds for cell in cells) / max(len(cells), 1)
 
-    def observe(self, cell: Cell, seconds: float) -> None:
+    def observe(self, cell: PlannedRun, seconds: float) -> None:
         self._real += seconds
         self._estimated += cell.seconds
 
-    def expected(self, cell: Cell) -> float:
+    def expected(self, cell: PlannedRun) -> float:
         return cell.seconds * self.factor
 
     @property
@@ -49,7 +49,7 @@ class Pace:
 class Progress:
     """Follows a sweep."""
 
-    def __init__(self, cells: Sequence[Cell], stream: TextIO | None = None) -> None:
+    def __init__(self, cells: Sequence[PlannedRun], stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.total = len(cells)
         self.done = 0
@@ -57,15 +57,15 @@ class Progress:
         self.pace = Pace(cells)
         self._waiting = sum(cell.seconds for cell in cells)
         """Estimated seconds of the cells that were not begun."""
-        self._running: dict[int, tuple[Cell, float]] = {}
+        self._running: dict[int, tuple[PlannedRun, float]] = {}
         """Those that were, and when, on `time.monotonic`."""
-        self._places: dict[str, Cell | None] = {}
+        self._places: dict[str, PlannedRun | None] = {}
         """Of several workers: what each runs."""
         self._shown = self.begun
         self._told: set[str] = set()
         self._bars = _Bars(self.total, self.stream) if self.stream.isatty() else None
 
-    def started(self, cell: Cell, place: str = "") -> None:
+    def started(self, cell: PlannedRun, place: str = "") -> None:
         """place: which of several workers runs it."""
         if id(cell) not in self._running:  # a cell of a lost worker is begun again
             self._waiting -= cell.seconds
@@ -79,7 +79,7 @@ class Progress:
         if self._bars:
             self._bars.advance(phase, done, of)
 
-    def finished(self, cell: Cell, summary: Summary) -> None:
+    def finished(self, cell: PlannedRun, summary: RunSummary) -> None:
         self.pace.observe(cell, time.monotonic() - self._since(cell))
         repeated = {None: "", True: ", agrees with the stored run", False: ", DIFFERS from the stored run"}
         self._close(
@@ -89,13 +89,13 @@ class Progress:
             f"{f', {summary.shortage} for lack of memory' if summary.shortage else ''}",
         )
 
-    def failed(self, cell: Cell, reason: str) -> None:
+    def failed(self, cell: PlannedRun, reason: str) -> None:
         self._close(cell, f"FAILED: {reason}")
 
-    def rescued(self, cell: Cell) -> None:
+    def rescued(self, cell: PlannedRun) -> None:
         self._close(cell, "stored; its worker was lost right after that")
 
-    def skipped(self, cell: Cell, why: str) -> None:
+    def skipped(self, cell: PlannedRun, why: str) -> None:
         self._close(cell, f"not started: {why}")
 
     def idle(self, place: str) -> None:
@@ -138,7 +138,7 @@ class Progress:
         if self._bars:
             self._bars.close()
 
-    def _close(self, cell: Cell, text: str) -> None:
+    def _close(self, cell: PlannedRun, text: str) -> None:
         self.done += 1
         if self._running.pop(id(cell), None) is None:
             self._waiting -= cell.seconds
@@ -159,7 +159,7 @@ class Progress:
         begun = sum(max(self.pace.expected(cell) - (now - since), 0.0) for cell, since in self._running.values())
         return (begun + max(self._waiting, 0.0) * self.pace.factor) / max(len(self._places), 1)
 
-    def _since(self, cell: Cell) -> float:
+    def _since(self, cell: PlannedRun) -> float:
         """When it was begun; a cell that was never said to be, with the sweep."""
         return self._running.get(id(cell), (cell, self.begun))[1]
 

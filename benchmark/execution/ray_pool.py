@@ -9,10 +9,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
-from ..plan import Cell
-from .supervised_worker import Answer, Equipment, Member, Station
-from .worker import Describe
-from .worker_process import Refused
+from ..plan import PlannedRun
+from .supervised_worker import Answer, SupervisedWorker, WorkerConfig, WorkerHandle
+from .worker import ResolveRequest
+from .worker_process import ConfigurationError
 
 OBJECT_STORE_BYTES = 100_000_000
 """Shared memory of a Ray that is started here; cells and answers are a few kilobytes, images never pass through it."""
@@ -33,23 +33,23 @@ class Share:
     """None: one where any node has GPUs, otherwise none."""
 
 
-class RayMember:
+class RayWorker:
     """A station that is a Ray actor."""
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray, self._actor = ray, actor
 
-    def describe(self, request: Describe) -> "Future[Answer]":
+    def describe(self, request: ResolveRequest) -> "Future[Answer]":
         return self._actor.describe.remote(request).future()
 
-    def run(self, cell: Cell) -> "Future[Answer]":
+    def run(self, cell: PlannedRun) -> "Future[Answer]":
         return self._actor.run.remote(cell).future()
 
     def stop(self) -> None:
         self._ray.kill(self._actor)
 
 
-class RayStation(Station):
+class RaySupervisedWorker(SupervisedWorker):
     """A station in a Ray worker, which must not show its own main file to the process that it spawns."""
 
     def __init__(self, *arguments: Any) -> None:
@@ -59,16 +59,16 @@ class RayStation(Station):
         super().__init__(*arguments)
 
 
-class RayOffice:
+class RayBackend:
     """Places for workers on the nodes of a Ray cluster.
 
     address: of a running cluster, as `ray.init` takes it; None: one of this machine alone, which ends with us.
 
     Raises:
-        Refused: Ray is not installed, there is no cluster at the address, or no node has room for one worker.
+        ConfigurationError: Ray is missing, no cluster answers at the address, or no node has room for a worker.
     """
 
-    def __init__(self, address: str | None, share: Share, station: Equipment) -> None:
+    def __init__(self, address: str | None, share: Share, station: WorkerConfig) -> None:
         self._ray = _connect(address)
         results, numerics, plugins, argv = station
         self._station = results.resolve(), numerics, [path.expanduser().resolve() for path in plugins], argv
@@ -78,7 +78,7 @@ class RayOffice:
         if not self.room():
             self.close()
             there = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
-            raise Refused(
+            raise ConfigurationError(
                 f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for a worker (there are "
                 f"{there}): say --cpus-per-cell or --gpus-per-cell"
             )
@@ -89,9 +89,9 @@ class RayOffice:
             for node in self._nodes()
         )
 
-    def hire(self, number: int) -> Member:
-        actor = self._ray.remote(RayStation).options(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)
-        return RayMember(self._ray, actor.remote(number, *self._station))
+    def hire(self, number: int) -> WorkerHandle:
+        actor = self._ray.remote(RaySupervisedWorker).options(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)
+        return RayWorker(self._ray, actor.remote(number, *self._station))
 
     def close(self) -> None:
         self._ray.shutdown()
@@ -107,13 +107,13 @@ def _connect(address: str | None) -> Any:
     try:
         import ray
     except ImportError:
-        raise Refused("--executor ray needs Ray: pip install 'vtab-peft[ray]'") from None
+        raise ConfigurationError("--executor ray needs Ray: pip install 'vtab-peft[ray]'") from None
     quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
     if address:
         try:
             ray.init(address, **quiet)
         except (ConnectionError, RuntimeError, ValueError) as error:
-            raise Refused(f"no Ray cluster can be used at {address}: {_first_line(error)}") from None
+            raise ConfigurationError(f"no Ray cluster can be used at {address}: {_first_line(error)}") from None
         return ray
     for left in reversed(range(START_TRIES)):
         try:
@@ -121,7 +121,7 @@ def _connect(address: str | None) -> Any:
             break
         except Exception as error:  # Ray raises this very class
             if not left:
-                raise Refused(f"Ray cannot be started on this machine: {_first_line(error)}") from None
+                raise ConfigurationError(f"Ray cannot be started on this machine: {_first_line(error)}") from None
     return ray
 
 

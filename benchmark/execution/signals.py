@@ -20,21 +20,21 @@ class Terminated(BaseException):
     """The process has to end now; like `KeyboardInterrupt` it is no error of what it interrupts."""
 
 
-def is_near() -> bool:
+def shutdown_requested() -> bool:
     """Whether SIGTERM came: nothing new is to be begun."""
     return _near
 
 
 @contextmanager
-def at_once() -> Iterator[None]:
+def exit_on_sigterm() -> Iterator[None]:
     """SIGTERM ends the block with `Terminated`, so that what it holds is released and nothing is left half-written."""
     with _handling(signal.SIGTERM, _terminate):
         yield
 
 
 @contextmanager
-def with_grace(seconds: float) -> Iterator[None]:
-    """SIGTERM lets the block go on for so long, with `is_near` true; a second one, or the time's end, ends it.
+def graceful_shutdown(seconds: float) -> Iterator[None]:
+    """Let the block go on for `seconds` after SIGTERM; a second signal, or the end of that time, ends it.
 
     Raises:
         Terminated: in the block, or after it if it ended in time.

@@ -11,37 +11,37 @@ from typing import Any, Protocol
 from ...datasets.cache import CachedTask, build, cached, default_root
 from ...datasets.task import DataError
 from ..engine.numerics import Numerics
-from ..plan import Cell
+from ..plan import PlannedRun
 from ..storage.store import Store
-from .worker import Describe
-from .worker_process import Refused, WorkerLost, WorkerProcess
+from .worker import ResolveRequest
+from .worker_process import ConfigurationError, WorkerLost, WorkerProcess
 
 Answer = tuple[str, Any]
 
 
-class Member(Protocol):
+class WorkerHandle(Protocol):
     """A station, reached from here."""
 
-    def describe(self, request: Describe) -> "Future[Answer]": ...
+    def describe(self, request: ResolveRequest) -> "Future[Answer]": ...
 
-    def run(self, cell: Cell) -> "Future[Answer]": ...
+    def run(self, cell: PlannedRun) -> "Future[Answer]": ...
 
     def stop(self) -> None: ...
 
 
-class Office(Protocol):
+class PoolBackend(Protocol):
     """Where members come from."""
 
     def room(self) -> int:
         """How many there can be now, those that there are included."""
         ...
 
-    def hire(self, number: int) -> Member: ...
+    def hire(self, number: int) -> WorkerHandle: ...
 
     def close(self) -> None: ...
 
 
-class Station:
+class SupervisedWorker:
     """One worker process and its guardian, on the machine where it works.  Its methods run there, one at a time."""
 
     def __init__(
@@ -53,14 +53,14 @@ class Station:
         self.worker = WorkerProcess(results, numerics, plugins, argv)
         self._lost = False
 
-    def describe(self, request: Describe) -> Answer:
+    def describe(self, request: ResolveRequest) -> Answer:
         """("described", (place, Description)) or ("refused", reason)"""
         try:
             return "described", (self.place, self.worker.describe(request))
-        except (Refused, WorkerLost) as error:
+        except (ConfigurationError, WorkerLost) as error:
             return "refused", f"{self.place}: {error}"
 
-    def run(self, cell: Cell) -> Answer:
+    def run(self, cell: PlannedRun) -> Answer:
         """What the worker answers, or ("lost", reason)."""
         try:
             if self._lost:
@@ -90,17 +90,17 @@ def _at_hand(data: CachedTask) -> CachedTask:
     return found
 
 
-class LocalMember:
+class LocalWorker:
     """A station in a thread of this process."""
 
-    def __init__(self, station: Station) -> None:
+    def __init__(self, station: SupervisedWorker) -> None:
         self._station = station
         self._thread = ThreadPoolExecutor(1)
 
-    def describe(self, request: Describe) -> "Future[Answer]":
+    def describe(self, request: ResolveRequest) -> "Future[Answer]":
         return self._thread.submit(self._station.describe, request)
 
-    def run(self, cell: Cell) -> "Future[Answer]":
+    def run(self, cell: PlannedRun) -> "Future[Answer]":
         return self._thread.submit(self._station.run, cell)
 
     def stop(self) -> None:
@@ -110,21 +110,21 @@ class LocalMember:
         self._station.stop()
 
 
-Equipment = tuple[Path, Numerics, Sequence[Path], list[str]]
+WorkerConfig = tuple[Path, Numerics, Sequence[Path], list[str]]
 """What a station is given beside its number."""
 
 
-class LocalOffice:
+class LocalBackend:
     """`workers` processes on this machine; with one GPU they share it."""
 
-    def __init__(self, workers: int, station: Equipment) -> None:
+    def __init__(self, workers: int, station: WorkerConfig) -> None:
         self._workers, self._station = workers, station
 
     def room(self) -> int:
         return self._workers
 
-    def hire(self, number: int) -> Member:
-        return LocalMember(Station(number, *self._station))
+    def hire(self, number: int) -> WorkerHandle:
+        return LocalWorker(SupervisedWorker(number, *self._station))
 
     def close(self) -> None:
         pass

@@ -2,10 +2,10 @@
 
 A worker keeps its backbone from cell to cell and answers requests on a pipe, one at a time:
 
-    Describe -> ("progress", (what is downloaded, 0 or 1, 1)) before and after a download, then
+    ResolveRequest -> ("progress", (what is downloaded, 0 or 1, 1)) before and after a download, then
                 ("described", (BackboneInfo, [MethodInfo])) or ("refused", message)
-    Cell     -> ("progress", (phase, done, of)) any number of times, then
-                ("finished", Summary), ("failed", reason) with the traceback stored, or ("unwritable", reason)
+    PlannedRun     -> ("progress", (phase, done, of)) any number of times, then
+                ("finished", RunSummary), ("failed", reason) with the traceback stored, or ("unwritable", reason)
 
 It stores results itself, so that nothing is lost when the parent dies.
 """
@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..engine.numerics import Numerics
-from ..plan import BackboneInfo, Cell, MethodInfo
+from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..spec import MethodRef
 
 if TYPE_CHECKING:
     from ...methods import Method
     from ..engine.backbone import Backbone
-    from ..engine.evaluate import Tell
+    from ..engine.evaluate import ProgressFn
 
 SPEED_BATCH = {"cuda": 64, "cpu": 8}
 """Images in the forward pass that is timed for estimates (ours: a second or so for ViT-B on two cores; on a GPU fewer
@@ -36,7 +36,7 @@ would time the launching of kernels)."""
 
 
 @dataclass(frozen=True)
-class Describe:
+class ResolveRequest:
     """Ask what a backbone and method specs mean."""
 
     backbone: str
@@ -52,7 +52,7 @@ class Describe:
 
 
 @dataclass(frozen=True)
-class Summary:
+class RunSummary:
     """What the parent shows of a finished cell."""
 
     path: Path
@@ -71,16 +71,16 @@ class Worker:
     def __init__(self, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
         import torch
 
-        from ..engine.live_model import Live
+        from ..engine.live_model import LiveModel
 
         torch.set_num_threads(numerics.threads)
         self.results, self.argv, self.plugins = results, argv, plugins
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.live = Live(self.device, numerics)
+        self.live = LiveModel(self.device, numerics)
         self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
 
     def backbone(
-        self, name: str, weights: str | None, image_size: int | None, tell: "Tell" = lambda *_: None
+        self, name: str, weights: str | None, image_size: int | None, tell: "ProgressFn" = lambda *_: None
     ) -> "Backbone":
         from ..engine.backbone import load
 
@@ -89,7 +89,9 @@ class Worker:
             self._loaded = (wanted, load(*wanted, tell))
         return self._loaded[1]
 
-    def describe(self, request: Describe, tell: "Tell" = lambda *_: None) -> tuple[BackboneInfo, list[MethodInfo]]:
+    def describe(
+        self, request: ResolveRequest, tell: "ProgressFn" = lambda *_: None
+    ) -> tuple[BackboneInfo, list[MethodInfo]]:
         """tell: called before and after a download.
 
         Raises:
@@ -141,7 +143,7 @@ class Worker:
 
         return [name for path in self.plugins for name in load_plugin(path)]
 
-    def run(self, cell: Cell, connection: Connection) -> Summary:
+    def run(self, cell: PlannedRun, connection: Connection) -> RunSummary:
         from ...methods import parse
         from ...methods.plugin import plugin_sha256
         from ..checkpoints.adapter_checkpoint import pack
@@ -181,7 +183,7 @@ class Worker:
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds
-        return Summary(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.shortage)
+        return RunSummary(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.shortage)
 
     def _seconds_per_image(self, backbone: "Backbone", precision: str) -> float:
         import copy
@@ -244,14 +246,14 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def answer(worker: Worker, request: Describe | Cell, connection: Connection) -> tuple[str, Any]:
+def answer(worker: Worker, request: ResolveRequest | PlannedRun, connection: Connection) -> tuple[str, Any]:
     """What the parent is told, as the top of this file lists it; progress goes over the connection meanwhile."""
-    if isinstance(request, Describe):
+    if isinstance(request, ResolveRequest):
         return _described(worker, request, connection)
     return _done(worker, request, connection)
 
 
-def _described(worker: Worker, request: Describe, connection: Connection) -> tuple[str, Any]:
+def _described(worker: Worker, request: ResolveRequest, connection: Connection) -> tuple[str, Any]:
     from ..engine.backbone import BackboneError
 
     try:
@@ -262,8 +264,8 @@ def _described(worker: Worker, request: Describe, connection: Connection) -> tup
         return "refused", f"{type(error).__name__}: {error}"
 
 
-def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]:
-    from ..storage.json_io import Damaged, StoreError
+def _done(worker: Worker, cell: PlannedRun, connection: Connection) -> tuple[str, Any]:
+    from ..storage.json_io import CorruptRecord, StoreError
     from ..storage.store import Store
 
     try:
@@ -271,7 +273,7 @@ def _done(worker: Worker, cell: Cell, connection: Connection) -> tuple[str, Any]
     except BrokenPipeError:
         raise
     except Exception as error:  # one cell fails, the sweep goes on; the traceback is stored
-        if isinstance(error, StoreError) and not isinstance(error, Damaged):
+        if isinstance(error, StoreError) and not isinstance(error, CorruptRecord):
             return "unwritable", str(error)
         reason = f"{type(error).__name__}: {error}"
         try:

@@ -11,25 +11,25 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..engine.numerics import Numerics
-from ..plan import BackboneInfo, Cell, MethodInfo
+from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..storage.store import Store
 from .progress import Progress
-from .scheduler import Agenda, Tally
-from .worker import Describe, serve
+from .scheduler import Scheduler, SweepResult
+from .worker import ResolveRequest, serve
 
-START_SECONDS = 300.0
+START_TIMEOUT_S = 300.0
 """Longest a worker may take to import torch and read a backbone (ours; network file systems are slow).  A download in
 between has no limit but those of the hub's client: it takes what the weights and the network are like."""
 
-FAREWELL_SECONDS = 5.0
+SHUTDOWN_TIMEOUT_S = 5.0
 """Given to an idle worker to end by itself (ours), and with it processes that compiled for it."""
 
-SILENCE_SECONDS = 600.0
-SILENCE_FACTOR = 5.0
+HANG_TIMEOUT_S = 600.0
+HANG_TIMEOUT_FACTOR = 5.0
 """A worker is taken for hung when it was silent for this many seconds and this many estimates of its cell (ours)."""
 
 
-class Refused(Exception):
+class ConfigurationError(Exception):
     """The worker cannot do what the command asks; the message is for the user."""
 
 
@@ -43,11 +43,13 @@ Description = tuple[BackboneInfo, list[MethodInfo]]
 class Executor(Protocol):
     """Whatever runs cells."""
 
-    def describe(self, request: Describe) -> Description:
-        """What names mean, where the cells will be run.  Raises `Refused`, `WorkerLost`."""
+    def describe(self, request: ResolveRequest) -> Description:
+        """What names mean, where the cells will be run.  Raises `ConfigurationError`, `WorkerLost`."""
         ...
 
-    def execute(self, cells: Sequence[Cell], store: Store, progress: Progress, deadline: float | None = None) -> Tally:
+    def execute(
+        self, cells: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
+    ) -> SweepResult:
         """Run the cells; see `execute` below."""
         ...
 
@@ -74,30 +76,32 @@ class WorkerProcess:
         self.process.start()
         theirs.close()
 
-    def describe(self, request: Describe) -> Description:
-        """Raises `Refused`, `WorkerLost`."""
+    def describe(self, request: ResolveRequest) -> Description:
+        """Raises `ConfigurationError`, `WorkerLost`."""
         self._send(request)
-        kind, answer = self._receive(START_SECONDS)
+        kind, answer = self._receive(START_TIMEOUT_S)
         while kind == "progress":
             what, done, of = answer
             if done < of:
                 print(what, file=sys.stderr, flush=True)
-            kind, answer = self._receive(None if done < of else START_SECONDS)
+            kind, answer = self._receive(None if done < of else START_TIMEOUT_S)
         if kind == "refused":
-            raise Refused(answer)
+            raise ConfigurationError(answer)
         return answer
 
-    def run(self, cell: Cell, on_progress: Callable[[str, int, int], None]) -> tuple[str, Any]:
-        """("finished", Summary), ("failed", reason) or ("unwritable", reason).  Raises `WorkerLost`."""
+    def run(self, cell: PlannedRun, on_progress: Callable[[str, int, int], None]) -> tuple[str, Any]:
+        """("finished", RunSummary), ("failed", reason) or ("unwritable", reason).  Raises `WorkerLost`."""
         self._send(cell)
-        patience = max(SILENCE_SECONDS, SILENCE_FACTOR * cell.seconds)
+        patience = max(HANG_TIMEOUT_S, HANG_TIMEOUT_FACTOR * cell.seconds)
         while True:
             kind, answer = self._receive(patience)
             if kind != "progress":
                 return kind, answer
             on_progress(*answer)
 
-    def execute(self, cells: Sequence[Cell], store: Store, progress: Progress, deadline: float | None = None) -> Tally:
+    def execute(
+        self, cells: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
+    ) -> SweepResult:
         return execute(cells, self, store, progress, deadline)
 
     def restart(self) -> None:
@@ -107,7 +111,7 @@ class WorkerProcess:
     def stop(self) -> None:
         self._pipe.close()  # which tells a worker that waits for a request to end
         if not self.busy:
-            self.process.join(FAREWELL_SECONDS)
+            self.process.join(SHUTDOWN_TIMEOUT_S)
         self.process.kill()
         self.process.join()
 
@@ -142,15 +146,15 @@ def command() -> list[str]:
 
 
 def execute(
-    cells: Sequence[Cell], worker: WorkerProcess, store: Store, progress: Progress, deadline: float | None = None
-) -> Tally:
+    cells: Sequence[PlannedRun], worker: WorkerProcess, store: Store, progress: Progress, deadline: float | None = None
+) -> SweepResult:
     """Run the cells one by one.  deadline: on `time.monotonic`; no cell is started that cannot end before it.
 
     Raises:
-        Unwritable: the results folder is full or read-only.
+        ResultsNotWritable: the results folder is full or read-only.
         KeyboardInterrupt: Ctrl-C; the cell in flight is given up, everything stored stays.
     """
-    with Agenda(cells, store, progress, deadline) as agenda:
+    with Scheduler(cells, store, progress, deadline) as agenda:
         while (cell := agenda.take()) is not None:
             progress.started(cell)
             try:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...methods import Method, parse
 from ...methods.anatomy import KINDS
 from ...methods.base import Evidence, registered_name
-from ..engine.fast_path import end_at_the_class_token, ready_for_bf16
+from ..engine.fast_path import prune_last_block_to_cls, ready_for_bf16
 from ..engine.injection import Injected, inject
 from .tiny_models import STEPS, STILL, Case, Violation, pictures, put_into, trained
 
@@ -197,7 +197,7 @@ def past_attention_each_token_is_by_itself(case: Case) -> None:
         for module in injected.vit.modules():
             if isinstance(module, nn.Dropout):  # at rest here; where a method can be told to have none, this holds too
                 module.p = 0.0
-        if not end_at_the_class_token(injected.vit):
+        if not prune_last_block_to_cls(injected.vit):
             return
         alone = injected.vit(pictures())
     if not _close(alone, expected):

@@ -20,8 +20,8 @@ from .significance import by_seed
 from .stats import (
     ALPHA,
     LEAST_SEEDS,
+    InsufficientData,
     Interval,
-    Unsupported,
     compare_over_tasks,
     mcnemar,
     over_seeds,
@@ -56,7 +56,7 @@ def compare(board: Leaderboard, runs: pd.DataFrame, a: Row, b: Row) -> str:
         lines.append([task.label, *_over_seeds(of_a, of_b)])
         try:
             lines[-1] += _over_both(*(_correct(board.board, runs, row, task) for row in (a, b)))
-        except Unsupported as refusal:
+        except InsufficientData as refusal:
             lines[-1] += [DASH] * 2
             refusals.append(f"{task.label}: {refusal}.")
     if len(board.tasks) > 1:
@@ -103,15 +103,15 @@ def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:
     """The last two cells of a task's line, from what each has by seed: [images] bool, correct or not."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
-        raise Unsupported("the two have no seed in common")
+        raise InsufficientData("the two have no seed in common")
     p_values = ", ".join(f"{mcnemar(a[seed], b[seed]):.2g}" for seed in seeds)
     if len({len(bits) for seed in seeds for bits in (a[seed], b[seed])}) > 1:
-        raise Unsupported("their runs were tested on different numbers of images")
+        raise InsufficientData("their runs were tested on different numbers of images")
     in_a, in_b = (np.stack([bits[seed] for seed in seeds]) for bits in (a, b))
     try:
         found = over_seeds_and_images(in_a, in_b)
-    except Unsupported as refusal:
-        raise Unsupported(f"{refusal} (McNemar's p by seed: {p_values})") from None
+    except InsufficientData as refusal:
+        raise InsufficientData(f"{refusal} (McNemar's p by seed: {p_values})") from None
     return [_ends(found), p_values]
 
 
@@ -123,7 +123,7 @@ def _over_tasks(board: Leaderboard, a: Row, b: Row) -> str:
     scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in board.tasks] for row in (a, b)}
     try:
         (pair,) = compare_over_tasks(scores)
-    except Unsupported as refusal:
+    except InsufficientData as refusal:
         return f"Over tasks: nothing is concluded: {refusal}."
     verdict = "they differ" if pair.p < ALPHA else "no difference is shown"
     return (
@@ -137,17 +137,19 @@ def _correct(board: Board, runs: pd.DataFrame, row: Row, task: TaskColumn) -> di
     """Seed -> [images] bool, whether each test image was classified correctly.
 
     Raises:
-        Unsupported: nothing was run, a seed has two results, or the predictions lack what is needed.
+        InsufficientData: nothing was run, a seed has two results, or the predictions lack what is needed.
     """
     bits: dict[int, np.ndarray] = {}
     for run in runs.to_dict("records"):
         own = board.row_of({str(name): value for name, value in run.items()}) == row["identity"]
         if own and (run["task"], run["task_version"], run["data"]) == (task.name, task.version, task.data):
             if run["seed"] in bits:
-                raise Unsupported(f"{row['label']} has two results with seed {run['seed']}; delete the outdated one")
+                raise InsufficientData(
+                    f"{row['label']} has two results with seed {run['seed']}; delete the outdated one"
+                )
             bits[run["seed"]] = _stored(Path(run["path"]).with_suffix(".npz"), run["accuracy"])
     if not bits:
-        raise Unsupported(f"{row['label']} was not run")
+        raise InsufficientData(f"{row['label']} was not run")
     return bits
 
 
@@ -156,15 +158,15 @@ def _stored(path: Path, accuracy: float) -> np.ndarray:
         with np.load(path) as archive:
             bits = archive["correct"]
     except FileNotFoundError:
-        raise Unsupported(
+        raise InsufficientData(
             f"{path.name} is not beside its JSON (predictions are not in git); run with --again"
         ) from None
     except KeyError:
-        raise Unsupported(f"{path.name} does not say which images are correct; run with --again") from None
+        raise InsufficientData(f"{path.name} does not say which images are correct; run with --again") from None
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise Unsupported(f"{path.name} cannot be read ({error}); run with --again") from None
+        raise InsufficientData(f"{path.name} cannot be read ({error}); run with --again") from None
     if abs(bits.mean() - accuracy) > 1e-6:
-        raise Unsupported(f"{path.name} contradicts its JSON's accuracy; run with --again")
+        raise InsufficientData(f"{path.name} contradicts its JSON's accuracy; run with --again")
     return bits
 
 

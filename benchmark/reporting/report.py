@@ -38,7 +38,7 @@ class Report:
     """Every file written; the index is the last."""
     boards: tuple[Leaderboard, ...]
     complaints: tuple[str, ...]
-    """Damaged records, of failures too, runs that contradict each other, folders that belong to no board any more."""
+    """Damaged records (failures too), runs that contradict each other, folders that belong to no leaderboard."""
     text: str
     """The tables for the terminal, or why there are none."""
     others: int
@@ -63,7 +63,7 @@ def write(store: Store, out: Path, with_published: bool = False, cells: Collecti
     paths: list[Path] = []
     parts: list[Part] = []
     for board, runs in boards(frame):
-        complaints += doubles(board, runs)
+        complaints += duplicate_runs(board, runs)
         leaderboards.append(leaderboard(board, runs))
         said = claims.claims(leaderboards[-1], published.load())
         found = significance(leaderboards[-1], runs)
@@ -96,7 +96,7 @@ def _published(parts: Sequence[Part]) -> list[str]:
     return found if len(found) == len(parts) else [*found, rest]
 
 
-def doubles(board: Board, runs: pd.DataFrame) -> list[str]:
+def duplicate_runs(board: Board, runs: pd.DataFrame) -> list[str]:
     """Runs of one row, task and seed with different keys: possible when code changed without a new version."""
     keys: dict[tuple[str, ...], list[str]] = defaultdict(list)
     named = [*board.identity, "task", "data", "task_version", "seed", "key"]

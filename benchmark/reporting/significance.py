@@ -16,10 +16,10 @@ from ...datasets.tasks import suite_tasks
 from .leaderboards import Leaderboard
 from .stats import (
     LEAST_SEEDS,
+    InsufficientData,
     Interval,
     PairOverTasks,
     Ranking,
-    Unsupported,
     compare_over_tasks,
     over_images,
     over_seeds,
@@ -93,7 +93,7 @@ def _over_images(suite: str, task: str, accuracy: float) -> Interval:
         correct = round(accuracy * images)
         if abs(correct / images - accuracy) < 1e-9:
             return over_images(correct, images)
-    raise Unsupported("how many test images there were is not known")
+    raise InsufficientData("how many test images there were is not known")
 
 
 def _group_intervals(board: Leaderboard, seeds: dict[Cell, dict[int, float]]) -> dict[tuple[str, str], Interval | str]:
@@ -109,24 +109,24 @@ def _group_interval(parts: list[dict[int, float]]) -> Interval:
     """Of the mean over tasks.  parts: accuracy by seed of each.
 
     Raises:
-        Unsupported: fewer than 3 seeds; or they differ, so that the interval would be of another mean than the printed.
+        InsufficientData: there are fewer than 3 seeds, or the tasks have different seeds.
     """
     seeds = parts[0].keys()
     if any(part.keys() != seeds for part in parts):
-        raise Unsupported("the group's tasks have different seeds")
+        raise InsufficientData("the group's tasks have different seeds")
     return over_seeds([fmean(part[seed] for part in parts) for seed in seeds])
 
 
 def _or_reason(test: Callable[[], T]) -> T | str:
     try:
         return test()
-    except Unsupported as refusal:
+    except InsufficientData as refusal:
         return str(refusal)
 
 
 def _needs_two(complete: dict[str, list[float]]) -> dict[str, list[float]]:
     if len(complete) < 2:
-        raise Unsupported(f"a comparison needs at least 2 methods that have all tasks, not {len(complete)}")
+        raise InsufficientData(f"a comparison needs at least 2 methods that have all tasks, not {len(complete)}")
     return complete
 
 

@@ -2,7 +2,7 @@
 
 Two kinds of chance are told apart.  Seeds: another run of the same cell gives another number.  Images: another test
 set would.  Conclusions about a method on a task need both; conclusions over tasks take the tasks as the sample.
-What the data cannot support is refused with the reason (`Unsupported`) instead of being printed as a number.
+What the data cannot support is refused with the reason (`InsufficientData`) instead of being printed as a number.
 """
 
 import math
@@ -23,7 +23,7 @@ LEAST_TASKS = 6
 """With n tasks the smallest two-sided p of Wilcoxon's test is 2^(1-n); five tasks cannot reach 0.05."""
 
 
-class Unsupported(ValueError):
+class InsufficientData(ValueError):
     """The data cannot support the conclusion asked for; the message says why."""
 
 
@@ -69,18 +69,18 @@ def over_seeds(accuracies: Sequence[float]) -> Interval:
     """Mean over runs and its Student-t interval.
 
     Raises:
-        Unsupported: fewer than 3 runs.
+        InsufficientData: fewer than 3 runs.
     """
     n = len(accuracies)
     if n < LEAST_SEEDS:
-        raise Unsupported(f"an interval over seeds needs at least {LEAST_SEEDS} of them, not {n}")
+        raise InsufficientData(f"an interval over seeds needs at least {LEAST_SEEDS} of them, not {n}")
     return _student(np.asarray(accuracies, dtype=float))
 
 
 def over_images(correct: int, images: int) -> Interval:
     """Accuracy of one run and Wilson's score interval (Wilson, JASA 1927)."""
     if images < 1:
-        raise Unsupported("an interval over images needs at least one image")
+        raise InsufficientData("an interval over images needs at least one image")
     found = stats.binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
     return Interval(correct / images, float(found.low), float(found.high))
 
@@ -110,12 +110,12 @@ def over_seeds_and_images(correct_a: np.ndarray, correct_b: np.ndarray) -> Inter
     F(u^2 V); and these expect 95 % each, which is what t and u are chosen for (Banerjee, Sankhya 22, 1960, 357-358).
 
     Raises:
-        Unsupported: fewer than 3 seeds, or a single image.
+        InsufficientData: fewer than 3 seeds, or a single image.
     """
     _same_shape(correct_a, correct_b)
     of_seeds, of_images = (correct_a.mean(axis) - correct_b.mean(axis) for axis in (1, 0))
     if len(of_images) < 2:
-        raise Unsupported("an interval over images needs at least 2 of them")
+        raise InsufficientData("an interval over images needs at least 2 of them")
     parts = over_seeds(list(of_seeds)), _student(of_images)
     mean = parts[0].estimate
     half = math.hypot(*(part.high - part.estimate for part in parts))
@@ -128,14 +128,14 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     scores: method -> accuracy per task, in one order of tasks.
 
     Raises:
-        Unsupported: tasks are missing, or so few that no difference could reach `alpha` after the correction.
+        InsufficientData: tasks are missing, or so few that no difference could reach `alpha` after the correction.
     """
     table = _table(scores)
     pairs = list(combinations(scores, 2))
     tasks = table.shape[1]
     floor = 2.0 ** (1 - tasks) * len(pairs)
     if tasks < LEAST_TASKS or floor > alpha:
-        raise Unsupported(
+        raise InsufficientData(
             f"with {counted(tasks, 'task')} and {counted(len(pairs), 'pair')} no p-value can fall below "
             f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare fewer methods or more "
             "tasks"
@@ -152,12 +152,12 @@ def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
     """Average ranks over tasks, Friedman's test and Nemenyi's critical difference (Demsar, JMLR 2006).
 
     Raises:
-        Unsupported: fewer than 3 methods or 6 tasks, or tasks are missing.
+        InsufficientData: fewer than 3 methods or 6 tasks, or tasks are missing.
     """
     table = _table(scores)
     methods, tasks = table.shape
     if methods < 3 or tasks < LEAST_TASKS:
-        raise Unsupported(
+        raise InsufficientData(
             f"Friedman's test needs at least 3 methods and {LEAST_TASKS} tasks, not {methods} and {tasks}"
         )
     ranks = stats.rankdata(-table, axis=0)
@@ -244,14 +244,16 @@ def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
     """[methods, tasks]."""
     lengths = {len(row) for row in scores.values()}
     if len(lengths) != 1:
-        raise Unsupported("the methods were not run on the same number of tasks")
+        raise InsufficientData("the methods were not run on the same number of tasks")
     table = np.array([list(row) for row in scores.values()], dtype=float)
     if np.isnan(table).any():
         missing = [name for name, row in zip(scores, table, strict=True) if np.isnan(row).any()]
-        raise Unsupported(f"tasks are missing for {', '.join(missing)}")
+        raise InsufficientData(f"tasks are missing for {', '.join(missing)}")
     return table
 
 
 def _same_shape(a: np.ndarray, b: np.ndarray) -> None:
     if a.shape != b.shape:
-        raise Unsupported(f"the two methods were not run on the same seeds and images: {a.shape} against {b.shape}")
+        raise InsufficientData(
+            f"the two methods were not run on the same seeds and images: {a.shape} against {b.shape}"
+        )

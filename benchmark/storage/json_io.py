@@ -15,7 +15,7 @@ class StoreError(Exception):
     """A results folder that cannot be used; the message says what, where, and what to do."""
 
 
-class Damaged(StoreError):
+class CorruptRecord(StoreError):
     """A record that contradicts itself or lacks something; its cell has to be run again."""
 
 

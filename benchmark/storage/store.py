@@ -28,7 +28,7 @@ from ...datasets.atomic import remove_leftovers
 from ..spec import PROTOCOL, RunSpec
 from .json_io import (
     BROKEN,
-    Damaged,
+    CorruptRecord,
     StoreError,
     content,
     create_new,
@@ -56,7 +56,7 @@ class Store:
         return self.root.joinpath("runs", *(re.sub(r"^\.+|[^\w.+-]", "_", part) for part in _home(spec)))
 
     def path(self, spec: RunSpec, repetition: int = 1) -> Path:
-        return self.folder(spec) / (spec.key() + ("" if repetition == 1 else f".{repetition}") + ".json")
+        return self.folder(spec) / (spec.run_id() + ("" if repetition == 1 else f".{repetition}") + ".json")
 
     def has(self, spec: RunSpec) -> bool:
         return bool(self.repetitions(spec))
@@ -66,7 +66,7 @@ class Store:
         specs = list(specs)
         homes = {_home(spec): spec for spec in specs}
         stored = {home: {key for key, _ in _records(self.folder(spec))} for home, spec in homes.items()}
-        return {key for spec in specs if (key := spec.key()) in stored[_home(spec)]}
+        return {key for spec in specs if (key := spec.run_id()) in stored[_home(spec)]}
 
     def get(self, spec: RunSpec, complaints: list[str]) -> dict[str, Any] | None:
         """The latest sound record of a run, or None; damaged ones are set aside and named in `complaints`.
@@ -75,13 +75,13 @@ class Store:
             StoreError: a record cannot be read or set aside, or was written by a newer version.
         """
         for path in reversed(self.repetitions(spec)):
-            if (record := self._sound(path, complaints)) is not None:
+            if (record := self.load_valid(path, complaints)) is not None:
                 return record
         return None
 
     def repetitions(self, spec: RunSpec) -> list[Path]:
         """The files of a run, oldest first; empty when it has not been run.  Numbers lack where one was deleted."""
-        own = spec.key()
+        own = spec.run_id()
         return sorted((path for key, path in _records(self.folder(spec)) if key == own), key=repetition_of)
 
     def next_repetition(self, spec: RunSpec) -> int:
@@ -120,7 +120,7 @@ class Store:
         record = {
             "schema": SCHEMA,
             "protocol": PROTOCOL,
-            "key": spec.key(),
+            "key": spec.run_id(),
             "spec": spec.to_json(),
             "predictions_sha256": hashlib.sha256(classes.tobytes()).hexdigest(),
             **record,
@@ -155,7 +155,7 @@ class Store:
                     file.unlink(missing_ok=True)
 
     def failure(self, spec: RunSpec) -> Path:
-        return self.root / "failed" / f"{spec.key()}.json"
+        return self.root / "failed" / f"{spec.run_id()}.json"
 
     def diverged(self, spec: RunSpec) -> bool:
         """Whether the last attempt ended with a loss that was not finite, as it would again."""
@@ -179,7 +179,7 @@ class Store:
         for path in sorted((self.root / "failed").glob("*.json")):
             try:
                 record = from_text(path.read_text(encoding="utf-8"))
-                if not RunSpec.from_json(record["spec"]).key() == record["key"] == path.stem:
+                if not RunSpec.from_json(record["spec"]).run_id() == record["key"] == path.stem:
                     raise ValueError("its key does not match its spec and name")
                 if not isinstance(record["reason"], str):
                     raise ValueError("its reason is no text")
@@ -207,11 +207,17 @@ class Store:
         return self.root / "chosen" / self.folder(spec).relative_to(self.root / "runs")
 
     def put_failure(self, spec: RunSpec, reason: str, traceback: str) -> Path:
-        record = {"schema": SCHEMA, "key": spec.key(), "spec": spec.to_json(), "reason": reason, "traceback": traceback}
+        record = {
+            "schema": SCHEMA,
+            "key": spec.run_id(),
+            "spec": spec.to_json(),
+            "reason": reason,
+            "traceback": traceback,
+        }
         write_atomically(self.failure(spec), to_text(record).encode())
         return self.failure(spec)
 
-    def tidy(self) -> None:
+    def remove_temp_files(self) -> None:
         """Remove what killed processes left half-written, wherever it lies."""
         for folder in (self.root, *self.root.rglob("*/")):
             with suppress(OSError):  # a folder that cannot be written, or has just been removed
@@ -221,7 +227,7 @@ class Store:
         """A record whose key was recomputed and agrees with its name.
 
         Raises:
-            Damaged: its content, key and name do not fit together.
+            CorruptRecord: its content, key and name do not fit together.
             StoreError: it cannot be read, or was written by a newer version.
         """
         try:
@@ -231,7 +237,7 @@ class Store:
                 raise StoreError(f"{path} was written by a newer vtab-peft (protocol {protocol}); update this one")
             spec = RunSpec.from_json(record["spec"])
             named = _NAME.fullmatch(path.name)
-            if named is None or not spec.key() == record["key"] == named["key"]:
+            if named is None or not spec.run_id() == record["key"] == named["key"]:
                 raise ValueError("its key does not match its spec and name")
             if not 0 <= record["result"]["accuracy"] <= 1:
                 raise ValueError("its accuracy is not in [0, 1]")
@@ -239,30 +245,30 @@ class Store:
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
         except BROKEN as error:
-            raise Damaged(f"{path} is damaged: {what_is_wrong(error)}") from None
+            raise CorruptRecord(f"{path} is damaged: {what_is_wrong(error)}") from None
         return record
 
     def records(self, complaints: list[str]) -> Iterator[tuple[Path, dict[str, Any]]]:
         """All records, sorted by path; a damaged file is set aside in `damaged/` and named in `complaints`."""
         for path in sorted((self.root / "runs").rglob("*.json")):
             try:
-                record = self._sound(path, complaints)
+                record = self.load_valid(path, complaints)
             except StoreError as error:
                 complaints.append(f"{error}; left where it is")
             else:
                 if record is not None:
                     yield path, record
 
-    def _sound(self, path: Path, complaints: list[str]) -> dict[str, Any] | None:
+    def load_valid(self, path: Path, complaints: list[str]) -> dict[str, Any] | None:
         """A record; None when it was damaged, and then its file is set aside.  Raises `StoreError` as `load` does."""
         try:
             return self.load(path)
-        except Damaged as error:
-            aside = self._set_aside(path)
+        except CorruptRecord as error:
+            aside = self.quarantine(path)
             complaints.append(f"{error}; set aside as {aside}; the command that made it fills the gap")
             return None
 
-    def _set_aside(self, path: Path) -> Path:
+    def quarantine(self, path: Path) -> Path:
         """Move a file to `damaged/`, beside what was set aside under the same name before."""
         first = self.root / "damaged" / path.relative_to(self.root / "runs")
         aside, number = first, 1
@@ -277,7 +283,7 @@ class Store:
             raise StoreError(f"{path} is damaged and cannot be moved to {aside}: {error.strerror}") from None
         return aside
 
-    def must_hold_results(self) -> None:
+    def require_results_folder(self) -> None:
         """Raises `ValueError`: the folder is not there, or nothing that a sweep makes is in it."""
         if not any((self.root / name).is_dir() for name in ("runs", "failed", "claims")):
             what = "is no results folder" if self.root.is_dir() else "is not there"

@@ -137,21 +137,23 @@ def put(store, monkeypatch) -> PutFake:
 
 @pytest.fixture
 def make_cell() -> Callable[..., Any]:
-    """`make_cell("lora")` is a `Reopened` toy ViT for pictures of 32 pixels and 5 classes, trained for three steps."""
+    """`make_cell("lora")` returns a toy ViT for 32-pixel images and 5 classes, trained for three steps."""
     import torch  # what tests the judging does without
-    from vtab_peft.benchmark.checkpoints.adapter_checkpoint import Kept
-    from vtab_peft.benchmark.checkpoints.restore import Reopened
+    from vtab_peft.benchmark.checkpoints.adapter_checkpoint import AdapterCheckpoint
+    from vtab_peft.benchmark.checkpoints.restore import TrainedModel
     from vtab_peft.benchmark.engine import backbone as backbones
     from vtab_peft.benchmark.method_checks.tiny_models import STILL, trained
     from vtab_peft.methods import parse
 
-    def make(spec: str, weights: str = "random", **facts: Any) -> Reopened:
+    def make(spec: str, weights: str = "random", **facts: Any) -> TrainedModel:
         backbone, method = backbones.load("toy_vit", weights, 32), parse(spec)
         injected, _ = trained(backbone.vit, method)
         torch.manual_seed(3)
         head = torch.nn.Linear(backbone.vit.num_features, 5)
         named = fake_spec(method=spec.partition("(")[0], spec=spec, backbone=backbone.ref, **facts)
         run = replace(named, recipe=replace(STILL, image_size=32, precision="fp32"))
-        return Reopened(Path("none"), Kept(run, injected.adapter(), head, {}), None, backbone, injected)
+        return TrainedModel(
+            Path("none"), AdapterCheckpoint(run, injected.adapter(), head, {}), None, backbone, injected
+        )
 
     return make

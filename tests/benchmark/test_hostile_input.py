@@ -16,9 +16,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.execution.scheduler import Tally
+from vtab_peft.benchmark.execution.scheduler import SweepResult
 from vtab_peft.benchmark.execution.worker import Worker, answer
-from vtab_peft.benchmark.execution.worker_process import Refused
+from vtab_peft.benchmark.execution.worker_process import ConfigurationError
 from vtab_peft.benchmark.spec import RunSpec, canonical_json
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import Store
@@ -72,11 +72,11 @@ class InProcess:
             self.answers[asked] = answer(self.worker, request, None)  # type: ignore[arg-type]
         word, said = self.answers[asked]
         if word == "refused":
-            raise Refused(said)
+            raise ConfigurationError(said)
         return said
 
-    def execute(self, *_: Any) -> Tally:
-        return Tally()
+    def execute(self, *_: Any) -> SweepResult:
+        return SweepResult()
 
     def stop(self) -> None:
         pass
@@ -213,7 +213,7 @@ def renamed(store: Store, path: Path, text: str) -> Path:
     path.unlink(missing_ok=True)
     with contextlib.suppress(Exception):
         record = json.loads(text)
-        key = RunSpec.from_json(record["spec"]).key()
+        key = RunSpec.from_json(record["spec"]).run_id()
         text = json.dumps({**record, "key": key})
         path = path.with_name(f"{key}.json")
     path.write_text(text)
@@ -278,7 +278,7 @@ def test_every_verb_that_reads_results_survives_any_record(
 def typed(make_task: Callable[..., Path], store: Store, put: Any, tmp_path: Path, in_process: None) -> list[list[str]]:
     """Commands that are right, in a folder where their mistakes do no harm."""
     make_task()
-    key = put("flowers", "lora", 0, 0.5).key()
+    key = put("flowers", "lora", 0, 0.5).run_id()
     (tmp_path / "plug.py").write_text("raise RuntimeError('x')")
     (tmp_path / "w.pth").write_bytes(b"\x80\x04\x95")
     cells = ["--tasks", "tasks/colours", "--methods", "lora(rank=2)", "--backbone", "toy_vit", "--weights", "random"]

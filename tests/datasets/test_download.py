@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from fileserver import FileServer, Request
 from vtab_peft.datasets import download as module
-from vtab_peft.datasets.download import WAITS, download
+from vtab_peft.datasets.download import BACKOFF_S, download
 from vtab_peft.datasets.published import Published
 from vtab_peft.datasets.task import DataError
 
@@ -83,7 +83,7 @@ def test_waits_grow_and_end_in_an_error_that_names_the_address(server: FileServe
         download(server.url("/data.bin"), target, waits=(1, 2, 3), wait=lambda *told: waited.append(told))
     why = "the connection was cut after 10 of 307,200 bytes"
     assert waited == [(1, why), (2, why), (3, why)]
-    assert sorted(WAITS) == list(WAITS)
+    assert sorted(BACKOFF_S) == list(BACKOFF_S)
 
 
 def test_attempts_that_bring_something_are_not_counted(

@@ -16,7 +16,7 @@ from vtab_peft.benchmark.commands import data_fetch as fetching
 from vtab_peft.benchmark.commands.data_fetch import Meter
 from vtab_peft.datasets.download import Progress
 from vtab_peft.datasets.fetch import Item, fetch, items
-from vtab_peft.datasets.published import SECOND_HOMES, SIZES, Published, published
+from vtab_peft.datasets.published import MIRRORS, SIZES, Published, published
 from vtab_peft.datasets.raw.source import RawFile, Source
 from vtab_peft.datasets.raw.sources import SOURCES
 from vtab_peft.datasets.task import DataError
@@ -126,11 +126,11 @@ def test_a_home_that_is_gone_has_a_second_one(
     data = PUBLIC["/dtd/dtd-r1.0.1.tar.gz"]
     second = (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published(md5=hashlib.md5(data).hexdigest()))
     gone = item(server, "dtd", "/gone/textures.tar.gz", tmp_path)
-    monkeypatch.setitem(SECOND_HOMES, gone.file.url, second)
+    monkeypatch.setitem(MIRRORS, gone.file.url, second)
     fetch(gone, SILENT)
     assert (tmp_path / "dtd").is_dir()
     assert [request.path for request in server.requests] == ["/gone/textures.tar.gz", "/dtd/dtd-r1.0.1.tar.gz"]
-    monkeypatch.setitem(SECOND_HOMES, gone.file.url, (server.url("/gone/too"), Published()))
+    monkeypatch.setitem(MIRRORS, gone.file.url, (server.url("/gone/too"), Published()))
     with pytest.raises(DataError, match=r"(?s)/gone/textures.*404.*/gone/too.*404"):
         fetch(replace(gone, folder=tmp_path / "other"), SILENT)
 
@@ -139,7 +139,7 @@ def test_who_has_a_second_home_does_not_wait_long_for_the_first(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = item(server, "dtd", "/gone/textures.tar.gz", tmp_path)
-    monkeypatch.setitem(SECOND_HOMES, gone.file.url, (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published()))
+    monkeypatch.setitem(MIRRORS, gone.file.url, (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published()))
     server.refuse = [503, 503]
     fetch(gone, SILENT, waits=(0, 0, 0))
     assert (tmp_path / "dtd").is_dir()
@@ -204,7 +204,7 @@ def test_addresses_are_those_of_torchvision_where_it_loads_the_same_files(task: 
 
 
 def test_the_second_home_of_eurosat_has_the_checksum_that_torchvision_states() -> None:
-    _, known = SECOND_HOMES[SOURCES["eurosat"].files[0].url]
+    _, known = MIRRORS[SOURCES["eurosat"].files[0].url]
     assert f'"{known.md5}"' in torchvision_on("eurosat")
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vtab_peft.methods import METHODS, Method, parse, register
-from vtab_peft.methods.arguments import as_declared
+from vtab_peft.methods.arguments import coerce
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_arguments_of_another_kind_are_refused(spec: str, says: str) -> None:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_every_default_and_every_value_of_a_search_is_of_its_kind(name: str) -> None:
     cls = METHODS[name]
-    as_declared(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
+    coerce(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
     for field, values in cls.search.items():
         for value in values:
-            as_declared(cls, {field: value})
+            coerce(cls, {field: value})

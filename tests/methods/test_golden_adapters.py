@@ -10,7 +10,7 @@ from golden_cases import MANIFEST, Case
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
-from vtab_peft.methods.adapters import Bottleneck, OnStream
+from vtab_peft.methods.adapters import Bottleneck, ReadsResidual
 from vtab_peft.methods.adaptformer import ParallelBottleneck
 from vtab_peft.methods.blocks import Residual
 
@@ -193,7 +193,7 @@ def test_noah_adapter_starts_as_published() -> None:
 
 def test_the_parallel_adapter_reads_the_stream_and_not_the_normalised_input() -> None:
     x, h = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
-    assert torch.equal(OnStream(nn.Identity())(x, h), x)
+    assert torch.equal(ReadsResidual(nn.Identity())(x, h), x)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from golden_cases import MANIFEST, Case
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
-from vtab_peft.methods.blocks import OverGrid, Residual
+from vtab_peft.methods.blocks import OnPatchGrid, Residual
 from vtab_peft.methods.convpass import Bypass
 from vtab_peft.methods.mona import MonaAdapter
 
@@ -90,7 +90,7 @@ def marked(vit: VisionTransformer, token: int) -> Tensor:
     """[prefix, height, width] of where a convolution that sums 3 x 3 neighbours takes one token; prefix apart."""
     convolution = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     nn.init.ones_(convolution.weight)
-    over = OverGrid(convolution, vit)
+    over = OnPatchGrid(convolution, vit)
     x = torch.zeros(1, over.prefix + over.grid[0] * over.grid[1], 1)
     x[0, token] = 1
     return over(x).detach()[0, :, 0]

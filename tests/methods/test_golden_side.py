@@ -9,7 +9,7 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
-from vtab_peft.methods.blocks import OverGrid
+from vtab_peft.methods.blocks import OnPatchGrid
 from vtab_peft.methods.dtl import SideNetwork
 from vtab_peft.methods.sct import ChannelAdapter
 
@@ -54,7 +54,7 @@ def test_dtl_plus() -> None:
     """The case reads no block 2; ours does, with an up-projection that is zero as at the start."""
     case, hyper = Case("dtl_plus"), MANIFEST["dtl_plus"]["hyper"]
     module, side = side_network(case, f"dtl_plus(rank={hyper['r']}, beta={hyper['beta']})", grid=14)
-    assert isinstance(side.fusion, OverGrid)
+    assert isinstance(side.fusion, OnPatchGrid)
     low_rank = {
         f"lora_dict.{i}.lora_{name.upper()}": getattr(side.sides[i], name)
         for i in hyper["lora_before_blocks"]
@@ -94,7 +94,7 @@ def test_convolution_of_dtl_plus_learns_where_a_block_follows() -> None:
 def test_prefix_tokens_pass_the_convolution_and_the_grid_may_be_oblong() -> None:
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=(8, 12), patch_size=4, embed_dim=2, depth=1, num_heads=1, reg_tokens=2)
-    module = OverGrid(nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=False), vit, keep_prefix=True)
+    module = OnPatchGrid(nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=False), vit, keep_prefix=True)
     x = torch.randn(1, 3 + 6, 2)
     y = module(x)
     assert torch.equal(y[:, :3], x[:, :3])

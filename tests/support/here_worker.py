@@ -6,10 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.execution.scheduler import Tally
-from vtab_peft.benchmark.execution.worker import Describe, Worker, answer
+from vtab_peft.benchmark.execution.scheduler import SweepResult
+from vtab_peft.benchmark.execution.worker import ResolveRequest, Worker, answer
 from vtab_peft.benchmark.execution.worker_process import execute
-from vtab_peft.benchmark.plan import BackboneInfo, Cell, MethodInfo
+from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, PlannedRun
 
 
 class HereWorker:
@@ -18,13 +18,13 @@ class HereWorker:
     def __init__(self, results: Path, numerics: Numerics, plugins: Sequence[Path] = ()) -> None:
         self.worker = Worker(results, numerics, [], plugins)
 
-    def describe(self, request: Describe) -> tuple[BackboneInfo, list[MethodInfo]]:
+    def describe(self, request: ResolveRequest) -> tuple[BackboneInfo, list[MethodInfo]]:
         return self.worker.describe(request)
 
-    def run(self, cell: Cell, on_progress: Callable[..., None]) -> tuple[str, Any]:
+    def run(self, cell: PlannedRun, on_progress: Callable[..., None]) -> tuple[str, Any]:
         return answer(self.worker, cell, SimpleNamespace(send=lambda message: on_progress(*message[1])))  # type: ignore[arg-type]
 
-    def execute(self, cells: Sequence[Cell], *rest: Any) -> Tally:
+    def execute(self, cells: Sequence[PlannedRun], *rest: Any) -> SweepResult:
         return execute(cells, self, *rest)  # type: ignore[arg-type]
 
     def stop(self) -> None:

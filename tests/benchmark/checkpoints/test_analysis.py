@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 from vtab_peft.benchmark.analysis.adapters import analyze_cell, analyze_weights
-from vtab_peft.benchmark.checkpoints.restore import Reopened
+from vtab_peft.benchmark.checkpoints.restore import TrainedModel
 from vtab_peft.benchmark.cli import main
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.projections import projections
 
-MakeCell = Callable[..., Reopened]
+MakeCell = Callable[..., TrainedModel]
 
 WITH_PROJECTIONS = {
     *("lora", "rslora", "lora_fused", "dora", "pissa", "bi_lora", "bi_adaptformer", "adaptformer", "spt_lora"),
@@ -116,8 +116,8 @@ def test_the_bound_is_about_what_the_modules_read_of_each_image(make_cell: MakeC
     assert bounds[0].bound == pytest.approx(bounds[0].gain * bounds[0].expectation / 7)
 
 
-def stored(cell: Reopened, folder: Path) -> str:
-    path = folder / f"{cell.spec.key()}.safetensors"
+def stored(cell: TrainedModel, folder: Path) -> str:
+    path = folder / f"{cell.spec.run_id()}.safetensors"
     path.write_bytes(cell.kept.packed())
     return str(path)
 

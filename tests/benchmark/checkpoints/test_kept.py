@@ -15,7 +15,7 @@ from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.transforms import to_input
 from vtab_peft.benchmark.method_checks.tiny_models import pictures, trained
-from vtab_peft.benchmark.storage.json_io import Damaged, StoreError
+from vtab_peft.benchmark.storage.json_io import CorruptRecord, StoreError
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.methods import parse
@@ -35,7 +35,7 @@ def test_a_restored_cell_predicts_what_the_cell_predicted(
     task = make_task()
     (path,) = train(tmp_path / "results", task, method, "--keep-adapters")
     cell = kept.read(path.with_suffix(".safetensors"))
-    assert cell.spec.key() == path.stem
+    assert cell.spec.run_id() == path.stem
     vit = kept.restore(cell, backbones.load("toy_vit", "random", cell.spec.recipe.image_size)).vit
     preprocessing = Preprocessing(cell.spec.recipe.image_size, cell.spec.interpolation)
     images = torch.from_numpy(np.array(build(folder_task(task), preprocessing, tmp_path / "cache").images("test")))
@@ -74,7 +74,7 @@ def test_another_backbone_is_refused(make_task: Callable[..., Path], tmp_path: P
 @pytest.mark.parametrize("metadata", [None, {"key": "0" * 16}, {"key": "x", "spec": "[" * 99_999}, {"spec": "[]"}])
 def test_metadata_that_are_no_spec_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(3, 4), "head.bias": torch.zeros(3)}, tmp_path / "a.safetensors", metadata)
-    with pytest.raises(Damaged, match="is damaged"):
+    with pytest.raises(CorruptRecord, match="is damaged"):
         kept.read(tmp_path / "a.safetensors")
 
 
@@ -82,7 +82,7 @@ def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) ->
     with pytest.raises(StoreError, match="--keep-adapters"):
         kept.read(tmp_path / "none.safetensors")
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
-    with pytest.raises(Damaged, match=r"pickle\.safetensors is damaged"):
+    with pytest.raises(CorruptRecord, match=r"pickle\.safetensors is damaged"):
         kept.read(tmp_path / "pickle.safetensors")
 
 
@@ -91,7 +91,7 @@ def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tup
     backbone = backbones.load("toy_vit", "random", 32)
     injected, _ = trained(backbone.vit, parse(spec))
     run = fake.spec(method=spec, method_version=parse(spec).version, backbone=backbone.ref, plugin=plugin)
-    cell = kept.Kept(run, injected.adapter(), torch.nn.Linear(128, 2), {})
+    cell = kept.AdapterCheckpoint(run, injected.adapter(), torch.nn.Linear(128, 2), {})
     with torch.no_grad():
         return injected.vit(pictures()), kept.restore(cell, backbone).vit(pictures())
 

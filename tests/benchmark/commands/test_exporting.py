@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
-from vtab_peft.benchmark.checkpoints.restore import Reopened, timm_arguments
+from vtab_peft.benchmark.checkpoints.restore import TrainedModel, timm_arguments
 from vtab_peft.benchmark.commands import export as exporting
 from vtab_peft.benchmark.method_checks.tiny_models import pictures
 from vtab_peft.datasets.cache import Preprocessing
@@ -34,7 +34,7 @@ MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stan
 
 
 @torch.no_grad()
-def logits(cell: Reopened) -> Tensor:
+def logits(cell: TrainedModel) -> Tensor:
     return cell.kept.head(cell.injected.vit(pictures()))
 
 
@@ -45,7 +45,7 @@ def write(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
-def check_merged(cell: Reopened, folder: Path) -> None:
+def check_merged(cell: TrainedModel, folder: Path) -> None:
     write(exporting.merged(cell), folder)
     by_config = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     name, arguments = timm_arguments(cell.backbone, CLASSES)
@@ -56,7 +56,7 @@ def check_merged(cell: Reopened, folder: Path) -> None:
         torch.testing.assert_close(by_hand(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
 
 
-def check_peft(cell: Reopened, folder: Path) -> None:
+def check_peft(cell: TrainedModel, folder: Path) -> None:
     from peft import PeftModel
 
     write(exporting.peft(cell), folder)
@@ -71,7 +71,7 @@ def check_peft(cell: Reopened, folder: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["lora", "aoft_adapter", "full", "gps"])
 def test_a_merged_model_loads_in_plain_timm_and_computes_the_same(
-    spec: str, make_cell: Callable[[str], Reopened], tmp_path: Path
+    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     check_merged(make_cell(spec), tmp_path / "merged")
 
@@ -79,20 +79,20 @@ def test_a_merged_model_loads_in_plain_timm_and_computes_the_same(
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MERGEABLE)
 def test_every_mergeable_method_exports_a_plain_model_that_computes_the_same(
-    spec: str, make_cell: Callable[[str], Reopened], tmp_path: Path
+    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     check_merged(make_cell(spec), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("spec", ["lora(sites='qkvo,fc1,fc2', rank=2)", "dora", "aoft_lora_released"])
 def test_lora_like_methods_load_in_peft_and_compute_the_same(
-    spec: str, make_cell: Callable[[str], Reopened], tmp_path: Path
+    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     check_peft(make_cell(spec), tmp_path / "peft")
 
 
 def test_two_sites_of_a_fused_map_share_its_rank_and_leave_the_third_alone(
-    make_cell: Callable[[str], Reopened], tmp_path: Path
+    make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     folder = write(exporting.peft(make_cell("lora(rank=3)")), tmp_path / "peft")
     tensors = load_file(folder / "adapter_model.safetensors")
@@ -106,7 +106,7 @@ def test_two_sites_of_a_fused_map_share_its_rank_and_leave_the_third_alone(
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MERGEABLE)
 def test_every_mergeable_method_loads_in_peft_or_is_refused_with_the_way_out(
-    spec: str, make_cell: Callable[[str], Reopened], tmp_path: Path
+    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     cell = make_cell(spec)
     refusal = ""
@@ -121,20 +121,20 @@ def test_every_mergeable_method_loads_in_peft_or_is_refused_with_the_way_out(
     ("spec", "reason"), [("full", "also changes"), ("linear", "no linear map"), ("ssf", "use --as merged")]
 )
 def test_what_is_no_low_rank_change_of_linear_maps_is_no_lora(
-    spec: str, reason: str, make_cell: Callable[[str], Reopened]
+    spec: str, reason: str, make_cell: Callable[[str], TrainedModel]
 ) -> None:
     with pytest.raises(ValueError, match=reason):
         exporting.peft(make_cell(spec))
 
 
-def test_what_cannot_be_merged_is_refused_with_the_way_out(make_cell: Callable[[str], Reopened]) -> None:
+def test_what_cannot_be_merged_is_refused_with_the_way_out(make_cell: Callable[[str], TrainedModel]) -> None:
     with pytest.raises(ValueError, match="--as adapter"):
         exporting.merged(make_cell("adaptformer"))
 
 
 @pytest.mark.parametrize("framing", exporting.CROPS)
 def test_timm_prepares_images_by_the_exported_config_as_the_run_did(
-    framing: str, make_cell: Callable[[str], Reopened], tmp_path: Path
+    framing: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     cell = make_cell("linear")
     recipe = replace(cell.spec.recipe, framing=framing)

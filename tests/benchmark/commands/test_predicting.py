@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
-from vtab_peft.benchmark.checkpoints.lookup import find_kept
+from vtab_peft.benchmark.checkpoints.lookup import find_adapter
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.storage.json_io import StoreError
 
@@ -141,8 +141,8 @@ def test_the_beginning_of_a_key_finds_the_latest_repetition(tmp_path: Path) -> N
     latest = keep(tmp_path, "ab" * 8 + ".10")
     keep(tmp_path, "ab" * 8 + ".9")
     keep(tmp_path, "ac" * 8)
-    assert find_kept("ab", tmp_path) == latest
-    assert find_kept("ab" * 8, tmp_path) == latest
+    assert find_adapter("ab", tmp_path) == latest
+    assert find_adapter("ab" * 8, tmp_path) == latest
 
 
 @pytest.mark.parametrize(
@@ -162,16 +162,16 @@ def test_what_finds_no_cell_is_told_what_there_is(text: str, message: str, tmp_p
     keep(tmp_path, "ac" * 8)
     keep(tmp_path, "dd" * 8, adapter=False)
     with pytest.raises(StoreError, match=message):
-        find_kept(text, tmp_path)
+        find_adapter(text, tmp_path)
 
 
 def test_a_folder_that_holds_no_adapter_is_told_from_a_cell_that_is_not_there(tmp_path: Path) -> None:
     keep(tmp_path / "results", "ab" * 8)
     (tmp_path / "merged").mkdir()
     with pytest.raises(StoreError, match=r"merged holds no adapter\.safetensors: .* `vtab-peft export --as adapter`"):
-        find_kept(str(tmp_path / "merged"), tmp_path / "results")
+        find_adapter(str(tmp_path / "merged"), tmp_path / "results")
 
 
 def test_a_folder_without_kept_cells_says_how_to_keep_them(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="--keep-adapters"):
-        find_kept("ab", tmp_path)
+        find_adapter("ab", tmp_path)

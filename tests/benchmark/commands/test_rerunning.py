@@ -56,7 +56,7 @@ def test_a_result_of_a_plug_in_asks_for_its_file(
     monkeypatch.setattr(rerunning, "WorkerProcess", lambda *_: SimpleNamespace(stop=lambda: None))
     spec = fake.spec(method="mine", plugin="ab" * 32)
     store.put_failure(spec, "out of memory", "")
-    assert main(["rerun", spec.key(), "--results", str(store.root)]) == 2
+    assert main(["rerun", spec.run_id(), "--results", str(store.root)]) == 2
     assert "mine came from a plug-in file (abababababab): give it as --plugin FILE" in capsys.readouterr().err
 
 

@@ -19,7 +19,7 @@ from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands import run as sweep
 from vtab_peft.benchmark.commands.messages import announcement, estimate_of, one_worker, say_outcome
 from vtab_peft.benchmark.engine.numerics import Engine
-from vtab_peft.benchmark.execution.scheduler import Tally
+from vtab_peft.benchmark.execution.scheduler import SweepResult
 from vtab_peft.benchmark.plan import BackboneInfo
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import BackboneRef
@@ -44,8 +44,8 @@ def test_a_long_sweep_on_a_gpu_is_told_of_compiling(on_gpu: bool, engine: Engine
     backbone = BackboneInfo(
         BackboneRef(name="toy_vit", sha256="5e" * 32), None, (0, 0, 0), (1, 1, 1), 64, (), 1.0, "it", on_gpu
     )
-    lacking: list[Any] = [SimpleNamespace(seconds=100.0)] * cells
-    said = announcement(lacking, lacking, backbone, RECIPES["uniform"], engine)
+    missing_runs: list[Any] = [SimpleNamespace(seconds=100.0)] * cells
+    said = announcement(missing_runs, missing_runs, backbone, RECIPES["uniform"], engine)
     assert said.startswith(f"{cells} cells to run: toy_vit, recipe uniform, on it, about ")
     assert ("--engine compiled_graphs" in said) is advised
 
@@ -69,7 +69,7 @@ def test_a_traceback_is_pointed_to_where_there_is_one(
     """Of a worker that was lost there is none."""
     cell: Any = SimpleNamespace(spec=fake.spec())
     path = store.put_failure(cell.spec, "the worker was killed by signal 9", traceback)
-    say_outcome(Tally(failed=[(cell, "the worker was killed by signal 9")]), store)
+    say_outcome(SweepResult(failed=[(cell, "the worker was killed by signal 9")]), store)
     assert (str(path) in capsys.readouterr().err) is pointed_to
 
 

@@ -12,8 +12,8 @@ from vtab_peft.benchmark.commands import tuning_space as searching
 from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.engine.trainer import run
-from vtab_peft.benchmark.execution.worker import Describe, Worker
-from vtab_peft.benchmark.plan import BackboneInfo, Cell, Choice, MethodInfo
+from vtab_peft.benchmark.execution.worker import ResolveRequest, Worker
+from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
 from vtab_peft.benchmark.storage.store import Store
@@ -32,7 +32,7 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
 @pytest.fixture(scope="module")
 def describe(worker: Worker) -> Callable[..., tuple[BackboneInfo, list[MethodInfo]]]:
     def describe(*methods: str) -> tuple[BackboneInfo, list[MethodInfo]]:
-        return worker.describe(Describe("toy_vit", "random", None, "fp32", methods, variants=True))
+        return worker.describe(ResolveRequest("toy_vit", "random", None, "fp32", methods, variants=True))
 
     return describe
 
@@ -147,10 +147,10 @@ def test_the_highest_wins_and_of_equals_the_first(accuracies: list[float | None]
 
 
 def search_of(backbone: BackboneInfo, configurations: int = 4) -> Search:
-    return Search(backbone, SMOKE, configurations, Choice(tuned(SMOKE, configurations), seeds=[0, 1, 2]))
+    return Search(backbone, SMOKE, configurations, SweepConfig(tuned(SMOKE, configurations), seeds=[0, 1, 2]))
 
 
-def put(store: Store, cell: Cell, accuracy: float, fake: Any) -> None:
+def put(store: Store, cell: PlannedRun, accuracy: float, fake: Any) -> None:
     store.put(cell.spec, fake.record(accuracy), np.zeros(3, dtype=np.int64))
 
 
@@ -180,7 +180,7 @@ def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
     choice = json.loads(written)
     assert choice["chosen"] == choice["tried"][1]
     assert [row["val_accuracy"] for row in choice["tried"]] == accuracies
-    assert [row["val_key"] for row in choice["tried"]] == [cell.spec.key() for cell in trials.cells]
+    assert [row["val_key"] for row in choice["tried"]] == [cell.spec.run_id() for cell in trials.cells]
 
 
 def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask, store: Store, fake: Any) -> None:
@@ -192,7 +192,9 @@ def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask
     store.put_failure(first, "the worker was killed by signal 9", "")
     assert trials.pending(store, []) == trials.cells[:1]
     assert trials.accuracies(store, []) is None
-    assert trials.accuracies(store, [], failed=[first.key()]) == [None, 0.5, 0.5, 0.5], "not waited for a second time"
+    assert trials.accuracies(store, [], failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5], (
+        "not waited for a second time"
+    )
 
 
 def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(describe, data: CachedTask) -> None:
@@ -206,7 +208,7 @@ def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(des
     assert first.method == replace(won.method, asked="lora")
     for cell in refits:
         assert cell.facts["tuning"] == {
-            "val_key": won.key(),
+            "val_key": won.run_id(),
             "val_accuracy": 0.6,
             "configurations": 4,
             "grid": 45,
@@ -217,8 +219,8 @@ def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(des
 def test_a_larger_budget_begins_with_the_trials_of_a_smaller_one(describe, data: CachedTask) -> None:
     backbone, (lora,) = describe("lora")
     few, many = (search_of(backbone, n).trials(lora, data).cells for n in (4, 15))
-    assert [cell.spec.key() for cell in many[:4]] == [cell.spec.key() for cell in few]
-    assert len({cell.spec.key() for cell in many}) == 15
+    assert [cell.spec.run_id() for cell in many[:4]] == [cell.spec.run_id() for cell in few]
+    assert len({cell.spec.run_id() for cell in many}) == 15
 
 
 class Guarded:

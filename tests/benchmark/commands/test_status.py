@@ -20,13 +20,13 @@ def test_every_cell_is_in_one_state(store: Store, put: Callable[..., Any], fake:
         store.put_failure(spec, "out of memory", "")
     claims = Claims(store.root / "claims")
     for spec in (running, retried):
-        assert claims.take(spec.key(), "a cell")
+        assert claims.take(spec.run_id(), "a cell")
     cells: list[Any] = [
         SimpleNamespace(spec=spec, oracle=False, keep_adapter=False)
         for spec in (done, running, failed, retried, missing)
     ]
     states = states_of(cells, store)
-    assert [states[cell.spec.key()] for cell in cells] == ["done", "running", "failed", "running", "missing"]
+    assert [states[cell.spec.run_id()] for cell in cells] == ["done", "running", "failed", "running", "missing"]
 
 
 def test_a_folder_is_summed_up_by_suite_backbone_recipe_and_split(

@@ -152,8 +152,8 @@ def test_failures_and_claims_that_nobody_needs_are_named(
     os.utime(path, (0, 0))
     status, said = verify(results, capsys)
     assert status == 1
-    assert f"{fake.spec(seed=0).key()}.json: the cell has succeeded since" in said
-    assert fake.spec(seed=7).key() not in said
+    assert f"{fake.spec(seed=0).run_id()}.json: the cell has succeeded since" in said
+    assert fake.spec(seed=7).run_id() not in said
     assert "broken.json is no record of a failure (no field 'spec'); delete it" in said
     assert "process 1 on elsewhere left it" in said
 

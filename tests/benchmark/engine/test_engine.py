@@ -11,11 +11,11 @@ import pytest
 import torch
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.errors import Diverged
-from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.engine.optim import batches, learning_rate, optimizer_for
 from vtab_peft.benchmark.engine.trainer import RunResult, run
-from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
+from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
 from vtab_peft.datasets.cache import CachedTask, build
@@ -38,23 +38,23 @@ def spec_of(
         name=method.spec().partition("(")[0], args=method.args(), version=1, plugin=None, spec=method.spec()
     )
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (cell,) = make_plan(info_of(backbone), [described], [data], Choice(recipe, **{"seeds": [0], **choice}))
+    (cell,) = make_plan(info_of(backbone), [described], [data], SweepConfig(recipe, **{"seeds": [0], **choice}))
     return cell.spec
 
 
-def on_cpu(**numerics: Any) -> Live:
-    return Live(torch.device("cpu"), Numerics(**numerics))
+def on_cpu(**numerics: Any) -> LiveModel:
+    return LiveModel(torch.device("cpu"), Numerics(**numerics))
 
 
 def outcome(
-    name: str, backbone: backbones.Backbone, data: CachedTask, live: Live | None = None, **options: Any
+    name: str, backbone: backbones.Backbone, data: CachedTask, live: LiveModel | None = None, **options: Any
 ) -> tuple[RunResult, np.ndarray]:
     method = parse(name)
     spec = spec_of(method, backbone, data, **options)
     return run(spec, method, backbone, data, live or on_cpu(), lambda *_: None)
 
 
-def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: Live) -> None:
+def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: LiveModel) -> None:
     """A cell at a learning rate that no head survives, whatever the method's own rate is."""
     method = parse(name)
     spec = spec_of(method, backbone, data, seeds=[4])
@@ -174,7 +174,7 @@ def test_training_sees_random_crops_and_evaluation_the_centre(
 ) -> None:
     """Every pixel outside the centre is spoilt: only training notices, and only where it crops at random."""
     recipe = replace(SHORT, framing="square_crop", augmentation="crop_flip")
-    preprocessing = Choice(recipe, seeds=[0]).preprocessing(info_of(backbone))
+    preprocessing = SweepConfig(recipe, seeds=[0]).preprocessing(info_of(backbone))
     data = build(folder_task(make_task()), preprocessing, tmp_path / "cache")
 
     class Spoilt(Spy):

@@ -11,8 +11,8 @@ from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.fast_path import (
     ClassTokenAttention,
-    PatchProduct,
-    end_at_the_class_token,
+    PatchEmbedLinear,
+    prune_last_block_to_cls,
     ready_for_bf16,
 )
 from vtab_peft.benchmark.engine.injection import inject
@@ -43,7 +43,7 @@ def test_a_patch_product_is_the_convolution(sides: tuple[int, int], bias: bool) 
     """In float64, with its gradients; pixels that no window holds are left out."""
     conv = nn.Conv2d(3, 10, sides, sides, bias=bias).double()
     images, ways = torch.randn(2, 3, 17, 12, dtype=torch.float64), []
-    for way in (conv, PatchProduct.of(conv)):
+    for way in (conv, PatchEmbedLinear.of(conv)):
         conv.zero_grad()
         found = way(images)
         found.square().sum().backward()
@@ -58,7 +58,9 @@ def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> 
     vit.add_module("other", nn.Conv2d(3, 4, 3, padding=1))
     names = list(vit.state_dict())
     ready_for_bf16(vit, "cuda")
-    assert [name for name, module in vit.named_modules() if isinstance(module, PatchProduct)] == ["patch_embed.proj"]
+    assert [name for name, module in vit.named_modules() if isinstance(module, PatchEmbedLinear)] == [
+        "patch_embed.proj"
+    ]
     assert list(vit.state_dict()) == names
 
 
@@ -68,7 +70,7 @@ def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbo
     """In float64, features and gradients; the names of all tensors stay."""
     whole = trained(tiny(backbone), parse(method))[0].vit.double().train()
     short, seen = deepcopy(whole), []
-    assert end_at_the_class_token(short)
+    assert prune_last_block_to_cls(short)
     assert list(short.state_dict()) == list(whole.state_dict())
     for module in (short.blocks[-1].attn.proj, short.blocks[-1].mlp):
         module.register_forward_pre_hook(lambda _, args: seen.append(args[0].shape))
@@ -110,11 +112,11 @@ def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: 
 def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbone: str, recipe: Recipe) -> None:
     vit = inject(tiny(backbone), parse(method), recipe, 0).vit
     kinds = [type(module) for module in vit.modules()]
-    assert not end_at_the_class_token(vit)
+    assert not prune_last_block_to_cls(vit)
     assert [type(module) for module in vit.modules()] == kinds
 
 
 def test_most_methods_leave_the_last_block_its_shape() -> None:
-    short = {name for name in METHODS if end_at_the_class_token(put_into(tiny("plain"), parse(name)).vit)}
+    short = {name for name in METHODS if prune_last_block_to_cls(put_into(tiny("plain"), parse(name)).vit)}
     assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
     assert len(short) > len(METHODS) / 2

@@ -12,16 +12,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 from vtab_peft.benchmark.engine import backbone as backbones
-from vtab_peft.benchmark.engine.errors import Diverged, OutOfMemory, divergence, free_memory, in_a_line, lacks_memory
+from vtab_peft.benchmark.engine.errors import Diverged, OutOfMemory, divergence, free_memory, is_oom, one_line_message
 from vtab_peft.benchmark.engine.evaluate import in_parts
 from vtab_peft.benchmark.engine.fitting import backward
 from vtab_peft.benchmark.engine.injection import inject
-from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import ENGINES, Engine, Numerics
 from vtab_peft.benchmark.engine.trainer import RunResult, run
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.worker import Summary, Worker, answer
-from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
+from vtab_peft.benchmark.execution.worker import RunSummary, Worker, answer
+from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import MethodRef
 from vtab_peft.datasets.cache import CachedTask
@@ -38,18 +38,18 @@ Outcome = tuple[RunResult, np.ndarray]
 def cell(backbone: backbones.Backbone, data: CachedTask) -> Callable[..., Outcome]:
     """Runs a cell: 36 training images in batches of 8, 18 test images."""
 
-    def cell(name: str, live: Live, recipe: Any = QUIET, **options: Any) -> Outcome:
+    def cell(name: str, live: LiveModel, recipe: Any = QUIET, **options: Any) -> Outcome:
         method = parse(name)
         info = BackboneInfo(backbone.ref, None, backbone.mean, backbone.std, backbone.image_size, (), 1.0, "test")
         ref = MethodRef(name=name, args=method.args(), version=1, plugin=None, spec=name)
         described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-        (planned,) = make_plan(info, [described], [data], Choice(recipe, [0]))
+        (planned,) = make_plan(info, [described], [data], SweepConfig(recipe, [0]))
         return run(planned.spec, method, backbone, data, live, lambda *_: None, **options)
 
     return cell
 
 
-class Small(Live):
+class Small(LiveModel):
     """A device whose memory holds so many images in training, and so many in evaluation."""
 
     def __init__(self, trains: int, evaluates: int, **numerics: Any) -> None:
@@ -104,7 +104,7 @@ def test_a_batch_in_parts_has_the_gradients_of_the_whole(name: str, backbone: ba
 @pytest.mark.parametrize("augmentation", [pytest.param("none", marks=pytest.mark.slow), "flip"])
 def test_a_batch_that_does_not_fit_is_halved_until_it_does(cell: Callable[..., Outcome], augmentation: str) -> None:
     recipe = replace(QUIET, augmentation=augmentation)
-    whole, _ = cell("lora", Live(CPU, Numerics()), recipe)
+    whole, _ = cell("lora", LiveModel(CPU, Numerics()), recipe)
     live = Small(trains=3, evaluates=128)
     halved, _ = cell("lora", live, recipe)
     assert [n for training, n in live.passes if training][:3] == [8, 4, 2]
@@ -145,7 +145,7 @@ def test_a_compiled_model_is_compiled_anew_for_the_smaller_parts(
     """What the compiler makes is for `test_live.py`; here it is when, and for which shapes."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda vit, **_: compiled.append(vit) or vit)
-    whole, answers = cell("lora", Live(CPU, Numerics()))
+    whole, answers = cell("lora", LiveModel(CPU, Numerics()))
     live = Small(trains=4, evaluates=16, engine="compiled")
     halved, found = cell("lora", live)
     assert {n for training, n in live.passes if training} == {8, 4}
@@ -165,18 +165,18 @@ def test_a_gpu_that_is_too_small_trains_in_parts(engine: Engine, data: CachedTas
     info = BackboneInfo(large.ref, None, large.mean, large.std, large.image_size, (), 1.0, "test")
     ref = MethodRef(name="lora", args=method.args(), version=1, plugin=None, spec="lora")
     described = MethodInfo(ref, method.title, method.lr, False, 0)
-    (planned,) = make_plan(info, [described], [data], Choice(recipe, [0]))
+    (planned,) = make_plan(info, [described], [data], SweepConfig(recipe, [0]))
 
-    def trained(live: Live) -> RunResult:
+    def trained(live: LiveModel) -> RunResult:
         return run(planned.spec, method, large, data, live, lambda *_: None)[0]
 
-    whole = trained(Live(device, Numerics(engine=engine)))
+    whole = trained(LiveModel(device, Numerics(engine=engine)))
     torch.compiler.reset()
     free_memory(device)
     total = torch.cuda.get_device_properties(device).total_memory
     try:
         torch.cuda.set_per_process_memory_fraction(0.6 * whole.peak_bytes / total)
-        live = Live(device, Numerics(engine=engine))
+        live = LiveModel(device, Numerics(engine=engine))
         halved = trained(live)
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0)
@@ -187,7 +187,7 @@ def test_a_gpu_that_is_too_small_trains_in_parts(engine: Engine, data: CachedTas
 
 @pytest.mark.parametrize("name", ["lora", pytest.param("linear", marks=pytest.mark.slow)])
 def test_an_evaluation_that_does_not_fit_is_halved_and_goes_on(name: str, cell: Callable[..., Outcome]) -> None:
-    whole, answers = cell(name, Live(CPU, Numerics()))
+    whole, answers = cell(name, LiveModel(CPU, Numerics()))
     live = Small(trains=8, evaluates=5)
     halved, found = cell(name, live)
     assert np.array_equal(found, answers)
@@ -219,16 +219,16 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(cell: Callable[..., Out
 def test_the_allocator_of_the_cpu_is_understood() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
-    assert lacks_memory(caught.value)
+    assert is_oom(caught.value)
     with pytest.raises(MemoryError) as caught:
         np.empty(2**48)
-    assert lacks_memory(caught.value)
+    assert is_oom(caught.value)
     wrapped = RuntimeError("backend compiler failed")
     wrapped.__cause__ = torch.OutOfMemoryError("no room")
-    assert lacks_memory(wrapped)
-    assert not lacks_memory(ValueError("out of memory"))
-    assert in_a_line(RuntimeError("one\ntwo")) == "one"
-    assert in_a_line(MemoryError()) == "MemoryError"
+    assert is_oom(wrapped)
+    assert not is_oom(ValueError("out of memory"))
+    assert one_line_message(RuntimeError("one\ntwo")) == "one"
+    assert one_line_message(MemoryError()) == "MemoryError"
 
 
 def test_parts_cover_everything_once_in_order() -> None:
@@ -250,7 +250,7 @@ def test_a_loss_that_is_no_number_is_told_with_epoch_step_and_what_came_before(c
     with pytest.raises(
         Diverged, match=r"became (nan|inf) in epoch 1 of 1, step \d of 4, after \d.* rate of 1e\+30; .* smaller"
     ):
-        cell("bitfit", Live(CPU, Numerics()), replace(QUIET, optimizer="sgd", lr=1e30, warmup_epochs=0))
+        cell("bitfit", LiveModel(CPU, Numerics()), replace(QUIET, optimizer="sgd", lr=1e30, warmup_epochs=0))
 
 
 def test_the_first_step_that_is_no_number_is_named() -> None:
@@ -272,7 +272,7 @@ def test_outputs_that_are_no_numbers_are_no_accuracy(
 
     monkeypatch.setitem(METHODS, "late", Late)
     with pytest.raises(Diverged, match="for 18 of 18 images is not a number"):
-        cell("late", Live(CPU, Numerics()))
+        cell("late", LiveModel(CPU, Numerics()))
 
 
 # What becomes of it
@@ -297,6 +297,6 @@ def test_a_failure_that_cannot_be_recorded_ends_the_sweep_in_words(fake: Any) ->
 def test_a_shortage_is_shown_beside_the_result(fake: Any) -> None:
     out = io.StringIO()
     cell: Any = SimpleNamespace(spec=fake.spec(), seconds=1.0)
-    summary = Summary(Path("x.json"), 0.5, 1.0, 100.0, None, "trained 8 images at a time")
+    summary = RunSummary(Path("x.json"), 0.5, 1.0, 100.0, None, "trained 8 images at a time")
     Progress([cell], out).finished(cell, summary)
     assert "100 images/s, trained 8 images at a time for lack of memory" in out.getvalue()

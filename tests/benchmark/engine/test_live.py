@@ -8,10 +8,10 @@ import torch
 from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.injection import Injected, inject
-from vtab_peft.benchmark.engine.live_model import Live
+from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import ENGINES, Engine, Numerics
 from vtab_peft.benchmark.engine.trainer import run
-from vtab_peft.benchmark.plan import BackboneInfo, Choice, MethodInfo, make_plan
+from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import MethodRef
 from vtab_peft.datasets.cache import CachedTask
@@ -21,12 +21,12 @@ QUIET = replace(RECIPES["smoke"], epochs=2, batch_size=8, drop_path=0.0)
 CPU = torch.device("cpu")
 
 
-def cell(name: str, backbone: backbones.Backbone, data: CachedTask, live: Live, seed: int = 0, recipe=QUIET):
+def cell(name: str, backbone: backbones.Backbone, data: CachedTask, live: LiveModel, seed: int = 0, recipe=QUIET):
     method = parse(name)
     info = BackboneInfo(backbone.ref, None, backbone.mean, backbone.std, backbone.image_size, (), 1.0, "test")
     ref = MethodRef(name=name.partition("(")[0], args=method.args(), version=1, plugin=None, spec=name)
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (planned,) = make_plan(info, [described], [data], Choice(recipe, [seed]))
+    (planned,) = make_plan(info, [described], [data], SweepConfig(recipe, [seed]))
     return run(planned.spec, method, backbone, data, live, lambda *_: None)[0]
 
 
@@ -34,12 +34,12 @@ def injected(backbone: backbones.Backbone, name: str, seed: int = 0):
     return inject(backbone.vit, parse(name), QUIET, seed)
 
 
-def taken(live: Live, fresh: Injected, kind: str) -> tuple[Injected, bool]:
+def taken(live: LiveModel, fresh: Injected, kind: str) -> tuple[Injected, bool]:
     return live.take(fresh, kind, nn.Identity())
 
 
 def test_a_model_of_the_same_kind_is_reset_and_any_other_replaces_it(backbone: backbones.Backbone) -> None:
-    live = Live(CPU, Numerics())
+    live = LiveModel(CPU, Numerics())
     first, anew = taken(live, injected(backbone, "lora"), "lora")
     assert anew
     with torch.no_grad():
@@ -58,15 +58,15 @@ def test_a_model_of_the_same_kind_is_reset_and_any_other_replaces_it(backbone: b
 @pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass"])
 def test_checkpointing_moves_no_number(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
     recipe = replace(QUIET, drop_path=0.1)  # the second forward pass must draw the same again
-    plain = cell(name, backbone, data, Live(CPU, Numerics()), recipe=recipe)
-    again = cell(name, backbone, data, Live(CPU, Numerics(checkpointing=True)), recipe=recipe)
+    plain = cell(name, backbone, data, LiveModel(CPU, Numerics()), recipe=recipe)
+    again = cell(name, backbone, data, LiveModel(CPU, Numerics(checkpointing=True)), recipe=recipe)
     assert again.loss_curve == plain.loss_curve
     assert again.accuracy == plain.accuracy
 
 
 def agrees(numerics: Numerics, device: torch.device, backbone: backbones.Backbone, data: CachedTask) -> None:
     """Step for step within rounding, and compiled once for all cells of a kind."""
-    eager, fast = Live(device, Numerics()), Live(device, numerics)
+    eager, fast = LiveModel(device, Numerics()), LiveModel(device, numerics)
     for seed in (0, 1):
         plain, quick = (cell("aoft_lora", backbone, data, live, seed) for live in (eager, fast))
         np.testing.assert_allclose(quick.loss_curve, plain.loss_curve, rtol=1e-4)

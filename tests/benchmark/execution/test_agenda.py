@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from vtab_peft.benchmark.execution.locks import Claims
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.scheduler import Agenda, kind
-from vtab_peft.benchmark.execution.worker import Summary
+from vtab_peft.benchmark.execution.scheduler import Scheduler, kind
+from vtab_peft.benchmark.execution.worker import RunSummary
 from vtab_peft.benchmark.storage.store import Store
 
-FINISHED = Summary(Path("x.json"), 0.5, 1.0, 100.0, None)
+FINISHED = RunSummary(Path("x.json"), 0.5, 1.0, 100.0, None)
 Named = tuple[str, int]
 
 
@@ -31,9 +31,9 @@ def cells(fake: Any) -> list[Any]:
 
 
 @pytest.fixture
-def open_agenda(cells: list[Any], tmp_path: Path) -> Callable[..., Agenda]:
-    def open_agenda(**more: Any) -> Agenda:
-        return Agenda(cells, Store(tmp_path), Progress(cells, io.StringIO()), **more)
+def open_agenda(cells: list[Any], tmp_path: Path) -> Callable[..., Scheduler]:
+    def open_agenda(**more: Any) -> Scheduler:
+        return Scheduler(cells, Store(tmp_path), Progress(cells, io.StringIO()), **more)
 
     return open_agenda
 
@@ -42,7 +42,7 @@ def name(cell: Any) -> Named | None:
     return cell and (cell.spec.method.name, cell.spec.seed)
 
 
-def test_one_worker_goes_through_the_plan_in_order(cells: list[Any], open_agenda: Callable[..., Agenda]) -> None:
+def test_one_worker_goes_through_the_plan_in_order(cells: list[Any], open_agenda: Callable[..., Scheduler]) -> None:
     agenda = open_agenda()
     taken = []
     while (cell := agenda.take()) is not None:
@@ -52,7 +52,7 @@ def test_one_worker_goes_through_the_plan_in_order(cells: list[Any], open_agenda
     assert agenda.tally.finished == 6
 
 
-def test_workers_stay_with_their_method_and_then_help_where_most_is_left(open_agenda: Callable[..., Agenda]) -> None:
+def test_workers_stay_with_their_method_and_then_help_where_most_is_left(open_agenda: Callable[..., Scheduler]) -> None:
     agenda = open_agenda()
     a, b = agenda.take(), agenda.take()
     assert (name(a), name(b)) == (("lora", 0), ("vpt", 0)), "the second does not wait for the first's model"
@@ -70,7 +70,7 @@ def test_workers_stay_with_their_method_and_then_help_where_most_is_left(open_ag
     assert agenda.take() is None
 
 
-def test_what_is_put_back_comes_next_of_its_kind(open_agenda: Callable[..., Agenda]) -> None:
+def test_what_is_put_back_comes_next_of_its_kind(open_agenda: Callable[..., Scheduler]) -> None:
     agenda = open_agenda()
     cell = agenda.take()
     agenda.put_back(cell)
@@ -80,7 +80,7 @@ def test_what_is_put_back_comes_next_of_its_kind(open_agenda: Callable[..., Agen
 
 @pytest.mark.parametrize("times", [0, 1])
 def test_a_result_stored_by_a_worker_that_was_lost_right_after_is_no_loss(
-    times: int, cells: list[Any], open_agenda: Callable[..., Agenda], fake: Any, tmp_path: Path
+    times: int, cells: list[Any], open_agenda: Callable[..., Scheduler], fake: Any, tmp_path: Path
 ) -> None:
     """times: how often the cell was stored before the sweep."""
     store = Store(tmp_path)
@@ -93,7 +93,7 @@ def test_a_result_stored_by_a_worker_that_was_lost_right_after_is_no_loss(
     store.put(cell.spec, fake.record(), np.zeros(3, dtype=int))
     assert agenda.rescue(cell)
     assert agenda.tally.finished == 1
-    assert not (tmp_path / "claims" / f"{cell.spec.key()}.json").exists()
+    assert not (tmp_path / "claims" / f"{cell.spec.run_id()}.json").exists()
 
 
 def test_a_damaged_record_is_set_aside_and_named_before_its_cell_is_repeated(
@@ -101,7 +101,7 @@ def test_a_damaged_record_is_set_aside_and_named_before_its_cell_is_repeated(
 ) -> None:
     store, said = Store(tmp_path), io.StringIO()
     store.put(cells[0].spec, fake.record(), np.zeros(3, dtype=int)).write_bytes(b"{")
-    agenda = Agenda(cells, store, Progress(cells, said))
+    agenda = Scheduler(cells, store, Progress(cells, said))
     cell = agenda.take()
     assert cell is cells[0]
     assert "set aside" in said.getvalue()
@@ -112,7 +112,7 @@ def test_a_damaged_record_is_set_aside_and_named_before_its_cell_is_repeated(
 
 
 def test_a_cell_stored_by_another_command_meanwhile_is_passed_over(
-    cells: list[Any], open_agenda: Callable[..., Agenda], fake: Any, tmp_path: Path
+    cells: list[Any], open_agenda: Callable[..., Scheduler], fake: Any, tmp_path: Path
 ) -> None:
     agenda = open_agenda()
     Store(tmp_path).put(cells[0].spec, fake.record(), np.zeros(3, dtype=int))
@@ -121,17 +121,17 @@ def test_a_cell_stored_by_another_command_meanwhile_is_passed_over(
 
 
 def test_a_cell_that_was_stored_before_is_repeated(
-    cells: list[Any], open_agenda: Callable[..., Agenda], fake: Any, tmp_path: Path
+    cells: list[Any], open_agenda: Callable[..., Scheduler], fake: Any, tmp_path: Path
 ) -> None:
     Store(tmp_path).put(cells[0].spec, fake.record(), np.zeros(3, dtype=int))
     assert open_agenda().take() is cells[0], "whoever asks for it wants it again"
 
 
 def test_a_cell_that_another_command_runs_is_left_to_it(
-    cells: list[Any], open_agenda: Callable[..., Agenda], tmp_path: Path
+    cells: list[Any], open_agenda: Callable[..., Scheduler], tmp_path: Path
 ) -> None:
     other = Claims(tmp_path / "claims")
-    assert other.take(cells[0].spec.key(), "lora")
+    assert other.take(cells[0].spec.run_id(), "lora")
     agenda = open_agenda()
     rest = [agenda.take() for _ in range(6)]
     assert rest == [*cells[1:], None]
@@ -139,10 +139,10 @@ def test_a_cell_that_another_command_runs_is_left_to_it(
 
 
 def test_a_cell_that_another_command_gave_up_is_run_at_the_end(
-    cells: list[Any], open_agenda: Callable[..., Agenda], tmp_path: Path
+    cells: list[Any], open_agenda: Callable[..., Scheduler], tmp_path: Path
 ) -> None:
     other = Claims(tmp_path / "claims")
-    assert other.take(cells[0].spec.key(), "lora")
+    assert other.take(cells[0].spec.run_id(), "lora")
     agenda = open_agenda()
     assert agenda.take() is cells[1]
     other.close()
@@ -150,7 +150,7 @@ def test_a_cell_that_another_command_gave_up_is_run_at_the_end(
     assert agenda.tally.elsewhere == 0
 
 
-def test_claims_are_given_back_however_a_sweep_ends(open_agenda: Callable[..., Agenda], tmp_path: Path) -> None:
+def test_claims_are_given_back_however_a_sweep_ends(open_agenda: Callable[..., Scheduler], tmp_path: Path) -> None:
     with suppress(KeyboardInterrupt), open_agenda() as agenda:
         assert agenda.take() is not None
         assert (tmp_path / "claims").exists()
@@ -158,7 +158,9 @@ def test_claims_are_given_back_however_a_sweep_ends(open_agenda: Callable[..., A
     assert not (tmp_path / "claims").exists()
 
 
-def test_cells_too_long_for_the_time_left_are_counted_and_shorter_ones_run(open_agenda: Callable[..., Agenda]) -> None:
+def test_cells_too_long_for_the_time_left_are_counted_and_shorter_ones_run(
+    open_agenda: Callable[..., Scheduler],
+) -> None:
     agenda = open_agenda(deadline=time.monotonic() + 15)
     assert [name(agenda.take()) for _ in range(3)] == [("lora", 0), ("lora", 1), None]
     assert agenda.tally.left == 4

@@ -64,7 +64,7 @@ def test_a_crash_and_a_hang_cost_their_cells_and_no_other(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(executor, "SILENCE_SECONDS", 30.0)  # a new worker imports torch in this time
+    monkeypatch.setattr(executor, "HANG_TIMEOUT_S", 30.0)  # a new worker imports torch in this time
     assert main(ask("crashes", "linear", "hangs", "bitfit")) == 1
     said = capfd.readouterr().err
     assert "crashes · seed 0: FAILED: the worker was killed by signal 11" in said

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 from vtab_peft.benchmark.execution import pool as crew_module
-from vtab_peft.benchmark.execution.pool import TRIES, Crew
+from vtab_peft.benchmark.execution.pool import TRIES, WorkerPool
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.worker import Describe, Summary
-from vtab_peft.benchmark.execution.worker_process import Refused
+from vtab_peft.benchmark.execution.worker import ResolveRequest, RunSummary
+from vtab_peft.benchmark.execution.worker_process import ConfigurationError
 from vtab_peft.benchmark.storage.store import Store
 
-FINISHED = ("finished", Summary(Path("x.json"), 0.5, 1.0, 100.0, None))
-REQUEST = Describe("toy_vit", None, None, "fp32", ["lora"])
+FINISHED = ("finished", RunSummary(Path("x.json"), 0.5, 1.0, 100.0, None))
+REQUEST = ResolveRequest("toy_vit", None, None, "fp32", ["lora"])
 GONE = RuntimeError("the node died")
 
 
@@ -73,7 +73,7 @@ def sweep(fake: Any, tmp_path: Path) -> Callable[..., Any]:
 
     def sweep(office: Workplace, n: int = 4) -> Any:
         cells: list[Any] = [SimpleNamespace(spec=fake.spec(seed=seed), seconds=1.0) for seed in range(n)]
-        crew, said = Crew(office), io.StringIO()
+        crew, said = WorkerPool(office), io.StringIO()
         crew.describe(REQUEST)
         tally = crew.execute(cells, Store(tmp_path), Progress(cells, said))
         crew.stop()
@@ -138,7 +138,7 @@ def test_a_worker_with_other_weights_gets_no_cell(sweep: Callable[..., Any]) -> 
 
 
 def test_what_the_first_worker_cannot_do_is_refused(sweep: Callable[..., Any]) -> None:
-    with pytest.raises(Refused, match=r"^no weights at absent$"):
+    with pytest.raises(ConfigurationError, match=r"^no weights at absent$"):
         sweep(Workplace(lambda *_: FINISHED, arrive=lambda _: ("refused", "here/1: no weights at absent")))
 
 

@@ -14,10 +14,10 @@ from vtab_peft.benchmark.engine import backbone
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.execution import worker_process as executor
 from vtab_peft.benchmark.execution.progress import Pace, Progress, duration
-from vtab_peft.benchmark.execution.scheduler import Unwritable
-from vtab_peft.benchmark.execution.worker import Describe, Summary, answer
-from vtab_peft.benchmark.execution.worker_process import Refused, WorkerLost, WorkerProcess, execute
-from vtab_peft.benchmark.storage.json_io import Damaged, StoreError
+from vtab_peft.benchmark.execution.scheduler import ResultsNotWritable
+from vtab_peft.benchmark.execution.worker import ResolveRequest, RunSummary, answer
+from vtab_peft.benchmark.execution.worker_process import ConfigurationError, WorkerLost, WorkerProcess, execute
+from vtab_peft.benchmark.storage.json_io import CorruptRecord, StoreError
 from vtab_peft.benchmark.storage.store import Store
 
 
@@ -43,7 +43,7 @@ class Scripted:
         self.restarts += 1
 
 
-FINISHED = ("finished", Summary(Path("x.json"), 0.5, 1.0, 100.0, None))
+FINISHED = ("finished", RunSummary(Path("x.json"), 0.5, 1.0, 100.0, None))
 
 
 def test_a_lost_worker_costs_one_cell_and_is_replaced(tmp_path: Path, fake: Any) -> None:
@@ -78,12 +78,12 @@ def test_pace_learns_from_finished_cells(fake: Any) -> None:
 def test_a_sweep_stops_when_results_cannot_be_stored(tmp_path: Path, fake: Any) -> None:
     cells = [cell(0, fake), cell(1, fake)]
     worker = Scripted(("unwritable", "cannot write: no space left"))
-    with pytest.raises(Unwritable, match="no space left"):
+    with pytest.raises(ResultsNotWritable, match="no space left"):
         execute(cells, worker, Store(tmp_path), Progress(cells, io.StringIO()))  # type: ignore[arg-type]
     assert worker.asked == 1
 
 
-@pytest.mark.parametrize(("error", "word"), [(Damaged, "failed"), (StoreError, "unwritable")])
+@pytest.mark.parametrize(("error", "word"), [(CorruptRecord, "failed"), (StoreError, "unwritable")])
 def test_a_damaged_record_costs_one_cell_and_a_folder_that_cannot_be_used_the_sweep(
     error: type[StoreError], word: str, fake: Any, tmp_path: Path
 ) -> None:
@@ -98,8 +98,8 @@ def test_a_damaged_record_costs_one_cell_and_a_folder_that_cannot_be_used_the_sw
 
 
 def test_a_silent_worker_is_taken_for_hung(fake: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "SILENCE_SECONDS", 0.05)
-    monkeypatch.setattr(executor, "SILENCE_FACTOR", 0.0)
+    monkeypatch.setattr(executor, "HANG_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(executor, "HANG_TIMEOUT_FACTOR", 0.0)
     worker = object.__new__(WorkerProcess)
     worker._pipe, _theirs = multiprocessing.Pipe()
     with pytest.raises(WorkerLost, match="silent"):
@@ -115,38 +115,38 @@ def test_a_slow_first_download_is_no_silence(
         time.sleep(1.5)
         raise OSError("the hub is gone")
 
-    def describe(_: Describe, tell: Any) -> Any:
+    def describe(_: ResolveRequest, tell: Any) -> Any:
         return backbone._from_hub("vit_x", "timm/", tell)
 
-    monkeypatch.setattr(executor, "START_SECONDS", 0.5)
+    monkeypatch.setattr(executor, "START_TIMEOUT_S", 0.5)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", slow_hub)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
     worker = object.__new__(WorkerProcess)
     worker._pipe, theirs = multiprocessing.Pipe()
-    request = Describe("vit_x", None, None, "fp32", ["linear"])
+    request = ResolveRequest("vit_x", None, None, "fp32", ["linear"])
     there: Any = SimpleNamespace(describe=describe)
     child = threading.Thread(target=lambda: theirs.send(answer(there, request, theirs)))
     child.start()
-    with pytest.raises(Refused, match="the hub is gone"):
+    with pytest.raises(ConfigurationError, match="the hub is gone"):
         worker.describe(request)
     child.join()
     assert capsys.readouterr().err == "downloading weights of vit_x\n"
 
 
 def test_after_a_download_a_worker_may_be_silent_no_longer_than_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "START_SECONDS", 0.05)
+    monkeypatch.setattr(executor, "START_TIMEOUT_S", 0.05)
     worker = object.__new__(WorkerProcess)
     worker._pipe, theirs = multiprocessing.Pipe()
     for done in (0, 1):
         theirs.send(("progress", ("downloading weights of vit_x", done, 1)))
     with pytest.raises(WorkerLost, match="silent"):
-        worker.describe(Describe("vit_x", None, None, "fp32", ["linear"]))
+        worker.describe(ResolveRequest("vit_x", None, None, "fp32", ["linear"]))
 
 
 def test_an_idle_worker_ends_by_itself(tmp_path: Path) -> None:
     """Killed, it would leave behind what has compiled for it."""
     worker = WorkerProcess(tmp_path, Numerics(threads=1))
-    worker.describe(Describe("toy_vit", "random", None, "fp32", ["linear"]))
+    worker.describe(ResolveRequest("toy_vit", "random", None, "fp32", ["linear"]))
     worker.stop()
     assert worker.process.exitcode == 0
 

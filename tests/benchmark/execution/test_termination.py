@@ -14,9 +14,9 @@ import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.execution import signals as termination
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.scheduler import Agenda
-from vtab_peft.benchmark.execution.signals import Terminated, at_once, is_near, with_grace
-from vtab_peft.benchmark.execution.worker import Summary
+from vtab_peft.benchmark.execution.scheduler import Scheduler
+from vtab_peft.benchmark.execution.signals import Terminated, exit_on_sigterm, graceful_shutdown, shutdown_requested
+from vtab_peft.benchmark.execution.worker import RunSummary
 from vtab_peft.benchmark.execution.worker_process import execute
 from vtab_peft.benchmark.storage.store import Store
 
@@ -30,7 +30,7 @@ def handlers_come_back() -> Any:
     before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)]
     yield
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGALRM)] == before
-    assert not is_near()
+    assert not shutdown_requested()
     assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
@@ -44,10 +44,10 @@ def test_work_that_ends_in_time_ends(capfd: pytest.CaptureFixture[str]) -> None:
 
     def work() -> None:
         strike()
-        done.append(is_near())
+        done.append(shutdown_requested())
 
     with pytest.raises(Terminated):
-        within(with_grace(60), work)
+        within(graceful_shutdown(60), work)
     assert done == [True]
     assert "the one in flight has 60 s to end" in capfd.readouterr().err
 
@@ -61,7 +61,7 @@ def test_the_end_of_the_time_or_no_time_or_a_second_signal_ends_the_work(grace: 
 
     started = time.monotonic()
     with pytest.raises(Terminated):
-        within(with_grace(grace), work)
+        within(graceful_shutdown(grace), work)
     assert time.monotonic() - started < 30
 
 
@@ -76,7 +76,7 @@ def test_without_a_sweep_it_ends_at_once() -> None:
             released.append(True)
 
     with pytest.raises(Terminated):
-        within(at_once(), work)
+        within(exit_on_sigterm(), work)
     assert released
 
 
@@ -84,7 +84,7 @@ def test_other_threads_leave_signals_alone() -> None:
     ran = []
 
     def work() -> None:
-        with at_once(), with_grace(1):
+        with exit_on_sigterm(), graceful_shutdown(1):
             ran.append(True)
 
     thread = threading.Thread(target=work)
@@ -102,7 +102,7 @@ class Struck:
     def run(self, cell: Any, on_progress: Any) -> tuple[str, Any]:
         self.asked += 1
         strike()
-        return "finished", Summary(Path("x.json"), 0.5, 1.0, 100.0, None)
+        return "finished", RunSummary(Path("x.json"), 0.5, 1.0, 100.0, None)
 
 
 def test_the_cell_in_flight_is_the_last(tmp_path: Path, fake: Any) -> None:
@@ -110,7 +110,7 @@ def test_the_cell_in_flight_is_the_last(tmp_path: Path, fake: Any) -> None:
     worker: Any = Struck()
     tallies = []
     with pytest.raises(Terminated):
-        within(with_grace(60), lambda: tallies.append(execute(cells, worker, Store(tmp_path), Progress(cells))))
+        within(graceful_shutdown(60), lambda: tallies.append(execute(cells, worker, Store(tmp_path), Progress(cells))))
     assert [(tally.finished, tally.failed) for tally in tallies] == [(1, [])]
     assert worker.asked == 1
     assert not list(tmp_path.iterdir()), "a claim was left"
@@ -120,7 +120,7 @@ def test_an_agenda_has_nothing_to_hand_out_when_the_end_is_near(
     tmp_path: Path, fake: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cells: Any = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
-    with Agenda(cells, Store(tmp_path), Progress(cells)) as agenda:
+    with Scheduler(cells, Store(tmp_path), Progress(cells)) as agenda:
         assert agenda.waiting() == 1
         monkeypatch.setattr(termination, "_near", True)
         assert agenda.waiting() == 0

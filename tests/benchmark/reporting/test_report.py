@@ -196,13 +196,13 @@ def test_two_results_of_one_cell_are_named(store, fake, put, tmp_path):
     from vtab_peft.benchmark.spec import RunSpec
 
     spec = RunSpec.from_json(record["spec"])
-    record["key"] = spec.key()
+    record["key"] = spec.run_id()
     store.path(spec).write_text(to_text(record))
     report = write(store, tmp_path / "out")
     (complaint,) = report.complaints
     assert "lora on flowers, seed 0, has 2 results" in complaint
-    assert fake.spec("flowers", "lora", 0).key() in complaint
-    assert spec.key() in complaint
+    assert fake.spec("flowers", "lora", 0).run_id() in complaint
+    assert spec.run_id() in complaint
 
 
 def test_a_report_that_cannot_be_written_says_so(store, put, tmp_path):

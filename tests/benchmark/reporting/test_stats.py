@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from vtab_peft.benchmark.reporting.stats import (
-    Unsupported,
+    InsufficientData,
     compare_over_tasks,
     critical_difference,
     holm,
@@ -136,22 +136,22 @@ def test_tests_over_tasks_refuse_what_can_never_be_significant(methods: int, tas
     if works:
         compare_over_tasks(scores)
     else:
-        with pytest.raises(Unsupported, match="no p-value can fall below"):
+        with pytest.raises(InsufficientData, match="no p-value can fall below"):
             compare_over_tasks(scores)
 
 
 def test_missing_tasks_are_refused_by_name() -> None:
     scores = {"lora": [0.5] * 8, "ssf": [0.5] * 7 + [float("nan")], "vpt": [0.4] * 8}
     for judge in (compare_over_tasks, ranking):
-        with pytest.raises(Unsupported, match="missing for ssf"):
+        with pytest.raises(InsufficientData, match="missing for ssf"):
             judge(scores)
 
 
 def test_two_seeds_are_refused() -> None:
-    with pytest.raises(Unsupported, match="at least 3"):
+    with pytest.raises(InsufficientData, match="at least 3"):
         over_seeds([0.5, 0.6])
     two = np.ones((2, 10), dtype=bool)
-    with pytest.raises(Unsupported, match="over seeds needs at least 3"):
+    with pytest.raises(InsufficientData, match="over seeds needs at least 3"):
         over_seeds_and_images(two, two)
 
 
@@ -204,7 +204,7 @@ def test_the_squares_of_the_half_widths_over_seeds_and_over_images_add_up() -> N
 
 def test_a_single_image_is_refused() -> None:
     one = np.ones((3, 1), dtype=bool)
-    with pytest.raises(Unsupported, match="at least 2"):
+    with pytest.raises(InsufficientData, match="at least 2"):
         over_seeds_and_images(one, one)
 
 

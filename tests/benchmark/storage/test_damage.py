@@ -82,7 +82,7 @@ def test_of_a_damaged_repetition_the_sound_one_before_it_is_got(store, put):
     record = store.get(spec, complaints := [])
     assert record["result"]["accuracy"] == 0.5
     assert "set aside as" in complaints[0]
-    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.json"]
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.json"]
 
 
 def test_a_run_of_which_nothing_sound_is_left_is_missing(store, put):

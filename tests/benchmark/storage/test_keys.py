@@ -44,7 +44,7 @@ specs = st.builds(
 def test_any_spec_survives_the_text_of_a_record(spec):
     read = RunSpec.from_json(json.loads(to_text({"spec": spec.to_json()}))["spec"])
     assert read == spec
-    assert read.key() == spec.key()
+    assert read.run_id() == spec.run_id()
 
 
 @settings(deadline=None, max_examples=30)
@@ -52,7 +52,7 @@ def test_any_spec_survives_the_text_of_a_record(spec):
 def test_a_key_does_not_depend_on_the_order_of_arguments(spec, random):
     arguments = list(spec.method.args.items())
     random.shuffle(arguments)
-    assert replace(spec, method=replace(spec.method, args=dict(arguments))).key() == spec.key()
+    assert replace(spec, method=replace(spec.method, args=dict(arguments))).run_id() == spec.run_id()
 
 
 STORED = ROOT / "results/runs/toy_vit/toy/cells/lora"
@@ -67,13 +67,13 @@ def test_a_run_of_before_a_recipe_field_came_keeps_its_key_and_means_the_neutral
         assert "framing" not in stored["recipe"]
         spec = RunSpec.from_json(stored)
         assert spec.recipe.framing == "squash"
-        assert spec.key() == path.stem.partition(".")[0]
+        assert spec.run_id() == path.stem.partition(".")[0]
 
 
 def test_a_recipe_field_that_came_later_names_another_run_where_it_differs(fake):
     before = fake.spec()
     cropped = replace(before, recipe=replace(before.recipe, framing="square_crop"))
-    assert cropped.key() != before.key()
+    assert cropped.run_id() != before.run_id()
     assert cropped.recipe.base != before.recipe.base
     assert RunSpec.from_json(cropped.to_json()) == cropped
 
@@ -117,12 +117,12 @@ def changed_specs(spec):
 def test_a_key_changes_with_every_field_that_can_change_the_number_and_no_other(fake):
     spec = fake.spec()
     spec = replace(spec, recipe=replace(spec.recipe, drop_path=0.0))  # it excludes branch_dropout
-    keys = {field: changed.key() for field, changed in changed_specs(spec)}
-    assert {field for field, key in keys.items() if key == spec.key()} == LABELS
+    keys = {field: changed.run_id() for field, changed in changed_specs(spec)}
+    assert {field for field, key in keys.items() if key == spec.run_id()} == LABELS
     assert len({key for field, key in keys.items() if field not in LABELS}) == len(keys) - len(LABELS) > 35
 
 
 def test_a_key_changes_with_the_protocol(fake, monkeypatch):
-    before = fake.spec().key()
+    before = fake.spec().run_id()
     monkeypatch.setattr("vtab_peft.benchmark.spec.PROTOCOL", PROTOCOL + 1)
-    assert fake.spec().key() != before
+    assert fake.spec().run_id() != before

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.scheduler import Agenda
+from vtab_peft.benchmark.execution.scheduler import Scheduler
 from vtab_peft.benchmark.spec import RunSpec
 from vtab_peft.benchmark.storage import store as store_module
 from vtab_peft.benchmark.storage.json_io import StoreError
@@ -32,7 +32,7 @@ def test_a_run_comes_back_as_it_was_put(store, fake):
     loaded = store.load(path)
     assert {name: loaded[name] for name in record} == record
     assert RunSpec.from_json(loaded["spec"]) == spec
-    assert loaded["key"] == spec.key() == path.stem
+    assert loaded["key"] == spec.run_id() == path.stem
     assert store.has(spec)
     assert store.get(spec, []) == loaded
 
@@ -51,7 +51,7 @@ def test_the_frame_has_one_row_per_run_sorted_by_key(store, put):
     frame = store.frame(complaints := [])
     assert complaints == []
     assert list(frame.columns) == list(COLUMNS)
-    assert frame["key"].tolist() == sorted(spec.key() for spec in specs)
+    assert frame["key"].tolist() == sorted(spec.run_id() for spec in specs)
     by_seed = frame.set_index("seed")["accuracy"].to_dict()
     assert by_seed == {0: 0.5, 1: 0.6, 2: 0.7}
 
@@ -85,7 +85,7 @@ def test_a_repetition_never_overwrites_and_the_latest_counts(store, put):
     before = first.read_bytes(), first.with_suffix(".npz").read_bytes()
     for accuracy in (0.6, 0.7):
         put("flowers", "lora", 0, accuracy)
-    key = spec.key()
+    key = spec.run_id()
     assert [path.name for path in store.repetitions(spec)] == [f"{key}.json", f"{key}.2.json", f"{key}.3.json"]
     assert (first.read_bytes(), first.with_suffix(".npz").read_bytes()) == before
     assert store.path(spec, 2).with_suffix(".npz").exists()
@@ -108,10 +108,10 @@ def test_the_last_run_counts_whichever_repetition_was_deleted_before(store, put)
         spec = put("flowers", "lora", 0, accuracy)
     store.path(spec).unlink()
     assert store.has(spec)
-    assert store.finished([spec]) == {spec.key()}
+    assert store.finished([spec]) == {spec.run_id()}
     assert store.frame([])["accuracy"].tolist() == [0.6]
     put("flowers", "lora", 0, 0.7)
-    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.2.json", f"{spec.key()}.3.json"]
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.2.json", f"{spec.run_id()}.3.json"]
     assert store.frame([])["accuracy"].tolist() == [0.7]
 
 
@@ -123,7 +123,7 @@ def test_a_run_whose_files_were_all_deleted_begins_anew(store, put):
     assert not store.has(spec)
     assert store.finished([spec]) == set()
     put("flowers", "lora", 0, 0.7)
-    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.json"]
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.json"]
 
 
 def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
     assert len(store.frame([])) == 0
     monkeypatch.undo()
     store.put(spec, fake.record(), np.ones(3, dtype=int))
-    assert [path.name for path in store.repetitions(spec)] == [f"{spec.key()}.json"]
+    assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.json"]
     with np.load(store.path(spec).with_suffix(".npz")) as archive:
         assert archive["predictions"].tolist() == [1, 1, 1]
 
@@ -178,7 +178,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writ
     for name in (*names, ".tmp-of-somebody"):
         (folder / name).write_bytes(b"half")
     (store.root / names[0]).write_bytes(b"half")
-    store.tidy()
+    store.remove_temp_files()
     assert {path.name for path in store.root.rglob(".tmp-*")} == {names[1], ".tmp-of-somebody"}
     assert len(list(folder.iterdir())) == 4
 
@@ -233,7 +233,7 @@ def test_no_name_leads_out_of_the_results_folder(store, fake, name):
 def test_finished_runs_are_found_as_one_by_one(store, put, fake):
     there = [put(task, method, seed, 0.5) for task in ("flowers", "pets") for method in "ab" for seed in (0, 1)]
     absent = [fake.spec("flowers", "a", seed=2), fake.spec("birds", "a"), fake.spec("pets", "c")]
-    assert store.finished([*absent, *there]) == {spec.key() for spec in there}
+    assert store.finished([*absent, *there]) == {spec.run_id() for spec in there}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"reason": 7}', "\udcff", "[" * 100_000])
@@ -275,4 +275,4 @@ def test_the_record_is_named_last_when_all_beside_it_is_on_the_disk(store, fake,
 def test_a_place_where_nobody_can_write_is_named_before_a_cell_is_run(fake):
     cells = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
     with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another --results folder"):
-        Agenda(cells, Store(Path("/proc/results")), Progress(cells)).take()
+        Scheduler(cells, Store(Path("/proc/results")), Progress(cells)).take()
