@@ -17,23 +17,23 @@ import numpy as np
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
+from vtab_peft.benchmark.analysis.angles import null
+from vtab_peft.benchmark.analysis.bounds import rademacher
 from vtab_peft.benchmark.cli import main, parser
-from vtab_peft.benchmark.contract.tiny import backbones_for, put_into, tiny
-from vtab_peft.benchmark.judging.angles import null
-from vtab_peft.benchmark.judging.boards import boards
-from vtab_peft.benchmark.judging.bounds import rademacher
-from vtab_peft.benchmark.judging.leaderboard import leaderboard
-from vtab_peft.benchmark.judging.tables import to_csv
-from vtab_peft.benchmark.planning.recipes import RECIPES
-from vtab_peft.benchmark.planning.spec import PROTOCOL, RunSpec, canonical_json, fingerprint
-from vtab_peft.benchmark.storing.columns import COLUMNS
-from vtab_peft.benchmark.storing.store import SCHEMA, Store
-from vtab_peft.benchmark.training.backbone import load as load_backbone
-from vtab_peft.benchmark.training.engine import _head as head
-from vtab_peft.benchmark.training.engine import stream
-from vtab_peft.benchmark.training.images import random_crop, random_flip
+from vtab_peft.benchmark.engine.backbone import load as load_backbone
+from vtab_peft.benchmark.engine.trainer import _head as head
+from vtab_peft.benchmark.engine.trainer import derive_seed
+from vtab_peft.benchmark.engine.transforms import random_crop, random_flip
+from vtab_peft.benchmark.method_checks.tiny_models import backbones_for, put_into, tiny
+from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboards import leaderboard
+from vtab_peft.benchmark.reporting.tables import to_csv
+from vtab_peft.benchmark.spec import PROTOCOL, RunSpec, canonical_json, fingerprint
+from vtab_peft.benchmark.storage.schema import COLUMNS
+from vtab_peft.benchmark.storage.store import SCHEMA, Store
 from vtab_peft.datasets.identity import data_hash
-from vtab_peft.datasets.pixels import glance
+from vtab_peft.datasets.pixels import probe
 from vtab_peft.datasets.raw.source import tfds_order
 from vtab_peft.datasets.toy import TOY
 from vtab_peft.methods import METHODS, parse
@@ -56,7 +56,7 @@ SIGN_IS_FREE = ("pissa",)
 
 SEEDS = (0, 1, 2, 7)
 USES = ("initial values", "head", "crops", "flips", "dropout", "permutations")
-"""What the engine asks `stream` for."""
+"""What the engine asks `derive_seed` for."""
 HEADS = ("trunc_normal", "zeros", "uniform", "kaiming")
 TASKS = ("cifar", "clevr_count", "dsprites_loc", "kitti", "texture", "cub")
 """Recipes are frozen as they are resolved for these."""
@@ -66,7 +66,7 @@ def stored_runs() -> dict[str, str]:
     """Path of each stored record, from `results/runs`, and the key that its spec derives to today."""
     runs = RESULTS / "runs"
     return {
-        str(path.relative_to(runs)): RunSpec.from_json(json.loads(path.read_text())["spec"]).key()
+        str(path.relative_to(runs)): RunSpec.from_json(json.loads(path.read_text())["spec"]).run_id()
         for path in sorted(runs.rglob("*.json"))
     }
 
@@ -128,21 +128,21 @@ def described(tensor: Tensor) -> list[Any]:
 
 
 def streams() -> dict[str, dict[str, int]]:
-    return {use: {str(seed): stream(seed, use) for seed in SEEDS} for use in USES}
+    return {use: {str(seed): derive_seed(seed, use) for seed in SEEDS} for use in USES}
 
 
 def uses_in_the_code() -> set[str]:
-    """What any file of the package asks `stream` for."""
+    """What any file of the package asks `derive_seed` for."""
     folders = (ROOT / name for name in ("benchmark", "methods", "datasets", "src", "vtab_peft"))
     texts = [path.read_text() for folder in folders for path in sorted(folder.rglob("*.py"))]
-    return {use for text in texts for use in re.findall(r'\bstream\([\w.]+, "([^"]+)"\)', text)}
+    return {use for text in texts for use in re.findall(r'\bderive_seed\([\w.]+, "([^"]+)"\)', text)}
 
 
 def draws() -> dict[str, Any]:
     """Small draws of every other random source: heads, crops, flips, untrained backbones, fixed seeds."""
     recipe = next(iter(RECIPES.values()))
     ramp = torch.arange(4 * 3 * 12 * 12).reshape(4, 3, 12, 12)
-    crops, flips = (torch.Generator().manual_seed(stream(7, use)) for use in ("crops", "flips"))
+    crops, flips = (torch.Generator().manual_seed(derive_seed(7, use)) for use in ("crops", "flips"))
     x = np.random.Generator(np.random.PCG64(3)).standard_normal((6, 4))
     chance = null(((4, 8), (3, 8)))
     return {
@@ -167,7 +167,7 @@ def toy_data(name: str) -> str:
     """The hash that stored specs hold for a task of the toy suite."""
     task = TOY[name]
     splits = dict(task.load(task))
-    return data_hash(task, splits, {split: [glance(image) for image in splits[split].images] for split in splits})
+    return data_hash(task, splits, {split: [probe(image) for image in splits[split].images] for split in splits})
 
 
 def toy_data_in_records() -> dict[str, str]:
