@@ -28,8 +28,8 @@ import numpy as np
 import PIL
 
 from .archive import provenance
-from .atomic import is_whole, remove_leftovers, replacing, write_array
-from .identity import ImageInfos, Splits, data_hash, images_key, stamp
+from .atomic_io import atomic_write, is_whole, remove_temp_files, write_array
+from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
 from .pixels import CORES, Preprocessing, decode, in_order, probe
 from .task import SPLITS, DataError, SplitName, Task
 
@@ -40,7 +40,7 @@ NATIVE_LIMIT = 96
 SHOWN = 10
 """CorruptRecord images named in one message (ours)."""
 
-Progress = Callable[[int, int], None]
+ProgressFn = Callable[[int, int], None]
 """Called with (images done, images in all); every image counts twice, once hashed and once decoded."""
 T = TypeVar("T")
 
@@ -91,14 +91,14 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask |
     except (OSError, ValueError, KeyError, TypeError):
         return None  # not there, or damaged: to be built
     whole = all(is_whole(file) for files in found.files.values() for file in files)
-    if not whole or built_from != stamp(task):
+    if not whole or built_from != source_fingerprint(task):
         return None
     _touch(path)
     return found
 
 
 def build(
-    task: Task, preprocessing: Preprocessing, root: Path, progress: Progress | None = None, threads: int = CORES
+    task: Task, preprocessing: Preprocessing, root: Path, progress: ProgressFn | None = None, threads: int = CORES
 ) -> CachedTask:
     """Decode the task's images into the cache; arrays that are there already are used.
 
@@ -107,7 +107,7 @@ def build(
     Raises:
         DataError: lists or images cannot be used (the first ten are named), or the cache cannot be written.
     """
-    built_from = stamp(task)  # before the lists are read: a change while we build makes the cache outdated
+    built_from = source_fingerprint(task)  # before the lists are read: a change while we build makes the cache outdated
     splits = task.load(task)
     with ThreadPoolExecutor(threads) as pool:
         return _Builder(task, preprocessing, root, splits, built_from, pool, progress).build()
@@ -123,7 +123,7 @@ class _Builder:
     splits: Splits
     built_from: str
     pool: ThreadPoolExecutor
-    progress: Progress | None
+    progress: ProgressFn | None
     done: int = 0
 
     def build(self) -> CachedTask:
@@ -143,7 +143,7 @@ class _Builder:
         try:
             self.make_room(made, needed)
             self.write(made, missing, form, (3, height, width))
-            with replacing(_manifest_path(self.task, self.preprocessing, self.root)) as file:
+            with atomic_write(_manifest_path(self.task, self.preprocessing, self.root)) as file:
                 file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
         except OSError as error:
             raise DataError(
@@ -157,7 +157,7 @@ class _Builder:
         folders = {file.parent for files in made.files.values() for file in files}
         for folder in [*folders, _manifest_path(self.task, self.preprocessing, self.root).parent]:
             folder.mkdir(parents=True, exist_ok=True)
-            remove_leftovers(folder)
+            remove_temp_files(folder)
         free = shutil.disk_usage(self.root).free
         if needed > free:
             raise OSError(errno.ENOSPC, f"only {free / 1e6:,.1f} MB are free")

@@ -19,7 +19,7 @@ SHOWN = 10
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CheckResult:
     """What a look at a task's data showed."""
 
     state: State
@@ -35,7 +35,7 @@ class Verdict:
     """What to do next."""
 
 
-def check(task: Task, deep: bool = False, threads: int = CORES) -> Verdict:
+def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
     """Look at a task's lists, labels and counts, and whether every listed image is there.
 
     `deep` also decodes every image, and looks for test images that are byte for byte in train or val: a note and not
@@ -44,7 +44,7 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> Verdict:
     if task.suite in PROCEDURAL_SUITES:
         counts: dict[SplitName, int] = {split: sizes[0] for split, sizes in task.sizes.items()}
         notes = _look_inside(task, task.load(task), threads)[1] if deep else []
-        return Verdict("found", counts, notes=tuple(notes), provenance=task.provenance)
+        return CheckResult("found", counts, notes=tuple(notes), provenance=task.provenance)
     listings, problems = examine(task)
     made_of, notes = "unknown", []
     try:
@@ -55,7 +55,7 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> Verdict:
         damaged, notes = _look_inside(task, splits_of(task, listings), threads)
         problems += damaged
     state = _state(problems)
-    return Verdict(
+    return CheckResult(
         state=state,
         counts={split: len(listing.files) for split, listing in listings.items()},
         problems=tuple(problem.text for problem in problems),

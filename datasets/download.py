@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .part import Part, Version, part_of
-from .published import Published
+from .known_files import KnownFile
+from .partial_download import FileVersion, PartialDownload, open_partial
 from .task import DataError
 
 BACKOFF_S = (2.0, 5.0, 15.0, 60.0, 120.0)
@@ -25,7 +25,7 @@ CHUNK = 1 << 20
 PASSING = (408, 425, 429, 500, 502, 503, 504)
 """Answers that another attempt may turn into a file (RFC 9110, RFC 6585, RFC 8470)."""
 
-Progress = Callable[[int, int | None], None]
+ProgressFn = Callable[[int, int | None], None]
 """Called with the bytes that are there, and those of the whole file where known."""
 Wait = Callable[[float, str], object]
 """Called with the seconds before the next attempt, and why the last one failed; it is to return when they are over."""
@@ -42,8 +42,8 @@ class _Changed(Interrupted):
 def download(
     url: str,
     path: Path,
-    known: Published = Published(),  # noqa: B008 - frozen
-    progress: Progress = lambda _done, _total: None,
+    known: KnownFile = KnownFile(),  # noqa: B008 - frozen
+    progress: ProgressFn = lambda _done, _total: None,
     waits: Sequence[float] = BACKOFF_S,
     wait: Wait = lambda seconds, _why: time.sleep(seconds),
 ) -> None:
@@ -53,7 +53,7 @@ def download(
         DataError: it cannot be had, is not what is `known` of it, or cannot be written.  After a cut connection or
             a full disk the part stays, and the next call goes on from there; what is wrong is removed.
     """
-    with part_of(path, url) as part:
+    with open_partial(path, url) as part:
         failures, best = 0, part.size()
         while True:
             try:
@@ -80,7 +80,7 @@ def download(
         part.finish()
 
 
-def _attempt(part: Part, known: Published, progress: Progress) -> None:
+def _attempt(part: PartialDownload, known: KnownFile, progress: ProgressFn) -> None:
     """One request, for what is missing."""
     have, version = part.size(), part.version()
     if version is None:
@@ -107,7 +107,7 @@ def _attempt(part: Part, known: Published, progress: Progress) -> None:
         raise Interrupted(f"the connection was cut after {have:,} of {offered.length:,} bytes")
 
 
-def _headers(have: int, version: Version | None) -> dict[str, str]:
+def _headers(have: int, version: FileVersion | None) -> dict[str, str]:
     headers = {"User-Agent": "vtab-peft"}
     if version is not None:
         headers["Range"] = f"bytes={have}-"
@@ -143,11 +143,11 @@ def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRespo
         yield answer
 
 
-def _offered(url: str, answer: http.client.HTTPResponse) -> Version:
+def _offered(url: str, answer: http.client.HTTPResponse) -> FileVersion:
     length = re.search(r"/(\d+)$", answer.headers["Content-Range"] or "") or re.search(
         r"(\d+)", (answer.headers["Content-Length"] or "") if answer.status == http.client.OK else ""
     )
-    return Version(url, answer.headers["ETag"], answer.headers["Last-Modified"], int(length[1]) if length else None)
+    return FileVersion(url, answer.headers["ETag"], answer.headers["Last-Modified"], int(length[1]) if length else None)
 
 
 def _start(answer: http.client.HTTPResponse) -> int | None:
@@ -163,7 +163,12 @@ def _read(answer: http.client.HTTPResponse) -> bytes:
 
 
 def _refuse_other_things(
-    part: Part, answer: http.client.HTTPResponse, chunk: bytes, offered: Version, known: Published, resumed: bool
+    part: PartialDownload,
+    answer: http.client.HTTPResponse,
+    chunk: bytes,
+    offered: FileVersion,
+    known: KnownFile,
+    resumed: bool,
 ) -> None:
     """A web page in the file's place, and a file of another length than the published one."""
     looks = chunk.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")) and not resumed
@@ -179,7 +184,7 @@ def _refuse_other_things(
         )
 
 
-def _refuse_without_room(part: Part, offered: Version, have: int) -> None:
+def _refuse_without_room(part: PartialDownload, offered: FileVersion, have: int) -> None:
     missing, free = (offered.length or 0) - have, shutil.disk_usage(part.path.parent).free
     if missing > free:
         raise DataError(

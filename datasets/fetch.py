@@ -12,9 +12,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, Protocol
 from urllib.parse import unquote, urlsplit
 
-from .download import BACKOFF_S, Progress, download
+from .download import BACKOFF_S, ProgressFn, download
 from .extract import extracted, is_archive, merge
-from .published import MIRRORS, Published, published
+from .known_files import MIRRORS, KnownFile, known_file
 from .raw.source import RawFile, Source
 from .task import DataError, Task
 from .vtab1k import VTAB1K
@@ -32,7 +32,7 @@ State = Literal["there", "to unpack", "to fetch", "by hand", "in the archive"]
 class ProgressReporter(Protocol):
     """Whoever wants to know how it goes."""
 
-    def begin(self, what: str) -> Progress:
+    def begin(self, what: str) -> ProgressFn:
         """Something such as `download train_32x32.mat` begins; what is returned will be told the bytes."""
         ...
 
@@ -75,8 +75,8 @@ class Item:
         return "by hand" if self.file.manual else "to fetch"
 
     @property
-    def known(self) -> Published:
-        return published(self.file)
+    def known(self) -> KnownFile:
+        return known_file(self.file)
 
     def by_hand(self) -> str:
         """What to put where, or where else to get the task."""
@@ -109,7 +109,7 @@ def items(tasks: Sequence[Task], raw: Path, sources: Mapping[str, Source]) -> li
     return list(found.values())
 
 
-def fetch(item: Item, teller: ProgressReporter, waits: Sequence[float] = BACKOFF_S) -> None:
+def fetch(item: Item, reporter: ProgressReporter, waits: Sequence[float] = BACKOFF_S) -> None:
     """Get what is not there yet.
 
     Raises:
@@ -126,37 +126,37 @@ def fetch(item: Item, teller: ProgressReporter, waits: Sequence[float] = BACKOFF
         except DataError as error:
             raise DataError(f"{error}; take it away, and fetch again or get the published file") from None
     else:
-        _download(item, teller, waits)
+        _download(item, reporter, waits)
     if item.is_packed:
-        _unpack(item.download, item.file, teller)
+        _unpack(item.download, item.file, reporter)
         if state == "to fetch":  # what somebody put there is left to them
             item.download.unlink()
 
 
-def _download(item: Item, teller: ProgressReporter, waits: Sequence[float]) -> None:
+def _download(item: Item, reporter: ProgressReporter, waits: Sequence[float]) -> None:
     def wait(seconds: float, why: str) -> None:
-        teller.note(f"{why}; next attempt in {seconds:.0f} s")
+        reporter.note(f"{why}; next attempt in {seconds:.0f} s")
         time.sleep(seconds)
 
     name = item.download.name
     second = MIRRORS.get(item.file.url)
     try:
-        progress = teller.begin(f"download {name}")
+        progress = reporter.begin(f"download {name}")
         download(item.file.url, item.download, item.known, progress, waits[:1] if second else waits, wait)
     except DataError as error:
         if second is None:
             raise
         url, known = second
-        teller.note(str(error))
+        reporter.note(str(error))
         try:
-            progress = teller.begin(f"download {name} from its second home")
+            progress = reporter.begin(f"download {name} from its second home")
             download(url, item.download, known, progress, waits, wait)
         except DataError as other:
             raise DataError(f"{error}\n{other}") from None
 
 
-def _unpack(archive: Path, file: RawFile, teller: ProgressReporter) -> None:
-    progress = teller.begin(f"unpack {archive.name}")
+def _unpack(archive: Path, file: RawFile, reporter: ProgressReporter) -> None:
+    progress = reporter.begin(f"unpack {archive.name}")
     with extracted(archive, progress=lambda done: progress(done, None)) as folder:
         if not _is_in(folder, file):
             raise DataError(f"{archive} does not hold {file.path}; it is not the archive that it should be: remove it")
@@ -167,7 +167,7 @@ def _is_in(folder: Path, file: RawFile) -> bool:
     return any((folder / name).exists() for name in (file.path, *file.instead))
 
 
-def fetch_shared(tasks: Sequence[Task], data: Path, teller: ProgressReporter) -> list[str]:
+def fetch_shared(tasks: Sequence[Task], data: Path, reporter: ProgressReporter) -> list[str]:
     """Put folders of the shared archive to `data`/<task>; returns the names of those that were not there before.
 
     The archive itself stays until all 19 tasks are there.
@@ -185,7 +185,7 @@ def fetch_shared(tasks: Sequence[Task], data: Path, teller: ProgressReporter) ->
     if missing:
         if not archive.exists():
             _from_hub(data)
-        progress = teller.begin(f"unpack {HUB_FILE}")
+        progress = reporter.begin(f"unpack {HUB_FILE}")
         with extracted(archive, lambda name: _below(name, missing), lambda done: progress(done, None)) as folder:
             absent = [name for name in missing if not (folder / name).is_dir()]
             if absent:

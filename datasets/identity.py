@@ -17,7 +17,7 @@ Splits = dict[SplitName, Split]
 ImageInfos = dict[SplitName, list[ImageInfo]]
 
 
-def stamp(task: Task) -> str:
+def source_fingerprint(task: Task) -> str:
     """Changes when the sources do: lists, labels, and each image's path, size and time of change.
 
     Of procedural tasks the source is the code that makes them: all Python files beside the loader's.

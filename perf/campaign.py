@@ -30,7 +30,7 @@ import torch
 from measured import RESULTS
 from short_cells import Work, said_of, stored, wait_for
 from vtab_peft.benchmark.engine.timing import provenance
-from vtab_peft.datasets.atomic import PREFIX, is_abandoned
+from vtab_peft.datasets.atomic_io import PREFIX, is_abandoned
 
 HALF = str(max(1, (os.cpu_count() or 1) // 2))
 EXECUTORS = {

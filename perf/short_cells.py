@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 from PIL import Image
-from vtab_peft.datasets.atomic import PREFIX
+from vtab_peft.datasets.atomic_io import PREFIX
 
 METHODS = ("linear", "bitfit", "lora(rank=2)", "aoft_lora")
 SIZES = {"train800": 24, "val200": 12, "test": 18}

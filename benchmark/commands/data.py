@@ -8,8 +8,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from ...datasets.cache import default_root
-from ...datasets.check import Verdict, check
-from ...datasets.housekeeping import CacheReport, Reason, prune, survey
+from ...datasets.cache_report import CacheReport, Reason, prune, survey
+from ...datasets.check import CheckResult, check
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find
 from ..reporting.wording import counted
@@ -43,17 +43,17 @@ def status(options: argparse.Namespace) -> int:
     return 0
 
 
-def _verdicts(options: argparse.Namespace, deep: bool) -> list[tuple[str, Verdict]]:
+def _verdicts(options: argparse.Namespace, deep: bool) -> list[tuple[str, CheckResult]]:
     """What each task is called, or its folder where that is no task, and what is to be said of it."""
     refused: dict[str, str] = {}
     verdicts = [(task.label, check(task, deep)) for task in find(options.tasks, options.suite, options.data, refused)]
     for name, why in refused.items():
         state = "wrong" if Path(name).expanduser().is_dir() else "missing"
-        verdicts.append((name, Verdict(state, problems=(why,), advice="make a task of it, or leave it out")))
+        verdicts.append((name, CheckResult(state, problems=(why,), advice="make a task of it, or leave it out")))
     return verdicts
 
 
-def _table(verdicts: Sequence[tuple[str, Verdict]]) -> str:
+def _table(verdicts: Sequence[tuple[str, CheckResult]]) -> str:
     rows = [
         (label, verdict.state, *(verdict.counts.get(split, "") for split in SPLITS), verdict.provenance)
         for label, verdict in verdicts

@@ -10,7 +10,7 @@ from typing import TextIO
 from tabulate import tabulate
 from tqdm import tqdm
 
-from ...datasets.download import Progress
+from ...datasets.download import ProgressFn
 from ...datasets.fetch import Item, fetch, fetch_shared, items
 from ...datasets.raw.sources import SOURCES, find_official
 from ...datasets.task import DataError, Task
@@ -119,7 +119,7 @@ class Meter:
         self.stream = stream
         self.bar: tqdm | None = None
 
-    def begin(self, what: str) -> Progress:
+    def begin(self, what: str) -> ProgressFn:
         """Begin something; what comes back takes the bytes that are there, and all where known."""
         self.close()
         if self.stream.isatty():

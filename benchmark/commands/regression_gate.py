@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 from tabulate import tabulate
 
-from ...datasets.atomic import PREFIX, make_folder
+from ...datasets.atomic_io import PREFIX, make_folder
 from ..spec import fingerprint
 from ..storage.json_io import BROKEN, from_text, write_atomically
 

@@ -13,7 +13,7 @@ from zipfile import BadZipFile
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ...datasets.atomic import PREFIX, is_abandoned
+from ...datasets.atomic_io import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
 from ..execution.locks import current
 from ..reporting.wording import counted

@@ -18,7 +18,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ...datasets.atomic import PREFIX, create, host, is_alive, temporary_name
+from ...datasets.atomic_io import PREFIX, create, host, is_alive, temporary_name
 from ..storage.json_io import unwritable
 
 BEAT_SECONDS = 20.0

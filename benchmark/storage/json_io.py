@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from ...datasets.atomic import create, replacing
+from ...datasets.atomic_io import atomic_write, create
 
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 """What reading a file raises whose JSON is not what was written."""
@@ -26,7 +26,7 @@ def write_atomically(path: Path, data: bytes) -> None:
         StoreError: the folder cannot be written (read-only, full disk); nothing is left behind.
     """
     try:
-        with replacing(path) as file:
+        with atomic_write(path) as file:
             file.write(data)
     except OSError as error:
         raise unwritable(path, error) from None

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from ...datasets.atomic import remove_leftovers
+from ...datasets.atomic_io import remove_temp_files
 from ..spec import PROTOCOL, RunSpec
 from .json_io import (
     BROKEN,
@@ -221,7 +221,7 @@ class Store:
         """Remove what killed processes left half-written, wherever it lies."""
         for folder in (self.root, *self.root.rglob("*/")):
             with suppress(OSError):  # a folder that cannot be written, or has just been removed
-                remove_leftovers(folder)
+                remove_temp_files(folder)
 
     def load(self, path: Path) -> dict[str, Any]:
         """A record whose key was recomputed and agrees with its name.

@@ -24,9 +24,9 @@ from ..check import check
 from ..pixels import CORES, in_order
 from ..task import PROCEDURAL_SUITES, SPLITS, DataError, SplitName, Task
 from ..tasks import table
+from .atomic_folder import atomic_folder
 from .png import png
 from .source import Examples, Source
-from .staging import replacing_folder
 
 HASHED = 2**30
 """Bytes up to which a raw file's SHA-256 goes into the manifest (ours: some seconds); of larger ones it is the size."""
@@ -34,7 +34,7 @@ SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".
 """How encoded images begin, and the ending of those that come without a name."""
 
 Splits = Mapping[SplitName, Examples]
-Progress = Callable[[int, int], None]
+ProgressFn = Callable[[int, int], None]
 """Called with (images done, images in all)."""
 
 
@@ -53,7 +53,7 @@ def build(
     source: Source,
     raw_root: Path,
     data_root: Path,
-    tell: Progress | None = None,
+    tell: ProgressFn | None = None,
     again: bool = False,
     threads: int = CORES,
 ) -> Built:
@@ -75,7 +75,7 @@ def build(
     try:
         splits = source.read(raw)
         _examine(row, source, splits)
-        with replacing_folder(folder, again) as staged, ThreadPoolExecutor(threads) as pool:
+        with atomic_folder(folder, again) as staged, ThreadPoolExecutor(threads) as pool:
             checksums = _Writer(staged, row, source, pool, tell).write(splits)
             manifest = _manifest(row, source, splits, checksums, raw, used)
             (staged / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
@@ -145,7 +145,7 @@ class _Writer:
     row: Task
     source: Source
     pool: ThreadPoolExecutor
-    tell: Progress | None
+    tell: ProgressFn | None
     done: int = 0
 
     def write(self, splits: Splits) -> dict[SplitName, str]:

@@ -36,7 +36,7 @@ class Row(NamedTuple):
     split: SplitName
 
 
-def published(task: str) -> list[Row]:
+def split_rows(task: str) -> list[Row]:
     """The published split of a task, sorted by file."""
     with lzma.open(FOLDER / f"{task}.txt.xz", "rt", encoding="utf-8") as lines:
         fields = (line.split() for line in lines)
@@ -59,7 +59,7 @@ def read(task: str, files: tuple[RawFile, ...], raw: Path) -> dict[SplitName, Ex
         DataError: a folder or some of the images are not there.
     """
     originals = _Originals({file.path: _unpacked(file, raw) for file in files})
-    rows = published(task)
+    rows = split_rows(task)
     found = [originals.find(row.file) for row in rows]
     if absent := [row.file for row, path in zip(rows, found, strict=True) if path is None]:
         raise DataError(

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from ..task import DataError, SplitName
+from .gunzip import gunzipped
 from .source import Examples, RawFile, Source, tfds_order
-from .unpack import unpacked
 
 URL = "https://zenodo.org/records/2546921/files/"
 ROWS = {"train": 262_144, "valid": 32_768, "test": 32_768}
@@ -62,7 +62,7 @@ def _dataset(path: Path, name: str) -> Any:
         import h5py
     except ImportError:
         raise DataError('PatchCamelyon is HDF5; to read it: pip install "vtab-peft[data]"') from None
-    plain = unpacked(path)
+    plain = gunzipped(path)
     try:
         return h5py.File(plain, "r")[name]
     except (OSError, KeyError) as error:

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 
 from ..task import DataError, SplitName
+from .gunzip import gunzipped
 from .source import Examples, RawFile, Source, tfds_order
-from .unpack import unpacked
 
 URL = "https://cs.nyu.edu/~ylclab/data/norb-v1.0-small/"
 ROWS = 24_300
@@ -67,7 +67,7 @@ def _examples(raw: Path, part: str, column: int) -> Examples:
 
 def _matrix(path: Path) -> np.ndarray:
     """Read from disk as it is used: kind, number of dimensions, at least three sizes, then the entries."""
-    plain = unpacked(path)
+    plain = gunzipped(path)
     try:
         magic, ndim = (int(number) for number in np.fromfile(plain, "<i4", 2))
         if magic not in KINDS or not 1 <= ndim <= 8:

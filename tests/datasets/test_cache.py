@@ -18,7 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFile
 from torchvision import transforms
-from vtab_peft.datasets import atomic, cache
+from vtab_peft.datasets import atomic_io as atomic
+from vtab_peft.datasets import cache
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import Preprocessing, decode
@@ -380,7 +381,7 @@ def test_leftovers_of_another_machine_go_after_a_day(root: Path) -> None:
     for path in (fresh, old):
         path.write_text("")
     os.utime(old, (0, 0))
-    atomic.remove_leftovers(root)
+    atomic.remove_temp_files(root)
     assert files(root) == {fresh.name}
 
 

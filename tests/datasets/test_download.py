@@ -16,7 +16,7 @@ import pytest
 from fileserver import FileServer, Request
 from vtab_peft.datasets import download as module
 from vtab_peft.datasets.download import BACKOFF_S, download
-from vtab_peft.datasets.published import Published
+from vtab_peft.datasets.known_files import KnownFile
 from vtab_peft.datasets.task import DataError
 
 BODY = bytes(range(256)) * 1200  # 307,200 bytes: more than sockets hold back
@@ -181,10 +181,10 @@ def test_a_part_of_another_address_is_not_continued(server: FileServer, target: 
 
 
 RIGHT = {
-    "SHA256": Published(len(BODY), hashlib.sha256(BODY).hexdigest()),
-    "MD5": Published(md5=hashlib.md5(BODY).hexdigest()),
+    "SHA256": KnownFile(len(BODY), hashlib.sha256(BODY).hexdigest()),
+    "MD5": KnownFile(md5=hashlib.md5(BODY).hexdigest()),
 }
-WRONG = {"SHA256": Published(sha256="0" * 64, md5=RIGHT["MD5"].md5), "MD5": Published(md5="0" * 32)}
+WRONG = {"SHA256": KnownFile(sha256="0" * 64, md5=RIGHT["MD5"].md5), "MD5": KnownFile(md5="0" * 32)}
 
 
 @pytest.mark.parametrize("kind", RIGHT)
@@ -204,7 +204,7 @@ def test_another_length_than_the_published_one_is_refused_before_it_is_downloade
     server: FileServer, target: Path
 ) -> None:
     with pytest.raises(DataError, match="offers 307,200 bytes; published are 5: it has changed at its home"):
-        download(server.url("/data.bin"), target, Published(size=5), waits=())
+        download(server.url("/data.bin"), target, KnownFile(size=5), waits=())
     assert left_in(target.parent) == []
 
 

@@ -14,9 +14,9 @@ from fileserver import FileServer, tarred, zipped
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands import data_fetch as fetching
 from vtab_peft.benchmark.commands.data_fetch import Meter
-from vtab_peft.datasets.download import Progress
+from vtab_peft.datasets.download import ProgressFn
 from vtab_peft.datasets.fetch import Item, fetch, items
-from vtab_peft.datasets.published import MIRRORS, SIZES, Published, published
+from vtab_peft.datasets.known_files import MIRRORS, SIZES, KnownFile, known_file
 from vtab_peft.datasets.raw.source import RawFile, Source
 from vtab_peft.datasets.raw.sources import SOURCES
 from vtab_peft.datasets.task import DataError
@@ -41,7 +41,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
 class Silent:
     """Nobody wants to know."""
 
-    def begin(self, what: str) -> Progress:
+    def begin(self, what: str) -> ProgressFn:
         return lambda _done, _total: None
 
     def note(self, text: str) -> None:
@@ -124,13 +124,13 @@ def test_a_home_that_is_gone_has_a_second_one(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = PUBLIC["/dtd/dtd-r1.0.1.tar.gz"]
-    second = (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published(md5=hashlib.md5(data).hexdigest()))
+    second = (server.url("/dtd/dtd-r1.0.1.tar.gz"), KnownFile(md5=hashlib.md5(data).hexdigest()))
     gone = item(server, "dtd", "/gone/textures.tar.gz", tmp_path)
     monkeypatch.setitem(MIRRORS, gone.file.url, second)
     fetch(gone, SILENT)
     assert (tmp_path / "dtd").is_dir()
     assert [request.path for request in server.requests] == ["/gone/textures.tar.gz", "/dtd/dtd-r1.0.1.tar.gz"]
-    monkeypatch.setitem(MIRRORS, gone.file.url, (server.url("/gone/too"), Published()))
+    monkeypatch.setitem(MIRRORS, gone.file.url, (server.url("/gone/too"), KnownFile()))
     with pytest.raises(DataError, match=r"(?s)/gone/textures.*404.*/gone/too.*404"):
         fetch(replace(gone, folder=tmp_path / "other"), SILENT)
 
@@ -139,7 +139,7 @@ def test_who_has_a_second_home_does_not_wait_long_for_the_first(
     server: FileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gone = item(server, "dtd", "/gone/textures.tar.gz", tmp_path)
-    monkeypatch.setitem(MIRRORS, gone.file.url, (server.url("/dtd/dtd-r1.0.1.tar.gz"), Published()))
+    monkeypatch.setitem(MIRRORS, gone.file.url, (server.url("/dtd/dtd-r1.0.1.tar.gz"), KnownFile()))
     server.refuse = [503, 503]
     fetch(gone, SILENT, waits=(0, 0, 0))
     assert (tmp_path / "dtd").is_dir()
@@ -184,7 +184,7 @@ def test_what_is_painted_or_ones_own_is_not_fetched(tmp_path: Path, make_folder:
 def test_stated_sizes_are_of_files_that_tasks_are_made_of() -> None:
     stated = {file.sha256 for source in SOURCES.values() for file in source.files}
     assert set(SIZES) - stated == set()
-    assert published(SOURCES["svhn"].files[1]).size == 64_275_384  # url_checksums/svhn_cropped.txt
+    assert known_file(SOURCES["svhn"].files[1]).size == 64_275_384  # url_checksums/svhn_cropped.txt
     assert all(len(key) == 64 for key in SIZES)
 
 

@@ -10,7 +10,7 @@ import pytest
 from fileserver import zipped
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets import fetch as module
-from vtab_peft.datasets.download import Progress
+from vtab_peft.datasets.download import ProgressFn
 from vtab_peft.datasets.fetch import fetch_shared
 from vtab_peft.datasets.task import DataError, Task
 from vtab_peft.datasets.tasks import find
@@ -23,7 +23,7 @@ TASK = {"test.txt": LIST, "train800.txt": LIST, "val200.txt": LIST, "images/1.jp
 class Silent:
     """Nobody wants to know."""
 
-    def begin(self, what: str) -> Progress:
+    def begin(self, what: str) -> ProgressFn:
         return lambda _done, _total: None
 
     def note(self, text: str) -> None:

@@ -11,7 +11,7 @@ from vtab_peft.benchmark.commands.data import size_text
 from vtab_peft.datasets.archive import load
 from vtab_peft.datasets.fgvc import FGVC
 from vtab_peft.datasets.folder import folder_task
-from vtab_peft.datasets.published import published
+from vtab_peft.datasets.known_files import known_file
 from vtab_peft.datasets.raw.sources import SOURCES
 from vtab_peft.datasets.task import DataError, Task
 from vtab_peft.datasets.tasks import find, suite_tasks, table
@@ -91,7 +91,7 @@ def cached_bytes(task: Task) -> int:
 def documented_row(task: Task) -> str:
     sizes = [" or ".join(f"{size:,}" for size in task.sizes[split]) for split in ("train", "val", "test")]
     files = SOURCES[task.name].files
-    known = [published(file).size for file in files]
+    known = [known_file(file).size for file in files]
     by_hand = any(file.manual for file in files)
     stated = sum(size or 0 for size in known) if files and not (by_hand and None in known) else None
     download = "not stated" if stated is None else size_text(stated) + (" and more" if None in known else "")

@@ -13,7 +13,7 @@ import pytest
 from safetensors.numpy import save_file
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.storage.store import Store
-from vtab_peft.datasets.atomic import host
+from vtab_peft.datasets.atomic_io import host
 from vtab_peft.datasets.cache import build, default_root
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import Preprocessing

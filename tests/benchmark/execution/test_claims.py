@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from vtab_peft.benchmark.execution.locks import EXPIRES_SECONDS, Claims, current
 from vtab_peft.benchmark.storage.json_io import StoreError
-from vtab_peft.datasets import atomic
-from vtab_peft.datasets.atomic import host
+from vtab_peft.datasets import atomic_io as atomic
+from vtab_peft.datasets.atomic_io import host
 
 KEY = "0123456789abcdef"
 

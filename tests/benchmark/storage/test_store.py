@@ -17,7 +17,7 @@ from vtab_peft.benchmark.spec import RunSpec
 from vtab_peft.benchmark.storage import store as store_module
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import COLUMNS, Store
-from vtab_peft.datasets.atomic import host
+from vtab_peft.datasets.atomic_io import host
 
 ROOT = Path(__file__).parents[3]
 

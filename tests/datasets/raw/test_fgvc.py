@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from vtab_peft.datasets.fgvc import FGVC
 from vtab_peft.datasets.raw import fgvc
-from vtab_peft.datasets.raw.fgvc import FGVC_SOURCES, Row, labels, published
+from vtab_peft.datasets.raw.fgvc import FGVC_SOURCES, Row, labels, split_rows
 from vtab_peft.datasets.task import SPLITS, DataError
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "reference" / "fgvc_splits"
@@ -45,14 +45,14 @@ def unpack(task: str, raw: Path) -> Path:
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fgvc, "published", SMALL.__getitem__)
+    monkeypatch.setattr(fgvc, "split_rows", SMALL.__getitem__)
 
 
 @pytest.mark.parametrize("task", FGVC)
 def test_the_shipped_split_is_the_published_one(task: str) -> None:
     if not PUBLISHED.exists():
         pytest.skip(f"the published lists are not beside the checkout ({PUBLISHED})")
-    shipped = {split: {row.file: row.number for row in published(task) if row.split == split} for split in SPLITS}
+    shipped = {split: {row.file: row.number for row in split_rows(task) if row.split == split} for split in SPLITS}
     for split in SPLITS:
         wanted = json.loads((PUBLISHED / task / f"{split}.json").read_text())
         assert shipped[split] == {_as_shipped(task, file): int(number) for file, number in wanted.items()}
@@ -71,7 +71,7 @@ def _as_shipped(task: str, file: str) -> str:
 
 @pytest.mark.parametrize("task", FGVC)
 def test_sizes_and_classes_are_those_of_the_task(task: str) -> None:
-    rows, row = published(task), FGVC[task]
+    rows, row = split_rows(task), FGVC[task]
     counts = Counter(row.split for row in rows)
     assert {split: (counts[split],) for split in SPLITS} == row.sizes
     assert len({row.file for row in rows}) == len(rows)
@@ -82,22 +82,22 @@ def test_sizes_and_classes_are_those_of_the_task(task: str) -> None:
 @pytest.mark.parametrize("task", ["cub", "nabirds"])
 def test_birds_folders_say_their_class(task: str) -> None:
     """`CUB_200_2011/images/001.Black_footed_Albatross`, `nabirds/images/0295`."""
-    folders = {(row.file.split("/")[2].split(".")[0], row.number) for row in published(task)}
+    folders = {(row.file.split("/")[2].split(".")[0], row.number) for row in split_rows(task)}
     assert folders == {(folder, int(folder)) for folder, _ in folders}
     assert len(folders) == FGVC[task].classes
 
 
 def test_class_names_are_those_of_the_folders() -> None:
     for task, mark in (("cub", "."), ("stanforddogs", "-")):
-        folders = {row.file.split("/")[-2] for row in published(task)}
+        folders = {row.file.split("/")[-2] for row in split_rows(task)}
         names = {folder.split(mark, 1)[1].replace("_", " ") for folder in folders}
         assert names == set(FGVC_SOURCES[task].class_names)
 
 
 def test_only_nabirds_names_are_cut_and_each_means_one_file() -> None:
-    cut = {task for task in FGVC for row in published(task) if "*" in row.file}
+    cut = {task for task in FGVC for row in split_rows(task) if "*" in row.file}
     assert cut == {"nabirds"}
-    files = [row.file for row in published("nabirds")]
+    files = [row.file for row in split_rows("nabirds")]
     assert {len(file) for file in files} == {len("nabirds/images/0295/01f53d6b*")}
     assert len(set(files)) == len(files)
 
@@ -110,18 +110,18 @@ def shifted(rows: Sequence[Row], split: str) -> int:
 
 
 def test_nabirds_val_labels_would_shift_if_every_split_numbered_its_own_classes() -> None:
-    rows = published("nabirds")
+    rows = split_rows("nabirds")
     absent = {row.number for row in rows} - {row.number for row in rows if row.split == "val"}
     assert absent == {627, 975}
     assert {split: shifted(rows, split) for split in SPLITS} == {"train": 0, "val": 1_440, "test": 0}
-    assert all(shifted(published(task), split) == 0 for task in FGVC if task != "nabirds" for split in SPLITS)
+    assert all(shifted(split_rows(task), split) == 0 for task in FGVC if task != "nabirds" for split in SPLITS)
 
 
 def test_nabirds_labels_mean_the_same_class_in_every_split(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One image a class and split out of the real rows: of the 555 classes val has 553, and none of them shifts."""
-    rows = list({(row.number, row.split): row for row in published("nabirds")}.values())
+    rows = list({(row.number, row.split): row for row in split_rows("nabirds")}.values())
     monkeypatch.setitem(SMALL, "nabirds", rows)
-    monkeypatch.setattr(fgvc, "published", SMALL.__getitem__)
+    monkeypatch.setattr(fgvc, "split_rows", SMALL.__getitem__)
     splits = FGVC_SOURCES["nabirds"].read(unpack("nabirds", tmp_path))
     classes = {split: [int(key.split("/")[2]) for key in splits[split].keys] for split in SPLITS}
     meant = {split: dict(zip(classes[split], splits[split].labels, strict=True)) for split in SPLITS}

@@ -11,7 +11,7 @@ from .task import DataError
 
 
 @dataclass(frozen=True)
-class Published:
+class KnownFile:
     """What is known of a file before it is downloaded."""
 
     size: int | None = None
@@ -41,8 +41,8 @@ class Published:
             raise DataError(f"{path} has the {kind.upper()} {found}; published is {wanted}")
 
 
-def published(file: RawFile) -> Published:
-    return Published(SIZES.get(file.sha256 or ""), file.sha256)
+def known_file(file: RawFile) -> KnownFile:
+    return KnownFile(SIZES.get(file.sha256 or ""), file.sha256)
 
 
 SIZES = {
@@ -98,11 +98,11 @@ SIZES = {
 }
 """Bytes of a file by its SHA-256."""
 
-MIRRORS: dict[str, tuple[str, Published]] = {
+MIRRORS: dict[str, tuple[str, KnownFile]] = {
     # torchvision/datasets/eurosat.py (0.29) gets the same archive there, and states the MD5.
     "https://madm.dfki.de/files/sentinel/EuroSAT.zip": (
         "https://huggingface.co/datasets/torchgeo/eurosat/resolve/c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
-        Published(md5="c8fa014336c82ac7804f0398fcb19387"),
+        KnownFile(md5="c8fa014336c82ac7804f0398fcb19387"),
     ),
 }
 """Where else a file lies, and what is known of it there: for homes that do not answer any more."""

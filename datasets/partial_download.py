@@ -17,7 +17,7 @@ from .task import DataError
 
 
 @dataclass(frozen=True)
-class Version:
+class FileVersion:
     """What tells one version of a file at an address from another."""
 
     url: str
@@ -26,7 +26,7 @@ class Version:
     length: int | None
 
 
-class Part:
+class PartialDownload:
     """The bytes that are there, and the version they are of."""
 
     def __init__(self, path: Path, url: str, file: int) -> None:
@@ -39,10 +39,10 @@ class Part:
     def size(self) -> int:
         return os.fstat(self.file).st_size
 
-    def version(self) -> Version | None:
+    def version(self) -> FileVersion | None:
         """That of the bytes; None where there are none, or they are of unknown descent."""
         try:
-            version = Version(**json.loads(self.record.read_text()))
+            version = FileVersion(**json.loads(self.record.read_text()))
         except (OSError, ValueError, TypeError):
             return None
         known = (version.etag, version.modified, version.length) != (None, None, None)
@@ -51,7 +51,7 @@ class Part:
     def clear(self) -> None:
         os.ftruncate(self.file, 0)
 
-    def restart(self, version: Version) -> None:
+    def restart(self, version: FileVersion) -> None:
         self.clear()
         self.record.write_text(json.dumps(asdict(version)))
 
@@ -71,7 +71,7 @@ class Part:
 
 
 @contextlib.contextmanager
-def part_of(path: Path, url: str) -> Iterator[Part]:
+def open_partial(path: Path, url: str) -> Iterator[PartialDownload]:
     """The part of `path`, open and locked; whatever the disk objects to becomes a `DataError`."""
     name, came = _with(path, ".part"), 0
     try:
@@ -80,7 +80,7 @@ def part_of(path: Path, url: str) -> Iterator[Part]:
         try:
             if not _locked(file, name):
                 raise DataError(f"another process is downloading {path}; wait until it has ended")
-            part = Part(path, url, file)
+            part = PartialDownload(path, url, file)
             try:
                 yield part
             finally:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.datasets.atomic import host
+from vtab_peft.datasets.atomic_io import host
 from vtab_peft.datasets.cache import build, cached
+from vtab_peft.datasets.cache_report import prune, survey
 from vtab_peft.datasets.folder import folder_task
-from vtab_peft.datasets.housekeeping import prune, survey
 from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.task import DataError
 

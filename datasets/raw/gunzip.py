@@ -5,11 +5,11 @@ import shutil
 import zlib
 from pathlib import Path
 
-from ..atomic import remove_leftovers, replacing
+from ..atomic_io import atomic_write, remove_temp_files
 from ..task import DataError
 
 
-def unpacked(path: Path) -> Path:
+def gunzipped(path: Path) -> Path:
     """`path`, or for `x.gz` the file `x` beside it, which is made on the first call; whole or not at all.
 
     Raises:
@@ -21,8 +21,8 @@ def unpacked(path: Path) -> Path:
     if plain.exists():
         return plain
     try:
-        remove_leftovers(path.parent)  # they may be gigabytes
-        with gzip.open(path) as packed, replacing(plain) as file:
+        remove_temp_files(path.parent)  # they may be gigabytes
+        with gzip.open(path) as packed, atomic_write(plain) as file:
             shutil.copyfileobj(packed, file, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path} is damaged ({error}); get it again") from None

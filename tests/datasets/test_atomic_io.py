@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from vtab_peft.datasets import atomic
-from vtab_peft.datasets.atomic import create, host, is_abandoned, make_folder, replacing, temporary_name
+from vtab_peft.datasets import atomic_io as atomic
+from vtab_peft.datasets.atomic_io import atomic_write, create, host, is_abandoned, make_folder, temporary_name
 
 
 def replace(path: Path, data: bytes) -> None:
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         file.write(data)
 
 
@@ -114,10 +114,10 @@ def test_a_clock_that_jumps_takes_nothing_from_a_writer_that_lives(
     jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = time.time()
-    with replacing(tmp_path / "x") as file:
+    with atomic_write(tmp_path / "x") as file:
         file.write(b"1")
         monkeypatch.setattr(time, "time", lambda: now + jump)
-        atomic.remove_leftovers(tmp_path)
+        atomic.remove_temp_files(tmp_path)
     assert (tmp_path / "x").read_bytes() == b"1"
 
 
@@ -132,10 +132,10 @@ def test_what_another_machine_left_in_the_future_is_abandoned_too() -> None:
 def test_a_name_that_no_writer_gives_is_left_for_a_day(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_text("mine")
-    atomic.remove_leftovers(tmp_path)
+    atomic.remove_temp_files(tmp_path)
     assert path.exists()
     os.utime(path, (0, 0))
-    atomic.remove_leftovers(tmp_path)
+    atomic.remove_temp_files(tmp_path)
     assert not path.exists()
 
 

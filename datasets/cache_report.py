@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from .atomic import DAY, UNFINISHED, is_abandoned
+from .atomic_io import DAY, UNFINISHED, is_abandoned
 from .cache import array_files
 from .task import DataError
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ..atomic import PREFIX, is_abandoned, temporary_name
+from ..atomic_io import PREFIX, is_abandoned, temporary_name
 
 
 @contextmanager
-def replacing_folder(target: Path, again: bool = False) -> Iterator[Path]:
+def atomic_folder(target: Path, again: bool = False) -> Iterator[Path]:
     """A new folder beside `target`; it takes its name when the block ends, and vanishes when the block fails.
 
     What is at `target` already, perhaps made by another process in the meantime, stays, and the new folder vanishes;

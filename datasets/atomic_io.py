@@ -31,7 +31,7 @@ NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, e
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """A file to write to; it takes the name `path` when the block ends, and vanishes when the block fails.
 
     Raises:
@@ -114,7 +114,7 @@ def _sync_folder(folder: Path) -> None:
 
 def write_array(path: Path, shape: tuple[int, ...], kind: np.dtype, parts: Iterable[np.ndarray]) -> None:
     """A `.npy` file out of its consecutive parts.  Plain writes, so that a full disk is an error and not a crash."""
-    with replacing(path) as file:
+    with atomic_write(path) as file:
         header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
@@ -130,7 +130,7 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def remove_leftovers(folder: Path) -> None:
+def remove_temp_files(folder: Path) -> None:
     """Remove what killed processes left unfinished in `folder`."""
     for path in folder.glob(f"{PREFIX}*"):
         try:
