@@ -21,7 +21,7 @@ ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$
 	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
-.PHONY: help benchmark test test-slow test-browser test-oldest campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
+.PHONY: help benchmark test test-slow test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -45,6 +45,13 @@ test-oldest:  ## the fast tests with the oldest versions that pyproject.toml all
 	$(OLDEST)/bin/pip install --quiet -r <($(PYTHON) -c '$(LOWER_BOUNDS)') "pyparsing<3.3" # which warns of names that old matplotlib uses
 	$(OLDEST)/bin/pip install --quiet --no-deps -e .
 	$(OLDEST)/bin/python -m pytest $(PARALLEL)
+
+package: $(VENV)/installed-dev  ## build the wheel and the source archive, and run the wheel outside the checkout
+	@folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	$(BIN)/python -m build --outdir "$$folder" . >"$$folder/log" 2>&1 || { cat "$$folder/log"; exit 1; }; \
+	! grep -A9 "^!!\|WARNING\|Deprecat" "$$folder/log" || exit 1; \
+	$(BIN)/pip install --quiet --no-deps --target "$$folder/site" "$$folder"/*.whl; \
+	cd "$$folder" && PYTHONPATH="$$folder/site" site/bin/vtab-peft smoke
 
 campaign: $(VENV)/installed-test  ## 300 kill -9 at 200 moments, over sweeps of every executor
 	$(BIN)/python perf/campaign.py

@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -40,17 +39,6 @@ def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
     assert texts
     for name in texts:
         assert rebuilt[name].read_text() == (RESULTS / name).read_text(), name
-    page = Path("index.html")
-    assert without_figures(rebuilt[page]) == without_figures(RESULTS / page)
-
-
-def without_figures(page: Path) -> tuple[str, Any, str]:
-    """What stands before the page's data, the data with no more of a figure than its name, and what stands after."""
-    start, data, end = re.split(r'(?<=id="data">)(.*?)(?=</script>)', page.read_text(encoding="utf-8"), flags=re.DOTALL)
-    content = json.loads(data)
-    for board in content["boards"]:
-        board["figures"] = list(board["figures"])
-    return start, content, end
 
 
 def test_tables_in_the_readme_are_what_the_records_say() -> None:
