@@ -24,7 +24,15 @@ import numpy as np
 import torch
 from measured import keep
 from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.reporting import boards, claims, markup, published, report, statements, tables
+from vtab_peft.benchmark.reporting import (
+    boards,
+    markup,
+    published,
+    published_vs_measured,
+    report,
+    significance_text,
+    tables,
+)
 from vtab_peft.benchmark.reporting import leaderboards as leaderboard
 from vtab_peft.benchmark.reporting.figures import figures
 from vtab_peft.benchmark.reporting.significance import significance
@@ -100,14 +108,16 @@ def parts(store: Store) -> dict[str, dict[str, float]]:
     _, drawing = timed(lambda: [figures(*own) for own in judged])
     _, writing = timed(
         lambda: [
-            (tables.to_csv(e), markup.to_markdown(e), markup.to_latex(e), statements.to_page(e, s))
+            (tables.to_csv(e), markup.to_markdown(e), markup.to_latex(e), significance_text.to_page(e, s))
             for e, _, s in judged
         ]
     )
-    _, claiming = timed(lambda: [claims.claims(entry, published.load()) for entry, _ in found])
+    _, comparing = timed(
+        lambda: [published_vs_measured.compare_with_published(entry, published.load()) for entry, _ in found]
+    )
     return {
         **{"read the records": reading, "leaderboards": ranking, "significance": judging, "figures": drawing},
-        **{"tables": writing, "published numbers": claiming},
+        **{"tables": writing, "published numbers": comparing},
     }
 
 

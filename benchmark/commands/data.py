@@ -12,7 +12,7 @@ from ...datasets.cache_report import CacheReport, Reason, prune, survey
 from ...datasets.check import CheckResult, check
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 
 REASONS: dict[Reason, str] = {
     "unfinished": "left unfinished by builds that were killed",
@@ -99,7 +99,7 @@ def _removals(found: CacheReport, verb: str) -> str:
     for why, text in REASONS.items():
         files = [file for file in found.useless if file.why == why]
         if files:
-            lines.append(f"{size_text(sum(file.bytes for file in files))} in {counted(len(files), 'file')}: {text}")
+            lines.append(f"{size_text(sum(file.bytes for file in files))} in {pluralize(len(files), 'file')}: {text}")
     gone = [f"  {entry.task}: {entry.folder}" for entry in found.entries if entry.source_gone]
     if found.waiting:
         lines.append(

@@ -15,7 +15,7 @@ from ...datasets.fetch import Item, fetch, fetch_shared, items
 from ...datasets.raw.sources import SOURCES, find_official
 from ...datasets.task import DataError, Task
 from ..execution.progress import advance, duration
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 from .data import size_text
 
 TENTHS = 10
@@ -57,7 +57,7 @@ def _plan(wanted: Sequence[Item]) -> int:
             print(item.by_hand())
     known = [item.known.size for item in wanted if item.state == "to fetch"]
     unknown = f", and {known.count(None)} of unknown size" if None in known else ""
-    files = counted(len(known) - known.count(None), "file")
+    files = pluralize(len(known) - known.count(None), "file")
     print(f"to fetch: {size_text(sum(bytes or 0 for bytes in known))} in {files}{unknown}")
     return 0
 

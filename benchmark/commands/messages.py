@@ -8,7 +8,7 @@ from ..engine.numerics import Engine
 from ..execution.progress import duration
 from ..execution.scheduler import SweepResult
 from ..plan import BackboneInfo, PlannedRun
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 from ..spec import Recipe
 from ..storage.store import Store
 
@@ -40,7 +40,7 @@ def announcement(
     slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
     advice = "; a sweep as long as this ends sooner with --engine compiled_graphs" if slow else ""
     place = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
-    return f"{counted(len(todo), 'cell')} to run{done}: {place}{about(todo, alone)}{advice}"
+    return f"{pluralize(len(todo), 'cell')} to run{done}: {place}{about(todo, alone)}{advice}"
 
 
 def about(cells: Sequence[PlannedRun], alone: bool) -> str:
@@ -66,9 +66,9 @@ def one_worker(options: argparse.Namespace) -> bool:
 def say_outcome(tally: SweepResult, store: Store) -> None:
     if tally.elsewhere:
         left_to = f"left to other commands that share {store.root}/ (see `vtab-peft status`)"
-        say(f"{counted(tally.elsewhere, 'cell')} {left_to}")
+        say(f"{pluralize(tally.elsewhere, 'cell')} {left_to}")
     if tally.left:
-        say(f"{counted(tally.left, 'cell')} not started for lack of time; the same command goes on from here")
+        say(f"{pluralize(tally.left, 'cell')} not started for lack of time; the same command goes on from here")
     for cell, reason in tally.failed:
         where = f" (traceback in {store.failure(cell.spec)})" if store.has_traceback(cell.spec) else ""
         say(f"failed: {cell}: {reason}{where}")

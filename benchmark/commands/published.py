@@ -11,9 +11,18 @@ from typing import Any
 from tabulate import tabulate
 
 from ...datasets.tasks import suite_tasks
-from ..reporting.published import MEANS, Row, Spread, copies, find, load, recomputed_spread, spread
+from ..reporting.published import (
+    MEANS,
+    PublishedRange,
+    PublishedRow,
+    copies,
+    find,
+    load,
+    published_range,
+    recomputed_range,
+)
 from ..reporting.tables import DASH, TERMINAL_WIDTH, fixed
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 
 MEAN_NAMES = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
@@ -29,7 +38,7 @@ def show(options: argparse.Namespace) -> int:
     return 0
 
 
-def to_json(query: str, rows: Sequence[Row]) -> dict[str, Any]:
+def to_json(query: str, rows: Sequence[PublishedRow]) -> dict[str, Any]:
     """Every number with its source, and the spreads; accuracies in percent."""
     return {
         "query": query,
@@ -42,23 +51,23 @@ def to_json(query: str, rows: Sequence[Row]) -> dict[str, Any]:
     }
 
 
-def parts(rows: Sequence[Row]) -> list[tuple[str, str, list[Row]]]:
+def parts(rows: Sequence[PublishedRow]) -> list[tuple[str, str, list[PublishedRow]]]:
     """Suite, architecture and their rows: what may be set side by side."""
     names = list(dict.fromkeys((row.source.suite, row.source.architecture) for row in rows))
     return [(*name, [row for row in rows if (row.source.suite, row.source.architecture) == name]) for name in names]
 
 
-def spreads(suite: str, rows: Sequence[Row]) -> list[tuple[str, str, Spread]]:
+def spreads(suite: str, rows: Sequence[PublishedRow]) -> list[tuple[str, str, PublishedRange]]:
     """Task or mean, whether it is printed or recomputed from tasks, and its spread; gaps are left out."""
     found = [
-        *((mean, "recomputed", recomputed_spread(rows, mean)) for mean in MEANS[suite]),
-        *((mean, "printed", spread(rows, mean)) for mean in MEANS[suite]),
-        *((task, "printed", spread(rows, task)) for task in suite_tasks(suite)),
+        *((mean, "recomputed", recomputed_range(rows, mean)) for mean in MEANS[suite]),
+        *((mean, "printed", published_range(rows, mean)) for mean in MEANS[suite]),
+        *((task, "printed", published_range(rows, task)) for task in suite_tasks(suite)),
     ]
     return [(name, how, found) for name, how, found in found if found is not None]
 
 
-def to_text(rows: Sequence[Row]) -> str:
+def to_text(rows: Sequence[PublishedRow]) -> str:
     """For a terminal: per suite and architecture the rows, then how far they are apart; sources at the end."""
     blocks = [_block(suite, architecture, part) for suite, architecture, part in parts(rows)]
     sources = {row.source.source: row.source for row in rows}
@@ -84,14 +93,14 @@ def to_text(rows: Sequence[Row]) -> str:
     return "\n\n".join([*blocks, "\n".join(wrapped)])
 
 
-def _one_flag_a_reason(row: Row) -> list[tuple[str, Any]]:
+def _one_flag_a_reason(row: PublishedRow) -> list[tuple[str, Any]]:
     seen: dict[str, tuple[str, Any]] = {}
     for name, number in row.numbers.items():
         seen.setdefault(number.flag, (name, number))
     return [entry for flag, entry in seen.items() if flag]
 
 
-def _block(suite: str, architecture: str, rows: list[Row]) -> str:
+def _block(suite: str, architecture: str, rows: list[PublishedRow]) -> str:
     means = MEANS[suite]
     bundles = copies(rows)
     lines = [
@@ -112,7 +121,7 @@ def _block(suite: str, architecture: str, rows: list[Row]) -> str:
     table = _plain_table(
         head, [[*line[:-1], textwrap.fill(line[-1], 34)] for line in lines], right=range(1, len(head) - 1)
     )
-    title = f"{suite} · {architecture} · {counted(len(rows), 'row')}, {len(bundles)} different"
+    title = f"{suite} · {architecture} · {pluralize(len(rows), 'row')}, {len(bundles)} different"
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
     apart = [[MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)] for name, how, s in spreads(suite, rows)]
@@ -125,28 +134,28 @@ def _plain_table(head: list[str], lines: list[list[str]], right: range) -> str:
     return tabulate(lines, head, "simple", colalign=align, disable_numparse=True)
 
 
-def _order(bundle: list[Row]) -> tuple[float, str]:
+def _order(bundle: list[PublishedRow]) -> tuple[float, str]:
     found = {**{name: n.accuracy for name, n in bundle[0].numbers.items()}, **bundle[0].recomputed}
     return -found.get("mean_19", found.get("mean_groups", found.get("mean_5", 0.0))), bundle[0].printed
 
 
-def _recomputed(row: Row, mean: str) -> str:
+def _recomputed(row: PublishedRow, mean: str) -> str:
     return fixed(row.recomputed[mean], 2) if row.recomputed else DASH
 
 
-def _ends(found: Spread) -> list[str]:
+def _ends(found: PublishedRange) -> list[str]:
     """Lowest, highest and what lies between, with two decimals where one would move an end."""
     decimals = 1 if all(abs(round(end, 1) - end) < 1e-6 for end in (found.low, found.high)) else 2
     return [fixed(value, decimals) for value in (found.low, found.high, found.high - found.low)]
 
 
-def _printed(bundle: list[Row], mean: str) -> str:
+def _printed(bundle: list[PublishedRow], mean: str) -> str:
     """What the copies print; they may round differently."""
     found = [row.numbers[mean] for row in bundle if mean in row.numbers]
     return " ".join(dict.fromkeys(f"{n.accuracy:g}" + "*" * bool(n.flag) for n in found)) or DASH
 
 
-def _params(bundle: list[Row]) -> str:
+def _params(bundle: list[PublishedRow]) -> str:
     """As printed, which is with the head or without it; where they differ from task to task, their mean."""
     found = []
     for row in bundle:

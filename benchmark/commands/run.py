@@ -22,7 +22,7 @@ from ..execution.worker import ResolveRequest
 from ..execution.worker_process import Executor, WorkerProcess, command
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
 from ..recipes import RECIPES
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .messages import UNREAD, announcement, estimate_of, one_worker, say, say_all, say_outcome
 
@@ -162,7 +162,7 @@ def write_report(results: Path, with_published: bool = False, cells: Sequence[Pl
     say_all(written.complaints)
     print(written.text)
     if written.boards:
-        named = f"and {counted(written.others, 'other board')}" if written.text and written.others else "report"
+        named = f"and {pluralize(written.others, 'other board')}" if written.text and written.others else "report"
         print(f"{named}: {results / 'README.md'}, page: {results / 'index.html'}")
     return 0 if written.boards and not written.complaints else 1
 
@@ -259,12 +259,12 @@ def dry_run(
     header = ("method", "trainable (no head)", "lr", "done", "to run", "estimate")
     seeds = " ".join(str(seed) for seed in choice.seeds)
     print(
-        f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {counted(len(tasks), 'task')}, "
+        f"{backbone.ref.name}, recipe {choice.recipe.name}, seeds {seeds}, {pluralize(len(tasks), 'task')}, "
         f"on {backbone.device}\n"
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
     more *= len(methods)
-    asked = counted(len(cells) + more, "cell")
+    asked = pluralize(len(cells) + more, "cell")
     print(f"\n{len(todo) + more} of {asked} to run, estimate {estimate_of(todo, unread, alone)}")
     if unread:
         shared = f" (before they are shared among {part[1]} parts)" if part[1] > 1 else ""

@@ -15,7 +15,7 @@ from ..execution.locks import current
 from ..execution.progress import duration
 from ..execution.worker_process import WorkerProcess
 from ..plan import PlannedRun, make_plan, shard
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 from ..spec import RunSpec
 from ..storage.store import Store
 from .run import choice_of, describe, missing_runs
@@ -68,7 +68,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> s
     parts = [tabulate(rows, ("suite", *STATES, "in all"), tablefmt="simple")]
     if unread:
         more = len(unread) * len(methods) * len(choice.seeds)
-        parts.append(f"and {counted(more, 'cell')} of tasks not read yet: {', '.join(unread)}")
+        parts.append(f"and {pluralize(more, 'cell')} of tasks not read yet: {', '.join(unread)}")
     keys = set(states)
     own = [record for record in failures if record["key"] in keys]
     return "\n".join([*parts, *_running(store, keys), *_failed(store, own)])
@@ -98,7 +98,7 @@ def _of_store(store: Store, failures: Failures, complaints: list[str]) -> str:
     )
     rows = [(*where, done[where], repeated[where], failed[where]) for where in sorted({*done, *failed})]
     parts = [tabulate(rows, (*columns, "done", "repeated", "failed"), tablefmt="simple")] if rows else []
-    total = f"{store.root}/ holds {counted(len(runs), 'run')} and {counted(len(failures), 'failed cell')}"
+    total = f"{store.root}/ holds {pluralize(len(runs), 'run')} and {pluralize(len(failures), 'failed cell')}"
     return "\n".join([*parts, total, *_running(store), *_failed(store, failures)])
 
 

@@ -16,7 +16,7 @@ from ..execution.worker import ResolveRequest
 from ..execution.worker_process import Executor
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from ..recipes import RECIPES
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .messages import UNREAD, about, estimate_of, one_worker, say, say_all, say_outcome
 from .run import cached_tasks, check_task_folders, deadline_in, executor_for, missing_runs, sweep, write_report
@@ -91,7 +91,7 @@ def _run(
     damaged: list[str] = []
     pending = [cell for own in trials for cell in own.pending(store, damaged)]
     say_all(damaged)
-    say(f"{counted(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{about(pending, alone)}")
+    say(f"{pluralize(len(pending), 'trial')} to run of {sum(len(own.cells) for own in trials)}{about(pending, alone)}")
     tallies = [sweep(pending, worker, store, deadline, grace)]
     failed = [cell.spec.run_id() for cell, _ in tallies[0].failed]
     refits, damaged = [], []
@@ -101,8 +101,8 @@ def _run(
             refits.append(search.refits(own, accuracies))
     say_all(damaged)
     missing = missing_runs(store, _seed_by_seed(refits))
-    say(f"chosen for {counted(sum(map(bool, refits)), 'pair')} of method and task, see {store.root / 'chosen'}")
-    say(f"{counted(len(missing), 'refit')} to run of {sum(map(len, refits))}{about(missing, alone)}")
+    say(f"chosen for {pluralize(sum(map(bool, refits)), 'pair')} of method and task, see {store.root / 'chosen'}")
+    say(f"{pluralize(len(missing), 'refit')} to run of {sum(map(len, refits))}{about(missing, alone)}")
     return [*tallies, sweep(missing, worker, store, deadline, grace)], refits
 
 
@@ -121,8 +121,8 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     seeds = " ".join(str(seed) for seed in search.choice.seeds)
     print(
         f"{search.backbone.ref.name}, recipe {search.choice.recipe.name}: "
-        f"{counted(search.configurations, 'configuration')} per method and task on val200, "
-        f"then seeds {seeds} on test; {counted(len(tasks), 'task')}, on {search.backbone.device}\n"
+        f"{pluralize(search.configurations, 'configuration')} per method and task on val200, "
+        f"then seeds {seeds} on test; {pluralize(len(tasks), 'task')}, on {search.backbone.device}\n"
     )
     header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))

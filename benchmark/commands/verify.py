@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from ...datasets.atomic_io import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
 from ..execution.locks import current
-from ..reporting.wording import counted
+from ..reporting.wording import pluralize
 from ..spec import RunSpec
 from ..storage.json_io import BROKEN, StoreError
 from ..storage.store import Store
@@ -51,8 +51,8 @@ def verify(options: argparse.Namespace) -> int:
     for problem in problems:
         print(problem)
     print(
-        f"{counted(len(paths), 'result')} checked, {predicted} of them with their predictions, {compared} against the "
-        f"labels in this machine's cache: {counted(len(problems), 'problem') if problems else 'no problems'}"
+        f"{pluralize(len(paths), 'result')} checked, {predicted} of them with their predictions, {compared} against "
+        f"the labels in this machine's cache: {pluralize(len(problems), 'problem') if problems else 'no problems'}"
     )
     return 1 if problems else 0
 

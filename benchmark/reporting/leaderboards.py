@@ -16,7 +16,7 @@ import pandas as pd
 from ..spec import fingerprint
 from .boards import IDENTITY, VTAB_GROUPS, Board, Run, one_line, records, table_order
 from .stats import LEAST_SEEDS, over_seeds
-from .wording import counted
+from .wording import pluralize
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Leaderboard:
         """`3 seeds`, or `1 to 3 seeds` where rows differ."""
         counts = [row["seeds"] for row in self.rows]
         low, high = min(counts), max(counts)
-        return f"{low} to {high} seeds" if low != high else counted(low, "seed")
+        return f"{low} to {high} seeds" if low != high else pluralize(low, "seed")
 
 
 def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:

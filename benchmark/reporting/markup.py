@@ -1,90 +1,82 @@
-"""Leaderboards as Markdown, for the web, and as LaTeX, for papers.
+"""Leaderboards as Markdown for the web and as LaTeX for papers.
 
-The best of a column is bold and the second best underlined, judged by what is printed, so that equal numbers look
-equal.  No name can break the markup: everything that is not ours is escaped.
+The best value of a column is bold and the second best underlined, compared as printed, so that equal numbers look
+equal.  Names are escaped, so none can break the markup.
 """
 
 import re
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 from .leaderboards import Leaderboard
 from .tables import DASH, GAPS, Column, columns, common_note, heading, marks, oracle_note, unit
 
 WIDEST = 16
-"""Columns of a LaTeX table that a page takes at its own size (ours: 16 of about 0.43 in); more are scaled down."""
+"""Columns of a LaTeX table that fit a page at about 0.43 inches each; wider tables are scaled down."""
 
 
-def to_markdown(board: Leaderboard) -> str:
-    """`table.md`: every task; reads well on the web and as plain text."""
-    parts = columns(board, [task.label for task in board.tasks], mean_decimals=2)
-    rows = _styled(parts, {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}, markdown)
-    head, conditions = (markdown(line) for line in heading(board))
-    names = [markdown(part.name) for part in parts]
-    rule = ["--:", "---", "---", *["--:"] * (len(parts) - 3)]
-    return "\n".join(
-        [
-            f"**{head}**  ",
-            f"{conditions}.",
-            "",
-            *("| " + " | ".join(line) + " |" for line in (names, rule, *rows)),
-            "",
-            f"{unit(board)}. **Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
-            f"Rows without a rank lack a task.{common_note(board)} "
-            f"Trainable parameters without and with the head.{oracle_note(board)}",
-            "",
-        ]
+def to_markdown(leaderboard: Leaderboard) -> str:
+    """Return `table.md`, with a column per task."""
+    table = columns(leaderboard, [task.label for task in leaderboard.tasks], mean_decimals=2)
+    rows = _styled_rows(table, {"best": "**{}**", "second": "<u>{}</u>", "": "{}"}, markdown)
+    title, conditions = map(markdown, heading(leaderboard))
+    names = [markdown(column.name) for column in table]
+    notes = (
+        f"{unit(leaderboard)}. **Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
+        f"Rows without a rank lack a task.{common_note(leaderboard)} "
+        f"Trainable parameters without and with the head.{oracle_note(leaderboard)}"
     )
+    lines = [f"**{title}**  ", f"{conditions}.", "", markdown_table(names, rows, "rll" + "r" * (len(table) - 3))]
+    return "\n".join([*lines, "", notes, ""])
 
 
-def to_latex(board: Leaderboard) -> str:
-    """`table.tex`: a float for a paper; needs the packages booktabs and graphicx."""
-    labels = [task.label for task in board.tasks]
-    parts = [part for part in columns(board, labels, mean_decimals=2) if part.role != "spec"]
-    rows = _styled(parts, {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}, latex)
-    head, conditions = (latex(line) for line in heading(board))
-    names = [latex(part.name) for part in parts]
-    wide = len(parts) > WIDEST
+def to_latex(leaderboard: Leaderboard) -> str:
+    """Return `table.tex`: a floating table that needs the packages booktabs and graphicx."""
+    labels = [task.label for task in leaderboard.tasks]
+    table = [column for column in columns(leaderboard, labels, mean_decimals=2) if column.role != "spec"]
+    rows = _styled_rows(table, {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}, latex)
+    title, conditions = map(latex, heading(leaderboard))
+    names = [latex(column.name) for column in table]
+    is_wide = len(table) > WIDEST
     return "\n".join(
         [
             r"% \usepackage{booktabs,graphicx}",
             r"\begin{table*}[t]",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{head}; {conditions}. {latex(unit(board))}; \textbf{{bold}}: best of its column; "
-            rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(board))} "
-            rf"Trainable parameters without and with the head.{latex(oracle_note(board))}}}",
-            rf"\label{{tab:{board.board.slug.replace('_', '-')}}}",
-            *([r"\resizebox{\textwidth}{!}{%"] if wide else []),
-            rf"\begin{{tabular}}{{rl{'r' * (len(parts) - 2)}}}",
+            rf"\caption{{{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
+            rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
+            rf"Trainable parameters without and with the head.{latex(oracle_note(leaderboard))}}}",
+            rf"\label{{tab:{leaderboard.board.slug.replace('_', '-')}}}",
+            *([r"\resizebox{\textwidth}{!}{%"] if is_wide else []),
+            rf"\begin{{tabular}}{{rl{'r' * (len(table) - 2)}}}",
             r"\toprule",
-            *_group_heads(parts),
+            *_group_heads(table),
             " & ".join([*names[:2], *(rf"\rotatebox{{90}}{{{name}}}" for name in names[2:])]) + r" \\",
             r"\midrule",
             *(" & ".join(row) + r" \\" for row in rows),
             r"\bottomrule",
-            r"\end{tabular}" + "}" * wide,
+            r"\end{tabular}" + "}" * is_wide,
             r"\end{table*}",
             "",
         ]
     )
 
 
-def _styled(parts: Sequence[Column], styles: dict[str, str], escape: Callable[[str], str]) -> list[tuple[str, ...]]:
-    """The cells, row by row, escaped and with the best two of each column marked."""
-    cells = [
-        [styles[mark].format(escape(cell)) for mark, cell in zip(marks(part), part.cells, strict=True)]
-        for part in parts
+def _styled_rows(table: Sequence[Column], styles: dict[str, str], escape: Callable[[str], str]) -> list[Sequence[str]]:
+    """Return the escaped cells row by row, with the best two of each column marked."""
+    styled = [
+        [styles[mark].format(escape(cell)) for mark, cell in zip(marks(column), column.cells, strict=True)]
+        for column in table
     ]
-    return list(zip(*cells, strict=True))
+    return list(zip(*styled, strict=True))
 
 
-def _group_heads(parts: Sequence[Column]) -> list[str]:
-    """A line naming the groups above their tasks, where there is more than one."""
+def _group_heads(table: Sequence[Column]) -> list[str]:
+    """Return a line with the names of the task groups; empty if there are fewer than two."""
     spans: list[tuple[str, int, int]] = []
-    for place, part in enumerate(parts, start=1):
-        if spans and spans[-1][0] == part.group:
-            spans[-1] = (part.group, spans[-1][1], place)
-        else:
-            spans.append((part.group, place, place))
+    for name, members in groupby(enumerate(table, start=1), key=lambda member: member[1].group):
+        places = [place for place, _ in members]
+        spans.append((name, places[0], places[-1]))
     named = [span for span in spans if span[0]]
     if len(named) < 2:
         return []
@@ -93,8 +85,14 @@ def _group_heads(parts: Sequence[Column]) -> list[str]:
     return [" & ".join(cells) + r" \\", rules]
 
 
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], align: str) -> str:
+    """Return a Markdown table of escaped cells; `align` has one letter per column, l or r."""
+    rule = ["--:" if side == "r" else "---" for side in align]
+    return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
+
+
 def markdown(text: str) -> str:
-    """One line of plain text with nothing in it that Markdown or HTML would read as markup."""
+    """Escape one line of plain text for Markdown and HTML."""
     safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\|*_`\[\]~$])", r"\\\1", safe)
 
@@ -107,10 +105,9 @@ LATEX = {
     **{"†": r"\dag{}", "²": r"$^2$", "³": r"$^3$"},
 }
 ACCENTED = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
-"""What every LaTeX sets in its own fonts, whatever packages a paper has."""
+"""Accented letters that LaTeX's default fonts have without further packages."""
 
 
 def latex(text: str) -> str:
-    """One line of plain text as LaTeX would set it; a question mark for a character that its own fonts lack."""
-    plain = (character if character.isascii() or character in ACCENTED else "?" for character in text)
-    return "".join(LATEX.get(real, safe) for real, safe in zip(text, plain, strict=True))
+    """Escape one line of plain text for LaTeX; characters that its default fonts lack become a question mark."""
+    return "".join(LATEX.get(c, c if c.isascii() or c in ACCENTED else "?") for c in text)

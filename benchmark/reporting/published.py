@@ -1,7 +1,7 @@
-"""Numbers that papers print (results/published): loaded, checked, queried; no torch.
+"""Numbers published in papers (results/published): load, check and query them.
 
-A number is as good as what is known about it, so every row carries its source: which weights, which epoch, which mean,
-head or not.  Kinds of means are never mixed; where a row has every task, its means are recomputed from them.
+Each row carries its source: weights, reported epoch, kind of mean, and whether parameters include the head.  Different
+kinds of means are never mixed; if a row has every task, its means are recomputed from the tasks.
 """
 
 import csv
@@ -18,12 +18,12 @@ from .boards import VTAB_GROUPS
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "published"
 MEANS = {"vtab1k": ("mean_19", "mean_groups"), "fgvc": ("mean_5",)}
-"""The kinds of means over a whole suite; 2 to 5 points lie between the two of VTAB-1k."""
+"""Suite -> kinds of means over all its tasks.  The two of VTAB-1k differ by 2 to 5 points."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """A printed table; results/published/README.md describes the fields."""
+    """A published table; results/published/README.md describes the fields."""
 
     source: str
     suite: str
@@ -42,51 +42,51 @@ class Source:
 
     @property
     def architecture(self) -> str:
-        """In words: rows of different architectures are never compared."""
+        """Return the architecture, such as `ViT-B/16`; rows of different architectures are never compared."""
         return re.split("[,;]", self.pretrained)[0]
 
 
 @dataclass(frozen=True)
-class Number:
-    """One printed number."""
+class PublishedNumber:
+    """One printed accuracy."""
 
     accuracy: float
-    """Percent."""
+    """Accuracy in percent."""
     params_m: float | None
     flag: str
-    """What is known to be wrong with it; such a number is shown, but stretches no range."""
+    """The known error of this number, or empty.  Flagged numbers are shown but excluded from ranges."""
 
 
 @dataclass(frozen=True)
-class Row:
-    """A method's row of a printed table."""
+class PublishedRow:
+    """The row of a method in a published table."""
 
     source: Source
     printed: str
-    """What the table calls the method."""
+    """The method's name as printed."""
     method: str
-    """Our registry's name of it, empty where there is none."""
+    """The registered name of the method, or empty."""
     params_m: float | None
     note: str
-    numbers: dict[str, Number]
+    numbers: dict[str, PublishedNumber]
     """Task or mean -> number, in the order of the source."""
 
     @property
     def tasks(self) -> tuple[float, ...]:
-        """The accuracies per task in the suite's order; empty unless all are there."""
+        """Return the accuracy of each task in the suite's order; empty if a task is missing."""
         names = list(suite_tasks(self.source.suite))
         return tuple(self.numbers[name].accuracy for name in names) if set(names) <= self.numbers.keys() else ()
 
     @property
     def recomputed(self) -> dict[str, float]:
-        """The means that the printed tasks give; empty unless all tasks are there."""
+        """Return the means recomputed from the tasks; empty if a task is missing."""
         if not self.tasks:
             return {}
         if self.source.suite == "fgvc":
             return {"mean_5": fmean(self.tasks)}
-        rows = suite_tasks("vtab1k").values()
+        tasks = suite_tasks("vtab1k").values()
         groups = {
-            f"mean_{group}": fmean(a for a, task in zip(self.tasks, rows, strict=True) if task.group == group)
+            f"mean_{group}": fmean(a for a, task in zip(self.tasks, tasks, strict=True) if task.group == group)
             for group in VTAB_GROUPS
         }
         return {**groups, "mean_19": fmean(self.tasks), "mean_groups": fmean(groups.values())}
@@ -97,39 +97,39 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Spread:
-    """How far sources are apart on a task or a mean."""
+class PublishedRange:
+    """Lowest and highest published accuracy of a task or mean, in percent."""
 
     low: float
     high: float
     rows: int
-    """Printed rows that have the number, copies of one another included."""
+    """Number of rows that print it, including copied rows."""
 
 
 @cache
-def load(folder: Path = FOLDER) -> tuple[Row, ...]:
-    """All rows, in the order of the files.
+def load(folder: Path = FOLDER) -> tuple[PublishedRow, ...]:
+    """Load all rows, in the order of the files.
 
     Raises:
-        ValueError: a file is missing, or names a source or row that another does not have.
+        ValueError: a file is missing, or refers to a source or row that does not exist.
     """
     try:
         sources = {line["source"]: _source(line) for line in _lines(folder / "sources.csv")}
         rows = {
-            (line["source"], line["printed"]): Row(
-                sources[line["source"]], line["printed"], line["method"], _number(line["params_m"]), line["note"], {}
+            (line["source"], line["printed"]): PublishedRow(
+                sources[line["source"]], line["printed"], line["method"], _float(line["params_m"]), line["note"], {}
             )
             for line in _lines(folder / "rows.csv")
         }
         for line in _lines(folder / "numbers.csv"):
-            number = Number(float(line["accuracy"]), _number(line["params_m"]), line["flag"])
+            number = PublishedNumber(float(line["accuracy"]), _float(line["params_m"]), line["flag"])
             rows[line["source"], line["printed"]].numbers[line["task"]] = number
     except FileNotFoundError as error:
         raise ValueError(
             f"published numbers: {error.filename} is missing; restore {folder} from the repository"
         ) from None
     except KeyError as error:
-        raise ValueError(f"published numbers: {folder} names {error} and does not describe it") from None
+        raise ValueError(f"published numbers: {folder} refers to {error}, which has no entry there") from None
     return tuple(rows.values())
 
 
@@ -143,15 +143,15 @@ def _source(line: dict[str, str]) -> Source:
     return Source(**facts, backbones=tuple(line["backbones"].split()))
 
 
-def _number(text: str) -> float | None:
+def _float(text: str) -> float | None:
     return float(text) if text else None
 
 
-def find(query: str, rows: Sequence[Row]) -> list[Row]:
-    """Rows of a method, by our name for it or as printed; a printed name brings all rows of the same method.
+def find(query: str, rows: Sequence[PublishedRow]) -> list[PublishedRow]:
+    """Return all rows of a method, given its registered or printed name.
 
     Raises:
-        ValueError: nothing is published under this name; near matches are named.
+        ValueError: there is no such name; the message suggests similar ones.
     """
     wanted = _plain(query)
     exact = [row for row in rows if wanted in (_plain(row.method), _plain(row.printed))]
@@ -167,30 +167,33 @@ def find(query: str, rows: Sequence[Row]) -> list[Row]:
 
 
 def _plain(name: str) -> str:
-    """Case, spaces and hyphens do not matter; `*`, `†` and `+` do."""
+    """Remove case, spaces and hyphens, but not `*`, `†` and `+`, which distinguish methods."""
     return re.sub(r"[\s_-]", "", name.casefold())
 
 
-def copies(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows of one architecture in bundles that print the same accuracies: most tables copy their baselines."""
-    bundles: dict[tuple[object, ...], list[Row]] = {}
+def copies(rows: Iterable[PublishedRow]) -> list[list[PublishedRow]]:
+    """Group rows of one architecture that print the same accuracies: most tables copy their baselines."""
+    groups: dict[tuple[object, ...], list[PublishedRow]] = {}
     for row in rows:
-        same = row.tasks or tuple((name, number.accuracy) for name, number in row.numbers.items())
-        bundles.setdefault((row.source.suite, row.source.architecture, same), []).append(row)
-    return list(bundles.values())
+        accuracies = row.tasks or tuple((name, number.accuracy) for name, number in row.numbers.items())
+        groups.setdefault((row.source.suite, row.source.architecture, accuracies), []).append(row)
+    return list(groups.values())
 
 
-def spread(rows: Iterable[Row], name: str) -> Spread | None:
-    """Of what the rows print for a task or mean; None where none prints it without a flag."""
+def published_range(rows: Iterable[PublishedRow], name: str) -> PublishedRange | None:
+    """Return the range of a printed task or mean; None if no row prints it without a flag."""
     found = [number.accuracy for row in rows if (number := row.numbers.get(name)) and not number.flag]
-    return Spread(min(found), max(found), len(found)) if found else None
+    return _range(found)
 
 
-def recomputed_spread(rows: Iterable[Row], mean: str) -> Spread | None:
-    """The same of a mean recomputed from tasks; rows with a flagged task are left out."""
-    found = [means[mean] for row in rows if (means := row.recomputed) and not _has_wrong_task(row)]
-    return Spread(min(found), max(found), len(found)) if found else None
+def recomputed_range(rows: Iterable[PublishedRow], mean: str) -> PublishedRange | None:
+    """Return the range of a mean recomputed from tasks, excluding rows with a flagged task."""
+    return _range([means[mean] for row in rows if (means := row.recomputed) and not _has_flagged_task(row)])
 
 
-def _has_wrong_task(row: Row) -> bool:
+def _range(accuracies: list[float]) -> PublishedRange | None:
+    return PublishedRange(min(accuracies), max(accuracies), len(accuracies)) if accuracies else None
+
+
+def _has_flagged_task(row: PublishedRow) -> bool:
     return any(number.flag for name, number in row.numbers.items() if not name.startswith("mean_"))

@@ -18,16 +18,16 @@ import pandas as pd
 
 from ..storage.json_io import write_atomically
 from ..storage.store import Store
-from . import claims, published
+from . import published, published_vs_measured
 from .boards import Board, boards
 from .html.content import Part
 from .html.page import page
 from .leaderboards import Leaderboard, leaderboard
 from .markup import markdown, to_latex, to_markdown
 from .significance import Significance, significance
-from .statements import summary, to_page
+from .significance_text import summary, to_page
 from .tables import DASH, to_csv, to_terminal
-from .wording import counted
+from .wording import pluralize
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ def write(store: Store, out: Path, with_published: bool = False, cells: Collecti
     for board, runs in boards(frame):
         complaints += duplicate_runs(board, runs)
         leaderboards.append(leaderboard(board, runs))
-        said = claims.claims(leaderboards[-1], published.load())
+        said = published_vs_measured.compare_with_published(leaderboards[-1], published.load())
         found = significance(leaderboards[-1], runs)
         made = _files(leaderboards[-1], runs, found)
-        made |= {"published.md": claims.to_markdown(said).encode()} if with_published and said.lines else {}
+        made |= (
+            {"published.md": published_vs_measured.to_markdown(said).encode()} if with_published and said.rows else {}
+        )
         folder = out / "boards" / board.slug
         for name, data in made.items():
             write_atomically(folder / name, data)
@@ -90,9 +92,9 @@ def write(store: Store, out: Path, with_published: bool = False, cells: Collecti
 
 def _published(parts: Sequence[Part]) -> list[str]:
     """For the terminal: what papers say beside each board, and for how many they say nothing."""
-    found = [claims.to_terminal(part.claims, part.entry) for part in parts if part.claims.lines]
-    silent = counted(len(parts) - len(found), "board")
-    rest = f"{claims.HEADING}: nothing to show for {silent}; the page says why.\n"
+    found = [published_vs_measured.to_terminal(part.published, part.entry) for part in parts if part.published.rows]
+    silent = pluralize(len(parts) - len(found), "board")
+    rest = f"{published_vs_measured.HEADING}: nothing to show for {silent}; the page says why.\n"
     return found if len(found) == len(parts) else [*found, rest]
 
 
@@ -176,6 +178,6 @@ def _orphans(out: Path, slugs: set[str]) -> list[str]:
 
 def _nothing(store: Store, frame: pd.DataFrame) -> str:
     if len(frame):
-        found = counted(len(frame), "validation run")
+        found = pluralize(len(frame), "validation run")
         return f"{store.root} holds {found} and no test run: there is nothing to rank or write\n"
     return f"no finished run in {store.root / 'runs'}: use `vtab-peft run` first; nothing was written\n"

@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 from scipy import stats
 
-from .wording import counted
+from .wording import pluralize
 
 CONFIDENCE = 0.95
 ALPHA = 0.05
@@ -136,7 +136,7 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     floor = 2.0 ** (1 - tasks) * len(pairs)
     if tasks < LEAST_TASKS or floor > alpha:
         raise InsufficientData(
-            f"with {counted(tasks, 'task')} and {counted(len(pairs), 'pair')} no p-value can fall below "
+            f"with {pluralize(tasks, 'task')} and {pluralize(len(pairs), 'pair')} no p-value can fall below "
             f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare fewer methods or more "
             "tasks"
         )

@@ -1,11 +1,6 @@
-"""Numbers in sentences: one has another form of the words around it than many."""
+"""Singular and plural forms in messages."""
 
 
-def counted(number: int, noun: str) -> str:
-    """`1 task`, `3 tasks`."""
-    return f"{number} {form(number, noun, f'{noun}s')}"
-
-
-def form(number: int, one: str, many: str) -> str:
-    """The word that fits the number: "is" for 1, "are" for any other."""
-    return one if number == 1 else many
+def pluralize(number: int, noun: str) -> str:
+    """Return the number with its noun: `1 task`, `3 tasks`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

@@ -1,4 +1,4 @@
-"""What the page shows, as plain data: boards, their rows and cells, claims, and where each number was made.
+"""What the page shows, as plain data: boards, their rows and cells, published numbers, and where each number was made.
 
 Accuracies are in percent.  What many cells share is said once: environments are numbered, and a cell's file is found
 from the folders of its board, task and row.
@@ -14,11 +14,11 @@ from typing import Any
 import pandas as pd
 
 from ..boards import one_line
-from ..claims import CAUTION, Claims, registered_name
 from ..families import FAMILIES, family
 from ..leaderboards import Leaderboard
+from ..published_vs_measured import CAUTION, PublishedComparison, method_name
 from ..significance import Significance, images_of
-from ..wording import counted
+from ..wording import pluralize
 from .evidence import over_tasks, student, wilson
 
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
@@ -36,7 +36,7 @@ class Part:
     """Its runs, with the columns of `Store.frame`."""
     significance: Significance
     """What its differences support."""
-    claims: Claims
+    published: PublishedComparison
     """What papers say beside it."""
     figures: Mapping[str, bytes]
     """Name -> SVG."""
@@ -82,12 +82,12 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
         ],
         "groups": list(entry.groups),
         "means": [
-            *(means or [("mean_tasks", f"mean of {counted(len(entry.tasks), 'task')}")]),
+            *(means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")]),
             *([("mean_common", f"mean of the {len(entry.common)} that all have")] if entry.common else []),
         ],
         "rows": _rows(part, places),
         "over_tasks": over_tasks(entry, part.significance),
-        "claims": _claims(part.claims),
+        "published": _published(part.published),
         "figures": {name: data.decode() for name, data in part.figures.items()},
     }
 
@@ -121,7 +121,7 @@ def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
     rows = []
     for row in entry.rows:
         runs = sorted(by_row[row["identity"]], key=lambda run: (run["seed"], run["key"]))
-        name = registered_name(row["spec"])
+        name = method_name(row["spec"])
         rows.append(
             {
                 "label": row["label"],
@@ -161,7 +161,7 @@ def _cell(run: Mapping[str, Any], places: Mapping[str, int]) -> list[Any]:
     return [run["seed"], accuracy, Path(run["path"]).name, seconds, created, places[environment]]
 
 
-def _claims(found: Claims) -> Plain:
+def _published(found: PublishedComparison) -> Plain:
     lines = [
         {
             "label": line.label,
@@ -171,7 +171,7 @@ def _claims(found: Claims) -> Plain:
                 for name, (measured, s) in line.columns.items()
             },
         }
-        for line in found.lines
+        for line in found.rows
     ]
     return {"reason": found.reason, "lines": lines, "sources": [asdict(source) for source in found.sources]}
 

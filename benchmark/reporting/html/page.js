@@ -330,7 +330,7 @@ function stretch(mark, from, size) {
   return mark;
 }
 
-// ------------------------------------------------------------------------------------------------- figures and claims
+// ------------------------------------------------------------------------------------------------- figures and published numbers
 
 let addresses = [];
 
@@ -345,11 +345,11 @@ function showFigures() {
   }));
 }
 
-function showClaims() {
-  const { reason, lines, sources } = state.board.claims;
-  at("claim").parentElement.hidden = Boolean(reason);
-  if (reason) return at("claims").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
-  const column = at("claim").value;
+function showPublished() {
+  const { reason, lines, sources } = state.board.published;
+  at("published-column").parentElement.hidden = Boolean(reason);
+  if (reason) return at("published").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
+  const column = at("published-column").value;
   const found = lines.map((line) => [line.label, ...line.columns[column]]).filter(([, measured, from]) => known(measured) || known(from));
   const numbers = found.flatMap(([, ...values]) => values.slice(0, 3)).filter(known);
   const [low, high] = [Math.floor(Math.min(...numbers)), Math.ceil(Math.max(...numbers))];
@@ -359,7 +359,7 @@ function showClaims() {
     return h("tr", {}, h("th", { scope: "row", className: "text" }, label), td("", fixed(measured, 1)), td("", ends.join(" to ")),
       td("", String(count ?? 0)), td("bar", range(measured, from, to, low, high)));
   });
-  return at("claims").replaceChildren(
+  return at("published").replaceChildren(
     h("p", { className: "note" }, `${DATA.caution} Bar: published; dot: measured.`),
     h("div", { className: "scroll fit" }, table(titles, rows)),
     h("ul", { className: "sources" }, sources.map(sourceLine)));
@@ -372,7 +372,7 @@ const sourceLine = (s) =>
 function range(measured, from, to, low, high) {
   const place = (value) => 100 * (value - low) / (high - low);
   return h("div", { "aria-hidden": "true" },
-    known(from) ? stretch(h("i", { className: "claimed" }), place(from), place(to) - place(from)) : null,
+    known(from) ? stretch(h("i", { className: "published" }), place(from), place(to) - place(from)) : null,
     known(measured) ? stretch(h("i", { className: "dot" }), place(measured), 0) : null);
 }
 
@@ -386,8 +386,8 @@ function showBoard(board) {
   fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${counted(rows.length, "method")})`]), board.slug);
   at("facts").replaceChildren(...board.facts.map(fact));
   at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(meanChoice));
-  const claimed = board.means.filter(([name]) => name !== "mean_common"); // no paper prints that
-  fill(at("claim"), [...claimed, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
+  const choices = board.means.filter(([name]) => name !== "mean_common"); // no paper prints that
+  fill(at("published-column"), [...choices, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
   fill(at("group"), [["", "all tasks"], ...board.groups.map((name) => [name, name]), ["means", "means only"]], "");
   const families = DATA.families.filter((name) => board.rows.some((row) => row.family === name));
   fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
@@ -401,7 +401,7 @@ function showBoard(board) {
   showLimit(sizes.at(-1)); // and the table
   showComparison();
   showFigures();
-  showClaims();
+  showPublished();
 }
 
 function meanChoice([name, title]) {
@@ -409,8 +409,8 @@ function meanChoice([name, title]) {
     state.mean = name;
     showTable();
     if (name === "mean_common") return;
-    at("claim").value = name;
-    showClaims();
+    at("published-column").value = name;
+    showPublished();
   };
   return h("label", {}, h("input", { type: "radio", name: "mean", checked: name === state.mean, onchange: choose }), h("span", {}, title));
 }
@@ -443,7 +443,7 @@ function start() {
   at("controls").onsubmit = (event) => event.preventDefault();
   at("group").onchange = () => { state.group = at("group").value; state.sort = { key: "mean", descending: true }; showTable(); };
   at("family").onchange = () => { state.family = at("family").value; showTable(); };
-  at("claim").onchange = showClaims;
+  at("published-column").onchange = showPublished;
   at("search").oninput = () => { state.text = at("search").value; showTable(); };
   for (const [place, id] of ["first", "second"].entries()) {
     at(id).onchange = () => { state.pair[place] = at(id).value; showComparison(); showTable(); };

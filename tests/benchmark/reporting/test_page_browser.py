@@ -299,14 +299,14 @@ def test_a_comparison_tells_how_sure_it_is(open_page) -> None:
 
 def test_papers_numbers_stand_apart(open_page) -> None:
     page = open_page()
-    lines = {row.split("\t")[0]: row.split("\t")[1:4] for row in page.locator("#claims tbody tr").all_inner_texts()}
+    lines = {row.split("\t")[0]: row.split("\t")[1:4] for row in page.locator("#published tbody tr").all_inner_texts()}
     assert lines["LoRA"] == ["72.6", "68.8 to 73.6", "9"]
     assert HOSTILE not in lines
     page.get_by_label("Accuracy on").select_option("svhn")
-    lines = {row.split("\t")[0]: row.split("\t")[1:3] for row in page.locator("#claims tbody tr").all_inner_texts()}
+    lines = {row.split("\t")[0]: row.split("\t")[1:3] for row in page.locator("#published tbody tr").all_inner_texts()}
     assert lines["LoRA"] == ["81.0", "76.6 to 88.5"]
     page.locator("#board").select_option(index=0)
-    assert "papers print no numbers for own" in page.locator("#claims").inner_text()
+    assert "no published numbers for the suite own" in page.locator("#published").inner_text()
 
 
 def test_hostile_names_are_text(open_page) -> None:
@@ -366,7 +366,7 @@ def test_the_keyboard_reaches_everything_and_shows_where_it_is(open_page) -> Non
         "limit",
         "open",
         "first",
-        "claim",
+        "published-column",
     } <= seen
 
 

@@ -9,14 +9,23 @@ from statistics import fmean
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.reporting.families import FAMILIES
-from vtab_peft.benchmark.reporting.published import FOLDER, MEANS, Row, copies, find, load, recomputed_spread, spread
+from vtab_peft.benchmark.reporting.published import (
+    FOLDER,
+    MEANS,
+    PublishedRow,
+    copies,
+    find,
+    load,
+    published_range,
+    recomputed_range,
+)
 from vtab_peft.datasets.tasks import suite_tasks
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
 ROWS = load()
 
 
-def row(source: str, printed: str) -> Row:
+def row(source: str, printed: str) -> PublishedRow:
     (found,) = [row for row in ROWS if (row.source.source, row.printed) == (source, printed)]
     return found
 
@@ -62,7 +71,7 @@ def test_printed_means_follow_from_printed_tasks_or_are_flagged() -> None:
 def test_known_errors_are_kept_as_printed_and_stretch_no_range() -> None:
     assert row("noah", "Full").numbers["oxford_flowers102"].accuracy == 87.2
     assert row("pace", "RepAdapter").tasks == row("vpetl", "SSF").tasks
-    found = spread([row("noah", "Full"), row("hta", "Full")], "oxford_flowers102")
+    found = published_range([row("noah", "Full"), row("hta", "Full")], "oxford_flowers102")
     assert found
     assert (found.low, found.high, found.rows) == (97.2, 97.2, 1)
 
@@ -99,13 +108,13 @@ def test_registry_names_are_registered() -> None:
 
 def test_no_mean_of_one_kind_enters_the_range_of_another() -> None:
     rows = [row for row in find("LoRA", ROWS) if row.source.architecture == "ViT-B/16" and row.source.suite == "vtab1k"]
-    of_19, of_groups = recomputed_spread(rows, "mean_19"), recomputed_spread(rows, "mean_groups")
+    of_19, of_groups = recomputed_range(rows, "mean_19"), recomputed_range(rows, "mean_groups")
     assert of_19
     assert of_groups
     assert of_19.high == pytest.approx(73.60, abs=0.005)  # OSU's best epochs
     assert of_19.low == pytest.approx(68.82, abs=0.005)  # PSOFT's protocol
     assert of_groups.low > of_19.low + 2
-    assert spread(rows, "mean_19") != spread(rows, "mean_groups")
+    assert published_range(rows, "mean_19") != published_range(rows, "mean_groups")
 
 
 def test_copied_rows_are_one_bundle() -> None:

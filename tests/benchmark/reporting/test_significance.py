@@ -9,7 +9,7 @@ from scipy import stats
 from vtab_peft.benchmark.reporting.boards import boards
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import Significance, significance
-from vtab_peft.benchmark.reporting.statements import summary, to_page
+from vtab_peft.benchmark.reporting.significance_text import summary, to_page
 from vtab_peft.benchmark.reporting.stats import Interval, Ranking
 
 
@@ -153,7 +153,7 @@ def test_statements_about_one_are_about_one(store, put):
     assert "needs at least 2 methods that have all tasks, not 1." in said
     assert "Seeds: with a 95 % interval over seeds (Student's t): 0 of 1 result; with fewer than 3 seeds: 1." in said
     entry, _ = only_with_runs(store)
-    assert "Images: of the 1 result with fewer than 3 seeds, 0 have" in to_page(entry, judged(store))
+    assert "0 of 1 result with fewer than 3 seeds" in to_page(entry, judged(store))
     fill(put, tasks=1, methods=2)
     assert "with 1 task and 1 pair no p-value can fall below" in summary(judged(store))
 
