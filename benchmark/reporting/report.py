@@ -68,9 +68,8 @@ def write(store: Store, out: Path, with_published: bool = False, cells: Collecti
         said = published_vs_measured.compare_with_published(leaderboards[-1], published.load())
         found = significance(leaderboards[-1], runs)
         made = _files(leaderboards[-1], runs, found)
-        made |= (
-            {"published.md": published_vs_measured.to_markdown(said).encode()} if with_published and said.rows else {}
-        )
+        if with_published and said.rows:
+            made["published.md"] = published_vs_measured.to_markdown(said).encode()
         folder = out / "boards" / board.slug
         for name, data in made.items():
             write_atomically(folder / name, data)
