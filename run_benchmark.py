@@ -1,4 +1,4 @@
-"""Launcher: `python run_benchmark.py VERB` is the same as the console script `vtab-peft VERB`."""
+"""Run the command line from a checkout: `python run_benchmark.py COMMAND` equals `vtab-peft COMMAND`."""
 
 import sys
 
@@ -6,12 +6,12 @@ try:
     from vtab_peft.benchmark.cli import main
 except ModuleNotFoundError as error:
     if (error.name or "").partition(".")[0] != "vtab_peft":
-        sys.exit(f"{error.name} is missing from this Python ({sys.executable}).  Type: python3 -m pip install -e .")
+        sys.exit(f"{error.name} is not installed in this Python ({sys.executable}).  Run: python3 -m pip install -e .")
     sys.exit(
-        "vtab-peft is not installed in this Python.  Type one of\n"
-        "    make benchmark                   set everything up in .venv and run a first benchmark\n"
+        "vtab-peft is not installed in this Python.  Run one of\n"
+        "    make benchmark                   create .venv, install everything and run a first benchmark\n"
         "    python3 -m pip install -e .      install into this Python\n"
-        "and, after `make`, use .venv/bin/python run_benchmark.py or .venv/bin/vtab-peft"
+        "After `make`, use .venv/bin/python run_benchmark.py or .venv/bin/vtab-peft."
     )
 
 if __name__ == "__main__":

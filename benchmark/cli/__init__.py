@@ -1,7 +1,7 @@
-"""The command line.  Nothing heavy is imported until a verb needs it, so that `--help` answers at once.
+"""The command line.
 
-Each file of this package declares a family of verbs; a verb names the function that does its work as "module:function"
-of `benchmark`, which is imported when the verb is run.
+Each module of this package declares a group of commands.  A command names its function as "module:function", relative
+to `benchmark`.  The function is imported only when the command runs, so `--help` is fast.
 """
 
 import argparse
@@ -11,9 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
-from . import checkpoints as trained
-from . import data, methods, results
-from . import run as running
+from . import checkpoints, data, methods, results, run
 
 EXAMPLES = """\
 examples:
@@ -28,13 +26,13 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; returns the exit status.
+    """Run one command and return the exit status.
 
-    0 done, 1 something failed, or data is damaged, 2 the command, its arguments or a file it names are wrong,
-    130 stopped by Ctrl-C, 143 by SIGTERM.
+    0: success.  1: a run failed or data are damaged.  2: the command, an option or a given file is wrong.
+    130: interrupted by Ctrl-C.  143: terminated by SIGTERM.
     """
-    for stream in (sys.stdout, sys.stderr):  # a terminal that lacks a character shows its number
-        if isinstance(stream, io.TextIOWrapper):
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal without a character shows its code instead of failing
             stream.reconfigure(errors="backslashreplace")
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
@@ -48,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with exit_on_sigterm():
             return getattr(import_module(f"..{module}", __package__), function)(options)
-    except BrokenPipeError:  # `vtab-peft list methods | head`
+    except BrokenPipeError:  # for example `vtab-peft list methods | head`
         sys.stderr.close()
         return 0
     except (ConfigurationError, BaselineError, ValueError) as error:
@@ -58,18 +56,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"vtab-peft: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("vtab-peft: stopped", file=sys.stderr)
+        print("vtab-peft: interrupted", file=sys.stderr)
         return 130
     except Terminated:
-        print("vtab-peft: ended by SIGTERM", file=sys.stderr)
+        print("vtab-peft: terminated by SIGTERM", file=sys.stderr)
         return EXIT_STATUS
 
 
 class Parser(argparse.ArgumentParser):
-    """One that says which choice a wrong one is nearest to.
-
-    Options are typed in full: records keep the command, and `columns.py` reads from it how many cells shared a device.
-    """
+    """Argument parser that suggests the nearest valid choice and accepts no abbreviated options."""
 
     def __init__(self, **more: Any) -> None:
         super().__init__(allow_abbrev=False, **more)
@@ -80,19 +75,19 @@ class Parser(argparse.ArgumentParser):
         except argparse.ArgumentError as error:
             from ...datasets.task import nearest
 
-            raise argparse.ArgumentError(
-                action, error.message + nearest(str(value), list(action.choices or ()))
-            ) from None
+            suggestion = nearest(str(value), list(action.choices or ()))
+            raise argparse.ArgumentError(action, error.message + suggestion) from None
 
 
 def parser() -> argparse.ArgumentParser:
+    """Return the parser of all commands."""
     top = Parser(
         prog="vtab-peft",
-        description="Which parameter-efficient fine-tuning method to trust on Vision Transformers.",
+        description="Benchmark of parameter-efficient fine-tuning methods on Vision Transformers.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    verbs = top.add_subparsers(required=True, metavar="VERB")
-    for family in (methods, running, results, trained, data):
-        family.declare(verbs)
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for group in (methods, run, results, checkpoints, data):
+        group.declare(commands)
     return top

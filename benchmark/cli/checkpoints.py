@@ -1,40 +1,46 @@
-"""The verbs that open what was trained: `analyze`, `export`, `predict`."""
+"""The commands that open trained adapters: `analyze`, `export`, `predict`."""
 
 import argparse
 from pathlib import Path
 
-from .options import RESULTS, Verbs, add_plugin, add_results, positive
+from .options import RESULTS, Commands, add_plugin, add_results, add_threads
 
-CELL = "beginning of a key in the results folder, or path of a .safetensors file"
+RUN = "first characters of a run ID, or path of a .safetensors file"
 
 
-def declare(verbs: Verbs) -> None:
-    analyze = verbs.add_parser("analyze", help="angles, norms and ranks of what was trained")
-    analyze.add_argument("cells", nargs="+", metavar="KEY_OR_PATH", help=CELL)
-    analyze.add_argument("--to", type=Path, default=RESULTS / "analysis", metavar="FOLDER", help="default: %(default)s")
-    analyze.add_argument("--task", help="name or folder of the cells' task: adds the bound's terms, on its images")
-    analyze.add_argument("--suite", help="vtab1k, fgvc or toy, where --task is a name")
-    analyze.add_argument("--data", type=Path, metavar="FOLDER", help="the folder that holds the suite's task folders")
-    _add_opening(analyze)
+def declare(commands: Commands) -> None:
+    """Add the commands of this module."""
+    analyze = commands.add_parser("analyze", help="analyze angles, norms and ranks of trained adapters")
+    add = analyze.add_argument
+    add("cells", nargs="+", metavar="RUN", help=RUN)
+    to = RESULTS / "analysis"
+    add("--output", "--to", dest="to", type=Path, default=to, metavar="FOLDER", help="default: %(default)s")
+    add("--task", help="name or folder of the runs' task; adds the bound, computed on its images")
+    add("--suite", help="vtab1k, fgvc or toy, if --task is a name")
+    add("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
+    _add_model(analyze)
     analyze.set_defaults(work="commands.analyze:analyze")
 
-    export = verbs.add_parser("export", help="a trained cell as adapter, as plain timm model, or for Hugging Face peft")
-    export.add_argument("cell", metavar="KEY_OR_PATH", help=CELL)
-    export.add_argument("--as", dest="form", required=True, choices=["adapter", "merged", "peft"])
-    export.add_argument("--to", type=Path, required=True, metavar="FOLDER", help="new or empty")
-    _add_opening(export)
+    export = commands.add_parser("export", help="export a trained adapter, also as timm model or for Hugging Face peft")
+    add = export.add_argument
+    add("cell", metavar="RUN", help=RUN)
+    add("--as", dest="form", required=True, choices=["adapter", "merged", "peft"], help="see docs/export.md")
+    add("--output", "--to", dest="to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    _add_model(export)
     export.set_defaults(work="commands.export:export")
 
-    predict = verbs.add_parser("predict", help="classes of the images in a folder, by an exported adapter")
-    predict.add_argument("folder", type=Path, metavar="FOLDER", help="with images in it, also in folders below")
-    predict.add_argument("--adapter", required=True, metavar="EXPORTED", help=f"exported folder, or {CELL}")
-    predict.add_argument("--out", type=Path, metavar="FILE", help="the CSV; default: the terminal")
-    predict.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
-    _add_opening(predict)
+    predict = commands.add_parser("predict", help="classify the images in a folder with a trained adapter")
+    add = predict.add_argument
+    add("folder", type=Path, metavar="FOLDER", help="folder of images, searched recursively")
+    add("--adapter", required=True, metavar="RUN", help=f"exported folder, {RUN}")
+    add("--output", "--out", dest="out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
+    add_threads(predict)
+    _add_model(predict)
     predict.set_defaults(work="commands.predict:predict")
 
 
-def _add_opening(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--weights", help="of the backbone, as for `run`; checked against what the cell was trained on")
-    add_results(verb)
-    add_plugin(verb)
+def _add_model(command: argparse.ArgumentParser) -> None:
+    """Add what is needed to restore a trained model."""
+    command.add_argument("--weights", help="the backbone's weights, as for `run`; must be those of the training")
+    add_results(command)
+    add_plugin(command)

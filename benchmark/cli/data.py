@@ -3,10 +3,10 @@
 import argparse
 from pathlib import Path
 
-from .options import Verbs, add_tasks
+from .options import Commands, add_tasks
 
 
-def declare(verbs: Verbs) -> None:
+def declare(verbs: Commands) -> None:
     data = verbs.add_parser("data", help="look after the data")
     family = data.add_subparsers(required=True, metavar="VERB")
 

@@ -1,4 +1,4 @@
-"""Options that several verbs share, and the types of their values."""
+"""Options that several commands share, and the types of their values."""
 
 import argparse
 from pathlib import Path
@@ -9,145 +9,139 @@ from ..execution.signals import GRACE_SECONDS
 from ..recipes import RECIPES
 
 RESULTS = Path("results")
-MOST = 2**31 - 1
-"""Of whole numbers: what 32 bits hold."""
+LARGEST = 2**31 - 1
+"""Largest whole number that an option accepts."""
 
 
-class Verbs(Protocol):
-    """What `add_subparsers` returns."""
+class Commands(Protocol):
+    """The return type of `add_subparsers`."""
 
     def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser: ...
 
 
-def add_results(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--results", type=folder, default=RESULTS, metavar="FOLDER", help="default: results")
+def add_results(command: argparse.ArgumentParser) -> None:
+    """Add `--results`."""
+    command.add_argument("--results", type=folder, default=RESULTS, metavar="FOLDER", help="default: results")
 
 
-def add_plugin(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--plugin", nargs="+", type=Path, default=[], metavar="FILE", help="Python files with methods of your own"
-    )
+def add_plugin(command: argparse.ArgumentParser) -> None:
+    """Add `--plugin`."""
+    files = "Python files that define more methods"
+    command.add_argument("--plugin", nargs="+", type=Path, default=[], metavar="FILE", help=files)
 
 
-def add_tasks(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("--suite", help="vtab1k, fgvc or toy; not needed for folders given by path")
-    verb.add_argument("--tasks", nargs="+", default=["all"], help="names, groups, `all`, or paths of folders")
-    verb.add_argument("--data", type=Path, metavar="FOLDER", help="the folder that holds the suite's task folders")
+def add_threads(command: argparse.ArgumentParser) -> None:
+    """Add `--threads`."""
+    command.add_argument("--threads", type=positive, default=2, help="torch threads (default: 2)")
 
 
-def add_cells(verb: argparse.ArgumentParser, required: bool = True) -> None:
-    """Which cells: tasks, methods, backbone, recipe, preprocessing, and what is kept of them."""
-    add_tasks(verb)
-    verb.add_argument(
-        "--methods", nargs="+", required=required, help="spec strings such as lora or 'lora(rank=4)', or all"
-    )
-    add_plugin(verb)
-    verb.add_argument("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
-    verb.add_argument("--backbone", required=required, help="timm name with its tag; see `list backbones`")
-    verb.add_argument("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED]; default: timm's hub")
-    verb.add_argument("--recipe", default="uniform", choices=sorted(RECIPES), metavar="NAME", help="default: uniform")
-    verb.add_argument(
-        "--keep-adapters",
-        action="store_true",
-        help="also store what was trained (of `tune` the refits); repeats cells stored without it",
-    )
-    verb.add_argument("--normalisation", choices=["own", "half", "imagenet", "none"], default="own")
-    verb.add_argument("--interpolation", choices=["bicubic", "bilinear"], default="bicubic")
+def add_tasks(command: argparse.ArgumentParser) -> None:
+    """Add the options that select tasks."""
+    command.add_argument("--suite", help="vtab1k, fgvc or toy; not needed for task folders given by path")
+    command.add_argument("--tasks", nargs="+", default=["all"], help="task names, groups, all, or paths of folders")
+    command.add_argument("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
 
 
-def add_run(verb: argparse.ArgumentParser) -> None:
-    """What `run` has beyond `add_cells` and `add_sweep`."""
-    verb.add_argument(
-        "--split", choices=["test", "val"], default="test", help="val: train on train800, judge on val200"
-    )
-    verb.add_argument(
-        "--oracle",
-        action="store_true",
-        help="also record the best epoch on the test images, as many papers report it; it ranks nothing",
-    )
-    verb.add_argument(
-        "--shard", type=part, default=(1, 1), metavar="I/N", help="the I-th of N parts of equal cost, for job arrays"
-    )
+def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
+    """Add the options that select runs: tasks, methods, seeds, backbone, recipe and preprocessing."""
+    add_tasks(command)
+    add = command.add_argument
+    add("--methods", nargs="+", required=required, help="method specs such as lora or 'lora(rank=4)', or all")
+    add_plugin(command)
+    add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
+    add("--backbone", required=required, help="timm model name with its tag; see `list backbones`")
+    add("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED] (default: from timm's hub)")
+    add("--recipe", default="uniform", choices=sorted(RECIPES), metavar="NAME", help="default: uniform")
+    adapters = "save trained adapters (of `tune` the refits); repeats runs that were stored without"
+    add("--save-adapters", "--keep-adapters", dest="keep_adapters", action="store_true", help=adapters)
+    normalisations = "mean and std of the input (default: own, the backbone's)"
+    add("--normalisation", choices=["own", "half", "imagenet", "none"], default="own", help=normalisations)
+    add("--interpolation", choices=["bicubic", "bilinear"], default="bicubic", help="for resizing (default: bicubic)")
 
 
-def add_sweep(verb: argparse.ArgumentParser) -> None:
-    """How cells are run; none of it can change a number."""
-    add_results(verb)
-    verb.add_argument("--dry-run", action="store_true", help="print the plan, what is done, and an estimate of time")
-    verb.add_argument("--max-minutes", type=minutes, metavar="N", help="start no cell that cannot end within N minutes")
-    verb.add_argument(
-        "--grace",
-        type=seconds,
-        default=GRACE_SECONDS,
-        metavar="SECONDS",
-        help=f"after SIGTERM the cell in flight may end within so long (default {GRACE_SECONDS:g})",
-    )
-    verb.add_argument("--threads", type=positive, default=2, help="torch threads, part of what is recorded (default 2)")
-    verb.add_argument("--engine", choices=ENGINES, default="eager", help="compile the model, or replay CUDA graphs")
-    verb.add_argument("--checkpointing", action="store_true", help="less memory for more time; the numbers stay")
-    verb.add_argument(
-        "--micro-batch",
-        type=positive,
-        metavar="N",
-        help="images at most in a forward and backward pass; the batch stays (default: all, halved if memory is short)",
-    )
-    verb.add_argument("--workers", type=positive, default=1, metavar="N", help="processes on this machine (default 1)")
-    verb.add_argument("--executor", choices=["local", "ray"], default="local", help="ray: all GPUs, or a cluster's")
-    verb.add_argument("--ray-address", metavar="ADDRESS", help="of a running cluster; default: this machine alone")
-    verb.add_argument("--gpus-per-cell", type=share, metavar="X", help="with Ray; fractions share a GPU (default 1)")
-    verb.add_argument("--cpus-per-cell", type=share, metavar="X", help="with Ray (default: --threads)")
+def add_split(command: argparse.ArgumentParser) -> None:
+    """Add the options of `run`, `retry` and `status` that `tune` does not have."""
+    add = command.add_argument
+    add("--split", choices=["test", "val"], default="test", help="val: train on train800, evaluate on val200")
+    add("--oracle", action="store_true", help="also record the best test epoch; rankings do not use it")
+    add("--shard", type=part, default=(1, 1), metavar="I/N", help="run part I of N parts of equal cost")
+
+
+def add_sweep(command: argparse.ArgumentParser) -> None:
+    """Add the options that say how runs are executed; they change accuracies by rounding at most."""
+    add_results(command)
+    add = command.add_argument
+    add("--dry-run", action="store_true", help="print the plan, its progress and a time estimate")
+    add("--max-minutes", type=minutes, metavar="N", help="start no run that is expected to end after N minutes")
+    grace = f"time to finish the current run after SIGTERM (default: {GRACE_SECONDS:g})"
+    add("--grace", type=seconds, default=GRACE_SECONDS, metavar="SECONDS", help=grace)
+    add_threads(command)
+    add("--engine", choices=ENGINES, default="eager", help="torch.compile and/or CUDA graphs (default: eager)")
+    add("--checkpointing", action="store_true", help="activation checkpointing: less memory, more time")
+    micro = "most images per forward pass (default: the batch, halved when out of memory)"
+    add("--micro-batch", type=positive, metavar="N", help=micro)
+    add("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
+    add("--executor", choices=["local", "ray"], default="local", help="ray: all GPUs, or a cluster (default: local)")
+    add("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: this machine)")
+    gpus, cpus = "with Ray; a fraction shares a GPU (default: 1)", "with Ray (default: --threads)"
+    add("--gpus-per-run", "--gpus-per-cell", dest="gpus_per_cell", type=share, metavar="X", help=gpus)
+    add("--cpus-per-run", "--cpus-per-cell", dest="cpus_per_cell", type=share, metavar="X", help=cpus)
 
 
 def folder(text: str) -> Path:
-    """One that may be made yet."""
+    """Return the path of a folder, which need not exist."""
     if (path := Path(text)).exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
     return path
 
 
 def positive(text: str) -> int:
+    """Parse a whole number from 1."""
     return _whole(text, 1)
 
 
 def seed(text: str) -> int:
+    """Parse a whole number from 0."""
     return _whole(text, 0)
 
 
 def _whole(text: str, least: int) -> int:
-    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= MOST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {MOST}")
+    if not (text.isascii() and text.isdecimal()) or not least <= int(text) <= LARGEST:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} to {LARGEST}")
     return int(text)
 
 
 def part(text: str) -> tuple[int, int]:
-    """`3/8`: the third of eight parts."""
+    """Parse a shard: `3/8` is the third of eight."""
     index, _, parts = text.partition("/")
     if not (text.isascii() and index.isdecimal() and parts.isdecimal() and 1 <= int(index) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is no part of a plan: say i/n with i from 1 to n, such as 3/8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a shard; give I/N with I from 1 to N, such as 3/8")
     return int(index), int(parts)
 
 
 def share(text: str) -> float:
-    """What a worker takes of a node."""
+    """Parse the number of CPUs or GPUs that a run takes."""
     if not 0 <= (number := _number(text)) < float("inf") or (number > 1 and number != int(number)):
         raise argparse.ArgumentTypeError(f"{text!r} is neither a fraction up to 1 nor a whole number")
     return number
 
 
 def minutes(text: str) -> float:
+    """Parse a positive number."""
     if not 0 < (number := _number(text)) < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of minutes")
     return number
 
 
 def seconds(text: str) -> float:
+    """Parse a number of seconds of at most a day."""
     if not 0 <= (number := _number(text)) <= 24 * 3600:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to a day")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 86400")
     return number
 
 
 def _number(text: str) -> float:
-    """Not a number where it is none."""
+    """Return NaN for text that is not a number."""
     try:
         return float(text)
     except ValueError:

@@ -1,39 +1,40 @@
-"""The verbs that read results: `report`, `compare`, `status`, `verify` for our own, `published` for those of papers."""
+"""The commands that read results: `report`, `compare`, `status`, `verify`, and `published` for results of papers."""
 
-from .options import Verbs, add_cells, add_results, add_run, positive
+from .options import Commands, add_results, add_runs, add_split, add_threads
 
 
-def declare(verbs: Verbs) -> None:
-    report = verbs.add_parser("report", help="rebuild leaderboards, tables, figures and the page from stored results")
+def declare(commands: Commands) -> None:
+    """Add the commands of this module."""
+    report = commands.add_parser("report", help="rebuild leaderboards, tables, figures and the page from stored runs")
     add_results(report)
-    report.add_argument(
-        "--with-published",
-        action="store_true",
-        help="set what papers print beside what was measured, in a table of its own",
-    )
-    report.set_defaults(work="commands.run:report")
+    beside = "add tables that compare our results with those of papers"
+    report.add_argument("--with-published", action="store_true", help=beside)
+    report.set_defaults(work="commands.report:report")
 
-    published = verbs.add_parser("published", help="what papers print about a method, and how much they disagree")
-    published.add_argument("method", metavar="METHOD", help="our name of it, or as papers print it")
-    published.add_argument("--json", action="store_true", help="machine-readable")
+    published = commands.add_parser("published", help="show what papers report for a method, and how much they differ")
+    published.add_argument("method", metavar="METHOD", help="our name of the method, or the name that papers print")
+    published.add_argument("--format", choices=["text", "json"], default="text", help="output format (default: text)")
+    published.add_argument("--json", action="store_true", help="same as --format json")
     published.set_defaults(work="commands.published:show")
 
-    compare = verbs.add_parser("compare", help="say how sure it is that one method is better than another")
-    compare.add_argument("a", metavar="A", help="spec or name of a leaderboard's row")
-    compare.add_argument("b", metavar="B", help="the row it is compared with")
-    compare.add_argument("--board", default="", metavar="TEXT", help="part of the board's folder name, if several fit")
+    compare = commands.add_parser("compare", help="compare two methods of a leaderboard with statistical tests")
+    compare.add_argument("a", metavar="A", help="method spec or name of a leaderboard row")
+    compare.add_argument("b", metavar="B", help="the row to compare it with")
+    part = "part of the leaderboard's folder name, if both rows are on several leaderboards"
+    compare.add_argument("--leaderboard", "--board", dest="board", default="", metavar="TEXT", help=part)
     add_results(compare)
     compare.set_defaults(work="reporting.compare:run")
 
-    status = verbs.add_parser("status", help="how many cells are done, running, failed, missing")
-    add_cells(status, required=False)
-    add_run(status)
+    status = commands.add_parser("status", help="count finished, running, failed and missing runs")
+    add_runs(status, required=False)
+    add_split(status)
     of_a_plan = vars(status.parse_args([]))
-    status.set_defaults(of_a_plan=of_a_plan, **dict.fromkeys(of_a_plan))  # so that it shows which of them were given
+    # Without defaults, a value of None says that the option was not given.
+    status.set_defaults(of_a_plan=of_a_plan, **dict.fromkeys(of_a_plan))
     add_results(status)
-    status.add_argument("--threads", type=positive, default=2, help="torch threads (default 2)")
+    add_threads(status)
     status.set_defaults(work="commands.status:status")
 
-    verify = verbs.add_parser("verify", help="check every stored result, and the results folder as a whole")
+    verify = commands.add_parser("verify", help="check every stored run and the results folder for errors")
     add_results(verify)
     verify.set_defaults(work="commands.verify:verify")

@@ -1,11 +1,10 @@
-"""The verb `list`: what there is."""
+"""The command `list`: print methods, tasks, backbones or recipes."""
 
 import argparse
 import json
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from tabulate import tabulate
@@ -16,79 +15,72 @@ from ..recipes import RECIPES
 Row = dict[str, Any]
 
 WIDTH = 100
-"""Of a terminal, in characters."""
-RECIPES_ABREAST = 5
-"""Recipes that fit into it."""
+"""Width of a terminal in characters (ours)."""
+RECIPES_PER_TABLE = 5
+"""Number of recipe columns that fit into `WIDTH`."""
 
 
 def show(options: argparse.Namespace) -> int:
-    """`vtab-peft list`: print one of `LISTS`; methods with those that plug-in files register.
+    """Run `vtab-peft list`; methods of plug-in files are included.
 
     Raises:
-        ValueError: a plug-in cannot be loaded or listed, or another list was asked for.
+        ValueError: a plug-in cannot be loaded or listed, or --plugin is used with another list.
     """
     what, style, plugins = options.what, options.style, options.plugin
+    if plugins and what != "methods":
+        raise ValueError(f"--plugin adds methods; it has no effect on {what}")
     if plugins:
-        _load(plugins, what)
+        from ...methods.plugin import load_plugin
+
+        for path in plugins:
+            load_plugin(path)
     try:
         rows = LISTS[what]()
     except Exception as error:
         if not plugins:
             raise
-        advice = "`vtab-peft check-method FILE` says what is wrong with a plug-in"
+        advice = "`vtab-peft check-method FILE` explains what is wrong with a plug-in"
         raise ValueError(f"the methods cannot be listed: {type(error).__name__}: {error}; {advice}") from error
     if style == "json":
         print(json.dumps(rows, indent=1))
     elif what == "methods":
-        from . import method_docs as catalogue
+        from . import method_docs
 
-        print(
-            catalogue.page(rows) if style == "markdown" else catalogue.table(rows),
-            end="" if style == "markdown" else "\n",
-        )
+        print(method_docs.page(rows).rstrip("\n") if style == "markdown" else method_docs.table(rows))
     elif style == "text" and what == "recipes":
-        print(_side_by_side(rows))
+        print(_recipe_tables(rows))
     else:
-        shown = [{key: _cell(value) for key, value in row.items()} for row in rows]
-        form = "pipe" if style == "markdown" else "simple"
-        print(tabulate(shown, headers="keys", tablefmt=form, disable_numparse=True))
+        shown = [{key: _text(value) for key, value in row.items()} for row in rows]
+        tablefmt = "pipe" if style == "markdown" else "simple"
+        print(tabulate(shown, headers="keys", tablefmt=tablefmt, disable_numparse=True))
     return 0
 
 
-def _load(plugins: Sequence[Path], what: str) -> None:
-    if what != "methods":
-        raise ValueError(f"--plugin brings methods, not {what}")
-    from ...methods.plugin import load_plugin
-
-    for path in plugins:
-        load_plugin(path)
-
-
-def _side_by_side(rows: list[Row]) -> str:
-    """One column a recipe: they are there to be compared; as many tables as the width of a terminal makes of it."""
-    blocks = [rows[start : start + RECIPES_ABREAST] for start in range(0, len(rows), RECIPES_ABREAST)]
+def _recipe_tables(rows: list[Row]) -> str:
+    """Return tables with a column per recipe, then the source of each recipe."""
+    blocks = [rows[start : start + RECIPES_PER_TABLE] for start in range(0, len(rows), RECIPES_PER_TABLE)]
     sources = [textwrap.fill(f"{row['name']}: {row['source']}", WIDTH, break_on_hyphens=False) for row in rows]
-    return "\n\n".join([*map(_recipe_columns, blocks), *sources])
+    return "\n\n".join([*map(_recipe_table, blocks), *sources])
 
 
-def _recipe_columns(rows: list[Row]) -> str:
+def _recipe_table(rows: list[Row]) -> str:
     fields = [field for field in rows[0] if field not in ("name", "source", "tasks", "search")]
-    lines = [[field, *(_recipe_cell(row, field) for row in rows)] for field in fields]
+    lines = [[field, *(_recipe_value(row, field) for row in rows)] for field in fields]
     return tabulate(lines, ["", *(row["name"] for row in rows)], tablefmt="simple", disable_numparse=True)
 
 
-def _recipe_cell(row: Row, field: str) -> Any:
-    """A number, what stands for the numbers of a table, or the first of those that `tune` searches."""
+def _recipe_value(row: Row, field: str) -> Any:
+    """Return the value of a field, "per task", or the default and how many values `tune` tries."""
     if any(field in own for own in row["tasks"].values()):
         return "per task"
     values = row["search"].get(field, ())
-    return f"{row[field]:g}, {len(values)} to try" if values else _cell(row[field])
+    return f"{row[field]:g}, {len(values)} to try" if values else _text(row[field])
 
 
 def _methods() -> list[Row]:
-    from . import method_docs as catalogue
+    from . import method_docs
 
-    return catalogue.methods()
+    return method_docs.methods()
 
 
 def _tasks() -> list[Row]:
@@ -124,8 +116,8 @@ LISTS: dict[str, Callable[[], list[Row]]] = {
 }
 
 
-def _cell(value: Any) -> Any:
-    """For people: yes and no, nothing for None, of a table the names, several numbers with strokes between."""
+def _text(value: Any) -> Any:
+    """Return a value as text: yes or no, an empty string for None, names or numbers joined."""
     if isinstance(value, dict):
         return ", ".join(value)
     if isinstance(value, list | tuple):

@@ -1,8 +1,8 @@
-"""What a sweep tells the person who typed it: what is about to run, how long it takes, and what became of it."""
+"""Messages of the commands that execute runs: the announcement, the time estimate and the outcome."""
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ..engine.numerics import Engine
 from ..execution.progress import duration
@@ -13,71 +13,84 @@ from ..spec import Recipe
 from ..storage.store import Store
 
 LONG_SECONDS = 600.0
-"""Of a sweep on a GPU, from which compiling each method once pays (ours)."""
-UNREAD = "of tasks not read yet, so neither estimated nor looked for in the results"
-"""What a plan says of cells whose key needs the hash of data that is still to be read."""
+"""Duration of a sweep on a GPU from which compiling each method pays (ours)."""
 
 
 def announcement(
-    cells: Sequence[PlannedRun],
+    runs: Sequence[PlannedRun],
     todo: Sequence[PlannedRun],
     backbone: BackboneInfo,
     recipe: Recipe,
     engine: Engine,
-    not_tried: int = 0,
-    alone: bool = True,
+    never_tried: int = 0,
+    one_worker: bool = True,
 ) -> str:
-    """What is about to run, where, for how long, and what would be faster.
+    """Return what will run, where, for how long, and which option would make it faster.
 
-    not_tried: how many of the cells have neither succeeded nor failed, and are not to be run either.
-    alone: whether one worker runs them.
+    never_tried: number of runs that `retry` skips because they did not fail; they are not stored either.
     """
-    seconds = sum(cell.seconds for cell in todo)
-    notes = [f"{len(cells) - len(todo) - not_tried} of {len(cells)} are there"] if len(cells) > len(todo) else []
-    if not_tried:
-        notes.append(f"{not_tried} never ran as they are now asked for: `vtab-peft run` runs them")
+    seconds = sum(run.seconds for run in todo)
+    notes = [f"{len(runs) - len(todo) - never_tried} of {len(runs)} are stored"] if len(runs) > len(todo) else []
+    if never_tried:
+        notes.append(f"{never_tried} did not fail; use `vtab-peft run` for them")
     done = f" ({'; '.join(notes)})" if notes else ""
     slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
-    advice = "; a sweep as long as this ends sooner with --engine compiled_graphs" if slow else ""
-    place = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
-    return f"{pluralize(len(todo), 'cell')} to run{done}: {place}{about(todo, alone)}{advice}"
+    advice = "; --engine compiled_graphs is faster for a sweep of this length" if slow else ""
+    where = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
+    return f"{pluralize(len(todo), 'run')} to do{done}: {where}{about(todo, one_worker)}{advice}"
 
 
-def about(cells: Sequence[PlannedRun], alone: bool) -> str:
-    """How long cells take, as the end of a sentence; nothing where there are none.  alone: as for `announcement`."""
-    return f", about {estimate_of(cells, [], alone)}" if cells else ""
+def about(runs: Sequence[PlannedRun], one_worker: bool) -> str:
+    """Return the estimated time as the end of a sentence; empty if there are no runs."""
+    return f", about {estimate_of(runs, [], one_worker)}" if runs else ""
 
 
-def estimate_of(cells: Sequence[PlannedRun], unread: Sequence[str], alone: bool = True) -> str:
-    """How long cells take that run beside those of tasks not read yet, of which nobody knows.
+def estimate_of(runs: Sequence[PlannedRun], unread: Sequence[str], one_worker: bool = True) -> str:
+    """Return the estimated time of runs; a lower bound if some tasks are unread.
 
-    What several workers gain depends on whether they share a device, so the time is that of one, and says so.
+    The speed-up of several workers depends on whether they share a device, so the time is that of one worker.
     """
-    if unread and not cells:
+    if unread and not runs:
         return "unknown"
-    seconds = sum(cell.seconds for cell in cells)
-    return f"{'over ' if unread else ''}{duration(seconds)}{'' if alone or not cells else ' of one worker'}"
+    seconds = sum(run.seconds for run in runs)
+    return f"{'over ' if unread else ''}{duration(seconds)}{'' if one_worker or not runs else ' with one worker'}"
+
+
+def unread_note(runs: int, unread: Sequence[str], parts: int = 1) -> str:
+    """Return a note about the runs of tasks that are not decoded yet, so their run IDs and times are unknown."""
+    shards = f", before they are split into {parts} shards," if parts > 1 else ""
+    tasks = ", ".join(unread)
+    return f"{pluralize(runs, 'run')}{shards} of tasks that are not read yet (state and time unknown): {tasks}"
 
 
 def one_worker(options: argparse.Namespace) -> bool:
+    """Return True if one local worker executes all runs."""
     return options.executor == "local" and options.workers == 1
 
 
-def say_outcome(tally: SweepResult, store: Store) -> None:
-    if tally.elsewhere:
-        left_to = f"left to other commands that share {store.root}/ (see `vtab-peft status`)"
-        say(f"{pluralize(tally.elsewhere, 'cell')} {left_to}")
-    if tally.left:
-        say(f"{pluralize(tally.left, 'cell')} not started for lack of time; the same command goes on from here")
-    for cell, reason in tally.failed:
-        where = f" (traceback in {store.failure(cell.spec)})" if store.has_traceback(cell.spec) else ""
-        say(f"failed: {cell}: {reason}{where}")
+def say_outcome(result: SweepResult, store: Store) -> None:
+    """Print what was not run, and each failure with the path of its traceback."""
+    if result.elsewhere:
+        where = f"other commands that use {store.root}/ (see `vtab-peft status`)"
+        say(f"{pluralize(result.elsewhere, 'run')} left to {where}")
+    if result.left:
+        say(f"{pluralize(result.left, 'run')} not started for lack of time; the same command continues from here")
+    for run, reason in result.failed:
+        where = f" (traceback in {store.failure(run.spec)})" if store.has_traceback(run.spec) else ""
+        say(f"failed: {run}: {reason}{where}")
 
 
-def say_all(complaints: Sequence[str]) -> None:
-    for complaint in complaints:
-        say(complaint)
+def say_resumable(store: Store) -> None:
+    """Print that an interrupted command can be continued."""
+    say(f"every finished run is stored in {store.root}/; the same command continues from there")
+
+
+def say_all(lines: Iterable[str]) -> None:
+    """Print lines to standard error."""
+    for line in lines:
+        say(line)
 
 
 def say(text: str) -> None:
+    """Print a line to standard error."""
     print(text, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""The verb `predict`: classes of the images in a folder, by a trained cell, prepared as its own images were."""
+"""The command `predict`: classify the images in a folder with a trained adapter, preprocessed as in its training."""
 
 import argparse
 import csv
@@ -24,66 +24,63 @@ COLUMNS = ("file", "class", "name", "probability")
 
 
 def predict(options: argparse.Namespace) -> int:
-    """`vtab-peft predict FOLDER --adapter EXPORTED`; exit status 1 if there are images that cannot be read.
+    """Run `vtab-peft predict FOLDER --adapter RUN`; return 1 if an image cannot be read.
 
     Raises:
-        ValueError: the folder is not there or has no images, or the cell cannot be restored.
+        ValueError: the folder does not exist or has no images, or the run cannot be restored.
     """
     files = images_in(options.folder)
-    cell = load_trained(str(options.adapter), options.results, options.weights, options.plugin)
+    run = load_trained(str(options.adapter), options.results, options.weights, options.plugin)
     torch.set_num_threads(options.threads)
-    damaged: list[DataError] = []
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for file, label, probability in predictions(cell, files, damaged):
-        name = cell.class_names[label] if cell.class_names else ""
+    damaged = []
+    for row in predictions(run, files):
+        if isinstance(row, DataError):
+            damaged.append(row)
+            continue
+        file, label, probability = row
+        name = run.class_names[label] if run.class_names else ""
         writer.writerow([file.relative_to(options.folder), label, name, f"{probability:.6f}"])
     if options.out:
         write_atomically(options.out, text.getvalue().encode(errors="backslashreplace"))  # as the terminal shows it
     else:
         print(text.getvalue(), end="")
     for error in damaged:
-        print(f"left out: {error}", file=sys.stderr)
+        print(f"skipped: {error}", file=sys.stderr)
     return 1 if damaged else 0
 
 
 def images_in(folder: Path) -> list[Path]:
-    """Every file below `folder` whose ending Pillow knows as an image's, by name.
+    """Return every file below `folder` with an image extension that Pillow knows, sorted.
 
     Raises:
         ValueError: there is none.
     """
-    endings = Image.registered_extensions()
+    extensions = Image.registered_extensions()
     if not folder.is_dir():
-        raise ValueError(f"{folder} is no folder; give one with images in it")
-    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in endings and path.is_file())
+        raise ValueError(f"{folder} is not a folder; give a folder of images")
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in extensions and path.is_file())
     if not found:
-        raise ValueError(f"{folder} has no images: no file in it ends as an image's, such as .jpg or .png")
+        raise ValueError(f"{folder} has no images: no file has an image extension such as .jpg or .png")
     return found
 
 
-def predictions(cell: TrainedModel, files: list[Path], damaged: list[DataError]) -> Iterator[tuple[Path, int, float]]:
-    """File, class and its probability, in order; those that cannot be read go to `damaged`."""
-    recipe = cell.spec.recipe
-    preprocessing = Preprocessing(cell.backbone.image_size, cell.spec.interpolation, recipe.framing)  # pyright: ignore[reportArgumentType]
+def predictions(run: TrainedModel, files: list[Path]) -> Iterator[tuple[Path, int, float] | DataError]:
+    """Yield file, class and probability of each image in order, and a `DataError` for an image that is damaged."""
+    recipe = run.spec.recipe
+    preprocessing = Preprocessing(run.backbone.image_size, run.spec.interpolation, recipe.framing)  # pyright: ignore[reportArgumentType]
 
     def read(file: Path) -> tuple[Path, np.ndarray]:
         return file, decode(file, preprocessing)
 
     with ThreadPoolExecutor(CORES) as pool:
-        whole = _whole(in_order(read, files, pool), damaged)
-        while batch := list(islice(whole, EVAL_BATCH["cpu"])):
-            names, pixels = zip(*batch, strict=True)
-            likely = cell.logits(np.stack(pixels)).softmax(dim=1).max(dim=1)
-            yield from zip(names, likely.indices.tolist(), likely.values.tolist(), strict=True)
-
-
-def _whole(
-    read: Iterator[tuple[Path, np.ndarray] | DataError], damaged: list[DataError]
-) -> Iterator[tuple[Path, np.ndarray]]:
-    for item in read:
-        if isinstance(item, DataError):
-            damaged.append(item)
-        else:
-            yield item
+        decoded = in_order(read, files, pool)
+        while batch := list(islice(decoded, EVAL_BATCH["cpu"])):
+            images = [item for item in batch if not isinstance(item, DataError)]
+            yield from (item for item in batch if isinstance(item, DataError))
+            if images:
+                names, pixels = zip(*images, strict=True)
+                best = run.logits(np.stack(pixels)).softmax(dim=1).max(dim=1)
+                yield from zip(names, best.indices.tolist(), best.values.tolist(), strict=True)

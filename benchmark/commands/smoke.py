@@ -1,4 +1,4 @@
-"""The verb `smoke`: a small benchmark that needs no internet, no weights and no data, and can gate regressions."""
+"""The command `smoke`: a small benchmark that needs no internet, weights or data, and can detect regressions."""
 
 import argparse
 import shutil
@@ -19,18 +19,16 @@ from .run import cached_tasks, sweep
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
 SEEDS = (0, 1)
-CAVEAT = "This gates regressions and ranks nothing: few epochs, few images, procedural tasks, a toy backbone."
+CAVEAT = "This detects regressions; it does not rank methods (few epochs and images, procedural tasks, a toy backbone)."
 
 
 def smoke(options: argparse.Namespace) -> int:
-    """Run it afresh in a temporary results folder, print its table, and hold it against a baseline if asked.
+    """Run `vtab-peft smoke` in a temporary results folder; return 1 if a run failed or a value regressed.
 
-    The folder is removed at the end, whatever that is; where cells failed it stays, for their tracebacks.
-
-    Exit status: 1 when a cell failed or a value regressed.
+    The folder is removed at the end, unless it holds tracebacks of failed runs.
 
     Raises:
-        BaselineError: a baseline that cannot be read or written, before anything is run; or one of other conditions.
+        BaselineError: the baseline cannot be read or written (checked before anything runs), or does not apply.
     """
     baseline = read_baseline(options.baseline) if options.baseline else None
     if options.write_baseline:
@@ -40,33 +38,33 @@ def smoke(options: argparse.Namespace) -> int:
         return _smoke(options, baseline, Store(results))
     finally:
         if any((results / "failed").glob("*.json")):
-            say(f"the tracebacks of what failed are in {results / 'failed'}; delete {results} when you have read them")
+            say(f"tracebacks of failed runs: {results / 'failed'}; delete {results} after reading them")
         else:
             shutil.rmtree(results, ignore_errors=True)
 
 
 def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store) -> int:
-    choice = SweepConfig(recipe=RECIPES["smoke"], seeds=SEEDS)
+    config = SweepConfig(recipe=RECIPES["smoke"], seeds=SEEDS)
     worker = WorkerProcess(store.root, Numerics(options.threads), options.plugin)
     try:
-        request = ResolveRequest("toy_vit", None, None, choice.recipe.precision, METHODS, all_plugged=True)
+        request = ResolveRequest("toy_vit", None, None, config.recipe.precision, METHODS, all_plugged=True)
         backbone, methods = worker.describe(request)
-        tasks = cached_tasks(find(["all"], "toy", None), choice.preprocessing(backbone))
-        cells = make_plan(backbone, methods, tasks, choice)
-        say(announcement(cells, cells, backbone, choice.recipe, "eager"))
-        tally = sweep(cells, worker, store)
+        tasks = cached_tasks(find(["all"], "toy", None), config.preprocessing(backbone))
+        runs = make_plan(backbone, methods, tasks, config)
+        say(announcement(runs, runs, backbone, config.recipe, "eager"))
+        result = sweep(runs, worker, store)
     finally:
         worker.stop()
     report = write(store, store.root)
     print(report.text)
     print(CAVEAT)
-    status = int(bool(tally.failed) or not report.boards)
-    runs = store.frame([])
+    status = int(bool(result.failed) or not report.boards)
+    stored = store.frame([])
     if options.write_baseline:
-        write_baseline(options.write_baseline, runs, min(data.counts["test"] for data in tasks))
+        write_baseline(options.write_baseline, stored, min(data.counts["test"] for data in tasks))
         print(f"baseline written to {options.write_baseline}")
     if baseline:
-        verdicts = compare(baseline, runs)
+        verdicts = compare(baseline, stored)
         print(diff_table(verdicts))
         status = status or int(any(verdict.regressed for verdict in verdicts))
     return status

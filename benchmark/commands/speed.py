@@ -1,7 +1,7 @@
-"""The verb `speed`: how fast the engine is in the steady state, and how much of the device's arithmetic that uses.
+"""The command `speed`: measure images per second, and the share of the device's peak FLOP/s that training reaches.
 
-The share of the limit is the arithmetic that a step needs (counted by torch's flop counter, forward and backward) over
-the best matrix product that the same device managed in the same process.
+The share is the FLOPs of a training step (counted by torch's FLOP counter, forward and backward), divided by the FLOP/s
+of the fastest large matrix product on the same device in the same process.
 """
 
 import argparse
@@ -24,11 +24,11 @@ from ..storage.json_io import write_atomically
 from .throughput import Speed, matrix_flops, measure, noise, training_flops
 
 IMAGES = {"cuda": 4096, "cpu": 80}
-"""In an epoch, so that one takes a second or more (ours)."""
+"""Images per epoch, so that an epoch takes a second or more (ours)."""
 
 
 def speed(options: argparse.Namespace) -> int:
-    """`vtab-peft speed`: measure, print a table, and store it with `--json`."""
+    """Run `vtab-peft speed`: measure, print a table, and store it if `--output` is given."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
     methods = [parse(spec) for spec in options.methods]
@@ -37,15 +37,14 @@ def speed(options: argparse.Namespace) -> int:
     except BackboneError as error:
         raise ValueError(str(error)) from None
     limit = matrix_flops(device, options.precision)
-    print(
-        f"{options.backbone} on {device_name(device)}, {options.precision}; limit {limit / 1e12:.3g} TFLOP/s",
-        file=sys.stderr,
-    )
+    where = f"{options.backbone} on {device_name(device)}, {options.precision}"
+    print(f"{where}; limit {limit / 1e12:.3g} TFLOP/s", file=sys.stderr)
     found: list[Speed] = []
-    for row in _rows(options, methods, backbone, device, limit):
+    for row in _measure_all(options, methods, backbone, device, limit):
         found.append(row)
-        print(_line(row), file=sys.stderr, flush=True)
-        if options.json:  # after each row: what is measured stays, whatever ends the command
+        rate = f"{row.train_images_per_second:,.0f}"
+        print(f"{row.method} · {row.engine} · batch {row.batch}: {rate} images/s", file=sys.stderr, flush=True)
+        if options.json:  # after each row, so that an interrupted command keeps what is measured
             record = {
                 "backbone": options.backbone,
                 "precision": options.precision,
@@ -58,9 +57,10 @@ def speed(options: argparse.Namespace) -> int:
     return 0
 
 
-def _rows(
+def _measure_all(
     options: argparse.Namespace, methods: list[Method], backbone: Backbone, device: torch.device, limit: float
 ) -> Iterator[Speed]:
+    """Measure every method with every engine and batch size."""
     flops = {method: training_flops(method, backbone, UNIFORM) for method in methods}
     images = max(options.images or IMAGES[device.type], *options.batch)
     with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
@@ -74,12 +74,12 @@ def _rows(
                     except Exception as error:
                         if not is_oom(error):
                             raise
-                        raise ValueError(
-                            f"--batch {batch} does not fit into memory: {one_line_message(error)}"
-                        ) from None
+                        reason = one_line_message(error)
+                        raise ValueError(f"--batch {batch} does not fit into memory: {reason}") from None
 
 
 def table(rows: list[Speed]) -> str:
+    """Return the printed table."""
     cells = [
         (
             row.method,
@@ -96,7 +96,3 @@ def table(rows: list[Speed]) -> str:
     ]
     header = ("method", "engine", "batch", "train img/s", "test img/s", "GFLOP/img", "of limit", "compile s", "peak GB")
     return tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 7))
-
-
-def _line(row: Speed) -> str:
-    return f"{row.method} · {row.engine} · batch {row.batch}: {row.train_images_per_second:,.0f} images/s"

@@ -97,7 +97,7 @@ def _device(origin: dict[str, Any]) -> str:
     typed = " ".join(map(str, origin.get("argv", ())))
     if workers := re.search(r"--workers[ =](\d+)", typed):
         cells = int(workers[1])
-    elif share := re.search(r"--gpus-per-cell[ =](0?\.\d*[1-9])", typed):
+    elif share := re.search(r"--gpus-per-(?:cell|run)[ =](0?\.\d*[1-9])", typed):
         cells = round(1 / float(share[1]))
     else:
         cells = 1

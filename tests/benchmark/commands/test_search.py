@@ -160,11 +160,11 @@ def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
     backbone, (lora,) = describe("lora")
     search = search_of(backbone)
     trials = search.trials(lora, data)
-    for cell, accuracy in zip(trials.cells[:3], (0.4, 0.6, 0.5), strict=True):
+    for cell, accuracy in zip(trials.runs[:3], (0.4, 0.6, 0.5), strict=True):
         put(store, cell, accuracy, fake)
-    assert trials.pending(store, []) == trials.cells[3:]
+    assert trials.pending(store, []) == trials.runs[3:]
     assert trials.accuracies(store, []) is None
-    store.put_failure(trials.cells[3].spec, "Diverged: the training loss is nan", "")
+    store.put_failure(trials.runs[3].spec, "Diverged: the training loss is nan", "")
     assert not trials.pending(store, [])
     accuracies = trials.accuracies(store, [])
     assert accuracies == [0.4, 0.6, 0.5, None]
@@ -180,17 +180,17 @@ def test_the_choice_is_made_of_trials_alone_and_written_the_same_each_time(
     choice = json.loads(written)
     assert choice["chosen"] == choice["tried"][1]
     assert [row["val_accuracy"] for row in choice["tried"]] == accuracies
-    assert [row["val_key"] for row in choice["tried"]] == [cell.spec.run_id() for cell in trials.cells]
+    assert [row["val_key"] for row in choice["tried"]] == [cell.spec.run_id() for cell in trials.runs]
 
 
 def test_a_trial_that_failed_otherwise_is_tried_again(describe, data: CachedTask, store: Store, fake: Any) -> None:
     backbone, (linear,) = describe("linear")
     trials = search_of(backbone).trials(linear, data)
-    first = trials.cells[0].spec
-    for cell in trials.cells[1:]:
+    first = trials.runs[0].spec
+    for cell in trials.runs[1:]:
         put(store, cell, 0.5, fake)
     store.put_failure(first, "the worker was killed by signal 9", "")
-    assert trials.pending(store, []) == trials.cells[:1]
+    assert trials.pending(store, []) == trials.runs[:1]
     assert trials.accuracies(store, []) is None
     assert trials.accuracies(store, [], failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5], (
         "not waited for a second time"
@@ -202,7 +202,7 @@ def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(des
     trials = search_of(backbone).trials(lora, data)
     refits = search_of(backbone).refits(trials, [0.4, 0.6, 0.5, None])
     assert [cell.spec.seed for cell in refits] == [0, 1, 2]
-    won, first = trials.cells[1].spec, refits[0].spec
+    won, first = trials.runs[1].spec, refits[0].spec
     assert (first.split, won.split) == ("test", "val")
     assert first.recipe == replace(won.recipe, name="smoke_tuned4", source=first.recipe.source, tuned=True)
     assert first.method == replace(won.method, asked="lora")
@@ -218,7 +218,7 @@ def test_a_refit_is_the_winner_on_test_and_names_the_trial_that_justified_it(des
 
 def test_a_larger_budget_begins_with_the_trials_of_a_smaller_one(describe, data: CachedTask) -> None:
     backbone, (lora,) = describe("lora")
-    few, many = (search_of(backbone, n).trials(lora, data).cells for n in (4, 15))
+    few, many = (search_of(backbone, n).trials(lora, data).runs for n in (4, 15))
     assert [cell.spec.run_id() for cell in many[:4]] == [cell.spec.run_id() for cell in few]
     assert len({cell.spec.run_id() for cell in many}) == 15
 
@@ -250,7 +250,7 @@ def test_no_trial_opens_test_images_or_labels(describe, worker: Worker, data: Ca
     info, methods = describe("linear", "lora", "sct")  # the last looks at examples before it trains
     backbone, guarded = worker.backbone("toy_vit", "random", None), Guarded(data)
     for method in methods:
-        for cell in search_of(info).trials(method, data).cells:
+        for cell in search_of(info).trials(method, data).runs:
             arguments = (cell.spec, parse(cell.spec.method.spec), backbone, guarded, worker.live)
             run(*arguments, lambda *_: None)  # type: ignore[arg-type]
     assert guarded.opened == {"train", "val"}

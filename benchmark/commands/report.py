@@ -1,0 +1,34 @@
+"""The command `report`: rebuild leaderboards, tables, figures and the page from stored runs."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..plan import PlannedRun
+from ..reporting.wording import pluralize
+from ..storage.store import Store
+from .messages import say_all
+
+
+def report(options: argparse.Namespace) -> int:
+    """Run `vtab-peft report`."""
+    return write_report(options.results, options.with_published)
+
+
+def write_report(results: Path, with_published: bool = False, runs: Sequence[PlannedRun] | None = None) -> int:
+    """Rebuild every derived file, print the leaderboards and return the exit status.
+
+    runs: print only leaderboards that contain one of these runs; None prints all.
+    """
+    from ..reporting.report import write
+
+    run_ids = None if runs is None else {run.spec.run_id() for run in runs}
+    written = write(Store(results), results, with_published, run_ids)
+    say_all(written.complaints)
+    print(written.text)
+    if written.boards:
+        others = (
+            f"and {pluralize(written.others, 'other leaderboard')}" if written.text and written.others else "report"
+        )
+        print(f"{others}: {results / 'README.md'}, page: {results / 'index.html'}")
+    return 0 if written.boards and not written.complaints else 1
