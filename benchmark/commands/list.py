@@ -39,7 +39,7 @@ def show(options: argparse.Namespace) -> int:
     except Exception as error:
         if not plugins:
             raise
-        advice = "`vtab-peft check-method FILE` explains what is wrong with a plug-in"
+        advice = "`vtab-peft check-method FILE` says what is wrong with a plug-in"
         raise ValueError(f"the methods cannot be listed: {type(error).__name__}: {error}; {advice}") from error
     if style == "json":
         print(json.dumps(rows, indent=1))

@@ -1,4 +1,4 @@
-"""The embedded benchmark and its gate, also with methods of one's own."""
+"""`smoke` and its regression gate, also with methods of plug-ins."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ from vtab_peft.methods.lora import LoRA
 @register("my_lora")
 @dataclass(frozen=True)
 class MyLoRA(LoRA):
-    """LoRA under a name of its own."""
+    """LoRA under another name."""
     title = "My LoRA"
 '''
 BROKEN = (
@@ -36,7 +36,7 @@ BROKEN = (
     + """
     def inject(self, vit):
         super().inject(vit)
-        for block in vit.blocks:                       # a slip: the value is thrown away
+        for block in vit.blocks:                       # a bug: the update is ignored
             block.attn.qkv.updates["v"].forward = lambda x: x * 0 - x.detach() * 3
 """
 )
@@ -44,7 +44,7 @@ BROKEN = (
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two methods, one seed, two tasks: enough for the gate's mechanics."""
+    """Reduce `smoke` to one method, one seed and two tasks."""
     monkeypatch.setattr(smoke_module, "METHODS", ("linear",))
     monkeypatch.setattr(smoke_module, "SEEDS", (0,))
     found = smoke_module.find
@@ -52,7 +52,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
-def test_gate_lets_the_same_code_pass_and_catches_a_broken_method(
+def test_gate_passes_equal_code_and_finds_a_broken_method(
     quick: None, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plugin, baseline = tmp_path / "my_lora.py", tmp_path / "baseline.json"
@@ -60,11 +60,10 @@ def test_gate_lets_the_same_code_pass_and_catches_a_broken_method(
     ask = ["smoke", "--threads", "1", "--plugin", str(plugin)]
     assert main([*ask, "--write-baseline", str(baseline)]) == 0
     said = capsys.readouterr()
-    assert "ranks nothing" in said.out
-    assert said.err.startswith("4 cells to run: toy_vit, recipe smoke, on ")
+    assert said.err.startswith("4 runs to do")
 
     assert main([*ask, "--baseline", str(baseline)]) == 0
-    assert "gate: all 8 values are inside their ranges" in capsys.readouterr().out
+    assert "gate: all 8 values" in capsys.readouterr().out
 
     plugin.write_text(BROKEN)
     assert main([*ask, "--baseline", str(baseline)]) == 1
@@ -74,7 +73,7 @@ def test_gate_lets_the_same_code_pass_and_catches_a_broken_method(
     assert "linear" not in said.partition("gate:")[2]
 
 
-def test_gate_sees_lost_methods_and_changed_parameter_counts(tmp_path: Path, store: Store, put) -> None:
+def test_gate_finds_lost_methods_and_parameter_changes(tmp_path: Path, store: Store, put) -> None:
     for task in ("a", "b"):
         put(task, "lora", 0, 0.6, params=100)
         put(task, "linear", 0, 0.5, params=0)
@@ -93,42 +92,42 @@ def test_gate_sees_lost_methods_and_changed_parameter_counts(tmp_path: Path, sto
     better = [v for v in compare(read_baseline(baseline), runs.assign(accuracy=0.99)) if not v.inside]
     assert better
     assert not any(v.regressed for v in better)
-    assert "better than the baseline" in diff_table(better)
+    assert "better" in diff_table(better)
 
 
-def test_gate_refuses_a_baseline_of_other_conditions(tmp_path: Path, store: Store, put) -> None:
+def test_gate_refuses_a_baseline_of_another_recipe(tmp_path: Path, store: Store, put) -> None:
     put("a", "lora", 0, 0.6)
     runs = store.frame([])
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, runs, test_images=500)
-    with pytest.raises(BaselineError, match="another recipe"):
+    with pytest.raises(BaselineError, match=str(baseline)):
         compare(read_baseline(baseline), runs.assign(recipe_base="other:1"))
 
 
 class NoWorker:
-    """One that must not be needed."""
+    """Worker that must not be started."""
 
     def __init__(self, *_: Any) -> None:
         pytest.fail("a worker was started")
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "fact"),
     [
-        (None, "no baseline at"),
-        ("{", "cannot read baseline"),
-        ("[]", "cannot read baseline"),
-        ('{"format": 1, "conditions": {}}', "it has no 'methods'"),
+        (None, "--write-baseline"),
+        ("{", "base.json"),
+        ("[]", "base.json"),
+        ('{"format": 1, "conditions": {}}', "'methods'"),
         ('{"format": 2, "conditions": {}, "methods": {}}', "format 2"),
         (
             '{"format": 1, "conditions": {}, "methods": {"a": {"parameters": "1", "accuracy": {}}}}',
-            "no pair of numbers",
+            "parameters",
         ),
     ],
 )
-def test_a_baseline_that_cannot_be_read_is_refused_before_anything_is_run(
+def test_unreadable_baseline_is_refused_before_any_run(
     content: str | None,
-    says: str,
+    fact: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -137,32 +136,26 @@ def test_a_baseline_that_cannot_be_read_is_refused_before_anything_is_run(
     if content is not None:
         (tmp_path / "base.json").write_text(content)
     assert main(["smoke", "--baseline", str(tmp_path / "base.json")]) == 2
-    assert says in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert fact in err
+    assert str(tmp_path / "base.json") in err
 
 
 @pytest.mark.parametrize("where", ["file/base.json", "folder"])
-def test_a_baseline_that_cannot_be_written_is_refused_before_anything_is_run(
+def test_unwritable_baseline_is_refused_before_any_run(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     assert main(["smoke", "--write-baseline", str(tmp_path / where)]) == 2
-    assert f"cannot write baseline {tmp_path / where}" in capsys.readouterr().err
+    assert str(tmp_path / where) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    ("end", "status", "says"),
-    [
-        (KeyboardInterrupt, 130, "vtab-peft: stopped\n"),
-        (Terminated, 143, "vtab-peft: ended by SIGTERM\n"),
-        (WorkerLost, 1, "vtab-peft: \n"),
-    ],
-)
-def test_its_folder_is_removed_however_it_ends_unless_it_holds_tracebacks(
+@pytest.mark.parametrize(("end", "status"), [(KeyboardInterrupt, 130), (Terminated, 143), (WorkerLost, 1)])
+def test_folder_is_removed_unless_it_has_tracebacks(
     end: type[BaseException],
     status: int,
-    says: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -186,41 +179,40 @@ def test_its_folder_is_removed_however_it_ends_unless_it_holds_tracebacks(
     monkeypatch.setattr(smoke_module, "WorkerProcess", Ends)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["smoke"]) == status
-    assert capsys.readouterr().err == says
     assert not list(tmp_path.iterdir())
 
     fails = True
     assert main(["smoke"]) == status
     (left,) = tmp_path.iterdir()
-    assert f"the tracebacks of what failed are in {left / 'failed'}" in capsys.readouterr().err
+    assert str(left / "failed") in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "fact"),
     [
-        ("", "registers no method"),
+        ("", "plugin.py"),
         ("1 / 0", "ZeroDivisionError"),
         ("def", "SyntaxError"),
         ("import absent_package", "ModuleNotFoundError: No module named 'absent_package'"),
         ("raise SystemExit(3)", "SystemExit: 3"),
         ("x = '\udcff'", "SyntaxError"),
         ("x = '\0'", "null bytes"),
-        (GOOD.replace('"my_lora"', '"lora"'), "registered twice"),
+        (GOOD.replace('"my_lora"', '"lora"'), "lora"),
     ],
 )
-def test_plugins_that_cannot_be_used_are_refused(code: str, says: str, tmp_path: Path) -> None:
+def test_invalid_plugin_is_refused(code: str, fact: str, tmp_path: Path) -> None:
     plugin = tmp_path / "plugin.py"
     plugin.write_bytes(code.encode("utf-8", "surrogateescape"))
-    with pytest.raises(PluginError, match=says):
+    with pytest.raises(PluginError, match=fact):
         load_plugin(plugin)
 
 
 def test_missing_plugin_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PluginError, match="no plug-in file at"):
+    with pytest.raises(PluginError, match=r"absent\.py"):
         load_plugin(tmp_path / "absent.py")
 
 
-def test_a_plugins_hash_is_in_the_key(make_task, tmp_path: Path) -> None:
+def test_hash_of_a_plugin_is_in_the_run_id(make_task, tmp_path: Path) -> None:
     plugin, results = tmp_path / "my_lora.py", tmp_path / "results"
     for code in (GOOD, GOOD + "\n# edited\n"):
         plugin.write_text(code)

@@ -1,4 +1,4 @@
-"""The speed measurement: its arithmetic is the closed form's, and the verb prints and stores what it saw."""
+"""`speed`: FLOPs equal the closed form, and the measurements are printed and stored."""
 
 import json
 from dataclasses import replace
@@ -16,13 +16,13 @@ FP32 = replace(UNIFORM, drop_path=0.0)
 
 
 def forward_flops(d: int, blocks: int, tokens: int, patch: int) -> float:
-    """Of the matrix products of a plain ViT, multiplications and additions counted apart."""
+    """Return the FLOPs of the matrix products of a plain ViT (a multiply-add counts as two)."""
     linear = 2 * tokens * (3 + 1 + 4 + 4) * d * d  # qkv, o, fc1, fc2
     attention = 2 * 2 * tokens * tokens * d  # q k^T, and its product with v
     return blocks * (linear + attention) + 2 * (tokens - 1) * 3 * patch**2 * d
 
 
-def test_flops_are_the_closed_form() -> None:
+def test_flops_equal_the_closed_form() -> None:
     backbone = load("toy_vit", "random")
     vit = backbone.vit
     patch = vit.patch_embed.patch_size[0]
@@ -31,16 +31,16 @@ def test_flops_are_the_closed_form() -> None:
     assert counted_flops(vit, torch.randn(1, 3, size, size)) == pytest.approx(forward)
     assert training_flops(parse("linear"), backbone, FP32) == 6 * vit.num_features * 10, "features are cached"
     lora = training_flops(parse("lora(rank=1)"), backbone, FP32) / forward
-    assert 1.8 < lora < 2.2, "no weight gradients: the backward pass costs about one forward pass"
-    pixels = 2 * vit.patch_embed.num_patches * 3 * patch**2 * vit.embed_dim  # nothing asks for their gradient
+    assert 1.8 < lora < 2.2, "without weight gradients a backward pass costs about one forward pass"
+    pixels = 2 * vit.patch_embed.num_patches * 3 * patch**2 * vit.embed_dim  # no gradient of the pixels
     assert training_flops(parse("full"), backbone, FP32) == pytest.approx(3 * forward - pixels)
 
 
-def test_vit_b_16_needs_what_everyone_says_it_does() -> None:
+def test_flops_of_vit_b_16_equal_published_ones() -> None:
     assert forward_flops(768, 12, 197, 16) == pytest.approx(35.1e9, rel=0.01)
 
 
-def test_an_epoch_is_the_time_between_two_reports(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_epoch_time_is_the_median_without_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter([0.0, 5.0, 6.0, 7.5])
     monkeypatch.setattr("vtab_peft.benchmark.commands.throughput.time.perf_counter", lambda: next(clock))
     ticks = Ticks()
@@ -49,7 +49,7 @@ def test_an_epoch_is_the_time_between_two_reports(monkeypatch: pytest.MonkeyPatc
     assert ticks.seconds_per_epoch() == 1.5
 
 
-def test_the_verb_prints_a_table_and_stores_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_speed_prints_a_table_and_stores_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "speed.json"
     arguments = ["--backbone", "toy_vit", "--methods", "lora", "linear", "--batch", "8", "--threads", "1"]
     assert main(["speed", *arguments, "--images", "24", "--json", str(file)]) == 0
@@ -62,6 +62,6 @@ def test_the_verb_prints_a_table_and_stores_it(tmp_path: Path, capsys: pytest.Ca
         assert row["train_images_per_second"] > 0 < row["evaluation_images_per_second"]
 
 
-def test_an_unknown_backbone_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_backbone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["speed", "--backbone", "vit_tiny"]) == 2
     assert "vit_tiny" in capsys.readouterr().err

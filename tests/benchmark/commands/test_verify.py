@@ -1,4 +1,4 @@
-"""`verify`: sound results pass, and every way in which a folder can be wrong is found and named."""
+"""`verify`: valid results pass, and each kind of error in a results folder is found and named."""
 
 import json
 import os
@@ -24,7 +24,7 @@ CORRECT = np.array([1, 1, 1, 1, 0, 0, 0, 1], dtype=bool)
 
 @pytest.fixture
 def results(store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
-    """Two sound runs of three classes, one with a repetition."""
+    """Return a store of two valid runs with three classes, one of them repeated."""
     monkeypatch.setattr("os.fsync", lambda _: None)
     for seed in (0, 0, 1):
         store.put(fake.spec(seed=seed), record(fake), PREDICTED, CORRECT)
@@ -56,18 +56,15 @@ def edit(path: Path, part: str, **changes: Any) -> None:
     path.write_text(json.dumps(content))
 
 
-def test_sound_results_pass(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_valid_results_pass(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
     main(["report", "--results", str(results.root)])
     status, said = verify(results, capsys)
-    assert (status, said) == (
-        0,
-        "3 results checked, 3 of them with their predictions, 0 against the labels in this machine's cache: "
-        "no problems\n",
-    )
+    assert status == 0
+    assert said.startswith("3 results checked, 3 ")
 
 
-def test_a_repetition_that_outlives_the_first_run_is_sound(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    """A result is thrown away by deleting its files."""
+def test_repetition_without_the_first_run_is_valid(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """A result may be deleted by removing its files."""
     (second,) = results.root.rglob("*.2.json")
     spec = results.load(second)["key"]
     for suffix in (".json", ".npz"):
@@ -91,57 +88,57 @@ def misplaced(results: Store) -> None:
 
 
 def leftover(folder: Path) -> None:
-    """As a process leaves it that was killed while it wrote."""
+    """Write the temporary file of a process that was killed."""
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     (folder / f".tmp-{host()}-{dead.pid}-ab").write_bytes(b"")
 
 
 @pytest.mark.parametrize(
-    ("damage", "says"),
+    ("damage", "fact"),
     [
-        (lambda r: edit(first(r), "spec", seed=9), "its key does not match its spec and name"),
-        (lambda r: edit(first(r), "result", accuracy=62.5), "accuracy is not in [0, 1]"),
-        (lambda r: edit(first(r), "result", accuracy=0.75), "its accuracy is 0.75, and 0.625"),
-        (lambda r: edit(first(r), "result", loss_curve=[1.0]), "1 training losses for 3 epochs"),
-        (lambda r: edit(first(r), "result", per_class_accuracy=[1.0]), "1 accuracies for 3 classes"),
-        (lambda r: edit(first(r), "result", trainable_params=10**9), "parameters contradict each other"),
-        (lambda r: edit(first(r), "result", head_params=100), "a head of 100 parameters is none for 3 classes"),
+        (lambda r: edit(first(r), "spec", seed=9), "key"),
+        (lambda r: edit(first(r), "result", accuracy=62.5), "accuracy"),
+        (lambda r: edit(first(r), "result", accuracy=0.75), "0.625"),
+        (lambda r: edit(first(r), "result", loss_curve=[1.0]), "3 epochs"),
+        (lambda r: edit(first(r), "result", per_class_accuracy=[1.0]), "3 classes"),
+        (lambda r: edit(first(r), "result", trainable_params=10**9), f"{10**9} trainable"),
+        (lambda r: edit(first(r), "result", head_params=100), "100 parameters"),
         (lambda r: edit(first(r), "result", train_seconds=-1.0), "train_seconds is -1.0"),
-        (lambda r: edit(first(r), "facts", classes=2), "class 2 is predicted, and there are 2 classes"),
-        (lambda r: first(r).write_text('{"schema": 1'), "is damaged"),
-        (predictions_of_others, "its predictions are not those it was made with"),
-        (wrongly_marked, "0.375 of its predictions are marked as right"),
-        (lambda r: first(r, ".npz").write_bytes(b"PK"), "its predictions cannot be read"),
-        (misplaced, "belongs into"),
-        (lambda r: save_file({"x": np.zeros(1)}, first(r).with_suffix(".safetensors")), "kept adapter beside it"),
-        (lambda r: (first(r).parent / "notes.txt").write_text(""), "notes.txt: not a file of a results folder"),
-        (lambda r: (first(r).parent / f"{'0' * 16}.npz").write_bytes(b""), "belongs to no result"),
-        (lambda r: leftover(first(r).parent), "left by a process that was killed"),
+        (lambda r: edit(first(r), "facts", classes=2), "class 2"),
+        (lambda r: first(r).write_text('{"schema": 1'), "damaged"),
+        (predictions_of_others, "predictions"),
+        (wrongly_marked, "0.375"),
+        (lambda r: first(r, ".npz").write_bytes(b"PK"), "predictions"),
+        (misplaced, "/lora"),
+        (lambda r: save_file({"x": np.zeros(1)}, first(r).with_suffix(".safetensors")), "adapter"),
+        (lambda r: (first(r).parent / "notes.txt").write_text(""), "notes.txt"),
+        (lambda r: (first(r).parent / f"{'0' * 16}.npz").write_bytes(b""), f"{'0' * 16}.npz"),
+        (lambda r: leftover(first(r).parent), ".tmp-"),
     ],
 )
-def test_what_is_wrong_is_named(
-    results: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Store], Any], says: str
+def test_errors_are_named(
+    results: Store, capsys: pytest.CaptureFixture[str], damage: Callable[[Store], Any], fact: str
 ) -> None:
     damage(results)
     status, said = verify(results, capsys)
     assert status == 1
-    assert says in said
+    assert fact in said
     assert str(results.root) in said
 
 
-def test_tables_that_are_out_of_date_are_named(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+def test_outdated_tables_are_named(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
     main(["report", "--results", str(results.root)])
     next(results.root.rglob("leaderboard.csv")).write_text("no")
     next(results.root.rglob("table.tex")).unlink()
     status, said = verify(results, capsys)
     assert status == 1
-    assert said.count("is not what the results say; `vtab-peft report` rebuilds it") == 2
+    assert said.count("`vtab-peft report`") == 2
+    assert "leaderboard.csv" in said
+    assert "table.tex" in said
 
 
-def test_failures_and_claims_that_nobody_needs_are_named(
-    results: Store, fake: Any, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_obsolete_failures_and_locks_are_named(results: Store, fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
     results.put_failure(fake.spec(seed=0), "out of memory", "")  # it has succeeded since
     results.put_failure(fake.spec(seed=7), "out of memory", "")  # it has not
     (results.root / "failed" / "broken.json").write_text("{}")
@@ -152,13 +149,13 @@ def test_failures_and_claims_that_nobody_needs_are_named(
     os.utime(path, (0, 0))
     status, said = verify(results, capsys)
     assert status == 1
-    assert f"{fake.spec(seed=0).run_id()}.json: the cell has succeeded since" in said
+    assert f"{fake.spec(seed=0).run_id()}.json" in said
     assert fake.spec(seed=7).run_id() not in said
-    assert "broken.json is no record of a failure (no field 'spec'); delete it" in said
-    assert "process 1 on elsewhere left it" in said
+    assert "broken.json" in said
+    assert "process 1 on elsewhere" in said
 
 
-def test_predictions_are_held_against_the_labels_in_the_cache(
+def test_predictions_are_compared_with_cached_labels(
     store: Store, fake: Any, make_task: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     data = build(folder_task(make_task()), Preprocessing(32, "bicubic"), default_root())
@@ -168,9 +165,10 @@ def test_predictions_are_held_against_the_labels_in_the_cache(
     spec = fake.spec("colours", data=data.data)
     store.put(spec, record(fake, 0.5), guesses, guesses == labels)
     status, said = verify(store, capsys)
-    assert (status, "1 against the labels" in said) == (0, True)
+    assert (status, "1 against" in said) == (0, True)
 
     edit(store.path(spec), "result", accuracy=0.75)
     status, said = verify(store, capsys)
     assert status == 1
-    assert "its accuracy is 0.75, and 0.5 of its predictions are right" in said
+    assert "0.75" in said
+    assert "0.5 " in said

@@ -1,4 +1,4 @@
-"""What is exported is the same model in other people's formats, and says what it is."""
+"""`export`: the exported model computes the same as the trained one in timm and peft."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -29,7 +29,7 @@ LORA_LIKE = (
     "fact_tt",
     "adalora",
 )
-"""Of those that fit into peft's format, the ones to count on."""
+"""Methods that must export to the format of peft."""
 MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stands_for_many)
 
 
@@ -49,11 +49,11 @@ def check_merged(cell: TrainedModel, folder: Path) -> None:
     write(exporting.merged(cell), folder)
     by_config = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     name, arguments = timm_arguments(cell.backbone, CLASSES)
-    by_hand = timm.create_model(name, pretrained=False, **arguments).eval()
-    by_hand.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
+    explicit = timm.create_model(name, pretrained=False, **arguments).eval()
+    explicit.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     with torch.no_grad():
         torch.testing.assert_close(by_config(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(by_hand(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(explicit(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
 
 
 def check_peft(cell: TrainedModel, folder: Path) -> None:
@@ -70,7 +70,7 @@ def check_peft(cell: TrainedModel, folder: Path) -> None:
 
 
 @pytest.mark.parametrize("spec", ["lora", "aoft_adapter", "full", "gps"])
-def test_a_merged_model_loads_in_plain_timm_and_computes_the_same(
+def test_merged_model_in_timm_computes_the_same(
     spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     check_merged(make_cell(spec), tmp_path / "merged")
@@ -78,22 +78,16 @@ def test_a_merged_model_loads_in_plain_timm_and_computes_the_same(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MERGEABLE)
-def test_every_mergeable_method_exports_a_plain_model_that_computes_the_same(
-    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
-) -> None:
+def test_every_mergeable_method_in_timm(spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path) -> None:
     check_merged(make_cell(spec), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("spec", ["lora(sites='qkvo,fc1,fc2', rank=2)", "dora", "aoft_lora_released"])
-def test_lora_like_methods_load_in_peft_and_compute_the_same(
-    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
-) -> None:
+def test_lora_like_methods_in_peft(spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path) -> None:
     check_peft(make_cell(spec), tmp_path / "peft")
 
 
-def test_two_sites_of_a_fused_map_share_its_rank_and_leave_the_third_alone(
-    make_cell: Callable[[str], TrainedModel], tmp_path: Path
-) -> None:
+def test_fused_map_has_the_rank_of_both_sites(make_cell: Callable[[str], TrainedModel], tmp_path: Path) -> None:
     folder = write(exporting.peft(make_cell("lora(rank=3)")), tmp_path / "peft")
     tensors = load_file(folder / "adapter_model.safetensors")
     up = tensors["base_model.model.blocks.0.attn.qkv.lora_B.weight"]
@@ -105,7 +99,7 @@ def test_two_sites_of_a_fused_map_share_its_rank_and_leave_the_third_alone(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MERGEABLE)
-def test_every_mergeable_method_loads_in_peft_or_is_refused_with_the_way_out(
+def test_every_mergeable_method_in_peft_or_refused(
     spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     cell = make_cell(spec)
@@ -114,26 +108,24 @@ def test_every_mergeable_method_loads_in_peft_or_is_refused_with_the_way_out(
         check_peft(cell, tmp_path / "peft")
     except ValueError as error:
         refusal = str(error)
-    assert not refusal or ("use --as" in refusal and spec not in LORA_LIKE)
+    assert not refusal or ("--as" in refusal and spec not in LORA_LIKE)
 
 
-@pytest.mark.parametrize(
-    ("spec", "reason"), [("full", "also changes"), ("linear", "no linear map"), ("ssf", "use --as merged")]
-)
-def test_what_is_no_low_rank_change_of_linear_maps_is_no_lora(
-    spec: str, reason: str, make_cell: Callable[[str], TrainedModel]
+@pytest.mark.parametrize(("spec", "form"), [("full", "--as merged"), ("linear", "--as"), ("ssf", "--as merged")])
+def test_other_than_low_rank_updates_are_refused(
+    spec: str, form: str, make_cell: Callable[[str], TrainedModel]
 ) -> None:
-    with pytest.raises(ValueError, match=reason):
+    with pytest.raises(ValueError, match=form):
         exporting.peft(make_cell(spec))
 
 
-def test_what_cannot_be_merged_is_refused_with_the_way_out(make_cell: Callable[[str], TrainedModel]) -> None:
+def test_refused_merge_names_another_form(make_cell: Callable[[str], TrainedModel]) -> None:
     with pytest.raises(ValueError, match="--as adapter"):
         exporting.merged(make_cell("adaptformer"))
 
 
 @pytest.mark.parametrize("framing", exporting.CROPS)
-def test_timm_prepares_images_by_the_exported_config_as_the_run_did(
+def test_timm_preprocesses_as_in_training(
     framing: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     cell = make_cell("linear")

@@ -1,4 +1,4 @@
-"""The verb `list`: tables for people, JSON for programs."""
+"""`list`: tables for people, JSON for programs."""
 
 import json
 
@@ -7,18 +7,21 @@ from vtab_peft.benchmark.cli import main
 
 
 @pytest.mark.parametrize("what", ["methods", "tasks", "recipes", "backbones"])
-def test_list_is_a_table_and_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_prints_a_table_or_json(what: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", what]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert main(["list", what, "--json"]) == 0
-    rows = json.loads(capsys.readouterr().out)
+    printed = capsys.readouterr().out
+    assert main(["list", what, "--format", "json"]) == 0
+    assert capsys.readouterr().out == printed
+    rows = json.loads(printed)
     assert len(rows) <= len(lines) - 2 or what == "recipes"
     for row in rows:
         assert any(row["name"] in line for line in lines)
 
 
-def test_lists_for_programs_hold_numbers(capsys: pytest.CaptureFixture[str]) -> None:
-    """Caltech101 has 6,084 test images as TFDS splits it, 6,085 in the archive."""
+def test_json_lists_contain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
+    """Caltech101 has 6,084 test images in the split of TFDS and 6,085 in the archive."""
     assert main(["list", "tasks", "--json"]) == 0
     tasks = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert [tasks["caltech101"][split] for split in ("train", "val", "test")] == [800, 200, [6084, 6085]]
