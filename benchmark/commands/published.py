@@ -1,4 +1,4 @@
-"""The verb `published`: what papers print about a method, and how much they disagree."""
+"""The command `published`: results that papers report for a method, and how much they differ."""
 
 import argparse
 import json
@@ -28,37 +28,40 @@ MEAN_NAMES = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", 
 
 
 def show(options: argparse.Namespace) -> int:
-    """`vtab-peft published METHOD`.
+    """Run `vtab-peft published METHOD`.
 
     Raises:
-        ValueError: nothing is published under that name.
+        ValueError: no paper reports a method of this name.
     """
     rows = find(options.method, load())
-    print(json.dumps(to_json(options.method, rows), indent=1, ensure_ascii=False) if options.json else to_text(rows))
+    if options.json or options.format == "json":
+        print(json.dumps(to_json(options.method, rows), indent=1, ensure_ascii=False))
+    else:
+        print(to_text(rows))
     return 0
 
 
 def to_json(query: str, rows: Sequence[PublishedRow]) -> dict[str, Any]:
-    """Every number with its source, and the spreads; accuracies in percent."""
+    """Return every number with its source, and the ranges; accuracies in percent."""
     return {
         "query": query,
         "rows": [asdict(row) | {"recomputed": row.recomputed} for row in rows],
         "spreads": [
             {"suite": suite, "architecture": architecture, "name": name, "how": how, **asdict(found)}
-            for suite, architecture, part in parts(rows)
-            for name, how, found in spreads(suite, part)
+            for suite, architecture, own in groups(rows)
+            for name, how, found in ranges(suite, own)
         ],
     }
 
 
-def parts(rows: Sequence[PublishedRow]) -> list[tuple[str, str, list[PublishedRow]]]:
-    """Suite, architecture and their rows: what may be set side by side."""
+def groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str, list[PublishedRow]]]:
+    """Return suite, architecture and their rows; only rows of one group are comparable."""
     names = list(dict.fromkeys((row.source.suite, row.source.architecture) for row in rows))
     return [(*name, [row for row in rows if (row.source.suite, row.source.architecture) == name]) for name in names]
 
 
-def spreads(suite: str, rows: Sequence[PublishedRow]) -> list[tuple[str, str, PublishedRange]]:
-    """Task or mean, whether it is printed or recomputed from tasks, and its spread; gaps are left out."""
+def ranges(suite: str, rows: Sequence[PublishedRow]) -> list[tuple[str, str, PublishedRange]]:
+    """Return task or mean, "printed" or "recomputed", and the range over papers; missing ones are left out."""
     found = [
         *((mean, "recomputed", recomputed_range(rows, mean)) for mean in MEANS[suite]),
         *((mean, "printed", published_range(rows, mean)) for mean in MEANS[suite]),
@@ -68,69 +71,56 @@ def spreads(suite: str, rows: Sequence[PublishedRow]) -> list[tuple[str, str, Pu
 
 
 def to_text(rows: Sequence[PublishedRow]) -> str:
-    """For a terminal: per suite and architecture the rows, then how far they are apart; sources at the end."""
-    blocks = [_block(suite, architecture, part) for suite, architecture, part in parts(rows)]
+    """Return a table of results and a table of ranges per suite and architecture, then notes and sources."""
+    blocks = [_block(suite, architecture, own) for suite, architecture, own in groups(rows)]
     sources = {row.source.source: row.source for row in rows}
     notes = [
-        "Papers differ in weights, in the epoch they report, in the mean they print and in counting the head.",
-        "Means of 19 tasks and of 3 groups are different quantities: compare within a column. * is flagged as an error "
-        "of the source, and stretches no range. These numbers rank nothing.",
+        "Papers differ in weights, in the reported epoch, in the kind of mean and in whether the head is counted.",
+        "Means of 19 tasks and of 3 groups are different quantities: compare within a column. * marks an error of the "
+        "source, which no range includes. These numbers do not rank methods.",
     ]
     lines = [
         f"[{name}] {s.title}, {s.place}: {s.reference}. {s.pretrained}; normalisation {s.normalisation}; "
         f"reported: {s.selection}; seeds: {s.seeds}; head: {s.head}" + (f"; {s.note}" if s.note else "")
         for name, s in sources.items()
     ]
-    flags = dict.fromkeys(
-        f"* [{row.source.source}] {row.printed}, {name}: {number.flag}"
-        for row in rows
-        for name, number in _one_flag_a_reason(row)
-    )
+    flags: dict[tuple[int, str], str] = {}  # the first number of each row and flag
+    for index, row in enumerate(rows):
+        for name, number in row.numbers.items():
+            if number.flag:
+                line = f"* [{row.source.source}] {row.printed}, {name}: {number.flag}"
+                flags.setdefault((index, number.flag), line)
     wrapped = [
         textwrap.fill(line, TERMINAL_WIDTH, subsequent_indent="  ", break_on_hyphens=False)
-        for line in [*notes, *flags, "", *lines]
+        for line in [*notes, *dict.fromkeys(flags.values()), "", *lines]
     ]
     return "\n\n".join([*blocks, "\n".join(wrapped)])
 
 
-def _one_flag_a_reason(row: PublishedRow) -> list[tuple[str, Any]]:
-    seen: dict[str, tuple[str, Any]] = {}
-    for name, number in row.numbers.items():
-        seen.setdefault(number.flag, (name, number))
-    return [entry for flag, entry in seen.items() if flag]
-
-
 def _block(suite: str, architecture: str, rows: list[PublishedRow]) -> str:
-    means = MEANS[suite]
-    bundles = copies(rows)
+    means, bundles = MEANS[suite], copies(rows)
     lines = [
         [
             *(bundle[0].printed, _params(bundle)),
-            *(_recomputed(bundle[0], mean) for mean in means),
+            *(fixed(bundle[0].recomputed[mean], 2) if bundle[0].recomputed else DASH for mean in means),
             *(_printed(bundle, mean) for mean in means),
-            " ".join(f"[{row.source.source}]" for row in bundle),
+            textwrap.fill(" ".join(f"[{row.source.source}]" for row in bundle), 34),
         ]
         for bundle in sorted(bundles, key=_order)
     ]
     short = {"mean_19": "of 19", "mean_groups": "of groups", "mean_5": "of 5"}
-    head = [
-        *("printed as", "params M"),
-        *(f"{short[mean]},\n{how}" for how in ("recomputed", "printed") for mean in means),
-        "sources",
-    ]
-    table = _plain_table(
-        head, [[*line[:-1], textwrap.fill(line[-1], 34)] for line in lines], right=range(1, len(head) - 1)
-    )
+    columns = [f"{short[mean]},\n{how}" for how in ("recomputed", "printed") for mean in means]
+    table = _table(["printed as", "params M", *columns, "sources"], lines, right=range(1, len(columns) + 2))
     title = f"{suite} · {architecture} · {pluralize(len(rows), 'row')}, {len(bundles)} different"
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
-    apart = [[MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)] for name, how, s in spreads(suite, rows)]
-    ranges = _plain_table(["", "", "lowest", "highest", "range", "rows"], apart, right=range(2, 6))
-    return f"{title}\n\n{table}\n\nHow far they are apart (percent):\n\n{ranges}"
+    differences = [[MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)] for name, how, s in ranges(suite, rows)]
+    differences_table = _table(["", "", "lowest", "highest", "range", "rows"], differences, right=range(2, 6))
+    return f"{title}\n\n{table}\n\nRange over papers (percent):\n\n{differences_table}"
 
 
-def _plain_table(head: list[str], lines: list[list[str]], right: range) -> str:
-    align = ["right" if place in right else "left" for place in range(len(head))]
+def _table(head: list[str], lines: list[list[str]], right: range) -> str:
+    align = ["right" if column in right else "left" for column in range(len(head))]
     return tabulate(lines, head, "simple", colalign=align, disable_numparse=True)
 
 
@@ -139,24 +129,20 @@ def _order(bundle: list[PublishedRow]) -> tuple[float, str]:
     return -found.get("mean_19", found.get("mean_groups", found.get("mean_5", 0.0))), bundle[0].printed
 
 
-def _recomputed(row: PublishedRow, mean: str) -> str:
-    return fixed(row.recomputed[mean], 2) if row.recomputed else DASH
-
-
 def _ends(found: PublishedRange) -> list[str]:
-    """Lowest, highest and what lies between, with two decimals where one would move an end."""
+    """Return lowest, highest and their difference, with two decimals if one decimal would change an end."""
     decimals = 1 if all(abs(round(end, 1) - end) < 1e-6 for end in (found.low, found.high)) else 2
     return [fixed(value, decimals) for value in (found.low, found.high, found.high - found.low)]
 
 
 def _printed(bundle: list[PublishedRow], mean: str) -> str:
-    """What the copies print; they may round differently."""
+    """Return what the copies of a row print; they may round differently."""
     found = [row.numbers[mean] for row in bundle if mean in row.numbers]
     return " ".join(dict.fromkeys(f"{n.accuracy:g}" + "*" * bool(n.flag) for n in found)) or DASH
 
 
 def _params(bundle: list[PublishedRow]) -> str:
-    """As printed, which is with the head or without it; where they differ from task to task, their mean."""
+    """Return the printed number of parameters in millions; the mean over tasks if it differs between tasks."""
     found = []
     for row in bundle:
         each = [number.params_m for number in row.numbers.values() if number.params_m is not None]

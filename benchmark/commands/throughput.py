@@ -1,17 +1,16 @@
-"""The steady state of a method on a device, and what it is held against: operations counted, and a limit measured.
+"""Throughput of a method on a device: images per second, FLOPs per image, and the device's peak FLOP/s.
 
-Everything is measured through the one training loop, on images made of noise: an epoch's time is the time between two
-reports of progress, so start-up and compilation stay out.
+The training loop itself is measured, on random images.  The time of an epoch is the time between two progress reports,
+so start-up and compilation are not included.
 """
 
 import statistics
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -30,14 +29,14 @@ from ..plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from ..spec import MethodRef, Recipe, RunSpec
 
 EPOCHS = 4
-"""The first is left out; the median of the rest counts (ours)."""
+"""Epochs per measurement; the first is discarded, the median of the others is used (ours)."""
 MATRIX = {"cuda": 8192, "cpu": 2048}
-"""Side of the square matrices whose product is the limit: large enough to be at it (ours)."""
+"""Side of the square matrices whose product measures peak FLOP/s; large enough to reach it (ours)."""
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of one method on one device."""
+    """Throughput of one method on one device."""
 
     method: str
     engine: str
@@ -45,9 +44,9 @@ class Speed:
     train_images_per_second: float
     evaluation_images_per_second: float
     gflop: float
-    """Of one training image: forward, and backward as far as this method needs it."""
+    """GFLOP per training image: forward, and the part of backward that the method needs."""
     share_of_limit: float
-    """Of training, in [0, 1]."""
+    """FLOP/s of training divided by peak FLOP/s, in [0, 1]."""
     compile_seconds: float
     peak_bytes: int
 
@@ -55,9 +54,9 @@ class Speed:
 def measure(
     method: Method, backbone: Backbone, recipe: Recipe, data: CachedTask, live: LiveModel, flops: float, limit: float
 ) -> Speed:
-    """The steady state of one method.
+    """Measure the throughput of one method.
 
-    flops: of one training image.  limit: floating-point operations a second that the device can do.
+    flops: FLOPs per training image.  limit: peak FLOP/s of the device.
     """
     spec = spec_of(method, backbone, data, replace(recipe, epochs=EPOCHS, probe_epochs=EPOCHS, warmup_epochs=0))
     reset_peak_memory(live.device)
@@ -78,7 +77,7 @@ def measure(
 
 
 class Ticks:
-    """Receives progress and remembers when each epoch ended."""
+    """Progress callback that records when each epoch ends."""
 
     def __init__(self) -> None:
         self.times: list[float] = []
@@ -88,7 +87,7 @@ class Ticks:
             self.times.append(time.perf_counter())
 
     def seconds_per_epoch(self) -> float:
-        """Median over all epochs but the first."""
+        """Return the median over all epochs except the first."""
         return statistics.median(np.diff(self.times).tolist())
 
 
@@ -115,7 +114,7 @@ NOISE = Task(
 
 @contextmanager
 def noise(counts: dict[SplitName, int], size: int) -> Iterator[CachedTask]:
-    """A task of random images [n, 3, size, size], on disk as long as the block lasts."""
+    """Yield a task of random images [n, 3, size, size], stored in a temporary folder."""
     rng = np.random.default_rng(0)
     with tempfile.TemporaryDirectory(prefix="vtab-peft-noise-") as name:
         files = {}
@@ -136,19 +135,19 @@ def noise(counts: dict[SplitName, int], size: int) -> Iterator[CachedTask]:
 
 
 def spec_of(method: Method, backbone: Backbone, data: CachedTask, recipe: Recipe) -> RunSpec:
-    """The spec of a test cell with seed 0."""
+    """Return the spec of a test run with seed 0."""
     info = BackboneInfo(backbone.ref, None, backbone.mean, backbone.std, backbone.image_size, (), 1.0, "")
     name = method.spec().partition("(")[0]
     ref = MethodRef(name=name, args=method.args(), version=method.version, plugin=None, spec=method.spec())
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (cell,) = make_plan(info, [described], [data], SweepConfig(recipe, [0]))
-    return cell.spec
+    (run,) = make_plan(info, [described], [data], SweepConfig(recipe, [0]))
+    return run.spec
 
 
 def training_flops(method: Method, backbone: Backbone, recipe: Recipe) -> float:
-    """Floating-point operations of one image in a training step; of the head alone where features are cached.
+    """Return the FLOPs of a training step per image; those of the head alone if features are cached.
 
-    Of the whole model, as others count it: what the engine need not compute of the last block is in it too.
+    The whole last block is counted, as is usual, although the engine computes only its class token.
     """
     if method.frozen_features:
         return 3 * 2 * backbone.vit.num_features * NOISE.classes
@@ -158,22 +157,21 @@ def training_flops(method: Method, backbone: Backbone, recipe: Recipe) -> float:
 
 
 def counted_flops(vit: nn.Module, images: Tensor) -> float:
-    """Of all matrix products in the forward pass, and in the backward pass where something learns."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels hide their products
+    """Return the FLOPs of all matrix products, forward and, if a parameter is trainable, backward."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels are not counted
         if (features := vit(images)).requires_grad:
             features.sum().backward()
     return counter.get_total_flops()
 
 
 def matrix_flops(device: torch.device, precision: str) -> float:
-    """Floating-point operations a second of the fastest large matrix product seen in ten."""
-    kind = torch.bfloat16 if precision == "bf16" else torch.float32
+    """Return the FLOP/s of the fastest of ten large matrix products."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = MATRIX[device.type]
-    a, b = (torch.randn(side, side, device=device, dtype=kind) for _ in range(2))
-    return 2 * side**3 / min(_seconds(lambda: a @ b, device) for _ in range(10))
-
-
-def _seconds(work: Callable[[], Any], device: torch.device) -> float:
-    started = now(device)
-    work()
-    return now(device) - started
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    seconds = []
+    for _ in range(10):
+        started = now(device)
+        a @ b
+        seconds.append(now(device) - started)
+    return 2 * side**3 / min(seconds)

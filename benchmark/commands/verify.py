@@ -1,4 +1,4 @@
-"""The verb `verify`: every stored result against all that can be known of it, and the results folder as a whole."""
+"""The command `verify`: check every stored run for contradictions, and the results folder for stray files."""
 
 import argparse
 import hashlib
@@ -22,54 +22,57 @@ from ..storage.json_io import BROKEN, StoreError
 from ..storage.store import Store
 
 DERIVED = (".md", ".csv", ".tex")
-"""Derived files that are the same bytes everywhere; figures depend on matplotlib's version."""
-BESIDE = (".npz", ".safetensors")
+"""Derived files whose bytes do not depend on the version of matplotlib."""
+COMPANIONS = (".npz", ".safetensors")
+"""Files that may be stored next to a record."""
 
 
 def verify(options: argparse.Namespace) -> int:
-    """`vtab-peft verify`: changes nothing; exit status 1 when something is wrong.
+    """Run `vtab-peft verify`; change nothing; return 1 if there is a problem.
 
     Raises:
         ValueError: there is no such results folder.
     """
     store = Store(options.results)
     store.require_results_folder()
-    labels = _labels_by_data(default_root())
-    paths = sorted((store.root / "runs").rglob("*.json"))
-    paths = [path for path in paths if not path.name.startswith(PREFIX)]
+    labels = _cached_labels(default_root())
+    paths = [path for path in sorted((store.root / "runs").rglob("*.json")) if not path.name.startswith(PREFIX)]
     predicted = compared = 0
     problems: list[str] = []
     for path in paths:
-        found, seen = check_run(store, path, labels)
+        found, level = check_run(store, path, labels)
         problems += [f"{path}: {text}" for text in found]
-        predicted += seen >= 1
-        compared += seen == 2
-    sound = not problems
+        predicted += level >= 1
+        compared += level == 2
+    records_are_valid = not problems
     problems += check_folder(store)
-    if sound and (store.root / "boards").is_dir():
+    if records_are_valid and (store.root / "boards").is_dir():
         problems += check_derived(store)
     for problem in problems:
         print(problem)
     print(
-        f"{pluralize(len(paths), 'result')} checked, {predicted} of them with their predictions, {compared} against "
-        f"the labels in this machine's cache: {pluralize(len(problems), 'problem') if problems else 'no problems'}"
+        f"{pluralize(len(paths), 'result')} checked, {predicted} with stored predictions, {compared} against cached "
+        f"labels: {pluralize(len(problems), 'problem') if problems else 'no problems'}"
     )
     return 1 if problems else 0
 
 
 def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> tuple[list[str], int]:
-    """What is wrong with a record; and how far it could be checked: 0 alone, 1 with predictions, 2 with labels."""
+    """Return the problems of a record and the level of the check.
+
+    Level 0: the record alone.  1: also its predictions.  2: also the labels of the task.
+    """
     try:
         record = store.load(path)
     except StoreError as error:
         return [str(error).partition(f"{path} ")[2] or str(error)], 0
     spec = RunSpec.from_json(record["spec"])
-    problems = list(_counts(record, spec))
+    problems = list(_check_counts(record, spec))
     if path.parent != store.folder(spec):
-        problems.append(f"belongs into {store.folder(spec)}/")
+        problems.append(f"is in the wrong folder; move it to {store.folder(spec)}/")
     adapter = path.with_suffix(".safetensors")
-    if adapter.exists() and _key_of(adapter) != record["key"]:
-        problems.append("the kept adapter beside it is damaged or of another run")
+    if adapter.exists() and _run_id_of(adapter) != record["key"]:
+        problems.append("its adapter is damaged or belongs to another run")
     predictions = path.with_suffix(".npz")
     if not predictions.exists():
         return problems, 0
@@ -77,22 +80,22 @@ def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> 
     try:
         with np.load(predictions) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        problems += _predictions(record, arrays, None if answers is None else np.load(answers))
+        problems += _check_predictions(record, arrays, None if answers is None else np.load(answers))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         return [*problems, f"its predictions cannot be read: {error}"], 0
     return problems, 1 if answers is None else 2
 
 
-def _counts(record: dict[str, Any], spec: RunSpec) -> Iterator[str]:
-    """Numbers of a record that contradict each other."""
+def _check_counts(record: dict[str, Any], spec: RunSpec) -> Iterator[str]:
+    """Yield numbers of a record that contradict each other."""
     result, classes, recipe = record["result"], record["facts"]["classes"], spec.recipe
     trainable, head, total = (result[f"{name}_params"] for name in ("trainable", "head", "total"))
     if trainable < 0 or head <= 0 or trainable + head > total:
-        yield f"parameters contradict each other: {trainable} trainable, {head} of the head, {total} in all"
+        yield f"parameters contradict each other: {trainable} trainable, {head} in the head, {total} in total"
     if head % classes:
-        yield f"a head of {head} parameters is none for {classes} classes"
+        yield f"a head for {classes} classes cannot have {head} parameters"
     if (per_class := result.get("per_class_accuracy")) is not None and len(per_class) != classes:
-        yield f"{len(per_class)} accuracies for {classes} classes"
+        yield f"{len(per_class)} class accuracies for {classes} classes"
     epochs = recipe.epochs + math.ceil(recipe.cooldown_epochs)
     if (losses := result.get("loss_curve")) is not None and len(losses) != epochs:
         yield f"{len(losses)} training losses for {epochs} epochs"
@@ -101,53 +104,56 @@ def _counts(record: dict[str, Any], spec: RunSpec) -> Iterator[str]:
             yield f"{name} is {result[name]}"
 
 
-def _predictions(record: dict[str, Any], arrays: dict[str, np.ndarray], labels: np.ndarray | None) -> Iterator[str]:
-    """Predictions against what the record says of them."""
+def _check_predictions(
+    record: dict[str, Any], arrays: dict[str, np.ndarray], labels: np.ndarray | None
+) -> Iterator[str]:
+    """Yield contradictions between predictions, record and labels."""
     predictions, accuracy = arrays["predictions"], record["result"]["accuracy"]
     if hashlib.sha256(predictions.astype("<u2").tobytes()).hexdigest() != record["predictions_sha256"]:
-        yield "its predictions are not those it was made with"
+        yield "its predictions do not match their hash"
         return
-    if predictions.max(initial=0) >= record["facts"]["classes"]:
-        yield f"class {predictions.max()} is predicted, and there are {record['facts']['classes']} classes"
-    right = arrays.get("correct")
-    if right is not None and (len(right) != len(predictions) or not math.isclose(right.mean(), accuracy)):
-        yield f"its accuracy is {accuracy}, and {right.mean()} of its predictions are marked as right"
+    classes = record["facts"]["classes"]
+    if predictions.max(initial=0) >= classes:
+        yield f"predicts class {predictions.max()}, but the task has {classes} classes"
+    correct = arrays.get("correct")
+    if correct is not None and (len(correct) != len(predictions) or not math.isclose(correct.mean(), accuracy)):
+        yield f"its accuracy is {accuracy}, but {correct.mean()} of its predictions are marked as correct"
     if labels is None:
         return
     if len(labels) != len(predictions):
         yield f"{len(predictions)} predictions for {len(labels)} images"
     elif not math.isclose((labels == predictions).mean(), accuracy):
-        yield f"its accuracy is {accuracy}, and {(labels == predictions).mean()} of its predictions are right"
+        yield f"its accuracy is {accuracy}, but {(labels == predictions).mean()} of its predictions are correct"
 
 
 def check_folder(store: Store) -> Iterator[str]:
-    """Files that belong to nothing."""
+    """Yield files that do not belong into the results folder."""
     root = store.root
     for path in sorted(root.rglob(f"{PREFIX}*")):
         if is_abandoned(path.name, path.stat().st_mtime):
-            yield f"{path}: left by a process that was killed; the next `run` removes it"
+            yield f"{path}: temporary file of a killed process; the next `run` removes it"
     for path in sorted((root / "runs").rglob("*")):
         if not path.is_file() or path.name.startswith(PREFIX) or path.suffix == ".json":
             continue
-        if path.suffix not in BESIDE:
+        if path.suffix not in COMPANIONS:
             yield f"{path}: not a file of a results folder"
         elif not path.with_suffix(".json").exists():
-            yield f"{path}: belongs to no result (its process was killed before the end); delete it"
+            yield f"{path}: has no record, because its process was killed; delete it"
     stored = {path.name.partition(".")[0] for path in (root / "runs").rglob("*.json")}
-    complaints: list[str] = []
-    for record in store.failures(complaints):
+    damaged: list[str] = []
+    for record in store.failures(damaged):
         if record["key"] in stored:
-            yield f"{root / 'failed' / record['key']}.json: the cell has succeeded since; delete it"
-    yield from complaints
-    for key, claim, abandoned in current(root / "claims"):
+            yield f"{root / 'failed' / record['key']}.json: the run has succeeded since; delete it"
+    yield from damaged
+    for run_id, claim, abandoned in current(root / "claims"):
         if abandoned:
-            yield f"{root / 'claims' / key}.json: {claim} left it and runs it no more; the next `run` takes it over"
+            yield f"{root / 'claims' / run_id}.json: abandoned by {claim}; the next `run` takes it over"
     for path in sorted(path for path in (root / "damaged").rglob("*") if path.is_file()):
-        yield f"{path}: was set aside as damaged; delete it once its cell has been run again"
+        yield f"{path}: quarantined as damaged; delete it after repeating its run"
 
 
 def check_derived(store: Store) -> Iterator[str]:
-    """Tables that are not what the records say."""
+    """Yield tables that differ from those of the stored records."""
     from ..reporting.report import write
 
     published = any((store.root / "boards").rglob("published.md"))
@@ -155,13 +161,13 @@ def check_derived(store: Store) -> Iterator[str]:
         report = write(store, Path(folder), published)
         yield from report.complaints
         for path in report.paths:
-            there = store.root / path.relative_to(folder)
-            if path.suffix in DERIVED and (not there.exists() or there.read_bytes() != path.read_bytes()):
-                yield f"{there}: is not what the results say; `vtab-peft report` rebuilds it"
+            existing = store.root / path.relative_to(folder)
+            if path.suffix in DERIVED and (not existing.exists() or existing.read_bytes() != path.read_bytes()):
+                yield f"{existing}: is out of date; `vtab-peft report` rebuilds it"
 
 
-def _labels_by_data(root: Path) -> dict[tuple[str, str], Path]:
-    """(data hash, split) -> labels in the cache of this machine."""
+def _cached_labels(root: Path) -> dict[tuple[str, str], Path]:
+    """Return (data hash, split) -> file of labels in the cache."""
     found = {}
     for path in (root / "tasks").rglob("*.json"):
         try:
@@ -170,11 +176,11 @@ def _labels_by_data(root: Path) -> dict[tuple[str, str], Path]:
                 if labels.exists():
                     found[manifest["data"], split] = labels
         except (OSError, *BROKEN):
-            continue  # `data cache` looks after it
+            continue  # `data cache` reports it
     return found
 
 
-def _key_of(adapter: Path) -> str | None:
+def _run_id_of(adapter: Path) -> str | None:
     try:
         with safe_open(adapter, framework="numpy") as file:
             return (file.metadata() or {}).get("key")
