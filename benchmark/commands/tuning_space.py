@@ -96,11 +96,10 @@ def tuned(recipe: Recipe, configurations: int) -> Recipe:
 
 @dataclass(frozen=True)
 class Trials:
-    """The settings of one (method, task) and the validation runs that try them."""
+    """The validation runs that try settings for one (method, task)."""
 
     method: MethodInfo
     data: CachedTask
-    settings: list[Setting]
     runs: list[PlannedRun]
 
     def pending(self, store: Store, complaints: list[str]) -> list[PlannedRun]:
@@ -149,23 +148,22 @@ class Search:
     def trials(self, method: MethodInfo, data: CachedTask) -> Trials:
         """Return the trials of a method on a task."""
         config = replace(self.config, recipe=self.recipe, split="val", keep_adapters=False)
-        tried = settings(method, self.recipe)[: self.configurations]
         runs = [
             replace(self._plan(setting, data, config, SEED), label=f"lr {setting.lr:g} wd {setting.weight_decay:g}")
-            for setting in tried
+            for setting in settings(method, self.recipe)[: self.configurations]
         ]
-        return Trials(method, data, tried, runs)
+        return Trials(method, data, runs)
 
     def refits(self, trials: Trials, accuracies: Sequence[float | None]) -> list[PlannedRun]:
         """Return the test runs of the best setting; empty if every trial failed."""
         best = choose(accuracies)
         if best is None:
             return []
-        chosen = trials.settings[best]
-        asked = replace(chosen.method.ref, asked=trials.method.ref.spec)
-        setting = replace(chosen, method=replace(chosen.method, ref=asked))
+        trial = trials.runs[best]
+        method = replace(trial.method, ref=replace(trial.spec.method, asked=trials.method.ref.spec))
+        setting = Setting(method, trial.spec.recipe.lr, trial.spec.recipe.weight_decay)
         facts = {
-            "val_key": trials.runs[best].spec.run_id(),
+            "val_key": trial.spec.run_id(),
             "val_accuracy": accuracies[best],
             "configurations": self.configurations,
             "grid": self.grid(trials.method),
@@ -184,13 +182,13 @@ class Search:
         """Write what was tried and what won to `results/chosen/...json`; equal trials give equal bytes."""
         tried = [
             {
-                "spec": setting.method.ref.spec,
-                "lr": setting.lr,
-                "weight_decay": setting.weight_decay,
+                "spec": run.spec.method.spec,
+                "lr": run.spec.recipe.lr,
+                "weight_decay": run.spec.recipe.weight_decay,
                 "val_key": run.spec.run_id(),
                 "val_accuracy": accuracy,
             }
-            for setting, run, accuracy in zip(trials.settings, trials.runs, accuracies, strict=True)
+            for run, accuracy in zip(trials.runs, accuracies, strict=True)
         ]
         best, recipe = choose(accuracies), self.config.recipe
         record = {

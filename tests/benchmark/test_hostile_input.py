@@ -1,6 +1,6 @@
-"""Nonsense of every kind is answered in one message and an exit status, and leaves no part of a file behind.
+"""Random invalid input ends in a message and an exit status, and leaves no part of a file behind.
 
-Every test has a few examples among the fast tests, always the same, and many among the slow ones.
+Every test has a few fixed examples among the fast tests, and many among the slow ones.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ from vtab_peft.methods import METHODS, parse
 
 
 def budget(few: int, many: int) -> pytest.MarkDecorator:
-    """`few` examples among the fast tests, `many` among the slow ones."""
+    """Use `few` examples in the fast tests, and `many` in the slow ones."""
     plain = settings(deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
     slow = pytest.param(settings(plain, max_examples=many), marks=pytest.mark.slow, id="many")
     return pytest.mark.parametrize("examples", [pytest.param(settings(plain, max_examples=few), id="few"), slow])
@@ -55,11 +55,11 @@ STRANGE = [
         "\x1b[2J",
     ),
 ]
-"""What people and scripts type by mistake, and what nobody types by mistake."""
+"""Words that people or scripts type by mistake."""
 
 
 class InProcess:
-    """Stands in for the worker's process; it describes what it is asked for, and runs nothing."""
+    """Stand-in for the worker process that resolves names and executes no run."""
 
     answers: dict[str, Any] = {}
 
@@ -84,12 +84,12 @@ class InProcess:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No worker, no network, and a current folder where mistakes do no harm."""
+    """Use no worker process and no network, and change to a temporary folder."""
 
     def unreachable(*_: Any, **__: Any) -> str:
         raise OSError("no network")
 
-    for module in ("sweep", "status", "rerunning", "smoke"):
+    for module in ("run", "status", "rerun", "smoke"):
         monkeypatch.setattr(f"vtab_peft.benchmark.commands.{module}.WorkerProcess", InProcess)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     monkeypatch.chdir(tmp_path)
@@ -119,7 +119,7 @@ literals = st.recursive(
 
 @st.composite
 def calls(draw: st.DrawFn) -> str:
-    """A method with arguments of its own, at values of every kind."""
+    """Draw a method with values of any type for its arguments."""
     name = draw(st.sampled_from(sorted(METHODS)))
     names = [field.name for field in fields(METHODS[name])] or ["rank"]
     arguments = draw(st.dictionaries(st.sampled_from(names), literals, max_size=2))
@@ -127,7 +127,7 @@ def calls(draw: st.DrawFn) -> str:
 
 
 @budget(100, 4_000)
-def test_any_text_is_a_method_or_refused_in_words(examples: settings) -> None:
+def test_any_text_is_a_method_or_a_value_error(examples: settings) -> None:
     @examples
     @given(st.text() | st.lists(fragments, max_size=9).map("".join) | calls())
     def holds(text: str) -> None:
@@ -152,7 +152,7 @@ facts = st.sampled_from([b"name = 'x'", b"suite = 'vtab1k'", b"version = -1", b"
 
 
 @budget(60, 1_500)
-def test_any_folder_is_a_task_or_refused_in_words(examples: settings, tmp_path: Path) -> None:
+def test_any_folder_is_a_task_or_a_data_error(examples: settings, tmp_path: Path) -> None:
     names = ["train800.txt", "train.txt", "val.txt", "test.txt", "classes.txt", "task.toml", "manifest.json"]
 
     @examples
@@ -180,20 +180,20 @@ junk = st.recursive(
 )
 
 
-def places(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Of everything inside a JSON value."""
+def paths_in(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Yield the path of every value inside a JSON value."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in inside:
         yield (*here, key)
-        yield from places(inner, (*here, key))
+        yield from paths_in(inner, (*here, key))
 
 
 @st.composite
 def spoilt(draw: st.DrawFn, record: dict[str, Any]) -> str:
-    """A record with one or two of its values replaced or gone, or its text cut or overwritten somewhere."""
+    """Draw a record with one or two values replaced or removed, or with damaged text."""
     changed = json.loads(json.dumps(record))
     for _ in range(draw(st.integers(1, 2))):
-        *way, last = draw(st.sampled_from(list(places(changed))))
+        *way, last = draw(st.sampled_from(list(paths_in(changed))))
         holder = changed
         for key in way:
             holder = holder[key]
@@ -209,7 +209,7 @@ def spoilt(draw: st.DrawFn, record: dict[str, Any]) -> str:
 
 
 def renamed(store: Store, path: Path, text: str) -> Path:
-    """The record at `path` replaced by `text`, under the key that it has then, so that it is looked into."""
+    """Replace the record at `path` by `text`, filed under its new run ID, so that it is read."""
     path.unlink(missing_ok=True)
     with contextlib.suppress(Exception):
         record = json.loads(text)
@@ -221,7 +221,7 @@ def renamed(store: Store, path: Path, text: str) -> Path:
 
 
 @budget(60, 1_500)
-def test_any_record_is_read_or_told_and_never_stops_the_others(examples: settings, store: Store, put: Any) -> None:
+def test_any_record_is_read_or_reported(examples: settings, store: Store, put: Any) -> None:
     put("flowers", "lora", 1, 0.5)
     path = store.path(put("flowers", "lora", 0, 0.5))
     record = json.loads(path.read_text())
@@ -245,10 +245,10 @@ def test_any_record_is_read_or_told_and_never_stops_the_others(examples: setting
     holds()
 
 
-@pytest.mark.parametrize("verb", ["report", "status", "verify", "rerun"])
+@pytest.mark.parametrize("name", ["report", "status", "verify", "rerun"])
 @budget(2, 30)
-def test_every_verb_that_reads_results_survives_any_record(
-    examples: settings, verb: str, store: Store, put: Any, in_process: None, capsys: pytest.CaptureFixture[str]
+def test_commands_survive_any_record(
+    examples: settings, name: str, store: Store, put: Any, in_process: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put("flowers", "lora", 1, 0.5)
     spec = put("flowers", "lora", 0, 0.5)
@@ -262,8 +262,8 @@ def test_every_verb_that_reads_results_survives_any_record(
         shutil.rmtree(store.root / "damaged", ignore_errors=True)
         there = renamed(store, path, text)
         failure.write_text(reason)
-        more = [there.stem] if verb == "rerun" else []
-        assert main([verb, *more, "--results", str(store.root)]) in (0, 1, 2)
+        more = [there.stem] if name == "rerun" else []
+        assert main([name, *more, "--results", str(store.root)]) in (0, 1, 2)
         there.unlink(missing_ok=True)
         assert not list(store.root.rglob(".tmp-*"))
 
@@ -276,21 +276,21 @@ def test_every_verb_that_reads_results_survives_any_record(
 
 @pytest.fixture
 def typed(make_task: Callable[..., Path], store: Store, put: Any, tmp_path: Path, in_process: None) -> list[list[str]]:
-    """Commands that are right, in a folder where their mistakes do no harm."""
+    """Return valid commands, which run in a temporary folder."""
     make_task()
-    key = put("flowers", "lora", 0, 0.5).run_id()
+    run_id = put("flowers", "lora", 0, 0.5).run_id()
     (tmp_path / "plug.py").write_text("raise RuntimeError('x')")
     (tmp_path / "w.pth").write_bytes(b"\x80\x04\x95")
-    cells = ["--tasks", "tasks/colours", "--methods", "lora(rank=2)", "--backbone", "toy_vit", "--weights", "random"]
-    cells += ["--seeds", "0", "--recipe", "smoke", "--results", "results"]
+    runs = ["--tasks", "tasks/colours", "--methods", "lora(rank=2)", "--backbone", "toy_vit", "--weights", "random"]
+    runs += ["--seeds", "0", "--recipe", "smoke", "--results", "results"]
     return [
-        ["run", *cells, "--threads", "1", "--micro-batch", "8", "--grace", "5", "--max-minutes", "1"],
-        ["run", *cells, "--dry-run", "--shard", "1/2", "--split", "val", "--normalisation", "half", "--oracle"],
-        ["retry", *cells, "--engine", "eager", "--keep-adapters"],
-        ["tune", *cells, "--max-configs", "2", "--dry-run"],
-        ["status", *cells],
+        ["run", *runs, "--threads", "1", "--micro-batch", "8", "--grace", "5", "--max-minutes", "1"],
+        ["run", *runs, "--dry-run", "--shard", "1/2", "--split", "val", "--normalisation", "half", "--oracle"],
+        ["retry", *runs, "--engine", "eager", "--keep-adapters"],
+        ["tune", *runs, "--max-configs", "2", "--dry-run"],
+        ["status", *runs],
         ["status", "--results", "results"],
-        ["rerun", key, "--results", "results", "--weights", "random", "--data", "tasks/colours"],
+        ["rerun", run_id, "--results", "results", "--weights", "random", "--data", "tasks/colours"],
         ["verify", "--results", "results"],
         ["compare", "lora", "LoRA", "--results", "results", "--board", "x"],
         ["published", "lora", "--json"],
@@ -335,18 +335,18 @@ WORDS = [
 
 @st.composite
 def mistyped(draw: st.DrawFn, commands: list[list[str]]) -> list[str]:
-    """A command with some of its words replaced, left out, doubled, or put in."""
+    """Draw a command with some words replaced, removed, doubled or inserted."""
     words = list(draw(st.sampled_from(commands)))
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(words)))
         words[at : at + draw(st.integers(0, 1))] = draw(st.lists(st.sampled_from(WORDS), max_size=2))
     if "fetch" in words or "fet" in " ".join(words):
-        words.append("--dry-run")  # no test asks a network for anything
+        words.append("--dry-run")  # no test uses the network
     return words
 
 
 @budget(30, 1_000)
-def test_any_command_is_done_or_refused_in_words(
+def test_any_command_ends_with_a_message(
     examples: settings, typed: list[list[str]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     @examples

@@ -1,4 +1,4 @@
-"""What a user types for the smallest sweep there is: an untrained toy ViT, the shortest recipe, one thread."""
+"""Command line of the smallest sweep: an untrained toy ViT, the shortest recipe, one thread."""
 
 from pathlib import Path
 
@@ -6,4 +6,5 @@ BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smok
 
 
 def command(task: Path, results: Path, *more: str) -> list[str]:
+    """Return the words of a `run` command on one task."""
     return [*BASE, "--tasks", str(task), "--results", str(results), *more]
