@@ -1,1 +1,1 @@
-"""What the verbs of the command line do, a module each or a few that belong together."""
+"""Functions of the commands, one module per command, and what they share."""

@@ -80,7 +80,7 @@ def _measure_all(
 
 def table(rows: list[Speed]) -> str:
     """Return the printed table."""
-    cells = [
+    lines = [
         (
             row.method,
             row.engine,
@@ -95,4 +95,4 @@ def table(rows: list[Speed]) -> str:
         for row in rows
     ]
     header = ("method", "engine", "batch", "train img/s", "test img/s", "GFLOP/img", "of limit", "compile s", "peak GB")
-    return tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 7))
+    return tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 7))

@@ -34,8 +34,8 @@ MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stan
 
 
 @torch.no_grad()
-def logits(cell: TrainedModel) -> Tensor:
-    return cell.kept.head(cell.injected.vit(pictures()))
+def logits(trained: TrainedModel) -> Tensor:
+    return trained.kept.head(trained.injected.vit(pictures()))
 
 
 def write(files: dict[str, bytes], folder: Path) -> Path:
@@ -45,28 +45,28 @@ def write(files: dict[str, bytes], folder: Path) -> Path:
     return folder
 
 
-def check_merged(cell: TrainedModel, folder: Path) -> None:
-    write(exporting.merged(cell), folder)
+def check_merged(trained: TrainedModel, folder: Path) -> None:
+    write(exporting.merged(trained), folder)
     by_config = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
-    name, arguments = timm_arguments(cell.backbone, CLASSES)
+    name, arguments = timm_arguments(trained.backbone, CLASSES)
     explicit = timm.create_model(name, pretrained=False, **arguments).eval()
     explicit.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     with torch.no_grad():
-        torch.testing.assert_close(by_config(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(explicit(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(by_config(pictures()), logits(trained), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(explicit(pictures()), logits(trained), rtol=1e-4, atol=1e-4)
 
 
-def check_peft(cell: TrainedModel, folder: Path) -> None:
+def check_peft(trained: TrainedModel, folder: Path) -> None:
     from peft import PeftModel
 
-    write(exporting.peft(cell), folder)
-    name, arguments = timm_arguments(cell.backbone, CLASSES)
+    write(exporting.peft(trained), folder)
+    name, arguments = timm_arguments(trained.backbone, CLASSES)
     plain = timm.create_model(name, pretrained=False, **arguments)
-    missing = plain.load_state_dict(cell.backbone.vit.state_dict(), strict=False)
+    missing = plain.load_state_dict(trained.backbone.vit.state_dict(), strict=False)
     assert set(missing.missing_keys) == {"head.weight", "head.bias"}
     model = PeftModel.from_pretrained(plain, str(folder)).eval()
     with torch.no_grad():
-        torch.testing.assert_close(model(pictures()), logits(cell), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(pictures()), logits(trained), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", ["lora", "aoft_adapter", "full", "gps"])
@@ -102,10 +102,10 @@ def test_fused_map_has_the_rank_of_both_sites(make_cell: Callable[[str], Trained
 def test_every_mergeable_method_in_peft_or_refused(
     spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
-    cell = make_cell(spec)
+    trained = make_cell(spec)
     refusal = ""
     try:
-        check_peft(cell, tmp_path / "peft")
+        check_peft(trained, tmp_path / "peft")
     except ValueError as error:
         refusal = str(error)
     assert not refusal or ("--as" in refusal and spec not in LORA_LIKE)
@@ -128,15 +128,15 @@ def test_refused_merge_names_another_form(make_cell: Callable[[str], TrainedMode
 def test_timm_preprocesses_as_in_training(
     framing: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
-    cell = make_cell("linear")
-    recipe = replace(cell.spec.recipe, framing=framing)
-    spec = replace(cell.spec, recipe=recipe, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    cell = replace(cell, kept=replace(cell.kept, spec=spec))
-    folder = write(exporting.merged(cell), tmp_path / "merged")
+    trained = make_cell("linear")
+    recipe = replace(trained.spec.recipe, framing=framing)
+    spec = replace(trained.spec, recipe=recipe, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
+    trained = replace(trained, kept=replace(trained.kept, spec=spec))
+    folder = write(exporting.merged(trained), tmp_path / "merged")
     pixels = torch.randint(256, (50, 70, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     Image.fromarray(pixels.numpy()).save(tmp_path / "picture.png")
     model = timm.create_model(f"local-dir:{folder}", pretrained=True)
     transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))
     by_timm = transform(Image.open(tmp_path / "picture.png"))
     decoded = decode(tmp_path / "picture.png", Preprocessing(32, "bicubic", framing))  # pyright: ignore
-    torch.testing.assert_close(by_timm, cell.input(torch.from_numpy(decoded)[None])[0], rtol=0, atol=1e-6)
+    torch.testing.assert_close(by_timm, trained.input(torch.from_numpy(decoded)[None])[0], rtol=0, atol=1e-6)

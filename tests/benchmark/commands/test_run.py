@@ -237,46 +237,48 @@ def worker_of(run: subprocess.Popen[str]) -> psutil.Process:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("blow", ["kill parent", "kill worker", "interrupt", "terminate"])
-def test_a_sweep_that_was_struck_goes_on_and_ends_as_if_nothing_had_happened(
-    blow: str, make_task: Callable[..., Path], tmp_path: Path
+@pytest.mark.parametrize("event", ["kill parent", "kill worker", "interrupt", "terminate"])
+def test_interrupted_sweep_resumes_to_the_same_results(
+    event: str, make_task: Callable[..., Path], tmp_path: Path
 ) -> None:
     task = make_task()
-    methods = ("--methods", "bitfit", "lora", "aoft_lora", "--seeds", *"01234")  # long enough to be struck
-    calm, struck = tmp_path / "calm", tmp_path / "struck"
-    assert main(command(task, calm, *methods)) == 0
+    methods = ("--methods", "bitfit", "lora", "aoft_lora", "--seeds", *"01234")  # long enough to interrupt
+    complete, interrupted = tmp_path / "complete", tmp_path / "interrupted"
+    assert main(command(task, complete, *methods)) == 0
 
-    run = start(command(task, struck, *methods))
-    wait_for_results(struck, 1, run)
+    run = start(command(task, interrupted, *methods))
+    wait_for_results(interrupted, 1, run)
     worker = worker_of(run)
-    if blow == "kill worker":
+    if event == "kill worker":
         worker.kill()
-    elif blow == "terminate":
+    elif event == "terminate":
         worker.terminate()  # Slurm tells every process of the job
         run.terminate()
     else:
-        run.send_signal(signal.SIGKILL if blow == "kill parent" else signal.SIGINT)
+        run.send_signal(signal.SIGKILL if event == "kill parent" else signal.SIGINT)
     _, err = run.communicate(timeout=120)
-    if blow == "kill worker":
+    if event == "kill worker":
         assert run.returncode == 1
         assert "the worker was killed by signal 9" in err
-        assert len(records(struck)) == 14
-    if blow == "interrupt":
+        assert len(records(interrupted)) == 14
+    if event == "interrupt":
         assert run.returncode == 130
         assert "Traceback" not in err
-    if blow == "terminate":
+    if event == "terminate":
         assert run.returncode == 143
         assert "SIGTERM" in err
         assert "Traceback" not in err
-        assert not (struck / "claims").exists()
-        assert main(["verify", "--results", str(struck)]) == 0, "a file is incomplete"
+        assert not (interrupted / "claims").exists()
+        assert main(["verify", "--results", str(interrupted)]) == 0, "a file is incomplete"
     psutil.wait_procs([worker], timeout=30)
     assert not worker.is_running(), "the worker ends with its parent"
 
-    assert main(command(task, struck, *methods)) == 0
-    assert {k: essence(v) for k, v in records(struck).items()} == {k: essence(v) for k, v in records(calm).items()}
-    assert not list(struck.rglob(".tmp-*"))
-    assert not list(struck.glob("failed/*"))
+    assert main(command(task, interrupted, *methods)) == 0
+    assert {k: essence(v) for k, v in records(interrupted).items()} == {
+        k: essence(v) for k, v in records(complete).items()
+    }
+    assert not list(interrupted.rglob(".tmp-*"))
+    assert not list(interrupted.glob("failed/*"))
 
 
 def test_max_minutes_starts_no_run_that_is_too_long(
