@@ -18,7 +18,7 @@ from vtab_peft.benchmark.commands.messages import announcement, estimate_of, say
 from vtab_peft.benchmark.commands.regression_gate import Verdict, diff_table
 from vtab_peft.benchmark.commands.rerun import verdict
 from vtab_peft.benchmark.execution.scheduler import SweepResult
-from vtab_peft.benchmark.plan import BackboneInfo
+from vtab_peft.benchmark.plan import BackboneInfo, PlannedRun
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import BackboneRef
 from vtab_peft.benchmark.storage.store import Store
@@ -46,21 +46,21 @@ def helps(command: argparse.ArgumentParser) -> Iterator[str]:
 def messages(
     store: Store, put: Callable[..., Any], fake: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> Callable[[], str]:
-    """Return a function that returns all messages."""
+    """Return a function that collects all messages."""
     runs: list[Any] = [SimpleNamespace(seconds=400.0)] * 3
 
     def printed(function: Callable[..., Any], *arguments: Any) -> str:
         with suppress(SystemExit):
             function(*arguments)
         said = capsys.readouterr()
-        lines = (said.out + said.err).replace(str(store.root), "RESULTS").replace(str(tmp_path), "FOLDER").splitlines()
+        lines = (said.out + said.err).splitlines()
         return "\n".join(line for line in lines if not line.startswith(("usage:", "      ")))
 
     def command(*words: str) -> str:
         return f"$ vtab-peft {' '.join(words)}\n{printed(main, [*words, '--results', str(store.root)])}"
 
     def outcome() -> str:
-        run = argparse.Namespace(spec=fake.spec(seed=3))
+        run: Any = PlannedRun(fake.spec(seed=3), *[None] * 3, 1.0)  # type: ignore[arg-type]
         return printed(say_outcome, SweepResult(failed=[(run, "a reason")], left=2, elsewhere=1), store)
 
     def collect() -> str:
@@ -75,10 +75,10 @@ def messages(
         texts += [outcome(), command("status"), command("verify"), command("compare", "lora", "lorra")]
         texts += [
             command("rerun", "zz"),
-            command("run", *ASK, "--ray-address", "x"),
+            command("run", *ASK, "--suite", "toy", "--ray-address", "x"),
             command("status", "--suite", "toy"),
         ]
-        texts += [command("run", *ASK, "--split", "val", "--oracle"), command("run", *ASK, "--recipe", "unifrm")]
+        texts += [command("run", *ASK, "--split", "val", "--oracle")]
         texts += [command("run", *ASK, "--suite", "vtab1k", "--data", str(tmp_path / "data"))]
         texts += [command("run", *ASK, "--shard", "9/8")]
         texts += [command("export", "zz", "--as", "merged", "--output", "x")]
@@ -89,7 +89,8 @@ def messages(
         texts += [verdict(old, old, 100)[1], verdict(old, new, 100)[1]]
         values = [Verdict("lora", "svhn", now, 0.4, 0.6) for now in (None, 0.1, 0.9)]
         texts += [diff_table(values), diff_table([])]
-        return "\n\n".join(text.rstrip() for text in texts) + "\n"
+        text = "\n\n".join(text.rstrip() for text in texts) + "\n"
+        return text.replace(str(store.root), "RESULTS").replace(str(tmp_path), "FOLDER")
 
     return collect
 
