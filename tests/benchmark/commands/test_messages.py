@@ -27,7 +27,19 @@ SNAPSHOT = Path(__file__).parents[2] / "snapshots" / "messages.txt"
 GPU = BackboneInfo(
     BackboneRef(name="toy_vit", sha256="5e" * 32), None, (0, 0, 0), (1, 1, 1), 64, (), 1.0, "NVIDIA H200", True
 )
-ASK = ["--backbone", "toy_vit", "--methods", "lora"]
+ASK = "run --backbone toy_vit --methods lora"
+COMMANDS = (
+    "status",
+    "verify",
+    "compare lora lorra",
+    "rerun zz",
+    "export zz --as merged --output x",
+    "status --suite toy",
+    f"{ASK} --suite toy --ray-address x",
+    f"{ASK} --suite toy --split val --oracle",
+    f"{ASK} --suite vtab1k --data absent",
+    f"{ASK} --shard 9/8",
+)
 
 
 def helps(command: argparse.ArgumentParser) -> Iterator[str]:
@@ -43,60 +55,57 @@ def helps(command: argparse.ArgumentParser) -> Iterator[str]:
 
 
 @pytest.fixture
-def messages(
-    store: Store, put: Callable[..., Any], fake: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> Callable[[], str]:
-    """Return a function that collects all messages."""
-    runs: list[Any] = [SimpleNamespace(seconds=400.0)] * 3
+def printed(capsys: pytest.CaptureFixture[str], store: Store) -> Callable[..., str]:
+    """Return a function that calls another and returns what it prints."""
 
     def printed(function: Callable[..., Any], *arguments: Any) -> str:
         with suppress(SystemExit):
             function(*arguments)
         said = capsys.readouterr()
-        lines = (said.out + said.err).splitlines()
+        lines = (said.out + said.err).replace(str(store.root), "RESULTS").splitlines()
         return "\n".join(line for line in lines if not line.startswith(("usage:", "      ")))
 
-    def command(*words: str) -> str:
-        return f"$ vtab-peft {' '.join(words)}\n{printed(main, [*words, '--results', str(store.root)])}"
-
-    def outcome() -> str:
-        run: Any = PlannedRun(fake.spec(seed=3), *[None] * 3, 1.0)  # type: ignore[arg-type]
-        return printed(say_outcome, SweepResult(failed=[(run, "a reason")], left=2, elsewhere=1), store)
-
-    def collect() -> str:
-        recipe = RECIPES["uniform"]
-        texts = ["\n".join(helps(parser()))]
-        texts += [announcement(runs, runs, GPU, recipe, "eager"), announcement(runs, runs[:1], GPU, recipe, "eager", 1)]
-        texts += [estimate_of(runs, ["own/a"], False), unread_note(6, ["own/a", "own/b"], 2)]
-        texts += [command("status"), command("report")]
-        for seed in (0, 0, 1):
-            put("flowers", "lora", seed, 0.5)
-        store.put_failure(fake.spec(seed=3), "a reason", "Traceback ...")
-        texts += [outcome(), command("status"), command("verify"), command("compare", "lora", "lorra")]
-        texts += [
-            command("rerun", "zz"),
-            command("run", *ASK, "--suite", "toy", "--ray-address", "x"),
-            command("status", "--suite", "toy"),
-        ]
-        texts += [command("run", *ASK, "--split", "val", "--oracle")]
-        texts += [command("run", *ASK, "--suite", "vtab1k", "--data", str(tmp_path / "data"))]
-        texts += [command("run", *ASK, "--shard", "9/8")]
-        texts += [command("export", "zz", "--as", "merged", "--output", "x")]
-        old, new = ({"predictions_sha256": text, "result": {"accuracy": 0.5, "loss_curve": []}} for text in "ab")
-        for record, threads in ((old, 1), (new, 2)):
-            numerics = {"cpu": "EPYC", "threads": threads}
-            record["provenance"] = {"device": "EPYC", "numerics": numerics, "versions": {}}
-        texts += [verdict(old, old, 100)[1], verdict(old, new, 100)[1]]
-        values = [Verdict("lora", "svhn", now, 0.4, 0.6) for now in (None, 0.1, 0.9)]
-        texts += [diff_table(values), diff_table([])]
-        text = "\n\n".join(text.rstrip() for text in texts) + "\n"
-        return text.replace(str(store.root), "RESULTS").replace(str(tmp_path), "FOLDER")
-
-    return collect
+    return printed
 
 
-def test_wording_is_that_of_the_snapshot(messages: Callable[[], str]) -> None:
-    found = messages()
+def test_wording_is_that_of_the_snapshot(
+    store: Store, put: Callable[..., Any], fake: Any, printed: Callable[..., str]
+) -> None:
+    runs: list[Any] = [SimpleNamespace(seconds=400.0)] * 3
+    failed: Any = PlannedRun(fake.spec(seed=3), *[None] * 3, 1.0)  # type: ignore[arg-type]
+    outcome = SweepResult(failed=[(failed, "a reason")], left=2, elsewhere=1)
+    old, new = (
+        {
+            "predictions_sha256": text,
+            "result": {"accuracy": 0.5, "loss_curve": []},
+            "provenance": {"device": "EPYC", "numerics": {"cpu": "EPYC", "threads": threads}, "versions": {}},
+        }
+        for text, threads in (("a", 1), ("b", 2))
+    )
+
+    def command(words: str) -> str:
+        return f"$ vtab-peft {words}\n{printed(main, [*words.split(), '--results', str(store.root)])}"
+
+    texts = [
+        "\n".join(helps(parser())),
+        announcement(runs, runs, GPU, RECIPES["uniform"], "eager"),
+        announcement(runs, runs[:1], GPU, RECIPES["uniform"], "eager", 1),
+        estimate_of(runs, ["own/a"], False),
+        unread_note(6, ["own/a", "own/b"], 2),
+        *map(command, ("status", "report")),
+    ]
+    for seed in (0, 0, 1):
+        put("flowers", "lora", seed, 0.5)
+    store.put_failure(failed.spec, "a reason", "Traceback ...")
+    texts += [
+        printed(say_outcome, outcome, store),
+        *map(command, COMMANDS),
+        verdict(old, old, 100)[1],
+        verdict(old, new, 100)[1],
+        diff_table([Verdict("lora", "svhn", now, 0.4, 0.6) for now in (None, 0.1, 0.9)]),
+        diff_table([]),
+    ]
+    found = "\n\n".join(text.rstrip() for text in texts) + "\n"
     if os.environ.get("VTAB_PEFT_REWRITE"):
         SNAPSHOT.write_text(found, encoding="utf-8")
     assert found == SNAPSHOT.read_text(encoding="utf-8")
