@@ -1,11 +1,12 @@
-"""One file per method; dropping a file in here registers what it defines."""
+"""PEFT methods, one file per method or family; importing the package registers all of them."""
 
 import importlib
 import pkgutil
 
-from .base import METHODS, Method, default_specs, parse, register
+from .base import METHODS, Method, default_specs, method, parse
+from .updates import LinearUpdateMethod
 
 for _module in pkgutil.iter_modules(__path__):
     importlib.import_module(f"{__name__}.{_module.name}")
 
-__all__ = ["METHODS", "Method", "default_specs", "parse", "register"]
+__all__ = ["METHODS", "LinearUpdateMethod", "Method", "default_specs", "method", "parse"]

@@ -1,56 +1,52 @@
-"""AOFT in the place of prompts (arXiv:2507.13260): the prompts of a block are columns of AO(q), one vector a block.
+"""AOFT in place of prompts (arXiv:2507.13260): the prompts of a block are columns of AO(q), one vector q per block.
 
-Published: that the prompts of VPT-Deep become approximately orthogonal vectors.  Inferred, from the parameter count:
-one vector a block.  There is no released code; the start is ours.  With q on the unit sphere the prompts have length
-one, which is also what VPT's own start gives them at D = 768 (0.036 a coordinate).
+    P_l = AO(q_l)^T,   q_l: [d], P_l: [tokens, d]
+
+Published: the prompts of VPT-Deep become approximately orthogonal vectors.  Inferred from the parameter count: one
+vector per block.  No code is released, so the initialisation is ours.  For q on the unit sphere the prompts have length
+one, which is also the length of VPT's initial prompts at d = 768 (0.036 per coordinate).
 """
-
-from dataclasses import dataclass
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .aoft import AOFT, SCALES, Form, Scale, Start, approximately_orthogonal, start_vector
-from .base import Paper, register, require_positive
+from .aoft import AOFT, SCALE_INITS, Form, ScaleInit, VectorInit, approximately_orthogonal, initial_vector
+from .arguments import PositiveInt
+from .base import Paper, method
 from .vpt import PromptedBlock
 
 
 class OrthogonalPrompts(nn.Module):
-    """[tokens, d]: the first columns of AO(q), times a learned scale each if there is one."""
+    """Computes prompts [tokens, d]: the first columns of AO(q), optionally with a trained scale for each."""
 
-    def __init__(self, d: int, tokens: int, form: Form, scale: Scale, start: Start) -> None:
+    def __init__(self, d: int, tokens: int, form: Form, scale: ScaleInit, start: VectorInit) -> None:
         super().__init__()
         if tokens > d:
-            raise ValueError(f"tokens={tokens} exceeds the {d} columns there are")
+            raise ValueError(f"tokens={tokens} exceeds the {d} columns of AO(q)")
         self.tokens = tokens
         self.form: Form = form
-        self.q = nn.Parameter(start_vector(d, start))
-        self.scale = None if scale == "none" else nn.Parameter(SCALES[scale](tokens))
+        self.q = nn.Parameter(initial_vector(d, start))
+        self.scale = None if scale == "none" else nn.Parameter(SCALE_INITS[scale](tokens))
 
     def forward(self) -> Tensor:
         columns = approximately_orthogonal(self.q, self.tokens, self.form)
         return (columns if self.scale is None else columns * self.scale).T
 
 
-@register("aoft_vpt")
-@dataclass(frozen=True)
+@method("aoft_vpt")
 class AOFTVPT(AOFT):
-    """Tokens in front of every block that are approximately orthogonal, all from one learned vector a block."""
+    """Prepends approximately orthogonal tokens to the input of every block, generated from one vector per block."""
 
-    scale: Scale = "none"
-    tokens: int = 10
+    scale: ScaleInit = "none"
+    tokens: PositiveInt = 10
     dropout: float = 0.1  # as VPT-Deep
     title = "AOFT-VPT"
     paper = Paper("ICCV", 2025, "2507.13260")  # the released code has no prompts
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, AO(q_l)^T, x])"
-    places = "tokens of every block"
+    targets = "tokens of every block"
     evidence = "paper only"
-    search = {"tokens": (1, 5, 10, 50, 100)}  # VPT's; here they cost no parameters
+    search = {"tokens": (1, 5, 10, 50, 100)}  # VPT's grid; here tokens cost no parameters
     starts_as_identity = False
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require_positive(tokens=self.tokens)
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

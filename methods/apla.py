@@ -1,20 +1,20 @@
 """APLA, attention projection layer adaptation (Sorkhei et al., 2025, arXiv:2503.11335).
 
-Random rows of each block's `attn.proj`, with their biases, learn (MoeinSorkhei/APLA src/apla/appla_attn.py:10-83).
+    y_i = w_i x + b_i, with (w_i, b_i) trained for a random subset of rows i of each block's `attn.proj`
+
+Source: MoeinSorkhei/APLA src/apla/appla_attn.py:10-83.
 """
 
-from dataclasses import dataclass
-
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
-from .updates import Transform, merge_linears, transform_linears
+from .arguments import PositiveInt
+from .base import Paper, method
+from .updates import LinearUpdateMethod, Transform
 
 
 class RandomRows(Transform):
-    """W, b -> the same with learned copies of some rows in their place."""
+    """W, b -> the same, with trained copies of some rows."""
 
     index: Tensor
 
@@ -27,34 +27,28 @@ class RandomRows(Transform):
         self.bias = None if bias is None else nn.Parameter(bias[self.index])
 
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        # Cast to what the frozen rows are stored in; in bf16 that rounds no more than autocast would
+        # Cast to the dtype of the frozen rows; in bf16 that rounds no more than autocast would
         if bias is not None and self.bias is not None:
             bias = bias.index_copy(0, self.index, self.bias.type_as(bias))
         return weight.index_copy(0, self.index, self.rows.type_as(weight)), bias
 
 
-@register("apla")
-@dataclass(frozen=True)
-class APLA(Method):
-    """A random subset of the rows of every attention output projection learns, nothing else."""
+@method("apla")
+class APLA(LinearUpdateMethod):
+    """Trains a random subset of the rows of every attention output projection."""
 
-    rank: int = 8
-    """Rows per block."""
+    rank: PositiveInt = 8
+    """Trained rows per block."""
     title = "APLA"
     paper = Paper("arXiv", 2025, "2503.11335", "MoeinSorkhei/APLA")
     equation = r"y_i = w_i x + b_i, \quad (w_i, b_i) \text{ learned for } i \in I, \; |I| = r"
-    places = "o"
+    targets = "o"
     evidence = "golden"
     search = {"rank": (8, 32, 128)}
+    sites = "o"
 
-    def __post_init__(self) -> None:
-        require_positive(rank=self.rank)
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
+        return RandomRows(weight, bias, self.rank)
 
-    def inject(self, vit: VisionTransformer) -> None:
-        transform_linears(vit, "o", lambda weight, bias: RandomRows(weight, bias, self.rank))
-
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return len(vit.blocks) * self.rank * (vit.embed_dim + 1)
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return self.rank * (inputs + 1)

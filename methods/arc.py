@@ -1,18 +1,20 @@
 """ARC, adapter re-composing (Dong et al., NeurIPS 2023, arXiv:2310.06234): all layers share one projection.
 
-DavidYanAnDe/ARC Model/ARC_ViT.py:28-47.  What a layer has of its own is a scale for each dimension of the bottleneck,
-and a bias; the adapters are linear and stand where RepAdapter's do.
+    h -> h + D diag(c_l) D^T h + b_l,   D: [d, r] shared, c_l: [r] and b_l: [d] per layer
+
+Source: DavidYanAnDe/ARC Model/ARC_ViT.py:28-47.  The adapters are linear and have the same positions as RepAdapter's.
 """
 
-from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
-from .repadapter import NORMS, Where, adapt_input, merge_inputs
+from .arguments import PositiveInt
+from .base import Method, Paper, method
+from .repadapter import NORMS, adapt_input, merge_inputs
 from .updates import Update
 
 
@@ -35,28 +37,22 @@ class Recomposed(Update):
         return self.bias
 
 
-@register("arc")
-@dataclass(frozen=True)
+@method("arc")
 class ARC(Method):
-    """Symmetric linear adapters on the input of attention and MLP, whose projection all layers share."""
+    """Adds symmetric linear adapters to the inputs of attention and MLP, with a projection shared by all layers."""
 
-    bottleneck: int = 50
+    bottleneck: PositiveInt = 50
     dropout: float = 0.1
-    """vtab_ARC_train.py:245."""
-    where: Where = "block"
-    """Before attention and MLP, each with a projection of its own, or before attention alone (ARC_att)."""
+    """As vtab_ARC_train.py:245."""
+    where: Literal["block", "attn"] = "block"
+    """block: attention and MLP, each with its own projection; attn: attention only (ARC_att)."""
     title = "ARC"
     paper = Paper("NeurIPS", 2023, "2310.06234", "DavidYanAnDe/ARC")
     equation = r"W' = W (I + D\,\mathrm{diag}(c_l)\,D^T),\quad b' = b + W b_l"
-    places = "before qkv and fc1"
+    targets = "inputs of qkv and fc1"
     evidence = "golden"
     search = {"dropout": (0.1, 0.5, 0.8)}  # the values in train_ARC_swin.py:286-398
-    starts_as_identity = False  # the MLP's adapters are not zero
-
-    def __post_init__(self) -> None:
-        require_positive(bottleneck=self.bottleneck)
-        if self.where not in NORMS:
-            raise ValueError(f"where must be one of {', '.join(NORMS)}, not {self.where!r}")
+    starts_as_identity = False  # the adapters of the MLP are not zero
 
     def inject(self, vit: VisionTransformer) -> None:
         for norm in NORMS[self.where]:

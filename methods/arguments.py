@@ -1,11 +1,24 @@
-"""The arguments that people type, as the kinds that a method's fields say."""
+"""Checks of hyper-parameters against the type annotations of a method's fields."""
 
 import json
 import sys
+from dataclasses import dataclass
+from functools import cache
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
-WORDS: dict[Any, str] = {
+
+@dataclass(frozen=True)
+class Minimum:
+    """The smallest allowed value of an annotated number."""
+
+    value: int
+
+
+PositiveInt = Annotated[int, Minimum(1)]
+"""The type of a field that holds a whole number of at least 1, such as a rank."""
+
+DESCRIPTIONS: dict[Any, str] = {
     int: "a whole number",
     float: "a number",
     bool: "True or False",
@@ -13,58 +26,85 @@ WORDS: dict[Any, str] = {
     dict: "a dictionary of plain values",
     NoneType: "None",
 }
+"""Types as error messages name them."""
 
 
 def coerce(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The same arguments, whole numbers as floats where a field is one: `alpha=4` and `alpha=4.0` are one method.
+    """Check arguments against the annotations of `cls` and convert whole numbers in float fields to float.
+
+    The conversion makes `alpha=4` and `alpha=4.0` the same method with the same run ID.
 
     Raises:
-        ValueError: one is of another kind than its field; the message says what it must be.
+        ValueError: a value does not have the type of its field; the message says what is allowed.
     """
-    try:
-        hints = get_type_hints(cls)
-    except NameError:  # a plug-in whose annotations cannot be looked up
-        hints = {}
-    declared: dict[str, Any] = {}
+    hints = _type_hints(cls)
+    coerced: dict[str, Any] = {}
     for name, value in arguments.items():
         hint = hints.get(name, Any)
-        if not _fits(value, hint):
-            raise ValueError(f"{name} must be {_words(hint)}, not {value!r:.60}")
-        declared[name] = float(value) if type(value) is int and _is_float(hint) else value
-    return declared
+        if problem := _problem(value, hint):
+            raise ValueError(f"{name} must be {problem}, not {value!r:.60}")
+        coerced[name] = float(value) if type(value) is int and _is_float(hint) else value
+    return coerced
+
+
+@cache
+def _type_hints(cls: type) -> dict[str, Any]:
+    try:
+        return get_type_hints(cls, include_extras=True)
+    except NameError:  # a plug-in whose annotations cannot be resolved
+        return {}
+
+
+def _problem(value: Any, hint: Any) -> str | None:
+    """Return a description of the allowed values, or None if `value` is one of them."""
+    if _fits(value, hint):
+        return None
+    if get_origin(hint) is Annotated and _fits(value, get_args(hint)[0]):
+        return " and ".join(f"at least {minimum.value}" for minimum in _minima(hint))
+    return _describe(hint)
+
+
+def _minima(hint: Any) -> list[Minimum]:
+    return [constraint for constraint in get_args(hint)[1:] if isinstance(constraint, Minimum)]
 
 
 def _is_float(hint: Any) -> bool:
-    """Whether a number of this kind is always one with a fraction."""
-    one_of = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return float in one_of and int not in one_of
+    """Return True if every number of this type is a float."""
+    options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return float in options and int not in options
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    kind, inside = get_origin(hint) or hint, get_args(hint)
-    if kind is Literal:
-        return any(type(value) is type(allowed) and value == allowed for allowed in inside)
-    if kind in (Union, UnionType):
-        return any(_fits(value, one) for one in inside)
-    if kind is float:
+    origin, args = get_origin(hint) or hint, get_args(hint)
+    if origin is Annotated:
+        return _fits(value, args[0]) and all(value >= minimum.value for minimum in _minima(hint))
+    if origin is Literal:
+        return any(type(value) is type(allowed) and value == allowed for allowed in args)
+    if origin in (Union, UnionType):
+        return any(_fits(value, option) for option in args)
+    if origin is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
-    if kind in (int, bool, str, NoneType):
-        return type(value) is kind
-    return (not isinstance(kind, type) or isinstance(value, kind)) and _is_plain(value)
+    if origin in (int, bool, str, NoneType):
+        return type(value) is origin
+    if isinstance(origin, type) and origin is not Any and not isinstance(value, cast(type, origin)):
+        return False
+    return _is_plain(value)
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether a result's JSON can say it."""
+    """Return True if JSON can represent the value exactly."""
     try:
         return json.loads(json.dumps(value, allow_nan=False)) == value
     except (TypeError, ValueError, RecursionError):
         return False
 
 
-def _words(hint: Any) -> str:
-    kind, inside = get_origin(hint) or hint, get_args(hint)
-    if kind is Literal:
-        return f"one of {', '.join(map(str, inside))}" if len(inside) > 1 else " or ".join(map(repr, inside))
-    if kind in (Union, UnionType):
-        return " or ".join(map(_words, inside))
-    return WORDS.get(kind, "a plain value")
+def _describe(hint: Any) -> str:
+    origin, args = get_origin(hint) or hint, get_args(hint)
+    if origin is Annotated:
+        return _describe(args[0])
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}" if len(args) > 1 else " or ".join(map(repr, args))
+    if origin in (Union, UnionType):
+        return " or ".join(map(_describe, args))
+    return DESCRIPTIONS.get(origin, "a plain value")

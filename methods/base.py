@@ -1,38 +1,54 @@
-"""What a PEFT method is, and the registry of all of them."""
+"""The `Method` base class, the `@method` decorator and the registry of all methods."""
 
 import ast
+import copy
 import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from itertools import product
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import KINDS, Kind, kind
+from .anatomy import FAMILIES, Family, backbone_family
 from .arguments import coerce
 
 METHODS: dict[str, type["Method"]] = {}
+"""Registered methods by name."""
 
-Evidence = Literal["golden", "closed form", "peft", "paper only"]
-"""How we know that an entry computes what its name says: its authors' code gave the same numbers (`golden`), its
-definition leaves no choice (`closed form`), Hugging Face peft computes it (`peft`), or a test writes the paper's
-equations once more (`paper only`)."""
+Evidence = Literal["golden", "closed form", "peft", "paper only", "none"]
+"""How an implementation was verified.
+
+golden: outputs and gradients equal numbers computed with the official code.
+closed form: the definition leaves no choice.
+peft: Hugging Face peft computes it.
+paper only: a test implements the paper's equations a second time and compares.
+none: not verified, the default for plug-ins.
+"""
+
+EVIDENCE: dict[str, str] = {
+    "golden": "verified against official code",
+    "closed form": "closed form",
+    "peft": "computed by peft",
+    "paper only": "verified against the paper's equations",
+    "none": "not verified",
+}
+"""Evidence as lists and pages print it."""
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a method comes from."""
+    """The publication of a method."""
 
     venue: str
-    """And where there is none, "arXiv"."""
+    """Conference or journal, "arXiv" for a preprint."""
     year: int
     arxiv: str | None = None
     code: str | None = None
-    """The official code, as owner/name on GitHub."""
+    """Official code, as owner/name on GitHub."""
 
     def __str__(self) -> str:
         return f"{self.venue} {self.year}"
@@ -40,69 +56,85 @@ class Paper:
 
 @dataclass(frozen=True)
 class Method:
-    """A PEFT method: its hyper-parameters are the fields, `inject` is the one required verb.
+    """Base class of PEFT methods: fields are hyper-parameters, and `inject` puts the method into a model.
 
-    The engine hands `inject` a fully frozen fp32 timm ViT (or `SwinTransformer`, where `backbones` has "swin") on
-    the CPU, with torch's global generator seeded.  Parameters that `inject` creates are trainable because they are
-    new; pretrained ones stay frozen unless `inject` unfreezes them.  All state lives in parameters and buffers of
-    modules, never on the method, and there is no dtype or device code in a method file.  The head is the engine's.
+    The engine passes `inject` a fully frozen fp32 timm ViT (or a `SwinTransformer` if `backbones` contains "swin") on
+    the CPU, after seeding torch's global generator.  Parameters created by `inject` are trainable because they are
+    new.  Pretrained parameters stay frozen unless `inject` unfreezes them.  All state lives in parameters and buffers
+    of modules, never on the method.  Method files contain no dtype or device code.  The engine owns the head.
     """
 
-    title: ClassVar[str]
-    """What tables call it."""
-    paper: ClassVar[Paper | None]
-    """None for what needs no paper, such as the linear probe."""
-    equation: ClassVar[str]
-    """LaTeX, the heart of it in one line; x and h are token features, W a pretrained weight [out, in]."""
-    places: ClassVar[str]
-    """What it touches by default, in words: "q, v", "after each block"."""
-    evidence: ClassVar[Evidence]
+    title: ClassVar[str] = ""
+    """Display name in tables; the registered name if empty."""
+    paper: ClassVar[Paper | None] = None
+    equation: ClassVar[str] = ""
+    """One line of LaTeX; x and h are token features, W is a pretrained weight [out, in]."""
+    targets: ClassVar[str] = ""
+    """What the defaults modify, in words: "q, v", "after each block"."""
+    evidence: ClassVar[Evidence] = "none"
     version: ClassVar[int] = 1
-    """Raised when the same spec means other mathematics; results of different versions never mix."""
+    """Raise it when the same spec comes to mean other mathematics; results of different versions never mix."""
     lr: ClassVar[float | None] = None
-    """Replaces the recipe's learning rate where that is known to be wrong for this method; say the source."""
+    """Learning rate that replaces the recipe's where that is known to fail; give the source."""
     search: ClassVar[dict[str, tuple[Any, ...]]] = {}
-    """Grid for tuning: field name -> values."""
+    """Tuning grid: field name -> values."""
     frozen_features: ClassVar[bool] = False
-    """True when the features never change, so that the engine may compute them once."""
+    """True if training never changes the features; the engine may then compute them once."""
     starts_as_identity: ClassVar[bool] = True
-    """Whether the injected model computes exactly what the pretrained one does."""
+    """True if the injected model initially computes exactly what the pretrained model does."""
     stands_for_many: ClassVar[bool] = False
-    """True for an entry that means little without arguments; `--methods all` leaves it out."""
+    """True for a wrapper that is only useful with arguments; `--methods all` excludes it."""
     restores_without_examples: ClassVar[bool] = False
-    """For a method with `prepare`: whether all that it chose there lies in tensors of the adapter, none of them made
-    by it, so that what was learned goes into a model that has seen no training images."""
-    backbones: ClassVar[tuple[Kind, ...]] = ("vit",)
-    """What it can be put into; anything else is refused before a cell is run."""
+    """For methods with `prepare`: True if the adapter's tensors contain every choice made there and `prepare` creates
+    no tensors.  An adapter can then be restored without training images."""
+    backbones: ClassVar[tuple[Family, ...]] = ("vit",)
+    """Supported backbone families; others are refused before training."""
     needs: ClassVar[str | None] = None
-    """A package that the method imports when it is put in; an extra of this name installs it."""
+    """Package that `inject` imports; an extra of this name installs it."""
+
+    def __post_init__(self) -> None:
+        for name, value in coerce(type(self), self.args()).items():
+            object.__setattr__(self, name, value)
+        self.validate()
+
+    def validate(self) -> None:
+        """Check rules that type annotations cannot express, such as one field dividing another.
+
+        Raises:
+            ValueError: the hyper-parameters are invalid.
+        """
 
     def inject(self, vit: VisionTransformer) -> None:
-        """Put the method into `vit`, in place."""
+        """Modify `vit` in place: add modules and unfreeze what the method trains."""
         raise NotImplementedError(f"{type(self).__name__} must define inject(vit)")
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        """Closed-form number of trainable parameters for the plain `vit`, without head."""
-        raise NotImplementedError(f"{type(self).__name__} must define expected_params(vit)")
+        """Return the number of trainable parameters without the head, for the unmodified `vit`.
+
+        Override it with a closed form to verify `inject`.  By default a modified copy is counted.
+        """
+        injected = copy.deepcopy(vit).requires_grad_(False)
+        self.inject(injected)
+        return sum(parameter.numel() for parameter in injected.parameters() if parameter.requires_grad)
 
     def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
-        """Look at the training data before training, on the device that trains, after `inject`.
+        """Use the training data once, after `inject` and before training, on the training device.
 
-        images: [n, 3, height, width], normalised; labels: [n].  Gradients left behind are dropped.
+        images: [n, 3, height, width], normalised; labels: [n].  Remaining gradients are discarded.
         """
 
     def penalty(self, vit: VisionTransformer) -> Tensor | None:
-        """An extra loss term, or None."""
+        """Return an additional loss term, or None."""
         return None
 
     def after_step(self, vit: VisionTransformer, step: int, steps: int) -> None:
-        """Called after each optimiser step, gradients still there; `step` counts from 1 to `steps`."""
+        """Run after each optimiser step, before gradients are cleared; `step` counts from 1 to `steps`."""
 
     def merge(self, vit: VisionTransformer) -> None:
-        """Fold what was learned into the plain timm model, in fp32, in place.
+        """Fold the trained parameters into the plain timm model, in fp32, in place.
 
         Raises:
-            TypeError: the method cannot be expressed as weights of the plain model.
+            TypeError: weights of the plain model cannot express the method.
         """
         raise TypeError(f"{self.spec()} cannot be merged into the plain model")
 
@@ -111,130 +143,132 @@ class Method:
         return cls.merge is not Method.merge
 
     def args(self) -> dict[str, Any]:
+        """Return all hyper-parameters by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def variants(self) -> list["Method"]:
-        """The method first, then the rest of its `search` grid, as far as the class takes it.
+        """Return this method and the valid combinations of its `search` grid.
 
-        An argument that is not at its default was chosen by someone and stays.
+        Arguments that differ from their defaults are kept fixed.
         """
         free = [f.name for f in fields(self) if f.name in self.search and getattr(self, f.name) == f.default]
         found = {self.spec(): self}
         for values in product(*(self.search[name] for name in free)):
             try:
                 variant = replace(self, **dict(zip(free, values, strict=True)))
-            except ValueError:  # two values of the grid that exclude each other
+            except ValueError:  # two values of the grid exclude each other
                 continue
             found.setdefault(variant.spec(), variant)
         return list(found.values())
 
     def spec(self) -> str:
-        """The shortest text that `parse` turns back into this method: `lora(rank=4)`."""
+        """Return the shortest text that `parse` turns back into this method, such as `lora(rank=4)`."""
         changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
-        name = registered_name(type(self))
+        name = method_name(type(self))
         return f"{name}({', '.join(changed)})" if changed else name
 
 
 def check_backbone(method: Method, vit: nn.Module) -> None:
-    """Raises `ValueError` when the method is not made for this kind of model; the message says which are."""
-    here = kind(vit)
-    if here not in method.backbones:
-        others = ", ".join(sorted(name for name, cls in METHODS.items() if here in cls.backbones))
-        made_for = " or ".join(KINDS[there] for there in method.backbones)
-        raise ValueError(f"{method.spec()} is made for {made_for}, and this is {KINDS[here]}; on it run: {others}")
+    """Raise `ValueError` if the method does not support this backbone family; the message lists methods that do."""
+    family = backbone_family(vit)
+    if family not in method.backbones:
+        others = ", ".join(sorted(name for name, cls in METHODS.items() if family in cls.backbones))
+        supported = " or ".join(FAMILIES[name] for name in method.backbones)
+        raise ValueError(
+            f"{method.spec()} is made for {supported}, and this is {FAMILIES[family]}; on it run: {others}"
+        )
 
 
-def require_positive(**sizes: int) -> None:
-    """Check of hyper-parameters: `require_positive(rank=self.rank)`.
-
-    Raises:
-        ValueError: one of them is below 1.
-    """
-    for name, size in sizes.items():
-        if size < 1:
-            raise ValueError(f"{name} must be at least 1, not {size}")
+M = TypeVar("M", bound=Method)
 
 
-M = TypeVar("M", bound=type[Method])
+@dataclass_transform(frozen_default=True)
+def method(name: str) -> Callable[[type[M]], type[M]]:
+    """Class decorator that makes a frozen dataclass and registers it in `METHODS`.
 
-
-def register(name: str) -> Callable[[M], M]:
-    """Class decorator, outermost, that enters a method into `METHODS`.
+    Each instance checks its fields against their annotations, see `arguments.coerce`, and then calls `validate`.
 
     Raises:
-        ValueError: the name is taken or is not lower-case letters, digits and underscores.
+        ValueError: the name is taken or is not lower-case letters, digits and underscores, or the class defines
+            `__post_init__`.
     """
 
-    def add(cls: M) -> M:
+    def register(cls: type[M]) -> type[M]:
         if name in METHODS:
             raise ValueError(f"method {name!r} is registered twice: by {METHODS[name].__module__} and {cls.__module__}")
         if not name.isidentifier() or name != name.lower():
             raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores")
-        METHODS[name] = cls
-        return cls
+        if "__post_init__" in vars(cls):
+            raise ValueError(f"method {name!r} must define validate() instead of __post_init__(), which checks types")
+        METHODS[name] = decorated = dataclass(frozen=True)(cls)
+        return decorated
 
-    return add
+    return register
 
 
 def default_specs() -> list[str]:
-    """What `--methods all` means: every entry at its defaults, as far as the packages that it needs are there."""
+    """Return the methods that `--methods all` runs: every method whose packages are installed, at its defaults."""
     missing = missing_packages()
     return [name for name, cls in METHODS.items() if cls.needs not in missing and not cls.stands_for_many]
 
 
 def missing_packages() -> set[str]:
-    """Those that registered methods need and that are not installed."""
+    """Return the packages that registered methods need and that are not installed."""
     return {needs for needs in {cls.needs for cls in METHODS.values()} if needs and find_spec(needs) is None}
 
 
-def registered_name(cls: type[Method]) -> str:
+def method_name(cls: type[Method]) -> str:
+    """Return the name under which a class is registered."""
     return next(name for name, registered in METHODS.items() if registered is cls)
 
 
 def parse(spec: str) -> Method:
-    """The method that a spec string means: `"lora"`, `"lora(rank=4)"`.
+    """Create the method that a spec string describes: `"lora"`, `"lora(rank=4)"`.
 
     Raises:
-        ValueError: syntax, unknown method, unknown or wrong argument; the message says what exists.
+        ValueError: wrong syntax, unknown method, or unknown or invalid argument; the message lists what exists.
     """
     name, arguments = _split(spec)
     if name not in METHODS:
-        there = f"There are: {', '.join(sorted(METHODS))}"
         raise ValueError(
-            f"no method {name!r}{_meant(_near(name)) or '.'} {there}; one of a plug-in file needs --plugin FILE"
+            f"no method {name!r}{_did_you_mean(_near(name)) or '.'} There are: {', '.join(sorted(METHODS))}; "
+            "one of a plug-in file needs --plugin FILE"
         )
     cls = METHODS[name]
     known = [field.name for field in fields(cls)]
     for argument in arguments:
         if argument not in known:
-            hint = _meant(difflib.get_close_matches(argument.casefold(), known, n=1)) or "."
+            hint = _did_you_mean(difflib.get_close_matches(argument.casefold(), known, n=1)) or "."
             takes = ", ".join(known) or "no arguments"
             raise ValueError(f"method {name!r} has no argument {argument!r}{hint} It takes: {takes}")
     try:
-        return cls(**coerce(cls, arguments))
+        return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None
 
 
 def _near(spec: str) -> list[str]:
-    """Registered names that a wrong spec may mean, at most three: those that it is but for case, spaces, hyphens and
-    underscores, or whose title it is, with arguments or not; else those that are spelled nearly so."""
-    names = {_plain(text): known for known, cls in METHODS.items() for text in (cls.title, known)}
-    wanted = _plain(spec), _plain(spec.partition("(")[0])
+    """Return up to three registered names that a misspelt spec may mean.
+
+    Names and titles that differ only in case, spaces, hyphens and underscores come before similar spellings.
+    """
+    names = {_normalise(text): known for known, cls in METHODS.items() for text in (cls.title, known) if text}
+    wanted = _normalise(spec), _normalise(spec.partition("(")[0])
     close = [text for text in wanted if text in names] or difflib.get_close_matches(wanted[1], names, n=3)
     return list(dict.fromkeys(names[text] for text in close))
 
 
-def _plain(name: str) -> str:
+def _normalise(name: str) -> str:
     return re.sub(r"[\s_-]", "", name.casefold())
 
 
-def _meant(close: list[str]) -> str:
+def _did_you_mean(close: list[str]) -> str:
     return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
-    hint = "" if spec.partition("(")[0] in METHODS else _meant(_near(spec))
+    """Return the name and the arguments of a spec string."""
+    hint = "" if spec.partition("(")[0] in METHODS else _did_you_mean(_near(spec))
     malformed = ValueError(f"cannot read method {spec!r}: write it as name or name(argument=value, ...){hint}")
     try:
         node = ast.parse(spec.strip(), mode="eval").body

@@ -1,29 +1,32 @@
-"""Bi-LoRA and Bi-AdaptFormer (Jie et al., ICCV 2023, arXiv:2307.16867): adapters with weights of a few bits each.
+"""Bi-LoRA and Bi-AdaptFormer (Jie et al., ICCV 2023, arXiv:2307.16867): adapters whose weights have a few bits.
 
-Training keeps full-precision weights behind the quantised ones (JieShibo/PETL-ViT binary_adapter/).
+    Q(W) = std(W) * codebook[(W - mean(W)) / std(W)] + mean(W)
+
+Training updates full-precision weights and uses the quantised ones (JieShibo/PETL-ViT binary_adapter/).
 """
 
-from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
 from statistics import NormalDist
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .blocks import branches
-from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
+from .updates import LinearUpdateMethod, Update
 
 
 @cache
 def codebook(bits: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """The 2^bits levels of a standard normal variable, and the thresholds between them.
+    """Return the 2^bits levels for a standard normal variable, and the thresholds between them.
 
-    Each threshold is the mean of its two levels, each level the median of what lies between its thresholds
-    (binary_adapter/utils.py:64-75, as many iterations: converged up to 4 bits, wrong by 0.015 at 5 and by 0.4 at 6).
+    Each threshold is the mean of its two levels, and each level is the median of its interval.  The number of
+    iterations is the release's (binary_adapter/utils.py:64-75): converged up to 4 bits, off by 0.015 at 5 and 0.4 at 6.
     """
     normal, levels = NormalDist(), [0.0] * 2**bits
     thresholds: list[float] = []
@@ -35,7 +38,7 @@ def codebook(bits: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
 
 
 class QuantisedLinear(nn.Linear):
-    """y = Q(W) x, where Q rounds the standardised entries of W to the codebook and undoes the standardisation."""
+    """y = Q(W) x, where Q standardises the entries of W, rounds them to the codebook and undoes the standardisation."""
 
     levels: Tensor
     thresholds: Tensor
@@ -47,7 +50,7 @@ class QuantisedLinear(nn.Linear):
         self.register_buffer("thresholds", torch.tensor(thresholds), persistent=False)
 
     def quantised(self) -> Tensor:
-        """[outputs, inputs].  Rounding has the gradient of the identity; mean and deviation have their own."""
+        """Return Q(W) [outputs, inputs]; rounding has the gradient of the identity, mean and deviation have theirs."""
         mean, std = self.weight.mean(), self.weight.std()
         z = (self.weight - mean) / (std + 1e-5)  # utils.py:30
         rounded = self.levels[torch.bucketize(z.detach(), self.thresholds)]
@@ -58,7 +61,7 @@ class QuantisedLinear(nn.Linear):
 
 
 def _pair(inputs: int, width: int, outputs: int, bits: int) -> tuple[QuantisedLinear, QuantisedLinear]:
-    """Down and up.  Up cannot start at zero, as it has no spread then: lora.py:35, adaptformer.py:24."""
+    """Return down- and up-projection; up is not zero, as Q needs a spread: lora.py:35, adaptformer.py:24."""
     down, up = QuantisedLinear(inputs, width, bits), QuantisedLinear(width, outputs, bits)
     nn.init.trunc_normal_(up.weight, std=0.001, a=-0.002, b=0.002)
     return down, up
@@ -88,71 +91,53 @@ class QuantisedBottleneck(nn.Module):
         self.down, self.up = _pair(d, bottleneck, d, bits)
         self.scale, self.dropout = scale, nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:  # [b, n, d], of which h is not read
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:  # [b, n, d]; h is unused
         return self.up(self.dropout(self.down(x).relu())) * self.scale
 
 
-def _check_bits(bits: int) -> None:
-    if bits not in range(1, 5):
-        raise ValueError(f"bits must be 1, 2, 3 or 4, where the codebook has converged, not {bits}")
+Bits = Literal[1, 2, 3, 4]
+"""Bits per weight, as far as the codebook has converged."""
 
 
-@register("bi_lora")
-@dataclass(frozen=True)
-class BiLoRA(Method):
-    """LoRA whose factors have one bit per entry, beside a mean and a deviation each."""
+@method("bi_lora")
+class BiLoRA(LinearUpdateMethod):
+    """LoRA whose factors have one bit per entry, plus one mean and one deviation per factor."""
 
-    rank: int = 32
-    bits: int = 1
+    rank: PositiveInt = 32
+    bits: Bits = 1
     scale: float = 1.0
     dropout: float = 0.1
     sites: str = "qv"
     title = "Bi-LoRA"
     paper = Paper("ICCV", 2023, "2307.16867", "JieShibo/PETL-ViT")
     equation = r"W' = W + s\,Q(B)\,Q(A)"
-    places = "q, v"
+    targets = "q, v"
     evidence = "golden"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}  # binary_adapter/configs/
-    starts_as_identity = False  # B starts at +-0.67 of its deviation
+    starts_as_identity = False  # the initial entries of Q(B) are +-0.67 of its deviation
 
-    def __post_init__(self) -> None:
-        parse_sites(self.sites)
-        require_positive(rank=self.rank)
-        _check_bits(self.bits)
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
+        return QuantisedLowRank(weight, self.rank, self.bits, self.scale, self.dropout)
 
-    def inject(self, vit: VisionTransformer) -> None:
-        def make(weight: Tensor, _: Tensor | None) -> Update:
-            return QuantisedLowRank(weight, self.rank, self.bits, self.scale, self.dropout)
-
-        update_linears(vit, self.sites, make)
-
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(self.rank * (inputs + outputs) for inputs, outputs in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return self.rank * (inputs + outputs)
 
 
-@register("bi_adaptformer")
-@dataclass(frozen=True)
+@method("bi_adaptformer")
 class BiAdaptFormer(Method):
-    """AdaptFormer without biases, whose weights have one bit per entry, beside a mean and a deviation each."""
+    """AdaptFormer without biases, whose weights have one bit per entry, plus one mean and one deviation each."""
 
-    bottleneck: int = 32
-    bits: int = 1
+    bottleneck: PositiveInt = 32
+    bits: Bits = 1
     scale: float = 1.0
     dropout: float = 0.1
     title = "Bi-AdaptFormer"
     paper = Paper("ICCV", 2023, "2307.16867", "JieShibo/PETL-ViT")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + s\,Q(W_u)\,\mathrm{ReLU}(Q(W_d)\,x)"
-    places = "beside the MLP"
+    targets = "parallel to the MLP"
     evidence = "golden"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}  # binary_adapter/configs/
-    starts_as_identity = False  # W_u starts at +-0.67 of its deviation
-
-    def __post_init__(self) -> None:
-        require_positive(bottleneck=self.bottleneck)
-        _check_bits(self.bits)
+    starts_as_identity = False  # the initial entries of Q(W_u) are +-0.67 of its deviation
 
     def inject(self, vit: VisionTransformer) -> None:
         d = vit.embed_dim

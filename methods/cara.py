@@ -1,12 +1,14 @@
-"""CaRA, canonical rank adaptation (Veeramacheneni et al., ICML 2025): the updates as two CP-factorised tensors.
+"""CaRA, canonical rank adaptation (Veeramacheneni et al., ICML 2025): updates as two CP-factorised tensors.
 
-The q, k, v updates of all layers are one tensor [3 layers, d, heads, head width], the d x d chunks of all o, fc1 and
-fc2 another, [chunks, d, d].  Each is a sum of r rank-one tensors whose factors all layers share
-(BonnBytes/CaRA src/cara/cara.py).
+One tensor [3 layers, d, heads, head width] holds the q, k and v updates of all layers.  The other, [chunks, d, d],
+holds the d x d chunks of all o, fc1 and fc2 updates.  Each is a sum of r rank-one tensors,
+
+    T = sum_r lambda_r  a1_r o a2_r o a3_r o a4_r,
+
+whose factors all layers share (BonnBytes/CaRA src/cara/cara.py).
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import product
 from typing import cast
 
@@ -17,24 +19,25 @@ from torch import Tensor, nn
 from torch.nn import init
 
 from .anatomy import mlp_width
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Paper, method
 from .fact import mlp_ratio
-from .updates import SITES, Update, merge_linears, update_linears
+from .updates import ALL_SITES, SITES, LinearUpdateMethod, Update, update_linears
 
 
 class Factors(nn.Module):
-    """Of both tensors: a factor [positions, r] for every axis, and weights [r].  Also the biases of o, fc1, fc2."""
+    """Factors [positions, r] of every axis and weights [r] of both tensors, and the biases of o, fc1 and fc2."""
 
     def __init__(self, vit: VisionTransformer, rank: int, mean: float, std: float) -> None:
         super().__init__()
         d, layers, heads = vit.embed_dim, len(vit.blocks), _heads(vit)
         self.ratio = mlp_ratio(vit)
 
-        def factor(positions: int, start: Callable[[Tensor], Tensor]) -> nn.Parameter:
-            return nn.Parameter(start(torch.empty(positions, rank)))
+        def factor(positions: int, initialise: Callable[[Tensor], Tensor]) -> nn.Parameter:
+            return nn.Parameter(initialise(torch.empty(positions, rank)))
 
         self.a1 = factor(3 * layers, init.xavier_normal_)
-        self.a2 = factor(d, init.zeros_)  # zero, like p2: the model starts unchanged
+        self.a2 = factor(d, init.zeros_)  # zero, like p2: initially the pretrained model
         self.a3 = factor(heads, init.orthogonal_)
         self.a4 = factor(d // heads, init.orthogonal_)
         self.p1 = factor((1 + 2 * self.ratio) * layers, init.xavier_normal_)
@@ -45,7 +48,7 @@ class Factors(nn.Module):
         self.biases = nn.ParameterDict({site: nn.Parameter(torch.zeros(width)) for site, width in widths.items()})
 
     def read_and_write(self, layer: int, site: str) -> tuple[Tensor, Tensor]:
-        """[inputs, r] and [outputs, r], whose product is the update of one linear map."""
+        """Return the factors [inputs, r] and [outputs, r] of one linear map's update."""
         if site in "qkv":
             row = 3 * layer + "qkv".index(site)
             return self.a2 * (self.r1 * self.a1[row]), khatri_rao(self.a3, self.a4)
@@ -81,40 +84,35 @@ class CPUpdate(Update):
         return None if bias is None else bias * self.scale
 
 
-@register("cara")
-@dataclass(frozen=True)
-class CaRA(Method):
-    """All updates as two tensors, one of q, k, v and one of the rest, each a short sum of rank-one tensors."""
+@method("cara")
+class CaRA(LinearUpdateMethod):
+    """Factorises the updates into two sums of rank-one tensors, one for q, k, v and one for the other maps."""
 
-    rank: int = 32
+    rank: PositiveInt = 32
     scale: float = 1.0
-    """Between 0.1 and 100 per task in the released configurations."""
+    """The released configurations set 0.1 to 100 per task."""
     init_mean: float = 1.0
-    """Of the initial weights of the rank-one tensors: 0.9 to 1.5 per task as released, mostly 1."""
+    """Mean of the initial weights of the rank-one tensors; the release sets 0.9 to 1.5 per task, mostly 1."""
     init_std: float = 0.0
-    """Of the same: 0 to 0.1 per task as released, mostly 0."""
+    """Standard deviation of the same weights; the release sets 0 to 0.1 per task, mostly 0."""
     dropout: float = 0.1
-    """Of the entries of the dense updates, as released; at 0 training never forms them and is faster."""
+    """Dropout of the entries of the dense updates, as released; 0 is faster, as no dense update is formed."""
     title = "CaRA"
     paper = Paper("ICML", 2025, None, "BonnBytes/CaRA")
     equation = r"W' = W + s \sum_r \lambda_r\, a^1_{m,r}\, a^2_r \circ a^3_r \circ a^4_r"
-    places = "q, k, v, o, fc1, fc2"
+    targets = "q, k, v, o, fc1, fc2"
     evidence = "golden"
     search = {"scale": (0.1, 1.0, 10.0, 100.0)}
+    sites = ALL_SITES
 
-    def __post_init__(self) -> None:
-        require_positive(rank=self.rank)
+    def validate(self) -> None:
         if self.init_std < 0:
             raise ValueError(f"init_std is a standard deviation, so at least 0, not {self.init_std}")
 
     def inject(self, vit: VisionTransformer) -> None:
         factors = Factors(vit, self.rank, self.init_mean, self.init_std)
-        places = product(range(len(vit.blocks)), SITES)  # the order in which they are asked for
-        sites = ",".join(SITES)
-        update_linears(vit, sites, lambda *_: CPUpdate(factors, *next(places), self.scale, self.dropout))
-
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
+        positions = product(range(len(vit.blocks)), SITES)  # in the order of `update_linears`
+        update_linears(vit, self.sites, lambda *_: CPUpdate(factors, *next(positions), self.scale, self.dropout))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d, layers, ratio = vit.embed_dim, len(vit.blocks), mlp_ratio(vit)
@@ -128,5 +126,5 @@ def _heads(vit: VisionTransformer) -> int:
 
 
 def khatri_rao(a: Tensor, b: Tensor) -> Tensor:
-    """[i, r] and [j, r] -> [i j, r], column by column their Kronecker product."""
+    """Return the column-wise Kronecker product of [i, r] and [j, r], [i j, r]."""
     return (a[:, None] * b).flatten(0, 1)

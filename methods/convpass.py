@@ -1,30 +1,32 @@
-"""Convpass (Jie et al., ECAI 2024, arXiv:2207.07039): convolutional bypasses beside attention and MLP.
+"""Convpass (Jie et al., ECAI 2024, arXiv:2207.07039): convolutional bypasses in parallel to attention and MLP.
 
-JieShibo/PETL-ViT convpass/vtab/convpass.py, whose 14 x 14 grid and one class token are here any grid and any number
-of prefix tokens.
+    x -> x + f(h) + s W_u act(Conv_3x3(act(W_d h))),   h = LN(x), W_d: [r, d], W_u: [d, r]
+
+Source: JieShibo/PETL-ViT convpass/vtab/convpass.py.  The release supports a 14 x 14 grid and one class token; here any
+grid and any number of prefix tokens work.
 """
 
-from dataclasses import dataclass
-from typing import ClassVar, Literal, cast, get_args
+from typing import ClassVar, Literal, cast
 
 from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .blocks import OnPatchGrid, branches
 
-Kernel = Literal["identity", "xavier"]
+KernelInit = Literal["identity", "xavier"]
 
 
 class Bypass(nn.Module):
-    """In parallel with the branch that reads h: h -> s Up(drop(act(conv(act(Down(h)))))), zero at the start."""
+    """h -> s Up(drop(act(conv(act(Down(h)))))) in parallel to the branch that reads h; initially zero."""
 
     def __init__(
         self,
         vit: VisionTransformer,
         bottleneck: int,
-        kernel: Kernel,
+        kernel: KernelInit,
         scale: float,
         dropout: float,
         drop_path: nn.Module,
@@ -39,41 +41,35 @@ class Bypass(nn.Module):
         for zero in (convolution.bias, self.down.bias, self.up.weight, self.up.bias):
             nn.init.zeros_(cast(Tensor, zero))
 
-    def forward(self, x: Tensor, h: Tensor) -> Tensor:  # [b, n, d], of which x is not read
+    def forward(self, x: Tensor, h: Tensor) -> Tensor:  # [b, n, d]; x is unused
         z = self.activation(self.convolution(self.activation(self.down(h))))
         return self.drop_path(self.up(self.dropout(z))) * self.scale
 
 
-@register("convpass")
-@dataclass(frozen=True)
+@method("convpass")
 class Convpass(Method):
-    """A bottleneck with a 3 x 3 convolution over the patch grid, in parallel with both branches."""
+    """Adds a bottleneck with a 3 x 3 convolution over the patch grid in parallel to both branches."""
 
-    bottleneck: int = 8
+    bottleneck: PositiveInt = 8
     scale: float = 1.0
     """The middle of the paper's grid, the default of `set_Convpass` and the median of its 19 VTAB configurations."""
-    kernel: Kernel = "identity"
-    """Start of the convolution; the released configurations choose it by task."""
+    kernel: KernelInit = "identity"
+    """Initialisation of the convolution; the released configurations set it per task."""
     dropout: float = 0.1
     title = "Convpass"
     paper = Paper("ECAI", 2024, "2207.07039", "JieShibo/PETL-ViT")
     equation = r"x \leftarrow x + f(h) + s\,W_u\,\phi(\mathrm{Conv}_{3\times3}(\phi(W_d h))),\quad h = \mathrm{LN}(x)"
-    places = "beside attention and MLP"
+    targets = "parallel to attention and MLP"
     evidence = "golden"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}
     per_block: ClassVar[int] = 2
-    """Bypasses in a block: the first is beside attention, the second beside the MLP."""
-
-    def __post_init__(self) -> None:
-        require_positive(bottleneck=self.bottleneck)
-        if self.kernel not in get_args(Kernel):
-            raise ValueError(f"kernel must be one of {', '.join(get_args(Kernel))}, not {self.kernel!r}")
+    """Bypasses per block: the first is parallel to attention, the second to the MLP."""
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):
             both = branches(block)
             for branch in both[: self.per_block]:
-                # The block's own drop path, drawn anew for the bypass (convpass.py:8-9)
+                # The bypass shares the block's drop path module but draws its own mask (convpass.py:8-9)
                 branch.beside = Bypass(vit, self.bottleneck, self.kernel, self.scale, self.dropout, branch.drop_path)
             vit.blocks[i] = nn.Sequential(*both)
 
@@ -82,13 +78,12 @@ class Convpass(Method):
         return len(vit.blocks) * self.per_block * (2 * d * r + r + d + 9 * r * r + r)
 
 
-@register("convpass_attn")
-@dataclass(frozen=True)
+@method("convpass_attn")
 class ConvpassAttention(Convpass):
-    """A bottleneck with a 3 x 3 convolution over the patch grid, in parallel with attention alone."""
+    """Adds a bottleneck with a 3 x 3 convolution over the patch grid in parallel to attention only."""
 
-    kernel: Kernel = "xavier"
-    """All 19 configurations of this variant have it."""
+    kernel: KernelInit = "xavier"
+    """The value of all 19 released configurations of this variant."""
     title = "Convpass-attn"
-    places = "beside attention"
+    targets = "parallel to attention"
     per_block = 1

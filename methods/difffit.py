@@ -1,11 +1,13 @@
 """DiffFit (Xie et al., ICCV 2023, arXiv:2304.06648): biases, LayerNorms and a scale for each branch of each block.
 
-Made for diffusion transformers; on a ViT as in OSU-MLB/ViT_PEFT_Vision model/block.py:82-166.  There the scale acts on
-the branch as it is added.  Here it acts on the branch's last linear map, into which it folds: the same, as whatever
-comes between (LayerScale, drop-path) multiplies too.
+    x -> x + gamma * f(LN(x)),   gamma: [d]
+
+DiffFit was made for diffusion transformers; the ViT form is that of OSU-MLB/ViT_PEFT_Vision model/block.py:82-166.
+There gamma multiplies the branch when it is added.  Here it multiplies the branch's last linear map, into which it
+merges.  Both are equal, because everything in between (LayerScale, drop path) is a multiplication as well.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
 from typing import cast
 
 import torch
@@ -13,14 +15,12 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
-from .base import Method, Paper, register
+from .base import Method, Paper, method
 from .baselines import BitFit, LayerNorm
-
-_ENDS = (("attn", "proj"), ("mlp", "fc2"))
 
 
 class Scaled(nn.Module):
-    """gamma * linear(x), gamma one at the start."""
+    """x -> gamma * linear(x), where gamma is initially one."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -31,38 +31,41 @@ class Scaled(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
+        """Return the equivalent plain linear map."""
         self.linear.weight *= self.gamma[:, None]
         if self.linear.bias is not None:
             self.linear.bias.mul_(self.gamma)
         return self.linear
 
 
-@register("difffit")
-@dataclass(frozen=True)
+def _last_linears(vit: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
+    """Yield parent and name of the last linear map of each branch."""
+    for ref in blocks_of(vit):
+        yield ref.block.get_submodule("attn"), "proj"
+        yield ref.block.get_submodule("mlp"), "fc2"
+
+
+@method("difffit")
 class DiffFit(Method):
-    """BitFit, all LayerNorm weights, and a learned scale per channel of every branch."""
+    """Trains all biases, all LayerNorm weights and a scale per channel of every branch."""
 
     title = "DiffFit"
     paper = Paper("ICCV", 2023, "2304.06648")
     equation = r"x \leftarrow x + \gamma \odot f(\mathrm{LN}(x)), \quad \gamma \text{, biases and LN learned}"
-    places = "all biases, LayerNorms, both branches"
+    targets = "all biases, LayerNorms, both branches"
     backbones = ("vit", "swin")
     evidence = "golden"
 
     def inject(self, vit: VisionTransformer) -> None:
         BitFit().inject(vit)
         LayerNorm().inject(vit)
-        for place in blocks_of(vit):
-            for branch, end in _ENDS:
-                parent = place.block.get_submodule(branch)
-                setattr(parent, end, Scaled(cast(nn.Linear, getattr(parent, end))))
+        for parent, name in _last_linears(vit):
+            setattr(parent, name, Scaled(cast(nn.Linear, getattr(parent, name))))
 
     def merge(self, vit: VisionTransformer) -> None:
-        for place in blocks_of(vit):
-            for branch, end in _ENDS:
-                parent = place.block.get_submodule(branch)
-                setattr(parent, end, cast(Scaled, getattr(parent, end)).merged())
+        for parent, name in _last_linears(vit):
+            setattr(parent, name, cast(Scaled, getattr(parent, name)).merged())
 
     def expected_params(self, vit: VisionTransformer) -> int:
         norm_weights = LayerNorm().expected_params(vit) // 2
-        return BitFit().expected_params(vit) + norm_weights + 2 * sum(place.width for place in blocks_of(vit))
+        return BitFit().expected_params(vit) + norm_weights + 2 * sum(ref.width for ref in blocks_of(vit))

@@ -1,13 +1,13 @@
-"""DoRA (Liu et al., ICML 2024, arXiv:2402.09353): a weight's row lengths and their directions are trained apart."""
+"""DoRA, weight-decomposed LoRA (Liu et al., ICML 2024, arXiv:2402.09353): length and direction of rows are separate.
 
-from dataclasses import dataclass
+W' = m * V / |V| row by row,   V = W + (alpha / rank) B A,   m: [out]
+"""
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Paper, register
+from .base import Paper, method
 from .lora import LoRA, LowRank
-from .updates import Transform, site_shapes, transform_linears
+from .updates import Transform
 
 
 class Decomposed(Transform):
@@ -20,21 +20,20 @@ class Decomposed(Transform):
 
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
         directed = weight + self.direction.delta()
-        lengths = directed.norm(dim=1).detach()  # a constant of the gradient: section 4.3 of the paper
+        lengths = directed.norm(dim=1).detach()  # constant in the backward pass: section 4.3 of the paper
         return (self.magnitude / lengths)[:, None] * directed, bias
 
 
-@register("dora")
-@dataclass(frozen=True)
+@method("dora")
 class DoRA(LoRA):
-    """LoRA on the directions of a weight's rows, whose lengths are trained too."""
+    """Trains the length of each row of a weight, and its direction by LoRA."""
 
     title = "DoRA"
     paper = Paper("ICML", 2024, "2402.09353", "NVlabs/DoRA")
     equation = r"W' = m \odot \frac{W + \frac{\alpha}{r} B A}{\lVert W + \frac{\alpha}{r} B A \rVert_{row}}"
 
-    def inject(self, vit: VisionTransformer) -> None:
-        transform_linears(vit, self.sites, lambda weight, _: Decomposed(weight, self.rank, self.scale()))
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
+        return Decomposed(weight, self.rank, self.scale())
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return super().expected_params(vit) + sum(outputs for _, outputs in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return super().update_params(inputs, outputs) + outputs

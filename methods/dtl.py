@@ -1,24 +1,24 @@
-"""DTL, disentangled transfer learning (Fu et al., AAAI 2024, arXiv:2312.07856): a low-rank side residual.
+"""DTL, disentangled transfer learning (Fu et al., AAAI 2024, arXiv:2312.07856): a low-rank side network.
 
-R gathers a low-rank map of what enters each block; from the middle of the depth on, the running R goes through a
-swish into the residual stream (heekhero/DTL models/vision_transformer.py:44-69,415-450).  No gradient has to pass
-the blocks before the first that receives.  The release averages the patch tokens and normalises after that; here the
-backbone keeps its own pooling.
+    R -> R + B_l A_l x,   x -> Block_l(x) + R * sigmoid(beta R),   A_l: [r, d], B_l: [d, r]
+
+R accumulates a low-rank map of each block's input.  After each block of the last half, a swish of R is added to the
+residual stream (heekhero/DTL models/vision_transformer.py:44-69,415-450).  Gradients do not pass the blocks of the
+first half.  The release averages patch tokens and then normalises; here the backbone keeps its own pooling.
 """
-
-from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .blocks import OnPatchGrid
 from .lora import LowRank
 
 
 class SideNetwork(nn.Module):
-    """Runs the blocks; behind the last half of them x -> x + fusion(R sigmoid(beta R))."""
+    """Runs the blocks, and x -> x + fusion(R sigmoid(beta R)) after each block of the last half."""
 
     def __init__(self, blocks: nn.Sequential, d: int, rank: int, beta: float, fusion: nn.Module) -> None:
         super().__init__()
@@ -36,22 +36,18 @@ class SideNetwork(nn.Module):
         return x
 
 
-@register("dtl")
-@dataclass(frozen=True)
+@method("dtl")
 class DTL(Method):
-    """A low-rank side network that reads every block and writes behind the last half of them."""
+    """Trains a low-rank side network that reads every block and writes after each block of the last half."""
 
-    rank: int = 2
+    rank: PositiveInt = 2
     beta: float = 100.0
-    """Sharpness of the swish; all VTAB scripts of the release use 100."""
+    """Sharpness of the swish; all VTAB scripts of the release set 100."""
     title = "DTL"
     paper = Paper("AAAI", 2024, "2312.07856", "heekhero/DTL")
     equation = r"R \leftarrow R + B_l A_l x, \quad x \leftarrow \mathrm{Block}_l(x) + R \odot \sigma(\beta R)"
-    places = "after each block of the last half"
+    targets = "after each block of the last half"
     evidence = "golden"
-
-    def __post_init__(self) -> None:
-        require_positive(rank=self.rank)
 
     def fusion(self, vit: VisionTransformer) -> nn.Module:
         return nn.Identity()
@@ -63,10 +59,9 @@ class DTL(Method):
         return len(vit.blocks) * 2 * vit.embed_dim * self.rank
 
 
-@register("dtl_plus")
-@dataclass(frozen=True)
+@method("dtl_plus")
 class DTLPlus(DTL):
-    """DTL with one depthwise 3x3 convolution over the patches of what it writes, shared by the blocks."""
+    """DTL with a depthwise 3x3 convolution over the patches of its output; all blocks share the convolution."""
 
     title = "DTL+"
     equation = (

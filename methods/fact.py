@@ -1,15 +1,15 @@
-"""FacT, factor tuning (Jie and Deng, AAAI 2023, arXiv:2212.03145): the updates of all layers as one factorised tensor.
+"""FacT, factor tuning (Jie and Deng, AAAI 2023, arXiv:2212.03145): one factorised tensor holds all updates.
 
-Cut into d x d chunks (q, k, v, o are one each, fc1 and fc2 a stack of them), every linear map shares U and V:
+Linear maps are cut into d x d chunks: q, k, v and o are one chunk each, fc1 and fc2 a stack of chunks.  All chunks
+share U: [r, d] and V: [d, r], and have a core S: [r, r]:
 
-    dW = s V S U,   S: [r, r] a chunk.
+    dW = s V S U.
 
-In the tensor-train form each S is its own; in the Tucker form all of them are mixtures of the slices of one core.
+In the tensor-train form each S is a parameter.  In the Tucker form each is a mixture of the slices of one core tensor.
 """
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -18,14 +18,13 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import mlp_width
-from .base import Method, Paper, register, require_positive
-from .updates import Update, merge_linears, site_shapes, update_linears
-
-_ALL = "q,k,v,o,fc1,fc2"
+from .arguments import PositiveInt
+from .base import Paper, method
+from .updates import ALL_SITES, LinearUpdateMethod, Update, site_shapes, update_linears
 
 
 class Shared(nn.Module):
-    """What all layers share: U [r, d], and V [d, r], which is zero so that the model starts unchanged."""
+    """The factors shared by all layers: U [r, d] and V [d, r], which is initially zero."""
 
     def __init__(self, rank: int, d: int) -> None:
         super().__init__()
@@ -33,7 +32,7 @@ class Shared(nn.Module):
 
 
 class SharedCore(Shared):
-    """And in the Tucker form C [r, r, r] and P [r, chunks of all layers]."""
+    """The shared factors of the Tucker form, with the core C [r, r, r] and P [r, chunks of all layers]."""
 
     def __init__(self, rank: int, d: int, chunks: int) -> None:
         super().__init__(rank, d)
@@ -50,7 +49,7 @@ class FactorUpdate(Update):
 
     @abstractmethod
     def core(self) -> Tensor:
-        """S: [chunks out * r, chunks in * r]."""
+        """Return S of all chunks of the map, [chunks out * r, chunks in * r]."""
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, chunks in * d] -> [b, n, chunks out * d]
         rank, d = self.shared.u.shape
@@ -66,7 +65,7 @@ class FactorUpdate(Update):
 
 
 class TensorTrain(FactorUpdate):
-    """S is a parameter."""
+    """The update whose core S is a parameter."""
 
     def __init__(self, weight: Tensor, shared: Shared, scale: float, dropout: float) -> None:
         super().__init__(shared, scale, dropout)
@@ -78,7 +77,7 @@ class TensorTrain(FactorUpdate):
 
 
 class Tucker(FactorUpdate):
-    """S is C times some columns of P, one a chunk."""
+    """The update whose core S is C times some columns of P, one per chunk."""
 
     shared: SharedCore
     columns: slice
@@ -91,73 +90,67 @@ class Tucker(FactorUpdate):
 
     def core(self) -> Tensor:
         # Flattened as released (FacT/fact_tk.py:88-104), which interleaves rank and chunk: column b * chunks + k holds
-        # rank index b of P's column k, so that every chunk of fc1 and fc2 has something of all their columns.
+        # rank index b of P's column k, so that every chunk of fc1 and fc2 mixes all their columns.
         flat = (self.shared.c @ self.shared.p[:, self.columns]).flatten(1)  # [r, r * chunks]
         return flat if self.reads_chunks else flat.T
 
 
-@dataclass(frozen=True)
-class _FacT(Method):
-    rank: int = 16
+@method("fact_tt")
+class FacTTensorTrain(LinearUpdateMethod):
+    """Factorises all updates into two shared projections and a small trainable core for each map."""
+
+    rank: PositiveInt = 16
     scale: float = 1.0
-    """Between 0.01 and 100 per task in the released configurations."""
+    """The released configurations set 0.01 to 100 per task."""
     dropout: float = 0.1
+    title = "FacT-TT"
     paper = Paper("AAAI", 2023, "2212.03145", "JieShibo/PETL-ViT")
-    places = "q, k, v, o, fc1, fc2"
+    equation = r"W' = W + s\,V \Sigma_{l,m} U"
+    targets = "q, k, v, o, fc1, fc2"
     evidence = "golden"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}
-
-    def __post_init__(self) -> None:
-        require_positive(rank=self.rank)
-
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-
-
-@register("fact_tt")
-@dataclass(frozen=True)
-class FacTTensorTrain(_FacT):
-    """All updates between two shared projections, each with a small core of its own."""
-
-    title = "FacT-TT"
-    equation = r"W' = W + s\,V \Sigma_{l,m} U"
+    sites = ALL_SITES
 
     def inject(self, vit: VisionTransformer) -> None:
-        mlp_ratio(vit)  # refuses what is not made of chunks
+        mlp_ratio(vit)  # raises an error if the MLP cannot be cut into chunks
         shared = Shared(self.rank, vit.embed_dim)
-        update_linears(vit, _ALL, lambda weight, _: TensorTrain(weight, shared, self.scale, self.dropout))
+        update_linears(vit, self.sites, lambda weight, _: TensorTrain(weight, shared, self.scale, self.dropout))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        chunks = len(vit.blocks) * (4 + 2 * mlp_ratio(vit))
-        return 2 * vit.embed_dim * self.rank + chunks * self.rank**2
+        return 2 * vit.embed_dim * self.rank + _chunks(vit) * self.rank**2
 
 
-@register("fact_tk")
-@dataclass(frozen=True)
-class FacTTucker(_FacT):
-    """All updates between two shared projections, their small cores being mixtures of one tensor's slices."""
+@method("fact_tk")
+class FacTTucker(FacTTensorTrain):
+    """Factorises all updates into two shared projections and cores that are mixtures of one tensor's slices."""
 
-    rank: int = 32
+    rank: PositiveInt = 32
     title = "FacT-TK"
     equation = r"W' = W + s\,V (C \times_3 p_{l,m}) U"
 
     def inject(self, vit: VisionTransformer) -> None:
         d = vit.embed_dim
-        mlp_ratio(vit)  # refuses what is not made of chunks
-        *firsts, chunks = accumulate((i * o // d**2 for i, o in site_shapes(vit, _ALL)), initial=0)
-        first, shared = iter(firsts), SharedCore(self.rank, d, chunks)  # maps come in the order of `site_shapes`
-        update_linears(vit, _ALL, lambda weight, _: Tucker(weight, shared, next(first), self.scale, self.dropout))
+        shapes = site_shapes(vit, self.sites)  # in the order of `update_linears`
+        firsts = accumulate((inputs * outputs // d**2 for inputs, outputs in shapes), initial=0)
+        shared = SharedCore(self.rank, d, _chunks(vit))
+        update_linears(
+            vit, self.sites, lambda weight, _: Tucker(weight, shared, next(firsts), self.scale, self.dropout)
+        )
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        chunks = len(vit.blocks) * (4 + 2 * mlp_ratio(vit))
-        return 2 * vit.embed_dim * self.rank + self.rank * chunks + self.rank**3
+        return 2 * vit.embed_dim * self.rank + self.rank * _chunks(vit) + self.rank**3
+
+
+def _chunks(vit: VisionTransformer) -> int:
+    """Return the number of d x d chunks in all linear maps of the unmodified `vit`."""
+    return len(vit.blocks) * (4 + 2 * mlp_ratio(vit))
 
 
 def mlp_ratio(vit: VisionTransformer) -> int:
-    """How many d x d chunks fc1 and fc2 of the plain `vit` have.
+    """Return the number of d x d chunks in fc1, and in fc2, of the unmodified `vit`.
 
     Raises:
-        ValueError: the MLP's width is no multiple of the embedding's.
+        ValueError: the MLP's width is not a multiple of the embedding dimension.
     """
     hidden = mlp_width(vit.blocks[0])
     ratio, rest = divmod(hidden, vit.embed_dim)
@@ -170,5 +163,5 @@ def mlp_ratio(vit: VisionTransformer) -> int:
 
 
 def _linear_init(outputs: int, inputs: int) -> Tensor:
-    """As the weight of an `nn.Linear`."""
+    """Return a tensor [outputs, inputs] with the initialisation of an `nn.Linear` weight."""
     return nn.init.kaiming_uniform_(torch.empty(outputs, inputs), a=math.sqrt(5))

@@ -2,20 +2,19 @@
 
     W' = W + W * A + B,   b' = b + b * D + E + W C
 
-Each of the five is low-rank, a vector, a constant or none (Arnav0400/ViT-Slim GLoRA/layer.py:6-89).  The authors train
-all 432 combinations at once and then search for one per linear map; here every map has the one that is given.  As
-there (GLoRA/utils.py:6-21), query, key and value are one map, with one C and one second factor of A and B.
+Each of the five terms is low-rank, a vector, a constant or none (Arnav0400/ViT-Slim GLoRA/layer.py:6-89).  The authors
+train all 432 combinations together and then search one per linear map.  Here every map has the configured combination.
+As in the release (GLoRA/utils.py:6-21), query, key and value are one map, with one C and one second factor of A and B.
 """
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
-from .updates import Transform, merge_linears, parse_linears, site_shapes, transform_linears
+from .arguments import PositiveInt
+from .base import Paper, method
+from .updates import LinearUpdateMethod, Transform
 
 MatrixForm = Literal["lora", "vector", "constant", "none"]
 ColumnForm = Literal["lora", "vector", "none"]
@@ -23,7 +22,10 @@ BiasForm = Literal["vector", "constant", "none"]
 
 
 class Support(nn.Module):
-    """Broadcasts to [rows, columns] and is zero at the start: a product of two factors, a column, a number, or zero."""
+    """One term of the update, initially zero; its value broadcasts to [rows, columns].
+
+    form: "lora" is a product of two factors, "vector" a column, "constant" a number, "none" a frozen zero.
+    """
 
     def __init__(self, form: MatrixForm, rows: int, columns: int, rank: int) -> None:
         super().__init__()
@@ -57,12 +59,11 @@ class Generalised(Transform):
         return new_weight, bias + (bias[:, None] * self.d() + self.e() + weight @ self.c())[:, 0]
 
 
-@register("glora")
-@dataclass(frozen=True)
-class GLoRA(Method):
-    """Rescaled and shifted weights and biases, each of the five terms in a form of its own; no search."""
+@method("glora")
+class GLoRA(LinearUpdateMethod):
+    """Rescales and shifts weights and biases by five terms, each of a configurable form, without search."""
 
-    rank: int = 4
+    rank: PositiveInt = 4
     a: MatrixForm = "vector"
     b: MatrixForm = "lora"
     c: ColumnForm = "vector"
@@ -72,35 +73,23 @@ class GLoRA(Method):
     title = "GLoRA"
     paper = Paper("arXiv", 2023, "2306.07967", "Arnav0400/ViT-Slim")
     equation = r"W' = W + W \odot A + B, \quad b' = b + b \odot D + E + W C"
-    places = "qkv, o, fc1, fc2"
+    targets = "qkv, o, fc1, fc2"
     evidence = "golden"
-    version = 2  # 1 stood on q, k and v apart
+    version = 2  # version 1 updated q, k and v separately
     search = {"a": ("lora", "vector", "none"), "rank": (4, 8)}
+    fused = True
 
-    def __post_init__(self) -> None:
-        parse_linears(self.sites, whole=True)
-        require_positive(rank=self.rank)
-        for name, kind in zip("abcde", (MatrixForm, MatrixForm, ColumnForm, BiasForm, BiasForm), strict=True):
-            if getattr(self, name) not in get_args(kind):
-                raise ValueError(f"{name} must be one of {', '.join(get_args(kind))}, not {getattr(self, name)!r}")
+    def validate(self) -> None:
+        super().validate()
         if {self.a, self.b, self.c, self.d, self.e} == {"none"}:
             raise ValueError("a, b, c, d and e are all 'none', which leaves nothing to train")
 
-    def inject(self, vit: VisionTransformer) -> None:
-        transform_linears(vit, self.sites, lambda weight, bias: Generalised(weight, bias, self), whole=True)
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
+        return Generalised(weight, bias, self)
 
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-
-    def expected_params(self, vit: VisionTransformer) -> int:
+    def update_params(self, inputs: int, outputs: int) -> int:
         def size(form: str, rows: int, columns: int) -> int:
             return {"lora": self.rank * (rows + columns), "vector": rows, "constant": 1, "none": 0}[form]
 
-        return sum(
-            size(self.a, outputs, inputs)
-            + size(self.b, outputs, inputs)
-            + size(self.c, inputs, 1)
-            + size(self.d, outputs, 1)
-            + size(self.e, outputs, 1)
-            for inputs, outputs in site_shapes(vit, self.sites, whole=True)
-        )
+        matrices = size(self.a, outputs, inputs) + size(self.b, outputs, inputs)
+        return matrices + size(self.c, inputs, 1) + size(self.d, outputs, 1) + size(self.e, outputs, 1)

@@ -1,29 +1,30 @@
 """GPS, gradient-based parameter selection (Zhang et al., CVPR 2024, arXiv:2312.10136).
 
-Of every neuron, that is output of a linear map or of the patch convolution, the incoming connections learn that have
-the largest gradient of a supervised contrastive loss on the pretrained model; and its bias.  LayerNorms, tokens and
-position embedding stay (FightingFighting/GPS utils/pruning.py:5-45, train_gps.py:572-625, utils/loss_utils.py).
-"""
+    W'_ij trainable if j is among the K largest |dL_supcon / dW_ij| of neuron i
 
-from dataclasses import dataclass
+A neuron is one output of a linear map or of the patch convolution.  Its bias is trained as well.  LayerNorms, tokens
+and the position embedding stay frozen.  The gradient is that of a supervised contrastive loss on the pretrained model
+(FightingFighting/GPS utils/pruning.py:5-45, train_gps.py:572-625, utils/loss_utils.py).
+"""
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import around, blocks_of, linear_biases, mlp_width
-from .base import Method, Paper, register, require_positive
+from .anatomy import blocks_of, linear_biases, mlp_width, modules_outside_blocks
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 
 LOOK_BATCH = 32
-"""Images contrasted with each other, in two views each (train_scripts/vit/vtab: bz=32)."""
+"""Images per contrastive batch, in two views each (train_scripts/vit/vtab: bz=32)."""
 
 TEMPERATURE = 0.07
 """utils/loss_utils.py:9"""
 
 
 class ChosenConnections(nn.Module):
-    """A linear map or patch convolution of which K weights of each output are learned values."""
+    """A linear map or patch convolution with K trained weights per output."""
 
     index: Tensor
 
@@ -31,7 +32,7 @@ class ChosenConnections(nn.Module):
         super().__init__()
         inputs = inner.weight[0].numel()
         if connections > inputs:
-            raise ValueError(f"connections={connections} exceeds the {inputs} inputs that a neuron here has")
+            raise ValueError(f"connections={connections} exceeds the {inputs} inputs of a neuron here")
         self.inner = inner
         first = torch.arange(connections).expand(len(inner.weight), -1)  # until `choose`
         self.register_buffer("index", first.contiguous())  # [outputs, K]
@@ -49,7 +50,7 @@ class ChosenConnections(nn.Module):
         return F.linear(x, self.weight(), self.inner.bias)  # [b, n, inputs] -> [b, n, outputs]
 
     def gradient(self) -> Tensor:
-        """Of the whole weight, after a backward pass for which the frozen part required one too."""
+        """Return the gradient of the whole weight, after a backward pass with the frozen weight unfrozen."""
         frozen, learned = self.inner.weight.grad, self.values.grad
         assert frozen is not None
         assert learned is not None
@@ -57,18 +58,19 @@ class ChosenConnections(nn.Module):
 
     @torch.no_grad()
     def choose(self, gradient: Tensor) -> None:
-        """From now on the connections of largest |gradient| learn; gradient has the shape of the weight."""
+        """Select the connections of largest |gradient|; the gradient has the shape of the weight."""
         self.index.copy_(gradient.flatten(1).abs().topk(self.index.shape[1], dim=1).indices)
         self.values.copy_(self.inner.weight.flatten(1).gather(1, self.index))
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
+        """Return the equivalent plain module."""
         self.inner.weight.copy_(self.weight())
         return self.inner
 
 
 def supervised_contrastive(features: Tensor, labels: Tensor) -> Tensor:
-    """Mean of -log p over the other samples of the same class; features: [b, d], labels: [b], none single."""
+    """Return the mean of -log p over other samples of the same class; features: [b, d], labels: [b], none unique."""
     z = F.normalize(features, dim=1)
     itself = torch.eye(len(z), dtype=torch.bool, device=z.device)
     log_p = (z @ z.T / TEMPERATURE).masked_fill(itself, -torch.inf).log_softmax(dim=1)
@@ -76,23 +78,19 @@ def supervised_contrastive(features: Tensor, labels: Tensor) -> Tensor:
     return -(log_p.masked_fill(~positive, 0).sum(1) / positive.sum(1)).mean()
 
 
-@register("gps")
-@dataclass(frozen=True)
+@method("gps")
 class GPS(Method):
-    """The weight of each neuron that has the largest gradient on the training images learns, and all biases."""
+    """Trains the weight of each neuron that has the largest gradient on the training images, and all biases."""
 
-    connections: int = 1
-    """Weights per neuron, K."""
+    connections: PositiveInt = 1
+    """Trained weights per neuron, K."""
     title = "GPS"
     paper = Paper("CVPR", 2024, "2312.10136", "FightingFighting/GPS")
     equation = r"W'_{ij} = w_{ij} \text{ if } j \in \mathrm{top}_K |\nabla_{W_i} L_{supcon}|, \text{ else } W_{ij}"
-    places = "one weight per neuron, biases"
+    targets = "one weight per neuron, biases"
     evidence = "golden"
     restores_without_examples = True  # the index is a buffer
     search = {"connections": (1, 2, 15, 20)}  # --times_para in train_scripts
-
-    def __post_init__(self) -> None:
-        require_positive(connections=self.connections)
 
     def inject(self, vit: VisionTransformer) -> None:
         for name, module in list(vit.named_modules()):
@@ -100,13 +98,14 @@ class GPS(Method):
                 vit.set_submodule(name, ChosenConnections(module, self.connections))
         for block in vit.blocks:
             for scale in (block.get_submodule("ls1"), block.get_submodule("ls2")):
-                scale.requires_grad_(True)  # LayerScale, if there is one (utils/pruning.py:14)
+                scale.requires_grad_(True)  # LayerScale, if present (utils/pruning.py:14)
 
     @torch.enable_grad()
     def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
         """Choose the connections in one pass over the training images, in random batches.
 
-        An image's two views are itself and its mirror image (ours; the release crops, flips and recolours at random).
+        The two views of an image are itself and its mirror image (ours; the release crops, flips and recolours at
+        random).
         """
         vit.eval()  # no stochastic depth
         chosen = [module for module in vit.modules() if isinstance(module, ChosenConnections)]
@@ -126,10 +125,8 @@ class GPS(Method):
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d, layers = vit.embed_dim, len(vit.blocks)
-        outside = [
-            module for module in around(vit) if isinstance(module, nn.Linear | nn.Conv2d)
-        ]  # such as the patches'
-        neurons = layers * (5 * d + mlp_width(vit.blocks[0]))  # of qkv, o, fc1, fc2
+        outside = [m for m in modules_outside_blocks(vit) if isinstance(m, nn.Linear | nn.Conv2d)]
+        neurons = layers * (5 * d + mlp_width(vit.blocks[0]))  # qkv, o, fc1, fc2
         neurons += sum(len(module.weight) for module in outside)
         biases = sum(map(linear_biases, blocks_of(vit)))
         biases += sum(len(module.weight) for module in outside if module.bias is not None)

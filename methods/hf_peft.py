@@ -1,10 +1,9 @@
-"""What Hugging Face peft computes, on a timm ViT: the bridge, and `hf` for any of its tuners.
+"""Tuners of Hugging Face peft on a timm ViT: the base class, and the method `hf` for any of them.
 
-peft replaces linear maps by their names, so the fused `attn.qkv` becomes three of them.  They are views of its rows,
-and only while peft puts a tuner in, or merges it, are they linear maps of their own.  Needs the extra `peft`.
+peft replaces linear maps by name, so the fused `attn.qkv` is split into three.  They are views of its rows, except
+while peft injects or merges a tuner, when they are separate linear maps.  The extra `peft` installs the package.
 """
 
-import copy
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,14 +15,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
-from .base import Method, register, require_positive
-from .updates import parse_sites
+from .base import Method, method
+from .updates import LinearUpdateMethod, parse_sites
 
 _PATHS = {"q": "attn.qkv.q", "k": "attn.qkv.k", "v": "attn.qkv.v", "o": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 
 
 class Rows(nn.Module):
-    """One third of the rows of a linear map, as a linear map: its weight and bias are views."""
+    """One third of the rows of a linear map, with views as weight and bias."""
 
     def __init__(self, fused: nn.Linear, third: int) -> None:
         super().__init__()
@@ -41,6 +40,7 @@ class Rows(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
     def copied(self) -> nn.Linear:
+        """Return a separate linear map with a copy of the rows."""
         outputs, inputs = self.weight.shape
         linear = nn.Linear(inputs, outputs, bias=self.bias is not None, device="meta")  # draws no random numbers
         for name, _ in linear.named_parameters():
@@ -49,7 +49,7 @@ class Rows(nn.Module):
 
     @torch.no_grad()
     def take(self, linear: nn.Linear) -> None:
-        """Write what peft made of the copy into the rows; some tuners start by changing the weight."""
+        """Write the weights of the copy back into the rows, as some tuners change them at initialisation."""
         for name, parameter in linear.named_parameters(recurse=False):
             if parameter.requires_grad:
                 raise ValueError(f"peft would train the pretrained {name} of query, key or value; leave bias='none'")
@@ -68,17 +68,18 @@ class SplitQKV(nn.Module):
         return torch.cat([self.q(x), self.k(x), self.v(x)], dim=-1)
 
     def view_rows(self) -> None:
-        """Replace the linear maps, also within what peft put around them, by views of the fused one."""
+        """Replace the separate linear maps, also inside peft's modules, by views of the fused one."""
         for rows, parent, name in self._innermost():
             rows.take(getattr(parent, name))
             setattr(parent, name, rows)
 
     def copy_rows(self) -> None:
-        """And back."""
+        """Replace the views by separate linear maps, the inverse of `view_rows`."""
         for rows, parent, name in self._innermost():
             setattr(parent, name, rows.copied())
 
     def _innermost(self) -> Iterator[tuple[Rows, nn.Module, str]]:
+        """Yield rows, parent module and attribute name of the linear map inside peft's modules."""
         for third, name in enumerate("qkv"):
             parent: nn.Module = self
             while hasattr(inner := getattr(parent, name), "base_layer"):
@@ -87,16 +88,16 @@ class SplitQKV(nn.Module):
 
 
 def adapt(model: nn.Module, names: list[str], tuner: str, options: dict[str, Any]) -> Any:
-    """Put a tuner of peft on the named linear maps of `model`; returns peft's own handle of it.
+    """Apply a tuner of peft to the named linear maps of `model` and return peft's model object.
 
     Raises:
-        ValueError: peft is not installed, has no such tuner, or refuses the options.
+        ValueError: peft is not installed, does not have the tuner, or refuses the options.
     """
     try:
         from peft import mapping
     except ImportError:
-        raise ValueError(f'{tuner} comes from peft, which is missing: pip install "vtab-peft[peft]"') from None
-    tuners: dict[str, Any] = {kind.value.lower(): kind for kind in mapping.PEFT_TYPE_TO_TUNER_MAPPING}
+        raise ValueError(f'{tuner} needs peft, which is not installed: pip install "vtab-peft[peft]"') from None
+    tuners: dict[str, Any] = {peft_type.value.lower(): peft_type for peft_type in mapping.PEFT_TYPE_TO_TUNER_MAPPING}
     if tuner not in tuners:
         raise ValueError(f"this peft has no tuner {tuner!r}; it has {', '.join(sorted(tuners))}")
     if tuner == "boft":
@@ -115,83 +116,77 @@ def adapt(model: nn.Module, names: list[str], tuner: str, options: dict[str, Any
 
 
 def _without_cuda_code(options: dict[str, Any]) -> None:
-    """peft's BOFT compiles CUDA code at run time where it can, and else silently uses one butterfly factor."""
+    """Make peft's BOFT use one butterfly factor; with more it compiles CUDA code, or silently falls back to one."""
     if options.get("boft_n_butterfly_factor", 1) > 1:
         raise ValueError("peft's BOFT has one butterfly factor here: more need CUDA code that it compiles at run time")
     from peft.tuners.boft import layer
 
-    layer._FBD_CUDA = False  # looked for, and not there
+    layer._FBD_CUDA = False  # as after a failed compilation
 
 
 def tuned_layers(vit: nn.Module) -> dict[str, Any]:
-    """Name -> what peft put in place of a linear map."""
+    """Return peft's layers by module name."""
     from peft.tuners.tuners_utils import BaseTunerLayer
 
     return {name: module for name, module in vit.named_modules() if isinstance(module, BaseTunerLayer)}
 
 
 @dataclass(frozen=True)
-class FromPeft(Method):
-    """A tuner of peft on the named linear maps of every block."""
+class FromPeft(LinearUpdateMethod):
+    """Base class of methods that apply a tuner of peft to the named linear maps of every block."""
 
     sites: str = "qv"
-    places = "q, v"
+    targets = "q, v"
     evidence = "peft"
     backbones = ("vit", "swin")
     needs = "peft"
 
-    def __post_init__(self) -> None:
-        parse_sites(self.sites)
-        require_positive(**{name: value for name, value in self.args().items() if type(value) is int})
-
     def tuner(self) -> tuple[str, dict[str, Any]]:
-        """Its name in peft, and the options that differ from peft's defaults."""
+        """Return the tuner's name in peft and the options that differ from peft's defaults."""
         raise NotImplementedError(f"{type(self).__name__} must define tuner()")
 
     def inject(self, vit: VisionTransformer) -> None:
-        self.put_in(vit)
+        self.inject_peft(vit)
 
-    def put_in(self, vit: VisionTransformer) -> Any:
-        """Returns peft's own handle."""
+    def inject_peft(self, vit: VisionTransformer) -> Any:
+        """Inject the tuner and return peft's model object."""
         names = []
-        for place in blocks_of(vit):
-            attention = cast(Any, place.block.get_submodule("attn"))
+        for ref in blocks_of(vit):
+            attention = cast(Any, ref.block.get_submodule("attn"))
             attention.qkv = SplitQKV(attention.qkv)
-            names += [f"{place.path}.{_PATHS[site]}" for site in parse_sites(self.sites)]
+            names += [f"{ref.path}.{_PATHS[site]}" for site in parse_sites(self.sites)]
         handle = adapt(vit, names, *self.tuner())
-        for place in blocks_of(vit):
-            cast(SplitQKV, place.block.get_submodule("attn.qkv")).view_rows()
+        for ref in blocks_of(vit):
+            cast(SplitQKV, ref.block.get_submodule("attn.qkv")).view_rows()
         return handle
 
     def merge(self, vit: VisionTransformer) -> None:
-        for place in blocks_of(vit):
-            cast(SplitQKV, place.block.get_submodule("attn.qkv")).copy_rows()
+        for ref in blocks_of(vit):
+            cast(SplitQKV, ref.block.get_submodule("attn.qkv")).copy_rows()
         for name, layer in tuned_layers(vit).items():
             try:
                 layer.requires_grad_(False).merge()
             except NotImplementedError:
                 raise TypeError(f"{self.spec()} cannot be merged into the plain model") from None
             vit.set_submodule(name, layer.get_base_layer())
-        for place in blocks_of(vit):
-            attention = cast(Any, place.block.get_submodule("attn"))
+        for ref in blocks_of(vit):
+            attention = cast(Any, ref.block.get_submodule("attn"))
             attention.qkv.view_rows()
             attention.qkv = attention.qkv.fused
 
 
-@register("hf")
-@dataclass(frozen=True)
+@method("hf")
 class HF(FromPeft):
-    """Any tuner of peft, by its name there and its options: `hf(type='miss', options={'r': 8})`."""
+    """Applies any tuner of peft, given its name and options in peft: `hf(type='miss', options={'r': 8})`."""
 
     type: str = "lora"
     options: dict[str, Any] | None = None
     title = "peft"
     stands_for_many = True
-    paper = None
     equation = r"W' = \mathrm{peft}(W)"
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        super().validate()
         if self.type == "adalora":
             raise ValueError("type='adalora' would never lower its rank; there is a method adalora that does")
 
@@ -199,7 +194,4 @@ class HF(FromPeft):
         return self.type, self.options or {}
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        """Counted in a copy: what an arbitrary tuner trains, only peft knows."""
-        other = copy.deepcopy(vit).requires_grad_(False)
-        self.inject(other)
-        return sum(parameter.numel() for parameter in other.parameters() if parameter.requires_grad)
+        return Method.expected_params(self, vit)  # counts an injected copy: only peft knows the number

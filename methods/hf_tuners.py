@@ -1,24 +1,23 @@
-"""Methods that Hugging Face peft computes, by their names and with their papers' defaults."""
+"""Methods computed by Hugging Face peft, under their own names and with their papers' defaults."""
 
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from timm.models.vision_transformer import VisionTransformer
 
-from .base import Paper, register
+from .arguments import PositiveInt
+from .base import Paper, method
 from .hf_peft import FromPeft, tuned_layers
 from .updates import site_shapes
 
 
-@register("oft")
-@dataclass(frozen=True)
+@method("oft")
 class OFT(FromPeft):
-    """The inputs of each weight are rotated, block by block."""
+    """Rotates the inputs of each weight within blocks of features."""
 
-    block: int = 32
+    block: PositiveInt = 32
     exact: bool = False
-    """Whether a rotation is the Cayley transform itself, and not five terms of a series that is nearly orthogonal."""
+    """True: rotations are exact Cayley transforms; False: five terms of its Neumann series, nearly orthogonal."""
     title = "OFT"
     paper = Paper("NeurIPS", 2023, "2306.07280", "Zeju1997/oft")
     equation = r"W' = W R^\top,\ R = \mathrm{diag}(R_k),\ R_k = I + 2Q_k + 2Q_k^2 + 2Q_k^3 + Q_k^4,\ Q_k^\top = -Q_k"
@@ -29,25 +28,23 @@ class OFT(FromPeft):
 
     def inject(self, vit: VisionTransformer) -> None:
         for inputs, _ in site_shapes(vit, self.sites):
-            if inputs % self.block:  # peft would take another size
+            if inputs % self.block:  # peft would silently use another size
                 raise ValueError(f"block={self.block} does not divide the {inputs} inputs of a weight here")
         super().inject(vit)
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        angles = self.block * (self.block - 1) // 2
-        return sum(inputs // self.block * angles for inputs, _ in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return inputs // self.block * (self.block * (self.block - 1) // 2)
 
 
-@register("boft")
-@dataclass(frozen=True)
+@method("boft")
 class BOFT(FromPeft):
-    """The inputs of each weight are rotated in small blocks, and its outputs scaled.
+    """Rotates the inputs of each weight within small blocks, and scales its outputs.
 
-    One butterfly factor, which is what peft computes, whatever is asked for, where it cannot compile its CUDA code.
-    With it the rotation stays within the blocks.
+    There is one butterfly factor, so rotations do not mix blocks.  peft always uses one if it cannot compile its CUDA
+    code.
     """
 
-    block: int = 4
+    block: PositiveInt = 4
     title = "BOFT"
     paper = Paper("ICLR", 2024, "2311.06243", "wy1iu/butterfly-oft")
     equation = r"W' = s \odot (W R^\top),\ R = \mathrm{diag}((I - S_k)(I + S_k)^{-1}),\ S_k^\top = -S_k"
@@ -56,47 +53,44 @@ class BOFT(FromPeft):
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return "boft", {"boft_block_size": self.block}
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        shapes = site_shapes(vit, self.sites)  # a block is stored whole, though only its skew part counts
-        return sum(inputs // self.block * self.block**2 + outputs for inputs, outputs in shapes)
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return inputs // self.block * self.block**2 + outputs  # peft stores whole blocks and uses their skew part
 
 
-@register("hra")
-@dataclass(frozen=True)
+@method("hra")
 class HRA(FromPeft):
-    """The inputs of each weight pass a chain of Householder reflections, which start as pairs that cancel."""
+    """Multiplies each weight by a chain of Householder reflections, initially in pairs that cancel."""
 
-    rank: int = 8
-    """Reflections; even, for the pairs."""
+    rank: PositiveInt = 8
+    """Number of reflections, even because of the pairs."""
     gram_schmidt: bool = False
-    """Reflect through one subspace of orthonormal vectors; these start unpaired, as equal vectors span none (0/0)."""
+    """Orthonormalise the vectors; they are then initialised without pairs, as equal vectors give 0/0."""
     title = "HRA"
     paper = Paper("NeurIPS", 2024, "2405.17484", "DaShenZi721/HRA")
     equation = r"W' = W \prod_{i=1}^{r} \left(I - 2 \frac{u_i u_i^\top}{\lVert u_i \rVert^2}\right)"
     search = {"rank": (4, 8, 16)}
-    starts_as_identity = False  # up to rounding: each pair of reflections is multiplied out
+    starts_as_identity = False  # equal up to rounding: each pair of reflections is multiplied out
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        super().validate()
         if self.rank % 2:
-            raise ValueError(f"rank must be even, not {self.rank}: reflections start in pairs that cancel")
+            raise ValueError(f"rank must be even, not {self.rank}: initial reflections are pairs that cancel")
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return "hra", {"r": self.rank, "apply_GS": self.gram_schmidt, "init_weights": not self.gram_schmidt}
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(inputs * self.rank for inputs, _ in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return inputs * self.rank
 
 
-@register("vera")
-@dataclass(frozen=True)
+@method("vera")
 class VeRA(FromPeft):
-    """Two random matrices that all layers share, frozen; each weight learns a scale for every rank and output.
+    """Adds a frozen random low-rank product, shared by all layers, with trained scales per rank and per output.
 
-    The random matrices are the same in every run, whatever its seed (peft's `projection_prng_key`).
+    The random matrices do not depend on the run's seed (peft's `projection_prng_key`).
     """
 
-    rank: int = 256
+    rank: PositiveInt = 256
     title = "VeRA"
     paper = Paper("ICLR", 2024, "2310.11454", "huggingface/peft")
     equation = r"W' = W + \mathrm{diag}(b)\, B\, \mathrm{diag}(d)\, A"
@@ -105,21 +99,20 @@ class VeRA(FromPeft):
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return "vera", {"r": self.rank, "save_projection": False}
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(outputs + self.rank for _, outputs in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return outputs + self.rank
 
 
-@register("randlora")
-@dataclass(frozen=True)
+@method("randlora")
 class RandLoRA(FromPeft):
-    """A sum of as many frozen random low-rank products as make full rank, each scaled by learned diagonals.
+    """Adds a full-rank sum of frozen random low-rank products, each scaled by trained diagonals.
 
-    The random matrices are the same in every run, whatever its seed (peft's `projection_prng_key`).  peft flattens the
-    two factors in different orders, so that it pairs ranks with bases otherwise than the equation.
+    The random matrices do not depend on the run's seed (peft's `projection_prng_key`).  peft flattens the two factors
+    in different orders, so it pairs ranks with bases differently from the equation.
     """
 
-    rank: int = 32
-    """Of one product; their number is the smaller side of the weight divided by it."""
+    rank: PositiveInt = 32
+    """Rank of one product; the number of products is the smaller side of the weight divided by it."""
     scale: float = 20.0  # peft/tuners/randlora/config.py: alpha is 20 times the rank
     title = "RandLoRA"
     paper = Paper("ICLR", 2025, "2502.00987", "PaulAlbert31/RandLoRA")
@@ -129,17 +122,16 @@ class RandLoRA(FromPeft):
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return "randlora", {"r": self.rank, "randlora_alpha": self.scale * self.rank, "save_projection": False}
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        smaller = [min(shape) for shape in site_shapes(vit, self.sites)]
-        return sum(math.ceil(side / self.rank) * (self.rank + side) for side in smaller)
+    def update_params(self, inputs: int, outputs: int) -> int:
+        side = min(inputs, outputs)
+        return math.ceil(side / self.rank) * (self.rank + side)
 
 
-@register("loha")
-@dataclass(frozen=True)
+@method("loha")
 class LoHa(FromPeft):
-    """The elementwise product of two low-rank products is added to each weight, as in FedPara (arXiv:2108.06098)."""
+    """Adds the elementwise product of two low-rank products to each weight, as FedPara does (arXiv:2108.06098)."""
 
-    rank: int = 8
+    rank: PositiveInt = 8
     alpha: float = 8.0
     title = "LoHa"
     paper = Paper("ICLR", 2024, "2309.14859", "KohakuBlueleaf/LyCORIS")
@@ -149,20 +141,19 @@ class LoHa(FromPeft):
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return "loha", {"r": self.rank, "alpha": self.alpha}
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(2 * self.rank * (inputs + outputs) for inputs, outputs in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return 2 * self.rank * (inputs + outputs)
 
 
-@register("lokr")
-@dataclass(frozen=True)
+@method("lokr")
 class LoKr(FromPeft):
-    """The Kronecker product of a small matrix and a low-rank product is added to each weight.
+    """Adds the Kronecker product of a small matrix and a low-rank product to each weight.
 
-    Each side of the weight is cut into two factors, as equal as can be: 768 into 24 and 32.  At a rank of half the
-    larger ones the second matrix is whole.
+    Each side of the weight is the product of two factors that are as equal as possible: 768 = 24 * 32.  If the rank is
+    at least half the larger factors, the second matrix is dense.
     """
 
-    rank: int = 8
+    rank: PositiveInt = 8
     alpha: float = 8.0
     title = "LoKr"
     paper = Paper("ICLR", 2024, "2309.14859", "KohakuBlueleaf/LyCORIS")
@@ -172,48 +163,44 @@ class LoKr(FromPeft):
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return "lokr", {"r": self.rank, "alpha": self.alpha}
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        total = 0
-        for shape in site_shapes(vit, self.sites):
-            small = [max(factor for factor in range(1, math.isqrt(side) + 1) if side % factor == 0) for side in shape]
-            inputs, outputs = (side // factor for side, factor in zip(shape, small, strict=True))
-            whole = self.rank >= max(inputs, outputs) / 2
-            total += small[0] * small[1] + (inputs * outputs if whole else self.rank * (inputs + outputs))
-        return total
+    def update_params(self, inputs: int, outputs: int) -> int:
+        small = [max(f for f in range(1, math.isqrt(side) + 1) if side % f == 0) for side in (inputs, outputs)]
+        rows, columns = outputs // small[1], inputs // small[0]
+        dense = self.rank >= max(rows, columns) / 2
+        return small[0] * small[1] + (rows * columns if dense else self.rank * (rows + columns))
 
 
 FOURIER_WIDTH = 768
-"""Of ViT-B, which the authors' numbers for FourierFT are for."""
+"""The width of ViT-B, to which the authors' hyper-parameters of FourierFT belong."""
 
 
-@register("fourierft")
-@dataclass(frozen=True)
+@method("fourierft")
 class FourierFT(FromPeft):
-    """A few learned Fourier coefficients, at random places, are transformed back and added to each weight.
+    """Adds to each weight the inverse Fourier transform of a few trained coefficients at random positions.
 
-    The places are the same in every layer and run, whatever the run's seed (peft's `random_loc_seed`).  The authors'
-    coefficients start at N(0, 1) and have a learning rate of their own.  Ours start at zero and count `rate` (ρ) times
-    as much.  AdamW takes the same step whatever the size of a gradient, so that they learn as at `rate` times the
-    recipe's learning rate, beside a head at the recipe's; only weight decay acts as without.  At such rates the random
-    start is forgotten within a few steps.
+    The positions are the same in every layer and do not depend on the run's seed (peft's `random_loc_seed`).  The
+    authors initialise coefficients with N(0, 1) and give them a separate learning rate.  Ours are initially zero and
+    multiplied by `rate` (ρ).  AdamW's step does not depend on the gradient's size, so coefficients learn as if at
+    `rate` times the recipe's learning rate, and the head at the recipe's.  Only weight decay stays that of the recipe.
+    At such rates a random initialisation is forgotten within a few steps.
 
-    The authors' numbers are for a width of 768.  Elsewhere (ours) the scale goes with the size of the weight, so that a
-    step moves the same share of it: the norm of what a coefficient adds is scale / width, that of a weight grows as
-    its width.  Without that `toy_vit`, 128 wide, takes steps 36 times too long.
+    The authors' numbers are for a width of 768.  At other widths (ours) the scale is proportional to the size of the
+    weight, so that a step changes it by the same fraction: a coefficient's contribution has the norm scale / width, and
+    a weight's norm grows with its width.  Without this, steps on `toy_vit` (width 128) would be 36 times too large.
     """
 
-    coefficients: int = 1000
-    """Of each weight; the authors' scripts for ViTs have 3000."""
+    coefficients: PositiveInt = 1000
+    """Trained coefficients per weight; the authors' scripts for ViTs set 3000."""
     scale: float = 300.0  # for ViTs: experiments/ViT/*.bash of the official code, and peft/tuners/fourierft/config.py
     rate: float = 200.0
-    """Makes 2e-1 of the recipe's 1e-3, as experiments/ViT/cifar100-base-3000.bash has.  The scripts there have 2e-1 to
-    3e-1, 250 to 300 times the rate of the head."""
+    """Turns the recipe's 1e-3 into 2e-1, as in experiments/ViT/cifar100-base-3000.bash.  The scripts there set 2e-1 to
+    3e-1, 250 to 300 times the learning rate of the head."""
     title = "FourierFT"
     paper = Paper("ICML", 2024, "2405.03003", "Chaos96/fourierft")
     equation = (
         r"W' = W + \alpha \rho\, \tfrac{d^2}{768^2}\, \mathrm{Re}\, F^{-1}(c \text{ at } n \text{ random places})"
     )
-    version = 2  # 1 started at N(0, 1) and learned at the recipe's rate
+    version = 2  # version 1 was initialised with N(0, 1) and learned at the recipe's rate
     search = {"coefficients": (1000, 3000), "rate": (20.0, 200.0)}  # ours
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -225,23 +212,22 @@ class FourierFT(FromPeft):
         for layer in tuned_layers(vit).values():
             layer.fourierft_scaling["default"] *= layer.in_features * layer.out_features / FOURIER_WIDTH**2
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(self.coefficients for _ in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return self.coefficients
 
 
-@register("ia3")
-@dataclass(frozen=True)
+@method("ia3")
 class IA3(FromPeft):
-    """Keys, values and what the MLP's second map reads are scaled, channel by channel."""
+    """Scales the channels of keys, values and the hidden features of the MLP."""
 
     sites: str = "kv,fc2"
     title = "(IA)³"
     paper = Paper("NeurIPS", 2022, "2205.05638", "r-three/t-few")
     equation = r"k \leftarrow l_k \odot k,\ v \leftarrow l_v \odot v,\ h_{fc2} \leftarrow l_{ff} \odot h_{fc2}"
-    places = "k, v, inputs of fc2"
+    targets = "k, v, inputs of fc2"
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
-        return "ia3", {"feedforward_modules": r".*mlp\.fc2"}  # of these the inputs are scaled, of others the outputs
+        return "ia3", {"feedforward_modules": r".*mlp\.fc2"}  # scales their inputs, and the outputs of the others
 
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(max(shape) for shape in site_shapes(vit, self.sites))  # the inner width in the MLP
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return max(inputs, outputs)  # the hidden width in the MLP

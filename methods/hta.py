@@ -1,23 +1,24 @@
 """HTA, Householder transformation adaptation (Dong et al., NeurIPS 2024, arXiv:2410.22952).
 
-The update is written like a singular value decomposition whose unitary matrices are Householder matrices, each made of
-one vector, beside a product of rank 1 (eq. 3, 5 and 6).  As in eq. 3 the vectors are not normalised.
+    W' = W + H_out diag(d) H_in + B A,   H = I - v v^T
 
-No repository is public.  From the paper's counts (Table 1, Table 3 and the appendix's Table 7: 0.15, 0.22, 0.30
-and 0.44 M with the head at rank 0, 1, 2 and 4; 0.54 M for ViT-L) it follows that q, k, v and o have a matrix of this
-kind each.  For fc1 and fc2 the text leaves open what the diagonal of a matrix that is not square is.
+The update has the form of a singular value decomposition whose orthogonal matrices are Householder matrices, each
+given by one vector, plus a product of rank 1 (eq. 3, 5 and 6).  As in eq. 3, the vectors are not normalised.
+
+No official code is public.  The paper's parameter counts imply that q, k, v and o have one such update each (Table 1,
+Table 3 and Table 7 of the appendix: 0.15, 0.22, 0.30 and 0.44 M with head at rank 0, 1, 2 and 4; 0.54 M for ViT-L).
+The text does not define the diagonal of a rectangular matrix, so fc1 and fc2 are not supported.
 """
 
 import math
-from dataclasses import dataclass
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Paper, method
 from .lora import LowRank
-from .updates import Update, merge_linears, parse_sites, site_shapes, update_linears
+from .updates import LinearUpdateMethod, Update, parse_sites
 
 
 class Householder(Update):
@@ -26,8 +27,8 @@ class Householder(Update):
     def __init__(self, weight: Tensor, rank: int) -> None:  # weight: [d, d]
         super().__init__()
         d = len(weight)
-        self.v_in, self.v_out = (nn.Parameter(_reflecting(d)) for _ in range(2))
-        self.diagonal = nn.Parameter(torch.zeros(d))  # ours: the model starts unchanged
+        self.v_in, self.v_out = (nn.Parameter(_initial_vector(d)) for _ in range(2))
+        self.diagonal = nn.Parameter(torch.zeros(d))  # ours: initially the pretrained model
         self.low_rank = LowRank(weight, rank, 1.0)
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
@@ -39,41 +40,41 @@ class Householder(Update):
 
 
 def _transform(x: Tensor, v: Tensor) -> Tensor:
-    """H x for each of the vectors x [..., d]."""
+    """Multiply each vector of x [..., d] by H."""
     return x - (x @ v)[..., None] * v
 
 
-def _reflecting(d: int) -> Tensor:
-    """[d], of length sqrt 2, for which eq. 3 is a reflection; ours, and at zero no gradient would ever reach it."""
+def _initial_vector(d: int) -> Tensor:
+    """Return a random vector [d] of length sqrt 2, for which H is a reflection.
+
+    The choice is ours.  A zero vector would never get a gradient.
+    """
     v = torch.randn(d)
     return v * (math.sqrt(2) / v.norm())
 
 
-@register("hta")
-@dataclass(frozen=True)
-class HTA(Method):
-    """A diagonal between two Householder matrices, and a product of rank 1, added to each attention weight."""
+@method("hta")
+class HTA(LinearUpdateMethod):
+    """Adds a diagonal matrix between two Householder matrices, and a rank-one product, to each attention weight."""
 
-    rank: int = 1
-    """Of the product beside, D'."""
+    rank: PositiveInt = 1
+    """Rank of the product B A, which the paper calls D'."""
     sites: str = "qkvo"
     title = "HTA"
     paper = Paper("NeurIPS", 2024, "2410.22952")
     equation = r"W' = W + (I - v_l v_l^\top)\,\mathrm{diag}(d)\,(I - v_r v_r^\top) + B A"
-    places = "q, k, v, o"
+    targets = "q, k, v, o"
     evidence = "paper only"
     search = {"rank": (1, 2, 4)}  # Figure 2
 
-    def __post_init__(self) -> None:
-        require_positive(rank=self.rank)
+    def validate(self) -> None:
         if odd := [site for site in parse_sites(self.sites) if site.startswith("fc")]:
-            raise ValueError(f"sites={self.sites!r}: hta needs square weights, q, k, v or o, and {odd[0]} has none")
+            raise ValueError(
+                f"sites={self.sites!r}: hta needs square weights, q, k, v or o, but {odd[0]} is not square"
+            )
 
-    def inject(self, vit: VisionTransformer) -> None:
-        update_linears(vit, self.sites, lambda weight, _: Householder(weight, self.rank))
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
+        return Householder(weight, self.rank)
 
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum((3 + 2 * self.rank) * d for d, _ in site_shapes(vit, self.sites))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return (3 + 2 * self.rank) * inputs

@@ -1,11 +1,13 @@
-"""KAdaptation (He et al., AAAI 2023, arXiv:2203.16329): an update that is a sum of Kronecker products.
+"""KAdaptation (He et al., AAAI 2023, arXiv:2203.16329): updates that are sums of Kronecker products.
 
-Two repairs of eric-ai-lab/PEViT vision_benchmark/evaluation/model.py: there all u_i and v_i start at zero (lines
-536-539), where neither ever gets a gradient, and the value's update is made of the query's factors (line 580).
+    W' = W + s (sum_i (l_i r_i^T) kron (u_i v_i^T))^T,   b' = b + b_l
+
+Two errors of eric-ai-lab/PEViT vision_benchmark/evaluation/model.py are corrected.  There all u_i and v_i are
+initially zero (lines 536-539), so that neither ever gets a gradient.  The value's update uses the query's factors
+(line 580).
 """
 
 import math
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,12 +15,13 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
-from .updates import Update, UpdatedLinear, merge_linears
+from .arguments import PositiveInt
+from .base import Paper, method
+from .updates import LinearUpdateMethod, Update, UpdatedLinear
 
 
 class Rule(nn.Module):
-    """n matrices of rank one, l_i r_i^T: the left factors of the Kronecker products, shared by all layers."""
+    """n rank-one matrices l_i r_i^T, the left factors of the Kronecker products, shared by all layers."""
 
     def __init__(self, n: int) -> None:
         super().__init__()
@@ -34,7 +37,7 @@ class KroneckerSum(Update):
         n, outputs = len(rule.left), len(bias)
         bound = math.sqrt(2) * math.sqrt(6 / (1 + outputs // n))  # Glorot with gain sqrt(2): model.py:419-420
         self.rule, self.bias, self.scale, self.dropout = rule, bias, scale, nn.Dropout(dropout)
-        self.u = nn.Parameter(torch.zeros(n, inputs // n))  # zero: the model starts unchanged
+        self.u = nn.Parameter(torch.zeros(n, inputs // n))  # zero: initially the pretrained model
         self.v = nn.Parameter(torch.empty(n, outputs // n).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
@@ -49,27 +52,24 @@ class KroneckerSum(Update):
 
 
 def _kron_rows(left: Tensor, right: Tensor) -> Tensor:
-    """[n, a], [n, b] -> [n, a b], the Kronecker product of row i with row i."""
+    """Return the Kronecker product of each row of [n, a] with the same row of [n, b], [n, a b]."""
     return (left[:, :, None] * right[:, None, :]).flatten(1)
 
 
-@register("kadaptation")
-@dataclass(frozen=True)
-class KAdaptation(Method):
-    """A sum of rank-one Kronecker products on query and value, with left factors shared by all layers."""
+@method("kadaptation")
+class KAdaptation(LinearUpdateMethod):
+    """Adds a sum of Kronecker products to query and value; all layers share the left factors."""
 
-    terms: int = 32
+    terms: PositiveInt = 32
     scale: float = 160.0  # 128 / 4 * 5: model.py:477-479,564
-    dropout: float = 0.5  # on the entries of H: model.py:516
+    dropout: float = 0.5  # of the entries of H: model.py:516
     title = "KAdaptation"
     paper = Paper("AAAI", 2023, "2203.16329", "eric-ai-lab/PEViT")
     equation = r"W' = W + s \Big(\sum_i (l_i r_i^\top) \otimes (u_i v_i^\top)\Big)^\top,\ b' = b + b_l"
-    places = "q, v"
+    targets = "q, v"
     evidence = "golden"
     search = {"scale": (16.0, 160.0, 1600.0)}  # ours
-
-    def __post_init__(self) -> None:
-        require_positive(terms=self.terms)
+    sites = "qv"
 
     def inject(self, vit: VisionTransformer) -> None:
         d = vit.embed_dim
@@ -78,12 +78,9 @@ class KAdaptation(Method):
         rules = {site: Rule(self.terms) for site in ("q", "v")}
         for block in vit.blocks:
             attention = block.get_submodule("attn")
-            bias = nn.Parameter(torch.zeros(d))  # one for both: model.py:584
+            bias = nn.Parameter(torch.zeros(d))  # shared by q and v: model.py:584
             updates = {site: KroneckerSum(rule, bias, d, self.scale, self.dropout) for site, rule in rules.items()}
             attention.qkv = UpdatedLinear(cast(nn.Linear, attention.qkv), ("q", "k", "v"), updates)
-
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         factors, biases = 4 * vit.embed_dim, vit.embed_dim

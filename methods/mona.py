@@ -1,26 +1,28 @@
-"""Mona (Yin et al., CVPR 2025, arXiv:2408.08345): depthwise convolutions of three sizes in a bottleneck.
+"""Mona (Yin et al., CVPR 2025, arXiv:2408.08345): a bottleneck with depthwise convolutions of three sizes.
 
-Written for Swin (Leiyi-Hu/mona Swin-Transformer-Classification/mmcls/models/backbones/swin_transformer_mona.py:27-85),
-which has patches only.  The port to ViT is ours: class and register tokens pass the same adapter with the centre taps
-of its convolutions, as in Convpass.
+    x -> x + W_u GELU(Conv(W_d (gamma_x x + gamma LN(x)))),   W_d: [r, d], W_u: [d, r]
+
+Mona was written for Swin, which has only patch tokens (Leiyi-Hu/mona
+Swin-Transformer-Classification/mmcls/models/backbones/swin_transformer_mona.py:27-85).  The port to ViT is ours: class
+and register tokens pass the same adapter, with only the centre weights of its convolutions, as in Convpass.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .blocks import OnPatchGrid, Residual, branches
 
 KERNELS = (3, 5, 7)
 
 
 class Mean(nn.Module):
-    """x -> the mean of what the modules make of it."""
+    """x -> the mean of the modules' outputs."""
 
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         super().__init__()
@@ -31,9 +33,9 @@ class Mean(nn.Module):
 
 
 class MonaAdapter(nn.Module):
-    """x -> Up(drop(gelu(mix(Down(gamma * LN(x) + gamma_x * x))))), where `mix` convolves in two residual steps.
+    """x -> Up(drop(gelu(mix(Down(gamma * LN(x) + gamma_x * x))))), where `mix` has two residual convolution steps.
 
-    All projections and convolutions start as PyTorch makes them, so the adapter is not zero at the start.
+    All projections and convolutions have PyTorch's default initialisation, so the adapter is not initially zero.
     """
 
     def __init__(self, vit: VisionTransformer, bottleneck: int, dropout: float) -> None:
@@ -51,23 +53,19 @@ class MonaAdapter(nn.Module):
         return self.up(self.dropout(F.gelu(z)))
 
 
-@register("mona")
-@dataclass(frozen=True)
+@method("mona")
 class Mona(Method):
-    """A bottleneck with multi-scale depthwise convolutions, on the residual stream after each branch."""
+    """Adds a bottleneck with multi-scale depthwise convolutions to the residual stream after each branch."""
 
-    bottleneck: int = 64
+    bottleneck: PositiveInt = 64
     dropout: float = 0.1
     title = "Mona"
     paper = Paper("CVPR", 2025, "2408.08345", "Leiyi-Hu/mona")
     equation = r"x \leftarrow x + W_u\,\mathrm{GELU}(\mathrm{Conv}(W_d(\gamma_x x + \gamma\,\mathrm{LN}(x))))"
-    places = "after attention and MLP branch"
+    targets = "after attention and MLP branch"
     evidence = "golden"
-    search = {"bottleneck": (32, 64, 128)}  # the widths that the paper ablates
+    search = {"bottleneck": (32, 64, 128)}  # the widths of the paper's ablation
     starts_as_identity = False  # see MonaAdapter
-
-    def __post_init__(self) -> None:
-        require_positive(bottleneck=self.bottleneck)
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

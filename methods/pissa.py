@@ -1,20 +1,20 @@
-"""PiSSA (Meng et al., NeurIPS 2024, arXiv:2404.02948): LoRA that starts at a weight's principal singular triplets."""
+"""PiSSA (Meng et al., NeurIPS 2024, arXiv:2404.02948): LoRA initialised with a weight's principal singular triplets.
 
-from dataclasses import dataclass
+W' = W + s (B A - B_0 A_0),   s B_0 A_0 = U_r S_r V_r^T,   s = alpha / rank
+"""
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from .base import Paper, register
+from .base import Paper, method
 from .lora import LoRA, LowRank
-from .updates import update_linears
+from .updates import Update
 
 
 class Principal(LowRank):
-    """x -> scale * (B A - B_0 A_0) x, where scale * B_0 A_0 is the best approximation of W at this rank.
+    """x -> scale * (B A - B_0 A_0) x, where scale * B_0 A_0 is the best approximation of W with this rank.
 
-    PiSSA freezes the residual W - scale * B_0 A_0; subtracting here leaves the pretrained weight as it is.
+    PiSSA freezes the residual W - scale * B_0 A_0.  Subtracting the product here keeps the pretrained weight unchanged.
     """
 
     a0: Tensor
@@ -33,28 +33,27 @@ class Principal(LowRank):
         self.register_buffer("b0", self.b.clone(), persistent=False)
 
     def down_and_up(self) -> tuple[Tensor, Tensor]:
-        # B A - B_0 A_0 = B (A - A_0) + (B - B_0) A_0: exactly zero at the start, and no small difference of
-        # large products, which half precision would lose
+        # B A - B_0 A_0 = B (A - A_0) + (B - B_0) A_0 is exactly zero initially.  The left-hand side would be a small
+        # difference of large products, which half precision loses.
         up = torch.cat([self.b, self.b - self.b0], dim=1)
         return torch.cat([self.a - self.a0, self.a0]), up * self.scale
 
 
-@register("pissa")
-@dataclass(frozen=True)
+@method("pissa")
 class PiSSA(LoRA):
-    """LoRA on the principal singular values and vectors of each weight; what they leave is frozen."""
+    """Trains the principal singular values and vectors of each weight and freezes the residual."""
 
     title = "PiSSA"
     paper = Paper("NeurIPS", 2024, "2404.02948", "GraphPKU/PiSSA")
     equation = (
         r"W' = W - \tfrac{\alpha}{r} B_0 A_0 + \tfrac{\alpha}{r} B A,\ \tfrac{\alpha}{r} B_0 A_0 = U_r S_r V_r^\top"
     )
-    search = {"rank": (4, 8, 16)}  # ours: alpha cancels at the start, and the paper keeps it equal to the rank
+    search = {"rank": (4, 8, 16)}  # ours: alpha cancels initially, and the paper sets it to the rank
 
-    def __post_init__(self) -> None:
-        super().__post_init__()
+    def validate(self) -> None:
+        super().validate()
         if self.alpha <= 0:
             raise ValueError(f"alpha must be positive, not {self.alpha}: singular values are divided by alpha / rank")
 
-    def inject(self, vit: VisionTransformer) -> None:
-        update_linears(vit, self.sites, lambda weight, _: Principal(weight, self.rank, self.scale()))
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
+        return Principal(weight, self.rank, self.scale())

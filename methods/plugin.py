@@ -1,4 +1,4 @@
-"""Methods of one's own, from a file outside the suite."""
+"""Loading of plug-ins: Python files outside the suite that register methods."""
 
 import hashlib
 import importlib.util
@@ -8,15 +8,15 @@ from pathlib import Path
 from .base import METHODS, Method
 
 _LOADED: dict[Path, tuple[str, str, list[str]]] = {}
-"""Plug-in file -> (SHA-256 when it was loaded, module name, names it registered)."""
+"""Plug-in file -> (SHA-256 when loaded, module name, registered method names)."""
 
 
 class PluginError(ValueError):
-    """A plug-in file that cannot be used; the message names the file and the reason."""
+    """A plug-in file cannot be used; the message names the file and the reason."""
 
 
 def load_plugin(path: Path) -> list[str]:
-    """Run a plug-in file once; returns the names of the methods it registered.
+    """Run a plug-in file once and return the names of the methods that it registers.
 
     Raises:
         PluginError: the file is missing, raises an error, or registers nothing.
@@ -28,7 +28,7 @@ def load_plugin(path: Path) -> list[str]:
 
 
 def plugin_sha256(method: Method) -> str | None:
-    """SHA-256 of the plug-in file that a method comes from; None for a method of the suite."""
+    """Return the SHA-256 of the plug-in file that defines a method, or None for a method of the suite."""
     modules = {module: sha256 for sha256, module, _ in _LOADED.values()}
     return modules.get(type(method).__module__)
 
@@ -41,16 +41,16 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
     before = set(METHODS)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
-        raise PluginError(f"plug-in {path} is no Python file: its name must end in .py")
+        raise PluginError(f"plug-in {path} is not a Python file: its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    sys.modules[name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # whatever the user's file raises
+    except (Exception, SystemExit) as error:  # user code can raise anything
         for registered in set(METHODS) - before:
             del METHODS[registered]
         raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}") from None
     new = sorted(set(METHODS) - before)
     if not new:
-        raise PluginError(f'plug-in {path} registers no method; put @register("name") above a Method class')
+        raise PluginError(f'plug-in {path} registers no method; put @method("name") above a Method class')
     return sha256, name, new

@@ -1,8 +1,8 @@
-"""Which tensors of a method are projections: maps down from the features to few dimensions, and up again.
+"""The projections of a method: maps from the features down to a few dimensions, and up again.
 
-A module of a method has them if it says so by a method `projections()`, or if its children `down` and `up` are linear
-maps.  That covers LoRA and its variants, AOFT and all bottleneck adapters; what is made in another way (Kronecker
-products, tensors shared by all layers, rotations) has none.
+A module has projections if it defines `projections()` or if its children `down` and `up` are linear maps.  That covers
+LoRA and its variants, AOFT and all bottleneck adapters.  Methods of another form (Kronecker products, tensors shared
+by all layers, rotations) have none.
 """
 
 import math
@@ -21,18 +21,20 @@ from .updates import Update
 
 @dataclass(frozen=True)
 class Projections:
-    """The two of one module."""
+    """The down- and up-projection of one module."""
 
     name: str
-    """Of the module in the model."""
+    """Name of the module in the model."""
     down: Tensor
-    """[r, in]: the r vectors that the features are multiplied with."""
+    """[r, in]: the vectors whose inner products with the features are computed."""
     up: Tensor
-    """[r, out]: the r vectors that the output is a combination of."""
+    """[r, out]: the vectors whose linear combination is the output."""
     gain: float | None
-    """The most by which the module can lengthen a difference of inputs: the spectral norm of a linear update; with an
-    activation in between, the product of both spectral norms, the scale and the activation's steepest slope, a bound
-    of it.  None where more lies between the two."""
+    """Lipschitz constant of the module.
+
+    It is the spectral norm of a linear update.  With an activation in between, it is an upper bound: the product of
+    both spectral norms, the scale and the activation's maximal slope.  None if other modules lie in between.
+    """
 
 
 SLOPES: dict[type[nn.Module], float] = {
@@ -41,12 +43,12 @@ SLOPES: dict[type[nn.Module], float] = {
     nn.GELU: 1.13,
     QuickGELU: 1.1,
 }
-"""What may lie beside two projections, and how steep it gets: GELU up to 1.129, x sigmoid(ax) up to 1.0998."""
+"""Maximal slope of the modules allowed next to two projections: GELU 1.129, x sigmoid(ax) 1.0998."""
 
 
 @torch.no_grad()
 def projections(vit: nn.Module) -> Iterator[Projections]:
-    """Those of every module that has them, in the order of the model."""
+    """Yield the projections of every module that has them, in model order."""
     for name, module in vit.named_modules():
         if hasattr(module, "projections"):
             down, up = module.projections()  # pyright: ignore[reportCallIssue]
@@ -63,14 +65,14 @@ def _is_pair(module: nn.Module) -> bool:
 
 
 def _weight(linear: nn.Linear) -> Tensor:
-    """[out, in], as it is used."""
+    """Return the weight [out, in] as used in the forward pass."""
     return linear.quantised() if isinstance(linear, QuantisedLinear) else linear.weight
 
 
 def _gain(module: nn.Module, down: Tensor, up: Tensor) -> float | None:
     if isinstance(module, Update):
         return float(torch.linalg.matrix_norm(module.delta(), 2))
-    scale = getattr(module, "scale", 1.0)  # a number or one learned factor
+    scale = getattr(module, "scale", 1.0)  # a number or one trained factor
     both = torch.linalg.matrix_norm(down, 2) * torch.linalg.matrix_norm(up, 2)
     slopes = [SLOPES.get(type(part), math.nan) for part in module.children()]
     bound = float(both * abs(scale)) * math.prod(slopes)

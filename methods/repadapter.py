@@ -1,10 +1,10 @@
 """RepAdapter (Luo et al., arXiv:2302.08106): a linear bottleneck between a LayerNorm and the map that reads it.
 
-luogen1996/RepAdapter repadapter.py.  Being linear it folds into that map, as does every adapter put there by
-`adapt_input`.
+    h -> h + s (B drop(A h + a) + b),   A: [r, d], B: [d, r] block-diagonal with one block per group
+
+Source: luogen1996/RepAdapter repadapter.py.  Linear adapters inserted by `adapt_input` merge into the following map.
 """
 
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
@@ -12,25 +12,25 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .blocks import Residual
 from .updates import Update
 
-Where = Literal["block", "attn"]
 NORMS: dict[str, tuple[str, ...]] = {"block": ("norm1", "norm2"), "attn": ("norm1",)}
-"""The LayerNorms behind which the adapters of a method stand."""
+"""The LayerNorms after which each value of `where` puts adapters."""
 
 _READERS = {"norm1": "attn.qkv", "norm2": "mlp.fc1"}
 
 
 def adapt_input(block: nn.Module, norm: str, update: Update) -> None:
-    """Let h -> h + update(h) act between a LayerNorm and the linear map that reads it."""
+    """Apply h -> h + update(h) between a LayerNorm and the linear map that reads it."""
     setattr(block, norm, nn.Sequential(block.get_submodule(norm), Residual(update)))
 
 
 @torch.no_grad()
 def merge_inputs(vit: VisionTransformer) -> None:
-    """Undo `adapt_input` and let the linear maps W do it: W (h + M h + c) + b = (W + W M) h + (b + W c)."""
+    """Undo `adapt_input` by merging into the linear maps: W (h + M h + c) + b = (W + W M) h + (b + W c)."""
     for block in vit.blocks:
         for norm, reader in _READERS.items():
             adapted = block.get_submodule(norm)
@@ -47,7 +47,7 @@ def merge_inputs(vit: VisionTransformer) -> None:
 
 
 class GroupedBottleneck(Update):
-    """h -> s (B drop(A h + a) + b), where every group of outputs reads its own share of the bottleneck."""
+    """h -> s (B drop(A h + a) + b), where every group of outputs reads its own part of the bottleneck."""
 
     def __init__(self, d: int, bottleneck: int, groups: int, scale: float, dropout: float) -> None:
         super().__init__()
@@ -60,7 +60,7 @@ class GroupedBottleneck(Update):
         nn.init.zeros_(self.down.bias)
 
     def dense_up(self) -> Tensor:
-        """[d, bottleneck], zero where a group of outputs does not read."""
+        """Return the up-projection as a block-diagonal matrix [d, bottleneck]."""
         return torch.block_diag(*self.up.chunk(self.groups))
 
     def forward(self, h: Tensor) -> Tensor:  # [b, n, d]
@@ -73,31 +73,27 @@ class GroupedBottleneck(Update):
         return (self.dense_up() @ self.down.bias + self.up_bias) * self.scale
 
 
-@register("repadapter")
-@dataclass(frozen=True)
+@method("repadapter")
 class RepAdapter(Method):
-    """A linear bottleneck with a grouped up-projection on the input of attention and MLP."""
+    """Adds a linear bottleneck with a grouped up-projection to the inputs of attention and MLP."""
 
-    bottleneck: int = 8
-    groups: int = 2
+    bottleneck: PositiveInt = 8
+    groups: PositiveInt = 2
     scale: float = 1.0
     """The middle of the paper's grid, and the median of its 19 VTAB configurations (configs/repblock)."""
     dropout: float = 0.1
-    where: Where = "block"
-    """Before attention and MLP, or before attention alone."""
+    where: Literal["block", "attn"] = "block"
+    """block: attention and MLP; attn: attention only."""
     title = "RepAdapter"
     paper = Paper("arXiv", 2023, "2302.08106", "luogen1996/RepAdapter")
     equation = r"W' = W (I + s B A),\quad b' = b + s W (B b_A + b_B)"
-    places = "before qkv and fc1"
+    targets = "inputs of qkv and fc1"
     evidence = "golden"
     search = {"scale": (0.1, 0.5, 1.0, 5.0, 10.0)}  # scripts/search_repblock.sh
 
-    def __post_init__(self) -> None:
-        require_positive(bottleneck=self.bottleneck, groups=self.groups)
+    def validate(self) -> None:
         if self.bottleneck % self.groups:
             raise ValueError(f"groups={self.groups} must divide bottleneck={self.bottleneck}")
-        if self.where not in NORMS:
-            raise ValueError(f"where must be one of {', '.join(NORMS)}, not {self.where!r}")
 
     def inject(self, vit: VisionTransformer) -> None:
         for block in vit.blocks:

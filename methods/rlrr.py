@@ -1,20 +1,18 @@
-"""RLRR, residual low-rank rescaling (Dong et al., CVPR 2024, arXiv:2403.19067): W' = W * (1 + row column).
+"""RLRR, residual low-rank rescaling (Dong et al., CVPR 2024, arXiv:2403.19067).
 
-Rank one, as released (zstarN70/RLRR models/networks.py:37-74), with a shift of every bias; the patch embedding and
-all LayerNorms are scaled and shifted as in SSF (138-175).
+    W' = W * (1 + row column),   b' = b + shift,   row: [out, 1], column: [1, in]
+
+Rank one, as released (zstarN70/RLRR models/networks.py:37-74).  The patch embedding and all LayerNorms are scaled and
+shifted as in SSF (lines 138-175).
 """
-
-from dataclasses import dataclass
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register
-from .ssf import NORMS, fold, scale_and_shift
-from .updates import SITES, Transform, merge_linears, site_shapes, transform_linears
-
-_SITES = ",".join(SITES)
+from .base import Paper, method
+from .ssf import NORMS, merge_scales, scale_and_shift
+from .updates import ALL_SITES, LinearUpdateMethod, Transform
 
 
 class Rescaling(Transform):
@@ -25,7 +23,7 @@ class Rescaling(Transform):
         if bias is None:
             raise ValueError("rlrr shifts every bias; use a backbone whose linear maps all have one")
         outputs, inputs = weight.shape
-        # |row| < sqrt 6 and |column| < sqrt(6 / inputs): no weight starts as pretrained, as released
+        # As released, |row| < sqrt 6 and |column| < sqrt(6 / inputs), so that every weight changes at initialisation
         self.row = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(outputs, 1)))
         self.column = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(1, inputs)))
         self.shift = nn.Parameter(torch.zeros(outputs))
@@ -34,27 +32,32 @@ class Rescaling(Transform):
         return weight * (1 + self.row * self.column), None if bias is None else bias + self.shift
 
 
-@register("rlrr")
-@dataclass(frozen=True)
-class RLRR(Method):
-    """Every weight matrix rescaled entry by entry with one plus a rank-one matrix, every bias shifted."""
+@method("rlrr")
+class RLRR(LinearUpdateMethod):
+    """Rescales each entry of every weight matrix by one plus a rank-one matrix, and shifts every bias."""
 
     title = "RLRR"
     paper = Paper("CVPR", 2024, "2403.19067", "zstarN70/RLRR")
     equation = r"W' = W \odot (1 + s_{row} s_{col}^T), \quad b' = b + \beta"
-    places = "patch embedding, LayerNorms, all linears"
+    targets = "patch embedding, LayerNorms, all linears"
     evidence = "golden"
     starts_as_identity = False
+    sites = ALL_SITES
+
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
+        return Rescaling(weight, bias)
 
     def inject(self, vit: VisionTransformer) -> None:
-        transform_linears(vit, _SITES, Rescaling)
+        super().inject(vit)
         scale_and_shift(vit, NORMS)
 
     def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-        fold(vit, NORMS)
+        super().merge(vit)
+        merge_scales(vit, NORMS)
+
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return inputs + 2 * outputs
 
     def expected_params(self, vit: VisionTransformer) -> int:
         norms = 2 * len(vit.blocks) + 1
-        linears = sum(inputs + 2 * outputs for inputs, outputs in site_shapes(vit, _SITES))
-        return linears + 2 * vit.embed_dim * (1 + norms)
+        return super().expected_params(vit) + 2 * vit.embed_dim * (1 + norms)

@@ -1,23 +1,23 @@
-"""SCT, salient channel tuning (Zhao et al., IJCV 2023, arXiv:2309.08513): a linear map among the loudest channels.
+"""SCT, salient channel tuning (Zhao et al., IJCV 2023, arXiv:2309.08513): a linear map on the most salient channels.
 
-Loud is a channel of large L2 norm over the patch tokens of all training images of a class, averaged over the classes
+    x_I -> x_I + s (W x_I + b),   W: [k, k], I: the k most salient of d channels
+
+A channel's saliency is its L2 norm over the patch tokens of all training images of a class, averaged over the classes
 (showlab/SCT train_model_sct.py:27-110; adapter: models/vision_transformer_sct.py:272-307).
 """
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .blocks import branches
 
-Place = Literal["attn", "mlp"]
-
 LOOK_BATCH = 32
-"""Ours: images looked at together in `prepare`; the choice does not depend on it."""
+"""Ours: batch size in `prepare`; the choice of channels does not depend on it."""
 
 
 class ChannelAdapter(nn.Module):
@@ -37,30 +37,24 @@ class ChannelAdapter(nn.Module):
         return x.index_add(-1, self.index, change.to(x.dtype))
 
 
-@register("sct")
-@dataclass(frozen=True)
+@method("sct")
 class SCT(Method):
-    """A linear adapter on the 96 channels of the residual stream that are loudest in the training images."""
+    """Adds a linear adapter to the 96 channels of the residual stream that are most salient in the training images."""
 
-    channels: int = 96
-    """And all of them in a backbone that has fewer."""
-    place: Place = "attn"
-    """`attn`: on the residual stream behind the attention; `mlp`: on the MLP's output, before LayerScale."""
+    channels: PositiveInt = 96
+    """Number of adapted channels, at most the backbone's width."""
+    place: Literal["attn", "mlp"] = "attn"
+    """attn: on the residual stream after attention; mlp: on the MLP's output, before LayerScale."""
     scale: float = 1.0
-    """Of the adapter; the released forward leaves it out, though the configs (configs/model_sct/vtab) set 0.1 to 1."""
+    """Scale of the adapter; the released forward ignores it, although configs/model_sct/vtab set 0.1 to 1."""
     title = "SCT"
     paper = Paper("IJCV", 2023, "2309.08513", "showlab/SCT")
     equation = r"x_I \leftarrow x_I + s\,(W x_I + b)"
-    places = "after the attention, 96 channels"
+    targets = "after the attention, 96 channels"
     evidence = "golden"
     restores_without_examples = True  # the index is a buffer
     search = {"scale": (0.1, 0.3, 1.0)}
     starts_as_identity = False  # W ~ N(0, 0.02)
-
-    def __post_init__(self) -> None:
-        require_positive(channels=self.channels)
-        if self.place not in get_args(Place):
-            raise ValueError(f"place must be one of {', '.join(get_args(Place))}, not {self.place!r}")
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):
@@ -74,11 +68,11 @@ class SCT(Method):
 
     @torch.no_grad()
     def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
-        """Choose the channels by the features that the pretrained model has there, for `mlp` behind the block."""
+        """Choose channels by the pretrained model's features at the adapters; for `mlp`, after the whole block."""
         vit.eval()  # no stochastic depth
         adapters = [module for module in vit.modules() if isinstance(module, ChannelAdapter)]
-        places = adapters if self.place == "attn" else list(vit.blocks)
-        features: list[Tensor] = []  # of each place, [b, n, d]
+        observed = adapters if self.place == "attn" else list(vit.blocks)
+        features: list[Tensor] = []  # [b, n, d] of each observed module
 
         def bypass(_: nn.Module, inputs: tuple[Tensor, ...], __: Tensor) -> Tensor:
             return inputs[0]
@@ -87,8 +81,8 @@ class SCT(Method):
             features.append(output)
 
         hooks = [adapter.register_forward_hook(bypass) for adapter in adapters]
-        hooks += [place.register_forward_hook(record) for place in places]
-        squares = images.new_zeros(len(places), int(labels.max()) + 1, vit.embed_dim)
+        hooks += [module.register_forward_hook(record) for module in observed]
+        squares = images.new_zeros(len(observed), int(labels.max()) + 1, vit.embed_dim)
         for batch, classes in zip(images.split(LOOK_BATCH), labels.split(LOOK_BATCH), strict=True):
             vit(batch)
             for of_class, x in zip(squares, features, strict=True):
@@ -97,8 +91,8 @@ class SCT(Method):
         for hook in hooks:
             hook.remove()
         for adapter, of_class in zip(adapters, squares, strict=True):
-            loudness = of_class.sqrt().sum(0)  # [d]; the mean over classes ranks the same
-            adapter.index.copy_(loudness.topk(len(adapter.index)).indices.sort().values)
+            saliency = of_class.sqrt().sum(0)  # [d]; same order as the mean over classes
+            adapter.index.copy_(saliency.topk(len(adapter.index)).indices.sort().values)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         channels = min(self.channels, vit.embed_dim)

@@ -1,8 +1,8 @@
-"""How SPT (`spt`) decides what learns: by squared gradients, within a budget of trainable parameters.
+"""Parameter selection of SPT (`spt`): by squared gradients, within a budget of trainable parameters.
 
-The release takes as many sensitive entries as bring the count closest to the budget (ziplab/SPT engine.py:189-297).
-Here they never exceed it, and what is then left goes to the next entries of what does not learn as a whole, so that
-the budget is spent exactly.
+The release selects the number of sensitive entries whose parameter count is closest to the budget (ziplab/SPT
+engine.py:189-297).  Here the count never exceeds the budget.  The rest of the budget is spent on the next entries of
+matrices and vectors that are not trained as a whole, so that it is used exactly.
 """
 
 from bisect import bisect_right
@@ -15,27 +15,28 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 LOOK_BATCH, LOOK_BATCHES = 32, 16
-"""Images per batch, and batches (configs/*_sensitivity.sh, train_spt.py:218, 303)."""
+"""Images per batch and number of batches (configs/*_sensitivity.sh, train_spt.py:218, 303)."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A matrix or a vector that is decided on as one; q, k and v are apart."""
+    """A matrix or vector that can be trained as a whole; q, k and v are separate pieces."""
 
     place: int
+    """Index of its module."""
     part: str | None
     """The site of a matrix, None for a vector."""
     entries: int
     whole: int
-    """Parameters when it learns as a whole: those of the low-rank module, or its length."""
+    """Trainable parameters as a whole: those of the low-rank module, or the vector's length."""
     enough: int
-    """Sensitive entries that make it learn as a whole."""
+    """Number of sensitive entries from which it is trained as a whole."""
 
 
 def choose(sensitivity: Tensor, pieces: Sequence[Piece], budget: int) -> tuple[Tensor, Tensor]:
-    """What learns: which pieces as a whole [pieces], and which entries [entries]; both bool.
+    """Return masks of the pieces to train as a whole [pieces] and of the single entries to train [entries].
 
-    sensitivity: [entries], those of the pieces one behind the other.
+    sensitivity: [entries], concatenated over the pieces.
     """
     device = sensitivity.device
     entries, whole, enough, vector = (
@@ -46,10 +47,10 @@ def choose(sensitivity: Tensor, pieces: Sequence[Piece], budget: int) -> tuple[T
     piece_of = torch.arange(len(pieces), device=device).repeat_interleave(entries)
     ranked = piece_of[order]
 
-    def sensitive(top: int) -> Tensor:  # [pieces], how many of the most sensitive entries each has
+    def sensitive(top: int) -> Tensor:  # [pieces], number of the most sensitive entries in each
         return ranked[:top].bincount(minlength=len(pieces))
 
-    def parameters(top: int) -> int:  # never falls as top grows, for `whole` is at least `enough`
+    def parameters(top: int) -> int:  # non-decreasing in top, as `whole` is at least `enough`
         counts = sensitive(top)
         return int(torch.where(counts >= enough, whole, counts).sum())
 
@@ -60,11 +61,11 @@ def choose(sensitivity: Tensor, pieces: Sequence[Piece], budget: int) -> tuple[T
 
 
 def squared_gradients(vit: VisionTransformer, tensors: Sequence[Tensor], images: Tensor, labels: Tensor) -> Tensor:
-    """[entries of all tensors], of the cross-entropy behind a random head, summed over batches.
+    """Return squared gradients [entries of all tensors] of the cross-entropy with a random head, summed over batches.
 
-    Which images are looked at is random, as in the release, whose lists are shuffled: stored by class, the first would
-    show a few classes only.  They and the head are always the same (ours), so that what is chosen follows from the
-    backbone and the images alone.
+    The images are a random subset, as in the release, whose lists are shuffled; images stored by class would otherwise
+    cover few classes.  Subset and head have a fixed seed (ours), so that the selection depends only on the backbone and
+    the images.
     """
     generator = torch.Generator().manual_seed(0)
     head = torch.empty(int(labels.max()) + 1, vit.num_features)

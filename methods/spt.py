@@ -1,9 +1,12 @@
-"""SPT, sensitivity-aware tuning (He et al., ICCV 2023, arXiv:2303.08566): the training images choose what learns.
+"""SPT, sensitivity-aware tuning (He et al., ICCV 2023, arXiv:2303.08566): the training images select the parameters.
 
-The sensitivity of an entry of a weight, bias or norm is its squared gradient, summed over batches of training images.
-The most sensitive entries learn, but a matrix with many of them stays frozen and gets one low-rank module instead, and
-a vector with many of them learns as a whole.  The class token always learns, patch embedding and positions never do
-(ziplab/SPT engine.py:92-300; modules: model/vision_transformer_timm.py:236-555).  How is in `sensitivity`.
+    W' = W + B A if |S n W| >= |B, A| / 10, else W'_ij is trained for ij in S
+
+S is the set of the most sensitive entries of weights, biases and norms.  The sensitivity of an entry is its squared
+gradient, summed over batches of training images.  A matrix with many entries in S stays frozen and gets a low-rank
+module instead.  A vector with many entries in S is trained as a whole.  The class token is always trained; patch
+embedding and positions never are (ziplab/SPT engine.py:92-300; modules: model/vision_transformer_timm.py:236-555).
+The selection is in `sensitivity.py`.
 """
 
 from abc import abstractmethod
@@ -17,32 +20,33 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import blocks_of, linear_biases
-from .base import Method, Paper, register, require_positive
+from .anatomy import blocks_of, final_norm, linear_biases
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 from .lora import DroppedLowRank
 from .sensitivity import Piece, choose, squared_gradients
-from .updates import SITES, UpdatedLinear, merge_linears, site_shapes
+from .updates import ALL_SITES, UpdatedLinear, merge_linears, site_shapes
 
 ALPHA, BETA = 10, 5
-"""Many are a tenth of the module's size, and a fifth of the vector's (configs/*_sensitivity.sh, engine.py:104)."""
+"""Thresholds for "many": 1/10 of a module's parameters, 1/5 of a vector (configs/*_sensitivity.sh, engine.py:104)."""
 
-_PLACES = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+_TUNABLE = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 _PARTS = {"qkv": ("q", "k", "v"), "proj": ("o",), "fc1": ("fc1",), "fc2": ("fc2",)}
 
 
 class ChosenEntries(nn.Module):
-    """A linear map or LayerNorm of which some entries are learned values."""
+    """A linear map or LayerNorm with some trained entries."""
 
     index: Tensor
 
     def __init__(self, inner: nn.Linear | nn.LayerNorm, index: Tensor) -> None:
         super().__init__()
         self.inner = inner
-        self.register_buffer("index", index)  # [k], into the weight and the bias behind it
+        self.register_buffer("index", index)  # [k], into the concatenation of weight and bias
         self.values = nn.Parameter(_entries(inner).detach()[index])
 
     def tensors(self) -> list[Tensor]:
-        """Weight and, if there is one, bias."""
+        """Return the weight and, if present, the bias."""
         flat = _entries(self.inner).to(self.values.dtype).scatter(0, self.index, self.values)
         own = list(self.inner.parameters())
         return [new.reshape(old.shape) for new, old in zip(flat.split([p.numel() for p in own]), own, strict=True)]
@@ -55,13 +59,14 @@ class ChosenEntries(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
+        """Return the equivalent plain module."""
         for old, new in zip(self.inner.parameters(), self.tensors(), strict=True):
             old.copy_(new)
         return self.inner
 
 
 class AdaptedLinear(nn.Module):
-    """A linear map with an adapter behind some of its parts: y -> y + adapter(y)."""
+    """A linear map with an adapter after some of its parts: y -> y + adapter(y)."""
 
     def __init__(self, linear: nn.Module, parts: tuple[str, ...], adapters: dict[str, nn.Module]) -> None:
         super().__init__()
@@ -70,43 +75,40 @@ class AdaptedLinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [b, n, inputs] -> [b, n, outputs]
         pieces = list(self.linear(x).chunk(len(self.parts), dim=-1))
         for i, part in enumerate(self.parts):
-            if part in self.adapters:  # that of o reads what o reads: vision_transformer_timm.py:435-439
+            if part in self.adapters:  # the adapter of o reads the input of o: vision_transformer_timm.py:435-439
                 pieces[i] = pieces[i] + self.adapters[part](x if part == "o" else pieces[i])
         return torch.cat(pieces, dim=-1)
 
 
 @dataclass(frozen=True)
 class _SPT(Method):
-    budget: int = 400_000
-    """Trainable parameters, spent exactly as long as there is something left to train."""
-    rank: int = 8
+    budget: PositiveInt = 400_000
+    """Number of trainable parameters, or all tunable ones if they are fewer."""
+    rank: PositiveInt = 8
     dropout: float = 0.1
-    """Of what the modules read, that of o excepted."""
+    """Dropout of the low-rank modules' inputs, except for o."""
     drop_path: float = 0.1
-    """Of the modules (vision_transformer_timm.py:285)."""
+    """Drop path of the low-rank modules (vision_transformer_timm.py:285)."""
     paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")
-    places = "chosen by the training images"
+    targets = "chosen by the training images"
     evidence = "paper only"
-    version = 2  # 1 looked at the first images as they are stored
+    version = 2  # version 1 used the first images in stored order
     search = {"budget": (200_000, 400_000, 600_000, 800_000, 1_000_000)}  # configs/vtab_supervised_spt_lora.sh
-
-    def __post_init__(self) -> None:
-        require_positive(budget=self.budget, rank=self.rank)
 
     @abstractmethod
     def module_params(self, inputs: int, outputs: int) -> int:
-        """Of the low-rank module of a matrix."""
+        """Return the number of parameters of a matrix's low-rank module."""
 
     @abstractmethod
     def module(self, weight: Tensor, dropout: float) -> nn.Module:
-        """The low-rank module of a matrix [outputs, inputs]."""
+        """Create the low-rank module of a matrix [outputs, inputs]."""
 
     @abstractmethod
-    def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
-        """The linear map with the modules of some of its parts."""
+    def adapt_linear(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
+        """Return the linear map with low-rank modules on some of its parts."""
 
     def inject(self, vit: VisionTransformer) -> None:
-        """Frees the class token; the rest is up to `prepare`."""
+        """Unfreeze the class token; `prepare` selects everything else."""
         if self.budget < _token_params(vit):
             raise ValueError(f"budget={self.budget} does not even cover the class token's {vit.embed_dim} parameters")
         if vit.cls_token is not None:
@@ -114,12 +116,13 @@ class _SPT(Method):
 
     @torch.enable_grad()
     def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
+        """Select by sensitivity, and replace the affected modules."""
         vit.eval()  # no stochastic depth
-        places = list(_places(vit))
-        modules = [cast(nn.Linear, getattr(parent, name)) for parent, name in places]
+        tunable = list(_tunable_modules(vit))
+        modules = [cast(nn.Linear, getattr(parent, name)) for parent, name in tunable]
         pieces = [
             piece
-            for i, (_, name) in enumerate(places)
+            for i, (_, name) in enumerate(tunable)
             for piece in self._pieces(
                 i, _matrices(modules[i], name), [t for t in modules[i].parameters() if t.ndim == 1]
             )
@@ -128,7 +131,7 @@ class _SPT(Method):
         as_whole, chosen = choose(sensitivity, pieces, self.budget - _token_params(vit))
         whole = {(piece.place, piece.part) for piece, yes in zip(pieces, as_whole.tolist(), strict=True) if yes}
         masks = chosen.split([len(_entries(module)) for module in modules])
-        for i, ((parent, name), module, mask) in enumerate(zip(places, modules, masks, strict=True)):
+        for i, ((parent, name), module, mask) in enumerate(zip(tunable, modules, masks, strict=True)):
             tuned = ChosenEntries(module, mask.nonzero().flatten()) if mask.any() else module
             made = {
                 part: self.module(weight, 0.0 if part == "o" else self.dropout)
@@ -136,7 +139,7 @@ class _SPT(Method):
                 if (i, part) in whole
             }
             if made:
-                tuned = self.around(tuned, _PARTS[name], made).to(mask.device)
+                tuned = self.adapt_linear(tuned, _PARTS[name], made).to(mask.device)
             setattr(parent, name, tuned)
 
     def _pieces(self, place: int, matrices: dict[str, Tensor], vectors: list[Tensor]) -> Iterator[Piece]:
@@ -151,15 +154,14 @@ class _SPT(Method):
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d = vit.embed_dim
-        modules = sum(self.module_params(*shape) for shape in site_shapes(vit, ",".join(SITES)))
-        vectors = sum(4 * d + linear_biases(place) for place in blocks_of(vit)) + 2 * d  # with the LayerNorms, all
+        modules = sum(self.module_params(*shape) for shape in site_shapes(vit, ALL_SITES))
+        vectors = sum(4 * d + linear_biases(ref) for ref in blocks_of(vit)) + 2 * d  # biases and LayerNorms
         return min(self.budget, modules + vectors + _token_params(vit))
 
 
-@register("spt_lora")
-@dataclass(frozen=True)
+@method("spt_lora")
 class SPTLoRA(_SPT):
-    """The weights most sensitive to the training images learn, by LoRA where a matrix has many of them."""
+    """Trains the weights most sensitive to the training images, and LoRA on matrices that have many of them."""
 
     title = "SPT-LoRA"
     equation = r"W' = W + B A \text{ if } |S \cap W| \ge |B, A| / 10, \text{ else } W'_{ij} = w_{ij},\ ij \in S"
@@ -170,7 +172,7 @@ class SPTLoRA(_SPT):
     def module(self, weight: Tensor, dropout: float) -> nn.Module:
         return DroppedLowRank(weight, self.rank, 1.0, dropout, self.drop_path)
 
-    def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
+    def adapt_linear(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
         return UpdatedLinear(cast(nn.Linear, linear), parts, modules)
 
     def merge(self, vit: VisionTransformer) -> None:
@@ -180,10 +182,9 @@ class SPTLoRA(_SPT):
         merge_linears(vit)
 
 
-@register("spt_adapter")
-@dataclass(frozen=True)
+@method("spt_adapter")
 class SPTAdapter(_SPT):
-    """The weights most sensitive to the training images learn, by an adapter where a matrix has many of them."""
+    """Trains the weights most sensitive to the training images, and adapters on matrices that have many of them."""
 
     title = "SPT-Adapter"
     equation = r"y \leftarrow y + A(y) \text{ if } |S \cap W| \ge |A| / 10, \text{ else } W'_{ij} = w_{ij},\ ij \in S"
@@ -192,22 +193,22 @@ class SPTAdapter(_SPT):
         return 2 * outputs * self.rank + self.rank + outputs
 
     def module(self, weight: Tensor, dropout: float) -> nn.Module:
-        down, up = nn.Linear(len(weight), self.rank), nn.Linear(self.rank, len(weight))  # down starts as any linear map
+        down, up = nn.Linear(len(weight), self.rank), nn.Linear(self.rank, len(weight))  # down: PyTorch's default
         nn.init.zeros_(up.weight)
         nn.init.zeros_(up.bias)
         return nn.Sequential(nn.Dropout(dropout), down, nn.GELU(), up, DropPath(self.drop_path))
 
-    def around(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
+    def adapt_linear(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
         return AdaptedLinear(linear, parts, modules)
 
 
-def _places(vit: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
-    """Parent and name of every module that may learn."""
+def _tunable_modules(vit: VisionTransformer) -> Iterator[tuple[nn.Module, str]]:
+    """Yield parent and name of every module that can be selected."""
     for block in vit.blocks:
-        for path in _PLACES:
+        for path in _TUNABLE:
             parent, _, name = path.rpartition(".")
             yield block.get_submodule(parent), name
-    yield vit, "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"
+    yield vit, final_norm(vit)
 
 
 def _matrices(module: nn.Linear, name: str) -> dict[str, Tensor]:
@@ -216,7 +217,7 @@ def _matrices(module: nn.Linear, name: str) -> dict[str, Tensor]:
 
 
 def _entries(module: nn.Linear | nn.LayerNorm) -> Tensor:
-    """Weight and bias as one vector."""
+    """Return weight and bias as one vector."""
     return torch.cat([tensor.flatten() for tensor in module.parameters()])
 
 

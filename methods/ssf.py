@@ -1,11 +1,12 @@
-"""SSF, scaling and shifting features (Lian et al., NeurIPS 2022, arXiv:2210.08823): y -> gamma * y + beta.
+"""SSF, scaling and shifting features (Lian et al., NeurIPS 2022, arXiv:2210.08823).
 
-Behind the patch embedding, every LayerNorm and every linear map (dongzelian/SSF models/vision_transformer.py);
-folds into what it stands behind.
+    y -> gamma * y + beta,   gamma, beta: [channels]
+
+after the patch embedding, every LayerNorm and every linear map (dongzelian/SSF models/vision_transformer.py).  The
+factors merge into the module before them.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -13,15 +14,15 @@ from timm.models.swin_transformer import PatchMerging
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import blocks_of, final_norm, kind, mlp_width
-from .base import Method, Paper, register
+from .anatomy import backbone_family, blocks_of, final_norm, mlp_width
+from .base import Method, Paper, method
 
 NORMS = ("norm1", "norm2")
-_BEHIND = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
+_NORMS_AND_LINEARS = ("norm1", "attn.qkv", "attn.proj", "norm2", "mlp.fc1", "mlp.fc2")
 
 
 class ScaledShifted(nn.Module):
-    """gamma * module(x) + beta over the channels of a linear map, LayerNorm or patch convolution."""
+    """x -> gamma * module(x) + beta over the channels of a linear map, LayerNorm or patch convolution."""
 
     def __init__(self, module: nn.Linear | nn.Conv2d | nn.LayerNorm, channels: int) -> None:
         super().__init__()
@@ -36,6 +37,7 @@ class ScaledShifted(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Module:
+        """Return the equivalent plain module, with a new bias if it had none."""
         weight, bias = self.module.weight, self.module.bias
         weight *= self.gamma.reshape(-1, *[1] * (weight.ndim - 1))
         if bias is None:
@@ -45,56 +47,56 @@ class ScaledShifted(nn.Module):
         return self.module
 
 
-def scale_and_shift(vit: VisionTransformer, behind: Iterable[str]) -> None:
-    """Put a `ScaledShifted` around the patch embedding, the final norm and the named modules of every block."""
-    for parent, name in _places(vit, behind):
+def scale_and_shift(vit: VisionTransformer, paths: Iterable[str]) -> None:
+    """Wrap the patch embedding, the final norm and the named modules of every block in `ScaledShifted`."""
+    for parent, name in _wrapped_modules(vit, paths):
         module = cast(nn.Linear, getattr(parent, name))
         setattr(parent, name, ScaledShifted(module, len(module.weight)))
 
 
-def fold(vit: VisionTransformer, behind: Iterable[str]) -> None:
-    """Undo `scale_and_shift`, what was learned going into the modules."""
-    for parent, name in _places(vit, behind):
+def merge_scales(vit: VisionTransformer, paths: Iterable[str]) -> None:
+    """Undo `scale_and_shift` by merging factors and shifts into the wrapped modules."""
+    for parent, name in _wrapped_modules(vit, paths):
         setattr(parent, name, cast(ScaledShifted, getattr(parent, name)).merged())
 
 
-def _places(vit: VisionTransformer, behind: Iterable[str]) -> list[tuple[nn.Module, str]]:
+def _wrapped_modules(vit: VisionTransformer, paths: Iterable[str]) -> list[tuple[nn.Module, str]]:
+    """Return parent module and attribute name of everything that is wrapped."""
     found = [(cast(nn.Module, vit.patch_embed), "proj"), (cast(nn.Module, vit), final_norm(vit))]
-    for place in blocks_of(vit):
-        for path in behind:
+    for ref in blocks_of(vit):
+        for path in paths:
             parent, _, name = path.rpartition(".")
-            found.append((place.block.get_submodule(parent), name))
+            found.append((ref.block.get_submodule(parent), name))
     return found + _between_stages(vit)
 
 
 def _between_stages(vit: VisionTransformer) -> list[tuple[nn.Module, str]]:
-    """Where a Swin Transformer embeds and merges patches: a norm behind the embedding, a norm and a linear map each."""
-    if kind(vit) != "swin":
+    """Return a Swin Transformer's norm after the patch embedding, and norm and linear map of each patch merging."""
+    if backbone_family(vit) != "swin":
         return []
     merging = [module for module in vit.modules() if isinstance(module, PatchMerging)]
     return [(cast(nn.Module, vit.patch_embed), "norm"), *((m, name) for m in merging for name in ("norm", "reduction"))]
 
 
-@register("ssf")
-@dataclass(frozen=True)
+@method("ssf")
 class SSF(Method):
-    """A scale and a shift for every channel of every linear map and LayerNorm."""
+    """Trains a scale and a shift for every output channel of every linear map and LayerNorm."""
 
     title = "SSF"
     paper = Paper("NeurIPS", 2022, "2210.08823", "dongzelian/SSF")
     equation = r"y \leftarrow \gamma \odot y + \beta"
-    places = "patch embedding, LayerNorms, all linears"
+    targets = "patch embedding, LayerNorms, all linears"
     evidence = "golden"
     backbones = ("vit", "swin")
     starts_as_identity = False  # gamma ~ N(1, 0.02), beta ~ N(0, 0.02)
 
     def inject(self, vit: VisionTransformer) -> None:
-        scale_and_shift(vit, _BEHIND)
+        scale_and_shift(vit, _NORMS_AND_LINEARS)
 
     def merge(self, vit: VisionTransformer) -> None:
-        fold(vit, _BEHIND)
+        merge_scales(vit, _NORMS_AND_LINEARS)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         ends = vit.embed_dim + vit.num_features
         between = sum(len(getattr(parent, name).weight) for parent, name in _between_stages(vit))
-        return 2 * (ends + between + sum(7 * place.width + mlp_width(place.block) for place in blocks_of(vit)))
+        return 2 * (ends + between + sum(7 * ref.width + mlp_width(ref.block) for ref in blocks_of(vit)))

@@ -1,13 +1,13 @@
-"""The linear maps of a ViT block by name, and what methods do to them.
+"""The linear maps of a ViT block by name, and a base class of methods that modify only these maps.
 
-`q`, `k`, `v` are the three row blocks of timm's fused `attn.qkv`, `o` is `attn.proj`, `fc1` and `fc2` the MLP.
-An `Update` is added to such a map and works on activations; a `Transform` makes new weights of the old ones.
+`q`, `k`, `v` are the three row blocks of timm's fused `attn.qkv`, `o` is `attn.proj`, `fc1` and `fc2` are the MLP.
+An `Update` is added to the output of such a map.  A `Transform` computes new weights from the pretrained ones.
 """
 
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from typing import cast
+from typing import ClassVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +15,10 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of, mlp_width
+from .base import Method
 
 SITES = ("q", "k", "v", "o", "fc1", "fc2")
+ALL_SITES = ",".join(SITES)
 
 _LINEARS = (
     ("attn", "qkv", ("q", "k", "v")),
@@ -24,6 +26,7 @@ _LINEARS = (
     ("mlp", "fc1", ("fc1",)),
     ("mlp", "fc2", ("fc2",)),
 )
+"""Parent module, name and parts of each linear map of a block."""
 
 
 class Update(nn.Module, ABC):
@@ -31,19 +34,19 @@ class Update(nn.Module, ABC):
 
     @abstractmethod
     def delta(self) -> Tensor:
-        """[out, in], the weight that does the same."""
+        """Return the equivalent change of the weight, [out, in]."""
 
     def bias_delta(self) -> Tensor | None:
-        """[out], or None when the bias stays."""
+        """Return the equivalent change of the bias, [out], or None."""
         return None
 
 
 class LowRankUpdate(Update):
-    """x -> up (down x).  Those of one linear map are computed together, unless a class overrides `forward`."""
+    """x -> up (down x).  Updates of one linear map are computed together unless a subclass overrides `forward`."""
 
     @abstractmethod
     def down_and_up(self) -> tuple[Tensor, Tensor]:
-        """[rank, in] and [out, rank], scaled."""
+        """Return the two factors, [rank, in] and [out, rank], including any scale."""
 
     def forward(self, x: Tensor) -> Tensor:
         down, up = self.down_and_up()
@@ -61,36 +64,28 @@ class Transform(nn.Module, ABC):
     def forward(self, weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]: ...
 
 
-def parse_sites(sites: str) -> tuple[str, ...]:
-    """`"qv"`, `"q,v,fc1"` -> names in the order of `SITES`.
+def parse_sites(sites: str, fused: bool = False) -> tuple[str, ...]:
+    """Split `"qv"` or `"q,v,fc1"` into names in the order of `SITES`.
+
+    fused: treat `attn.qkv` as one linear map, so that `"qkv,fc1"` becomes ("qkv", "fc1").
 
     Raises:
-        ValueError: something else than the names in `SITES`, or one of them twice, or none.
+        ValueError: unknown or repeated names, no name, or, if fused, only some of q, k and v.
     """
     names = re.findall(r"fc1|fc2|[qkvo]", sites)
     if "".join(names) != sites.replace(",", "").replace(" ", "") or not names or len(set(names)) < len(names):
         raise ValueError(
             f"sites={sites!r} must name each of {', '.join(SITES)} at most once, such as 'qv' or 'q,v,fc1'"
         )
-    return tuple(site for site in SITES if site in names)
-
-
-def parse_linears(sites: str, whole: bool) -> tuple[str, ...]:
-    """The same; `whole`: with `attn.qkv` as the one linear map it is, `"qkv,fc1"` -> ("qkv", "fc1").
-
-    Raises:
-        ValueError: as `parse_sites`; or, where `attn.qkv` is whole, some of q, k and v without the others.
-    """
-    named = parse_sites(sites)
-    if not whole:
-        return named
-    if 0 < len({"q", "k", "v"} & set(named)) < 3:
+    if not fused:
+        return tuple(site for site in SITES if site in names)
+    if 0 < len({"q", "k", "v"} & set(names)) < 3:
         raise ValueError(f"sites={sites!r} must name q, k and v together or not at all: here they are one linear map")
-    return tuple("".join(parts) for *_, parts in _LINEARS if set(parts) <= set(named))
+    return tuple("".join(parts) for *_, parts in _LINEARS if set(parts) <= set(names))
 
 
 class UpdatedLinear(nn.Module):
-    """y = W x + b, and on the rows of each named part an update of the same input is added."""
+    """y = W x + b, plus an update of the same input on the rows of each named part."""
 
     def __init__(self, linear: nn.Linear, parts: tuple[str, ...], updates: Mapping[str, nn.Module]) -> None:
         super().__init__()
@@ -107,8 +102,8 @@ class UpdatedLinear(nn.Module):
         return updated[0] if len(updated) == 1 else torch.cat(updated, dim=-1)
 
     def _with_low_rank(self, x: Tensor) -> Tensor:
-        """All updates as one of the sum of their ranks: what maps down side by side, what maps up on a diagonal."""
-        x = x.to(self.linear.weight.dtype)  # once, where autocast would do so for each product
+        """Compute all updates as one: stack the down-projections, and put the up-projections on a block diagonal."""
+        x = x.to(self.linear.weight.dtype)  # one cast; autocast would cast for each product
         factors = {part: cast(LowRankUpdate, update).down_and_up() for part, update in self.updates.items()}
         downs, ups = zip(*factors.values(), strict=True)
         nothing = ups[0].new_zeros(self.linear.out_features // len(self.parts), 0)
@@ -118,7 +113,7 @@ class UpdatedLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The plain linear that computes the same; it gets a bias if it had none and an update adds one."""
+        """Return the equivalent plain linear map, with a new bias if an update needs one."""
         shifts = {part: cast(Update, update).bias_delta() for part, update in self.updates.items()}
         if self.linear.bias is None and any(shift is not None for shift in shifts.values()):
             self.linear.bias = nn.Parameter(self.linear.weight.new_zeros(self.linear.out_features), requires_grad=False)
@@ -135,14 +130,14 @@ def _is_two_products(update: nn.Module) -> bool:
 
 
 class TransformedLinear(nn.Module):
-    """y = W' x + b', where on the rows of each named part (W', b') is the transform of (W, b)."""
+    """y = W' x + b', where each named part of (W', b') is the transform of that part of (W, b)."""
 
     def __init__(self, linear: nn.Linear, parts: tuple[str, ...], transforms: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.linear, self.parts, self.transforms = linear, parts, nn.ModuleDict(transforms)
 
     def weights(self) -> tuple[Tensor, Tensor | None]:
-        """[out, in] and [out]: what the transforms make of the whole linear map."""
+        """Return the transformed weight [out, in] and bias [out]."""
         weights, biases = [], []
         for part, (weight, bias) in _rows(self.linear, self.parts).items():
             if part in self.transforms:
@@ -158,7 +153,7 @@ class TransformedLinear(nn.Module):
 
     @torch.no_grad()
     def merged(self) -> nn.Linear:
-        """The plain linear that computes the same."""
+        """Return the equivalent plain linear map."""
         weight, bias = self.weights()
         self.linear.weight.copy_(weight)
         if bias is not None:
@@ -166,59 +161,84 @@ class TransformedLinear(nn.Module):
         return self.linear
 
 
-Make = Callable[[Tensor, Tensor | None], nn.Module]
-"""From the pretrained rows of one site, weight [out, in] and bias [out], to what goes there."""
+MakeUpdate = Callable[[Tensor, Tensor | None], Update | Transform]
+"""Creates the module of one site from its pretrained weight [out, in] and bias [out]."""
 
 
-def update_linears(vit: VisionTransformer, sites: str, make: Make) -> None:
-    """Add `make(weight, bias)`, an `Update`, to every linear map that `sites` names, in every block."""
-    _wrap_linears(vit, parse_sites(sites), make, UpdatedLinear)
+def update_linears(vit: VisionTransformer, sites: str, make: MakeUpdate, fused: bool = False) -> None:
+    """Apply `make(weight, bias)` to every linear map that `sites` names, in every block.
 
-
-def transform_linears(vit: VisionTransformer, sites: str, make: Make, whole: bool = False) -> None:
-    """Pass every linear map that `sites` names through `make(weight, bias)`, a `Transform`, in every block.
-
-    whole: as for `parse_linears`.
+    fused: treat `attn.qkv` as one linear map, see `parse_sites`.
     """
-    _wrap_linears(vit, parse_linears(sites, whole), make, TransformedLinear)
+    wanted = parse_sites(sites, fused)
+    for ref in blocks_of(vit):
+        for parent_name, name, parts in _LINEARS:
+            parent = ref.block.get_submodule(parent_name)
+            linear = cast(nn.Linear, getattr(parent, name))
+            parts = ("".join(parts),) if fused else parts
+            made = {part: make(*rows) for part, rows in _rows(linear, parts).items() if part in wanted}
+            if made:
+                transforms = any(isinstance(module, Transform) for module in made.values())
+                setattr(parent, name, (TransformedLinear if transforms else UpdatedLinear)(linear, parts, made))
 
 
 def merge_linears(vit: VisionTransformer) -> None:
-    """Fold all updates and transforms into the linears they were put on."""
-    for place in blocks_of(vit):
+    """Fold all updates and transforms into their linear maps."""
+    for ref in blocks_of(vit):
         for parent_name, name, _ in _LINEARS:
-            parent = place.block.get_submodule(parent_name)
+            parent = ref.block.get_submodule(parent_name)
             if isinstance(wrapped := getattr(parent, name), UpdatedLinear | TransformedLinear):
                 setattr(parent, name, wrapped.merged())
 
 
-def _wrap_linears(
-    vit: VisionTransformer, wanted: tuple[str, ...], make: Make, wrapper: type[UpdatedLinear] | type[TransformedLinear]
-) -> None:
-    for place in blocks_of(vit):
-        for parent_name, name, parts in _LINEARS:
-            parent = place.block.get_submodule(parent_name)
-            linear = cast(nn.Linear, getattr(parent, name))
-            parts = (whole,) if (whole := "".join(parts)) in wanted else parts
-            made = {part: make(*rows) for part, rows in _rows(linear, parts).items() if part in wanted}
-            if made:
-                setattr(parent, name, wrapper(linear, parts, made))
-
-
 def _rows(linear: nn.Linear, parts: tuple[str, ...]) -> dict[str, tuple[Tensor, Tensor | None]]:
-    """Views of weight [out, in] and bias [out] of each part."""
+    """Return views of weight [out, in] and bias [out] of each part."""
     weights = linear.weight.chunk(len(parts))
     biases = [None] * len(parts) if linear.bias is None else linear.bias.chunk(len(parts))
     return dict(zip(parts, zip(weights, biases, strict=True), strict=True))
 
 
-def site_shapes(vit: VisionTransformer, sites: str, whole: bool = False) -> Iterator[tuple[int, int]]:
-    """(inputs, outputs) of every linear map that `sites` names, over all blocks of the plain `vit`.
+def site_shapes(vit: VisionTransformer, sites: str, fused: bool = False) -> Iterator[tuple[int, int]]:
+    """Yield (inputs, outputs) of every linear map that `sites` names, over all blocks of the unmodified `vit`.
 
-    whole: as for `parse_linears`.
+    fused: treat `attn.qkv` as one linear map, see `parse_sites`.
     """
-    for place in blocks_of(vit):
-        d, hidden = place.width, mlp_width(place.block)
+    for ref in blocks_of(vit):
+        d, hidden = ref.width, mlp_width(ref.block)
         shapes = {"qkv": (d, 3 * d), "fc1": (d, hidden), "fc2": (hidden, d)}
-        for name in parse_linears(sites, whole):
+        for name in parse_sites(sites, fused):
             yield shapes.get(name, (d, d))
+
+
+class LinearUpdateMethod(Method):
+    """Base class of methods that modify only linear maps, so that training can be merged into the plain model.
+
+    A subclass defines `sites`, as a field or a constant, and `make_update`.
+    """
+
+    sites: str
+    """The modified linear maps, see `parse_sites`."""
+    fused: ClassVar[bool] = False
+    """True if query, key and value are updated as one linear map."""
+
+    def validate(self) -> None:
+        parse_sites(self.sites, self.fused)
+
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Update | Transform:
+        """Create the module for one pretrained map with weight [out, in] and bias [out]."""
+        raise NotImplementedError(f"{type(self).__name__} must define make_update(weight, bias)")
+
+    def update_params(self, inputs: int, outputs: int) -> int:
+        """Return the number of parameters in one update; by default, those of a created one are counted."""
+        with torch.device("meta"):
+            made = self.make_update(torch.empty(outputs, inputs), torch.empty(outputs))
+        return sum(parameter.numel() for parameter in made.parameters())
+
+    def inject(self, vit: VisionTransformer) -> None:
+        update_linears(vit, self.sites, self.make_update, self.fused)
+
+    def merge(self, vit: VisionTransformer) -> None:
+        merge_linears(vit)
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        return sum(self.update_params(*shape) for shape in site_shapes(vit, self.sites, self.fused))

@@ -1,8 +1,10 @@
-"""Visual Prompt Tuning (Jia et al., ECCV 2022, arXiv:2203.12119): learned tokens beside those of the image.
+"""VPT, visual prompt tuning (Jia et al., ECCV 2022, arXiv:2203.12119): trained tokens next to those of the image.
 
-They stand behind the prefix tokens and have no position embedding.  Shallow: they enter once and go through all
-blocks.  Deep: each block sees prompts of its own (KMnP/vpt src/models/vit_prompt/vit.py).  What the model made of
-them is dropped before pooling, so that a mean over the tokens is one over the image's.
+    [cls, P, patches] -> Block(s) -> [cls, _, patches],   P: [tokens, d]
+
+Prompts follow the prefix tokens and have no position embedding.  Shallow prompts enter once and pass all blocks; deep
+prompts differ for each block (KMnP/vpt src/models/vit_prompt/vit.py).  The prompts' outputs are dropped before pooling,
+so that mean pooling averages only image tokens.
 """
 
 import math
@@ -13,11 +15,12 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Method, Paper, register, require_positive
+from .arguments import PositiveInt
+from .base import Method, Paper, method
 
 
 class PromptedBlock(nn.Module):
-    """Runs a block with the tokens that `prompts()` makes behind the first `prefix` ones, and drops them again."""
+    """Inserts the tokens `prompts()` after the first `prefix` tokens, runs a block and drops the tokens' outputs."""
 
     def __init__(self, block: nn.Module, prompts: nn.Module, prefix: int, dropout: float) -> None:
         super().__init__()
@@ -35,7 +38,7 @@ class PromptedBlock(nn.Module):
 
 
 class FreePrompts(nn.Module):
-    """Every entry is learned."""
+    """Prompts whose every entry is a parameter."""
 
     def __init__(self, tokens: Tensor) -> None:  # [tokens, d]
         super().__init__()
@@ -46,29 +49,29 @@ class FreePrompts(nn.Module):
 
 
 def initial_prompts(vit: VisionTransformer, tokens: int) -> Tensor:
-    """[tokens, d], Xavier-uniform over the patch embedding (vit_prompt/vit.py:54-71)."""
+    """Return prompts [tokens, d], uniform in the Xavier bounds of the patch embedding (vit_prompt/vit.py:54-71)."""
     height, width = cast(tuple[int, int], vit.patch_embed.patch_size)
     bound = math.sqrt(6 / (3 * height * width + vit.embed_dim))
     return torch.empty(tokens, vit.embed_dim).uniform_(-bound, bound)
 
 
-@register("vpt_shallow")
 @dataclass(frozen=True)
-class VPTShallow(Method):
-    """Learned tokens in front of the first block, kept through all of them."""
-
-    tokens: int = 10
-    dropout: float = 0.0  # src/configs/config.py:74
-    title = "VPT-Shallow"
+class _VPT(Method):
+    tokens: PositiveInt = 10
     paper = Paper("ECCV", 2022, "2203.12119", "KMnP/vpt")
-    equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_L(\cdots \mathrm{Block}_1([x_{cls}, P, x]))"
-    places = "tokens of the first block"
     evidence = "golden"
     search = {"tokens": (1, 5, 10, 50, 100)}
     starts_as_identity = False
 
-    def __post_init__(self) -> None:
-        require_positive(tokens=self.tokens)
+
+@method("vpt_shallow")
+class VPTShallow(_VPT):
+    """Inserts trained tokens before the first block and keeps them through all blocks."""
+
+    dropout: float = 0.0  # src/configs/config.py:74
+    title = "VPT-Shallow"
+    equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_L(\cdots \mathrm{Block}_1([x_{cls}, P, x]))"
+    targets = "tokens of the first block"
 
     def inject(self, vit: VisionTransformer) -> None:
         prompts = FreePrompts(initial_prompts(vit, self.tokens))
@@ -78,24 +81,15 @@ class VPTShallow(Method):
         return self.tokens * vit.embed_dim
 
 
-@register("vpt_deep")
-@dataclass(frozen=True)
-class VPTDeep(Method):
-    """Learned tokens in front of every block."""
+@method("vpt_deep")
+class VPTDeep(_VPT):
+    """Inserts trained tokens before every block."""
 
-    tokens: int = 10
     dropout: float = 0.1
     title = "VPT-Deep"
-    paper = Paper("ECCV", 2022, "2203.12119", "KMnP/vpt")
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, P_l, x])"
-    places = "tokens of every block"
-    evidence = "golden"
-    version = 2  # 1 dropped the same prompt entries for all images of a batch
-    search = {"tokens": (1, 5, 10, 50, 100)}
-    starts_as_identity = False
-
-    def __post_init__(self) -> None:
-        require_positive(tokens=self.tokens)
+    targets = "tokens of every block"
+    version = 2  # version 1 dropped the same prompt entries for all images of a batch
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

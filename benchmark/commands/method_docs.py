@@ -82,7 +82,7 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
         "arxiv": paper and paper.arxiv,
         "code": paper and paper.code,
         "equation": cls.equation,
-        "places": cls.places,
+        "targets": cls.targets,
         "backbones": list(cls.backbones),
         "defaults": method.args(),
         "search": {field: list(values) for field, values in cls.search.items()},
@@ -183,7 +183,7 @@ _DECLINED = """\
 
 def _section(row: dict[str, Any]) -> list[str]:
     first, rest = _docstring(METHODS[row["name"]])
-    facts = [("Where", row["places"]), ("Paper", _paper(row))]
+    facts = [("Targets", row["targets"]), ("Paper", _paper(row))]
     if row["code"]:
         facts.append(("Official code", f"[{row['code']}](https://github.com/{row['code']})"))
     facts.append(("Defaults", _arguments(row["defaults"])))

@@ -15,7 +15,7 @@ from timm.models import get_pretrained_cfg, swin_transformer
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from ...methods.anatomy import blocks_of, kind
+from ...methods.anatomy import backbone_family, blocks_of
 from .. import toy_vit
 from ..spec import BackboneRef
 from .evaluate import ProgressFn
@@ -197,7 +197,7 @@ def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tupl
         raise BackboneError(f"no weights at {file}; --weights takes a .safetensors, .pth or .npz file")
     sha256 = _file_sha256(file)
     try:
-        if file.suffix == ".npz" and kind(vit) == "vit":
+        if file.suffix == ".npz" and backbone_family(vit) == "vit":
             vit.load_pretrained(str(file))
             return sha256, ()
         state = _read_state(file)
@@ -205,7 +205,7 @@ def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tupl
         raise
     except Exception as error:  # the readers of three formats each raise their own
         raise BackboneError(f"cannot read weights {file}: {type(error).__name__}: {error}") from None
-    fit = checkpoint_filter_fn if kind(vit) == "vit" else swin_transformer.checkpoint_filter_fn
+    fit = checkpoint_filter_fn if backbone_family(vit) == "vit" else swin_transformer.checkpoint_filter_fn
     state = fit(state, vit)  # with the classifier: timm before 1.0.31 tells two layouts of Swin apart by its name
     classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
     state = {key: value for key, value in state.items() if key not in classifier}

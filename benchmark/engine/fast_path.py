@@ -8,7 +8,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from ...methods.anatomy import kind
+from ...methods.anatomy import backbone_family
 
 
 def make_fast(vit: VisionTransformer, precision: str, device: str) -> None:
@@ -48,7 +48,7 @@ def prune_last_block_to_cls(vit: VisionTransformer) -> bool:
     draws for each token: the draws would be others.  All else that methods put there sees each token by itself, as the
     contract says.
     """
-    last = vit.blocks[-1] if kind(vit) == "vit" else None
+    last = vit.blocks[-1] if backbone_family(vit) == "vit" else None
     if type(last) is not Block or vit.global_pool != "token" or vit.attn_pool is not None:
         return False
     attention = last.attn

@@ -98,7 +98,7 @@ class Worker:
             BackboneError, ValueError: with a message for the user.
         """
         from ...methods import METHODS, default_specs, parse
-        from ...methods.anatomy import KINDS, kind
+        from ...methods.anatomy import FAMILIES, backbone_family
         from ...methods.base import check_backbone, missing_packages
         from ..engine.timing import device_name
 
@@ -106,7 +106,7 @@ class Worker:
         named = [spec for spec in request.methods if spec != "all"] + (plugged if request.all_plugged else [])
         asked = [parse(spec) for spec in named]  # a wrong name is refused before weights are looked for
         backbone = self.backbone(request.backbone, request.weights, request.image_size, tell)
-        here = kind(backbone.vit)
+        here = backbone_family(backbone.vit)
         every = default_specs() if "all" in request.methods else []
         fitting = [parse(name) for name in every if here in METHODS[name].backbones]
         methods = list({method.spec(): method for method in (*fitting, *asked)}.values())
@@ -114,7 +114,7 @@ class Worker:
             check_backbone(method, backbone.vit)
         notes = list(backbone.notes)
         if left_out := len(every) - len(fitting):
-            notes.append(f"`all` leaves out what is not made for {KINDS[here]}: {left_out} of {len(every)} methods")
+            notes.append(f"`all` leaves out what is not made for {FAMILIES[here]}: {left_out} of {len(every)} methods")
         for package in sorted(missing_packages()) if every else ():
             needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
             if names := ", ".join(name for name in needing if here in METHODS[name].backbones):

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from ...methods import Method, parse
-from ...methods.anatomy import KINDS
-from ...methods.base import Evidence, registered_name
+from ...methods.anatomy import FAMILIES
+from ...methods.base import Evidence, method_name
 from ..engine.fast_path import prune_last_block_to_cls, ready_for_bf16
 from ..engine.injection import Injected, inject
 from .tiny_models import STEPS, STILL, Case, Violation, pictures, put_into, trained
 
 CLASS_FACTS = (
-    *("title", "paper", "equation", "places", "evidence"),
+    *("title", "paper", "equation", "targets", "evidence"),
     *("version", "lr", "search", "frozen_features", "starts_as_identity", "needs", "stands_for_many", "backbones"),
     "restores_without_examples",
 )
@@ -41,13 +41,13 @@ def lists_can_say_what_it_is(case: Case) -> None:
     paper, first_line = getattr(cls, "paper", None), (cls.__doc__ or "").partition("\n")[0]
     no_sentence = not first_line.endswith(".") or first_line.startswith(f"{cls.__name__}(")  # what dataclass writes
     wrong = {
-        **{f"`{name}` is missing": not getattr(cls, name, None) for name in ("title", "places", "equation")},
+        **{f"`{name}` is missing": not getattr(cls, name, None) for name in ("title", "targets", "equation")},
         **{f"`{name}` is annotated, which makes it a field": name in method.args() for name in CLASS_FACTS},
         "`paper` is missing (None where there is none)": not hasattr(cls, "paper"),
         "the year of `paper` is none from 2017 to 2026": paper is not None and not 2017 <= paper.year <= 2026,
         f"`evidence` is none of {', '.join(EVIDENCE)}": getattr(cls, "evidence", None) not in EVIDENCE,
         "`version` is below 1": method.version < 1,
-        f"`backbones` names something else than {', '.join(KINDS)}": not {*method.backbones} <= {*KINDS},
+        f"`backbones` names something else than {', '.join(FAMILIES)}": not {*method.backbones} <= {*FAMILIES},
         "the docstring's first line is no sentence that ends with a period": no_sentence,
         **{f"`search` names {field}, which is no field": field not in method.args() for field in method.search},
     }
@@ -55,7 +55,7 @@ def lists_can_say_what_it_is(case: Case) -> None:
         raise Violation("; ".join(text for text, is_so in wrong.items() if is_so), "Write it into the class")
     for field, values in method.search.items():
         for value in values:
-            _read(f"{registered_name(cls)}({field}={value!r})", "`search` holds a value that is refused")
+            _read(f"{method_name(cls)}({field}={value!r})", "`search` holds a value that is refused")
 
 
 def its_spec_string_means_the_same_method(case: Case) -> None:
@@ -63,7 +63,7 @@ def its_spec_string_means_the_same_method(case: Case) -> None:
     if "__dataclass_fields__" not in vars(cls):
         raise Violation("the class is no dataclass", "Put @dataclass(frozen=True) between @register and the class")
     everything = ", ".join(f"{name}={value!r}" for name, value in method.args().items())
-    for spec in (method.spec(), f"{registered_name(cls)}({everything})"):
+    for spec in (method.spec(), f"{method_name(cls)}({everything})"):
         if _read(spec, "its own spec string is refused") != method:
             advice = "Leave the fields in __post_init__ as they were given; derive what you need in `inject`"
             raise Violation(f"{spec} means another method than the one that says so of itself", advice)

@@ -11,7 +11,7 @@ from aoft_products import matrices, rank_two
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.method_checks.tiny_models import tiny
 from vtab_peft.methods import METHODS, parse
-from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, AOFTUpdates, approximately_orthogonal, start_vector
+from vtab_peft.methods.aoft import POLE_GUARD, AOFTUpdate, AOFTUpdates, approximately_orthogonal, initial_vector
 from vtab_peft.methods.vpt import PromptedBlock
 
 
@@ -111,12 +111,12 @@ def test_the_update_is_the_scaled_product_of_both_matrices() -> None:
 
 def test_starts_are_what_they_are_called() -> None:
     torch.manual_seed(5)
-    assert start_vector(768, "zeros").abs().max() == 0
-    assert start_vector(768, "identity").tolist() == [1.0] + [0.0] * 767
-    normal = start_vector(768, "normal")
+    assert initial_vector(768, "zeros").abs().max() == 0
+    assert initial_vector(768, "identity").tolist() == [1.0] + [0.0] * 767
+    normal = initial_vector(768, "normal")
     assert normal[0] == 0
     assert abs(float(normal.norm()) - 1) < 0.1
-    identity = approximately_orthogonal(start_vector(768, "identity"), 8)
+    identity = approximately_orthogonal(initial_vector(768, "identity"), 8)
     assert torch.equal(identity, torch.eye(768, 8))
 
 

@@ -1,4 +1,4 @@
-"""Real Swin Transformers and ViTs of every family and size, by their structure: weights are random, or on no device."""
+"""Structure of real Swin Transformers and ViTs of every family and size, with random or meta weights."""
 
 from dataclasses import replace
 
@@ -6,11 +6,15 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models.vision_transformer import Attention
 from vtab_peft.benchmark.engine.backbone import BLOCKS, BackboneError, load, names
 from vtab_peft.benchmark.engine.injection import inject
-from vtab_peft.benchmark.method_checks.tiny_models import STILL
+from vtab_peft.benchmark.method_checks.tiny_models import BACKBONES as TINY_BACKBONES
+from vtab_peft.benchmark.method_checks.tiny_models import RELATIVES, STILL, pictures, tiny
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.anatomy import blocks_of
+from vtab_peft.methods.blocks import branches
+from vtab_peft.methods.vqt import attend, check_attend
 
 SWIN = "swin_tiny_patch4_window7_224.ms_in1k"
 SIZES = (
@@ -41,7 +45,7 @@ def test_every_family_and_size_is_taken_and_counted(name: str) -> None:
     """The closed form of full fine-tuning is the number of parameters timm says the model has."""
     with torch.device("meta"):
         vit = timm.create_model(name, num_classes=0)
-    assert all(type(place.block) is BLOCKS[type(vit)] for place in blocks_of(vit))
+    assert all(type(ref.block) is BLOCKS[type(vit)] for ref in blocks_of(vit))
     assert parse("full").expected_params(vit) == sum(p.numel() for p in vit.parameters())
     biases = sum(p.numel() for name, p in vit.named_parameters() if name.endswith(".bias"))
     assert parse("bitfit").expected_params(vit) == biases
@@ -59,6 +63,34 @@ def test_counts_on_swin_base_are_the_published_ones(spec: str) -> None:
     with torch.device("meta"):
         vit = timm.create_model("swin_base_patch4_window7_224", num_classes=0)
     assert parse(spec).expected_params(vit) + HEAD == pytest.approx(PUBLISHED_ON_SWIN_BASE[spec], rel=0.02)
+
+
+@pytest.mark.parametrize("name", [*TINY_BACKBONES, *RELATIVES])
+def test_two_branches_compute_a_block_of_timm(name: str) -> None:
+    vit, outputs = tiny(name), {}
+    for ref in blocks_of(vit):
+        ref.block.register_forward_hook(lambda _, inputs, output, ref=ref: outputs.update({ref: (inputs[0], output)}))
+    vit(pictures())
+    for ref, (x, expected) in outputs.items():
+        attention, mlp = branches(ref.block)
+        assert torch.equal(mlp(attention(x)), expected)
+
+
+@pytest.mark.parametrize("changes", [{}, {"qkv_bias": False}, {"qk_norm": True}, {"scale_norm": True}])
+def test_attend_computes_the_attention_of_timm(changes: dict) -> None:
+    torch.manual_seed(0)
+    attention = Attention(32, num_heads=2, **{"qkv_bias": True} | changes, norm_layer=torch.nn.LayerNorm).eval()
+    x = torch.randn(2, 5, 32)
+    torch.testing.assert_close(attend(attention, x, x), attention(x))
+    torch.testing.assert_close(attend(attention, x[:, :2], x), attention(x)[:, :2])
+    check_attend(attention)
+
+
+def test_vqt_refuses_an_attention_that_differs_from_timms() -> None:
+    vit = tiny("plain")
+    vit.blocks[0].attn.register_forward_hook(lambda _, __, output: 2 * output)
+    with pytest.raises(ValueError, match="attention of this backbone"):
+        parse("vqt").inject(vit)
 
 
 def test_they_are_listed() -> None:
@@ -83,9 +115,9 @@ def test_a_swin_checkpoint_is_read_and_its_features_are_timms(tmp_path) -> None:
 def test_drop_path_grows_over_the_stages_of_a_swin() -> None:
     vit = load(SWIN, "random", image_size=56).vit
     injected = inject(vit, parse("lora"), replace(STILL, drop_path=0.1), 0).vit
-    rates = [getattr(place.block.drop_path1, "drop_prob", 0.0) for place in blocks_of(injected)]
+    rates = [getattr(ref.block.drop_path1, "drop_prob", 0.0) for ref in blocks_of(injected)]
     assert rates == pytest.approx([0.1 * i / 11 for i in range(12)])
-    assert all(getattr(place.block.drop_path1, "drop_prob", 0.0) == 0 for place in blocks_of(vit))
+    assert all(getattr(ref.block.drop_path1, "drop_prob", 0.0) == 0 for ref in blocks_of(vit))
 
 
 def test_weights_of_another_family_are_refused(tmp_path) -> None:

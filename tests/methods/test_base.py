@@ -1,13 +1,19 @@
 """Spec strings and the registry: what is refused, and how well the refusal helps."""
 
 import re
-from dataclasses import MISSING, dataclass, fields
+from collections.abc import Iterator
+from dataclasses import MISSING, FrozenInstanceError, fields
+from typing import Any, Literal
+from unittest.mock import patch
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from vtab_peft.methods import METHODS, Method, parse, register
-from vtab_peft.methods.arguments import coerce
+from timm.models.vision_transformer import VisionTransformer
+from vtab_peft.methods import METHODS, LinearUpdateMethod, Method, method, parse
+from vtab_peft.methods.arguments import PositiveInt, coerce
+from vtab_peft.methods.lora import LoRA
 
 
 @pytest.mark.parametrize(
@@ -56,15 +62,86 @@ def test_any_text_is_a_method_or_a_value_error(text: str) -> None:
 
 
 def test_a_name_is_registered_once() -> None:
-    @dataclass(frozen=True)
     class Another(Method):
         """Another LoRA."""
 
     with pytest.raises(ValueError, match="registered twice"):
-        register("lora")(Another)
+        method("lora")(Another)
     with pytest.raises(ValueError, match="lower-case"):
-        register("Lo-RA")(Another)
+        method("Lo-RA")(Another)
     assert METHODS["lora"] is not Another
+
+
+@pytest.fixture
+def tried() -> Iterator[type[Method]]:
+    """A method with one field of each kind, registered for the test."""
+    with patch.dict(METHODS):
+
+        @method("tried")
+        class Tried(Method):
+            rank: PositiveInt = 4
+            scale: float = 1.0
+            part: Literal["attn", "mlp"] = "attn"
+
+            def validate(self) -> None:
+                if self.part == "mlp" and self.rank > 8:
+                    raise ValueError("rank is at most 8 on the MLP")
+
+        yield Tried
+
+
+def test_the_decorator_makes_a_frozen_dataclass(tried: Any) -> None:
+    made = tried(rank=2, scale=3)
+    assert made == parse("tried(rank=2, scale=3.0)")
+    assert made.spec() == "tried(rank=2, scale=3.0)"
+    with pytest.raises(FrozenInstanceError):
+        made.rank = 3
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [{"rank": 0}, {"rank": 1.5}, {"rank": "4"}, {"part": "head"}, {"scale": "1"}, {"rank": 9, "part": "mlp"}],
+)
+def test_constructors_check_types_literals_and_rules(tried: Any, arguments: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"rank|part|scale"):
+        tried(**arguments)
+
+
+def test_a_field_must_have_a_plain_default() -> None:
+    with patch.dict(METHODS):
+
+        @method("takes_a_dtype")
+        class TakesADtype(Method):
+            dtype: Any = torch.float32
+
+        with pytest.raises(ValueError, match="dtype must be a plain value"):
+            parse("takes_a_dtype")
+
+
+def test_a_post_init_is_refused() -> None:
+    class Own(Method):
+        def __post_init__(self) -> None:
+            pass
+
+    with patch.dict(METHODS), pytest.raises(ValueError, match="validate"):
+        method("own")(Own)
+
+
+def test_parameters_are_counted_without_a_formula(vit: VisionTransformer) -> None:
+    """Both defaults equal LoRA's closed form and leave model and random stream unchanged."""
+
+    class Counted(LoRA):
+        update_params = LinearUpdateMethod.update_params
+
+    class Injected(LoRA):
+        expected_params = Method.expected_params
+
+    expected = parse("lora").expected_params(vit)
+    before = torch.get_rng_state()
+    assert Counted().expected_params(vit) == expected
+    assert torch.equal(torch.get_rng_state(), before)
+    assert Injected().expected_params(vit) == expected
+    assert not any(parameter.requires_grad for parameter in vit.parameters())
 
 
 def test_spec_shows_only_what_differs() -> None:

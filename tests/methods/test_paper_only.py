@@ -339,8 +339,8 @@ def test_spt_adapters_read_the_map_they_follow_and_that_of_o_its_input() -> None
     method, d = parse("spt_adapter(rank=2)"), 6
     weights = {"k": torch.empty(d, d)}
     fused, proj = nn.Linear(d, 3 * d).double(), nn.Linear(d, d).double()
-    qkv = randomised(method.around(fused, ("q", "k", "v"), {"k": method.module(weights["k"], 0.1)}))
-    o = randomised(method.around(proj, ("o",), {"o": method.module(torch.empty(d, d), 0.0)}))
+    qkv = randomised(method.adapt_linear(fused, ("q", "k", "v"), {"k": method.module(weights["k"], 0.1)}))
+    o = randomised(method.adapt_linear(proj, ("o",), {"o": method.module(torch.empty(d, d), 0.0)}))
     x = random(2, 3, d)
 
     def adapter(of: nn.Module, part: str, h: Array) -> Array:

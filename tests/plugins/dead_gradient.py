@@ -1,11 +1,9 @@
-"""An adapter behind each block whose two factors both start at zero, so that neither ever gets a gradient."""
-
-from dataclasses import dataclass
+"""An incorrect plug-in: both factors of an adapter are initially zero, so neither ever gets a gradient."""
 
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.methods import Method, register
+from vtab_peft.methods import Method, method
 from vtab_peft.methods.blocks import Residual
 
 
@@ -19,16 +17,14 @@ class Bottleneck(nn.Module):
         return x @ self.down @ self.up
 
 
-@register("dead_gradient")
-@dataclass(frozen=True)
+@method("dead_gradient")
 class DeadGradient(Method):
-    """A linear bottleneck behind each block."""
+    """Adds a linear bottleneck after each block."""
 
     rank: int = 4
     title = "Dead gradient"
-    paper = None
     equation = r"x \leftarrow x + U D x"
-    places = "behind each block"
+    targets = "after each block"
     evidence = "closed form"
 
     def inject(self, vit: VisionTransformer) -> None:

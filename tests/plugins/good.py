@@ -1,18 +1,16 @@
-"""A low-rank addition to the second linear map of the MLP that does everything right."""
+"""A correct plug-in: a low-rank update of the second linear map of the MLP."""
 
 import math
-from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.methods import Method, register
-from vtab_peft.methods.updates import Update, merge_linears, site_shapes, update_linears
+from vtab_peft.methods import LinearUpdateMethod, method
+from vtab_peft.methods.updates import Update
 
 
 class Narrow(Update):
-    """x -> up(down(x)), zero at the start."""
+    """x -> up(down(x)), initially zero."""
 
     def __init__(self, weight: Tensor, rank: int) -> None:  # [outputs, inputs]
         super().__init__()
@@ -26,25 +24,21 @@ class Narrow(Update):
         return self.up @ self.down
 
 
-@register("good")
-@dataclass(frozen=True)
-class Good(Method):
-    """A low-rank addition to fc2."""
+@method("good")
+class Good(LinearUpdateMethod):
+    """Adds a low-rank product to fc2."""
 
     rank: int = 4
     title = "Good"
-    paper = None
     equation = r"W' = W + U D"
-    places = "fc2"
+    targets = "fc2"
     evidence = "closed form"
     search = {"rank": (2, 4)}
     backbones = ("vit", "swin")
+    sites = "fc2"
 
-    def inject(self, vit: VisionTransformer) -> None:
-        update_linears(vit, "fc2", lambda weight, _: Narrow(weight, self.rank))
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
+        return Narrow(weight, self.rank)
 
-    def merge(self, vit: VisionTransformer) -> None:
-        merge_linears(vit)
-
-    def expected_params(self, vit: VisionTransformer) -> int:
-        return sum(self.rank * (inputs + outputs) for inputs, outputs in site_shapes(vit, "fc2"))
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return self.rank * (inputs + outputs)

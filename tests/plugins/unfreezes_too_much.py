@@ -1,25 +1,21 @@
-"""Meant to train the LayerNorms' weights; a slip also unfreezes the other weights of the blocks."""
-
-from dataclasses import dataclass
+"""An incorrect plug-in: it should train the LayerNorm weights only, but unfreezes other weights of the blocks too."""
 
 from timm.models.vision_transformer import VisionTransformer
-from vtab_peft.methods import Method, register
+from vtab_peft.methods import Method, method
 
 
-@register("unfreezes_too_much")
-@dataclass(frozen=True)
+@method("unfreezes_too_much")
 class UnfreezesTooMuch(Method):
-    """The weight of each LayerNorm of the blocks learns."""
+    """Trains the weight of each LayerNorm of the blocks."""
 
     title = "Unfreezes too much"
-    paper = None
     equation = r"y = \gamma \odot \tfrac{x - \mu}{\sigma} + \beta, \quad \gamma \text{ learned}"
-    places = "LayerNorms of the blocks"
+    targets = "LayerNorms of the blocks"
     evidence = "closed form"
 
     def inject(self, vit: VisionTransformer) -> None:
         for name, parameter in vit.named_parameters():
-            if name.startswith("blocks") and ("norm" in name or name.endswith("weight")):  # a slip: `or` for `and`
+            if name.startswith("blocks") and ("norm" in name or name.endswith("weight")):  # bug: `or` for `and`
                 parameter.requires_grad_(True)
 
     def merge(self, vit: VisionTransformer) -> None:

@@ -38,7 +38,7 @@ class Right(Method):
     title = "Right"
     paper = None
     equation = r"y = g \odot \mathrm{LN}(x)"
-    places = "first LayerNorm of each block"
+    targets = "first LayerNorm of each block"
     evidence = "closed form"
     part = Gained
 

@@ -21,12 +21,10 @@ from vtab_peft.methods.plugin import PluginError, load_plugin
 
 GOOD = '''
 """LoRA with one more name."""
-from dataclasses import dataclass
-from vtab_peft.methods import register
+from vtab_peft.methods import method
 from vtab_peft.methods.lora import LoRA
 
-@register("my_lora")
-@dataclass(frozen=True)
+@method("my_lora")
 class MyLoRA(LoRA):
     """LoRA under another name."""
     title = "My LoRA"

@@ -18,26 +18,24 @@ pytestmark = pytest.mark.slow
 PLUGIN = """
 import ctypes, os, time
 from dataclasses import dataclass
-from vtab_peft.methods.base import Method, register
+from vtab_peft.methods.base import Method, method
 
 
 @dataclass(frozen=True)
 class Bad(Method):
-    title, paper, equation, places, evidence = "Bad", None, "", "", "closed form"
+    title, paper, equation, targets, evidence = "Bad", None, "", "", "closed form"
 
     def expected_params(self, vit):
         return 0
 
 
-@register("crashes")
-@dataclass(frozen=True)
+@method("crashes")
 class Crashes(Bad):
     def inject(self, vit):
         ctypes.string_at(0)
 
 
-@register("hangs")
-@dataclass(frozen=True)
+@method("hangs")
 class Hangs(Bad):
     def inject(self, vit):
         print("hanging", flush=True)
