@@ -1,4 +1,4 @@
-"""Files and arrays that appear complete or not at all, whatever kills the writer."""
+"""Write files and arrays that appear complete or not at all, even if the writer is killed."""
 
 import errno
 import os
@@ -15,24 +15,23 @@ import numpy as np
 
 PREFIX = ".tmp-"
 DAY = 24 * 3600
-"""Seconds without a write after which an unfinished file of another machine belongs to nobody (ours; writers write all
-the time)."""
+"""Seconds without a write after which a temporary file of another machine is abandoned (our choice)."""
 NAMESPACE = Path("/proc/self/ns/pid")
 """Its inode is the PID namespace of this process (Linux, namespaces(7))."""
 
 NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
-"""What file systems without hard links (FAT, some network ones) say when asked for one."""
+"""Errors of file systems without hard links (FAT, some network file systems)."""
 
 UNFINISHED = re.compile(rf"{re.escape(PREFIX)}(?P<host>.+)-(?P<process>[0-9]+)-[0-9a-f]+")
-"""What `temporary_name` makes."""
+"""Pattern of the names that `temporary_name` returns."""
 
 NO_FOLDER_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EBADF)
-"""What file systems that only sync files (SMB, some FUSE ones) say when asked to sync a folder."""
+"""Errors of file systems that cannot sync folders (SMB, some FUSE file systems)."""
 
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to; it takes the name `path` when the block ends, and vanishes when the block fails.
+    """Yield a file that is renamed to `path` when the block succeeds and removed when it fails.
 
     Raises:
         OSError: no space, no permission, ...; nothing is left behind.
@@ -49,9 +48,9 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
 
 
 def create(path: Path, data: bytes) -> bool:
-    """Write a file that must not be there yet; False when it is, and then it stays as it was.
+    """Write a new file; return False and leave the file unchanged if it exists.
 
-    Of several processes that try at the same time, also over a network file system, one succeeds.
+    If several processes try at the same time, exactly one succeeds, also on a network file system.
 
     Raises:
         OSError: no space, no permission, ...; nothing is left behind.
@@ -70,7 +69,7 @@ def create(path: Path, data: bytes) -> bool:
 
 @contextmanager
 def _synced(path: Path) -> Iterator[BinaryIO]:
-    """A new file to write to, which is on the disk when the block ends."""
+    """Yield a new file that is synced to disk when the block ends."""
     with path.open("xb") as file:
         yield file
         file.flush()
@@ -81,7 +80,7 @@ def _link(temporary: Path, path: Path) -> bool:
     try:
         os.link(temporary, path)
     except FileExistsError:
-        return temporary.stat().st_nlink == 2  # NFS may make the link, lose the answer, and ask again
+        return temporary.stat().st_nlink == 2  # NFS may create the link, lose the answer, and retry
     except OSError as error:
         if error.errno not in NO_LINKS:
             raise
@@ -92,7 +91,7 @@ def _link(temporary: Path, path: Path) -> bool:
 
 
 def make_folder(folder: Path) -> None:
-    """With all above it that are missing, and so that a power cut takes none of them back."""
+    """Create a folder and its parents, each synced so that it survives a power failure."""
     if folder.is_dir():
         return
     make_folder(folder.parent)
@@ -101,7 +100,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Else a power cut may take a new name back.  Where folders cannot be synced, nothing more can be done."""
+    """Sync a folder so that new names survive a power failure, where the file system supports it."""
     opened = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(opened)
@@ -112,17 +111,17 @@ def _sync_folder(folder: Path) -> None:
         os.close(opened)
 
 
-def write_array(path: Path, shape: tuple[int, ...], kind: np.dtype, parts: Iterable[np.ndarray]) -> None:
-    """A `.npy` file out of its consecutive parts.  Plain writes, so that a full disk is an error and not a crash."""
+def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]) -> None:
+    """Write a `.npy` file from consecutive parts, without a memory map, so that a full disk raises an error."""
     with atomic_write(path) as file:
-        header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": shape}
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
             file.write(np.ascontiguousarray(part).data)
 
 
-def is_whole(path: Path) -> bool:
-    """Whether `path` is an array file of the length that its header says."""
+def is_complete_array(path: Path) -> bool:
+    """Return True if `path` is an array file of the length that its header states."""
     try:
         np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -131,20 +130,19 @@ def is_whole(path: Path) -> bool:
 
 
 def remove_temp_files(folder: Path) -> None:
-    """Remove what killed processes left unfinished in `folder`."""
+    """Remove the temporary files of killed processes from `folder`."""
     for path in folder.glob(f"{PREFIX}*"):
         try:
             if is_abandoned(path.name, path.stat().st_mtime):
                 path.unlink()
         except FileNotFoundError:
-            continue  # its writer has just finished, or another process removes it as well
+            continue  # its writer has just finished, or another process has removed it
 
 
 def host() -> str:
-    """Of this process: where it can ask for others by their number.
+    """Return the name of the machine and, on Linux, the PID namespace.
 
-    Containers may share the name of a machine and not see each other's processes, so the number of the PID namespace
-    comes behind it, where there are such.
+    Containers on one machine may share its name without seeing each other's processes.
     """
     try:
         return f"{platform.node()}-{NAMESPACE.stat().st_ino}"
@@ -153,18 +151,21 @@ def host() -> str:
 
 
 def temporary_name() -> str:
-    """For what this process is writing; other processes can tell from it whether the writer still lives."""
+    """Return a unique file name from which other processes can tell if the writer is still alive."""
     return f"{PREFIX}{host()}-{os.getpid()}-{uuid.uuid4().hex}"
 
 
 def is_abandoned(name: str, last_write: float) -> bool:
-    """Whether an unfinished file has no writer any more; one of another machine, container or name, after a day.
+    """Return True if the writer of a temporary file has ended.
 
-    last_write: seconds since 1970.
+    Files of another machine, container or name pattern count as abandoned after a day.
+
+    Args:
+        last_write: time of the last write in seconds since 1970.
     """
     made = UNFINISHED.fullmatch(name)
     if made is not None and made["host"] == host():
-        return not is_alive(int(made["process"]))  # whatever the clock says
+        return not is_alive(int(made["process"]))  # independent of the clock
     return abs(time.time() - last_write) > DAY
 
 
@@ -174,5 +175,5 @@ def is_alive(process: int) -> bool:
     except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
-        pass  # it exists, and is somebody else's
+        pass  # it exists and belongs to another user
     return True

@@ -1,14 +1,13 @@
-"""Every image decoded once: uint8 arrays on disk, shared by whoever needs the same pixels.
+"""Decode every image once into uint8 arrays on disk, shared by all runs that need the same pixels.
 
     <root>/images/<key>.npy                     [n, 3, height, width] uint8, one file a split
     <root>/labels/<key>.npy                     [n] int64
-    <root>/tasks/<suite>/<name>-<key>.json      the manifest, written last: a task is cached when it is there;
-                                                its time is that of the last use
+    <root>/tasks/<suite>/<name>-<key>.json      the manifest, written last: a task is cached if it exists;
+                                                its modification time is that of the last use
 
-Images and labels are named by what they hold, so tasks with the same images (dsprites_loc and dsprites_ori)
-share them.  Tasks of one small native size are kept at that size and squashed on the device; the rest is kept
-at the size of the model's input, or a little larger where a part is to be cut off.  Files appear under their
-names complete or not at all.
+Images and labels are named by their content, so that tasks with the same images (dsprites_loc and dsprites_ori) share
+them.  Tasks whose images all have one small native size are stored at that size and stretched on the device.  Others
+are stored at the size of the model's input, or larger for recipes with crops.  Files appear complete or not at all.
 """
 
 import errno
@@ -28,17 +27,17 @@ import numpy as np
 import PIL
 
 from .archive import provenance
-from .atomic_io import atomic_write, is_whole, remove_temp_files, write_array
+from .atomic_io import atomic_write, is_complete_array, remove_temp_files, write_array
 from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
 from .pixels import CORES, Preprocessing, decode, in_order, probe
 from .task import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1
-"""Version of this layout; manifests of another one are not found."""
+"""Version of this layout; manifests of other versions are not found."""
 NATIVE_LIMIT = 96
-"""Largest side in pixels of tasks kept at their own size: that of patch_camelyon and smallnorb."""
+"""Largest side in pixels of tasks stored at native size: that of patch_camelyon and smallnorb."""
 SHOWN = 10
-"""CorruptRecord images named in one message (ours)."""
+"""Damaged images that a message names (our choice)."""
 
 ProgressFn = Callable[[int, int], None]
 """Called with (images done, images in all); every image counts twice, once hashed and once decoded."""
@@ -47,22 +46,22 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class CachedTask:
-    """A task whose pixels lie ready.  Opening a split is an act of its own, so nobody opens test by accident."""
+    """A task with decoded pixels.  Splits are opened one by one, so that nothing opens test by accident."""
 
     task: Task
     preprocessing: Preprocessing
     data: str
-    """16 hexadecimal digits: hash of the ordered (image bytes, label) pairs of each split and the class count."""
+    """Data hash, 16 hexadecimal digits (see `identity.data_hash`)."""
     provenance: str
     classes: int
     counts: dict[SplitName, int]
     native: bool
-    """Whether the images are at their own size, to be resized on the device."""
+    """True if the images have their native size and are resized on the device."""
     files: dict[SplitName, tuple[Path, Path]]
     """Images and labels of each split."""
 
     def images(self, split: SplitName) -> np.memmap:
-        """[n, 3, height, width] uint8, read from disk as it is used; what is written to it stays in memory."""
+        """[n, 3, height, width] uint8, mapped from disk; changes stay in memory."""
         return np.load(self.files[split][0], mmap_mode="c")
 
     def labels(self, split: SplitName) -> np.ndarray:
@@ -71,27 +70,27 @@ class CachedTask:
 
 
 def default_root() -> Path:
-    """`VTAB_PEFT_CACHE`, else `vtab-peft` in the user's cache folder."""
+    """Return `VTAB_PEFT_CACHE`, or `vtab-peft` in the user's cache folder."""
     if given := os.environ.get("VTAB_PEFT_CACHE"):
         return Path(given).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vtab-peft"
 
 
 def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask | None:
-    """The task as it lies in the cache; None when it is not there, not whole, or its sources have changed since.
+    """Return the task from the cache, or None if it is missing, incomplete or older than its sources.
 
     Raises:
-        DataError: the task's lists or files cannot be used (any more).
+        DataError: the task's lists or files cannot be used.
     """
     path = _manifest_path(task, preprocessing, root)
     try:
         manifest = json.loads(path.read_text())
         found = _from_manifest(task, preprocessing, root, manifest)
-        built_from = manifest["stamp"]
+        fingerprint = manifest["stamp"]
     except (OSError, ValueError, KeyError, TypeError):
-        return None  # not there, or damaged: to be built
-    whole = all(is_whole(file) for files in found.files.values() for file in files)
-    if not whole or built_from != source_fingerprint(task):
+        return None  # missing or damaged: to be built
+    complete = all(is_complete_array(file) for files in found.files.values() for file in files)
+    if not complete or fingerprint != source_fingerprint(task):
         return None
     _touch(path)
     return found
@@ -100,60 +99,62 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask |
 def build(
     task: Task, preprocessing: Preprocessing, root: Path, progress: ProgressFn | None = None, threads: int = CORES
 ) -> CachedTask:
-    """Decode the task's images into the cache; arrays that are there already are used.
+    """Decode the task's images into the cache; existing arrays are reused.
 
-    Safe to kill, and to run twice at the same time.  Memory stays small: images are written as they are decoded.
+    A build may be killed, and two may run at the same time.  Images are written as they are decoded, in little memory.
 
     Raises:
         DataError: lists or images cannot be used (the first ten are named), or the cache cannot be written.
     """
-    built_from = source_fingerprint(task)  # before the lists are read: a change while we build makes the cache outdated
+    fingerprint = source_fingerprint(task)  # before the lists are read: a later change makes the cache outdated
     splits = task.load(task)
     with ThreadPoolExecutor(threads) as pool:
-        return _Builder(task, preprocessing, root, splits, built_from, pool, progress).build()
+        return _Builder(task, preprocessing, root, splits, fingerprint, pool, progress).build()
 
 
 @dataclass
 class _Builder:
-    """One build, and how far it has come."""
+    """One build and its progress."""
 
     task: Task
     preprocessing: Preprocessing
     root: Path
     splits: Splits
-    built_from: str
+    fingerprint: str
     pool: ThreadPoolExecutor
     progress: ProgressFn | None
     done: int = 0
 
     def build(self) -> CachedTask:
         stream = self.each(probe, chain.from_iterable(self.splits[split].images for split in SPLITS))
-        glances: ImageInfos = {split: list(islice(stream, len(self.splits[split].images))) for split in SPLITS}
-        sizes = {seen.size for split in SPLITS for seen in glances[split]}
+        infos: ImageInfos = {split: list(islice(stream, len(self.splits[split].images))) for split in SPLITS}
+        sizes = {info.size for split in SPLITS for info in infos[split]}
         small = len(sizes) == 1 and max(max(size) for size in sizes) <= NATIVE_LIMIT
-        native = small and self.preprocessing.framing == "squash"  # the device squashes, and does nothing else
-        form = None if native else self.preprocessing
+        native = small and self.preprocessing.framing == "squash"  # the only resize mode on the device
+        preprocessing = None if native else self.preprocessing
         height, width = sizes.pop() if native else (self.preprocessing.side,) * 2
-        manifest = self.manifest(glances, form)
+        manifest = self.manifest(infos, preprocessing)
         made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
-        missing: ImageInfos = {split: seen for split, seen in glances.items() if not is_whole(made.files[split][0])}
+        missing: ImageInfos = {
+            split: found for split, found in infos.items() if not is_complete_array(made.files[split][0])
+        }
         for split in made.files.keys() - missing.keys():
-            _touch(made.files[split][0])  # no manifest names it yet: only its age tells that it is in use
-        needed = 3 * height * width * sum(len(seen) for seen in missing.values())
+            _touch(made.files[split][0])  # not in a manifest yet: only its age shows that it is in use
+        needed = 3 * height * width * sum(len(found) for found in missing.values())
         try:
-            self.make_room(made, needed)
-            self.write(made, missing, form, (3, height, width))
+            self.require_space(made, needed)
+            self.write(made, missing, preprocessing, (3, height, width))
             with atomic_write(_manifest_path(self.task, self.preprocessing, self.root)) as file:
                 file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
         except OSError as error:
             raise DataError(
                 f"cannot write the cache of {self.task.label} ({needed / 1e6:,.1f} MB) in {self.root}: "
-                f"{error.strerror or error}; make room there, or set VTAB_PEFT_CACHE to another folder"
+                f"{error.strerror or error}; free some space there, or set VTAB_PEFT_CACHE to another folder"
             ) from None
         return made
 
-    def make_room(self, made: CachedTask, needed: int) -> None:
-        """Clear away what killed builds left, and see to it that hours are not spent on a build that cannot end."""
+    def require_space(self, made: CachedTask, needed: int) -> None:
+        """Remove the files of killed builds, and raise `OSError` before a build that cannot fit on the disk."""
         folders = {file.parent for files in made.files.values() for file in files}
         for folder in [*folders, _manifest_path(self.task, self.preprocessing, self.root).parent]:
             folder.mkdir(parents=True, exist_ok=True)
@@ -162,40 +163,38 @@ class _Builder:
         if needed > free:
             raise OSError(errno.ENOSPC, f"only {free / 1e6:,.1f} MB are free")
 
-    def write(self, made: CachedTask, missing: ImageInfos, form: Preprocessing | None, shape: tuple[int, ...]) -> None:
-        """The labels of all splits, and the images of those that are `missing`."""
+    def write(
+        self, made: CachedTask, missing: ImageInfos, preprocessing: Preprocessing | None, shape: tuple[int, ...]
+    ) -> None:
+        """Write the labels of all splits, and the images of the splits in `missing`."""
         for split in SPLITS:
             labels = self.splits[split].labels.astype(np.int64)
             write_array(made.files[split][1], labels.shape, labels.dtype, [labels])
-        self.advance(sum(made.counts.values()) - sum(len(seen) for seen in missing.values()))
-        jobs = (
-            (image, seen)
-            for split in missing
-            for image, seen in zip(self.splits[split].images, missing[split], strict=True)
-        )
-        pixels = self.each(lambda job: decode(job[0], form, job[1].sha256), jobs)
-        for split, seen in missing.items():
-            write_array(made.files[split][0], (len(seen), *shape), np.dtype(np.uint8), islice(pixels, len(seen)))
+        self.advance(sum(made.counts.values()) - sum(len(found) for found in missing.values()))
+        jobs = (job for split in missing for job in zip(self.splits[split].images, missing[split], strict=True))
+        pixels = self.each(lambda job: decode(job[0], preprocessing, job[1].sha256), jobs)
+        for split, found in missing.items():
+            write_array(made.files[split][0], (len(found), *shape), np.dtype(np.uint8), islice(pixels, len(found)))
 
-    def manifest(self, glances: ImageInfos, form: Preprocessing | None) -> dict[str, Any]:
+    def manifest(self, infos: ImageInfos, preprocessing: Preprocessing | None) -> dict[str, Any]:
         files = (str(image) for split in self.splits.values() for image in split.images)
         return {
             "task": self.task.label,
             "classes": self.task.classes,
             "counts": {split: len(self.splits[split].images) for split in SPLITS},
-            "data": data_hash(self.task, self.splits, glances),
+            "data": data_hash(self.task, self.splits, infos),
             "folder": None if self.task.folder is None else str(self.task.folder),
-            "images": {split: images_key(glances[split], form) for split in SPLITS},
+            "images": {split: images_key(infos[split], preprocessing) for split in SPLITS},
             "labels": {split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
-            "native": form is None,
+            "native": preprocessing is None,
             "pillow": PIL.__version__,
-            "preprocessing": self.preprocessing.names,
+            "preprocessing": self.preprocessing.cache_facts,
             "provenance": provenance(self.task, files),
-            "stamp": self.built_from,
+            "stamp": self.fingerprint,
         }
 
     def each(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
-        """`work` of every item, in order, on all threads; the damaged ones together in one `DataError` at the end."""
+        """Yield `work` of every item in order, on all threads; damaged items raise one `DataError` at the end."""
         damaged: list[str] = []
         for result in in_order(work, items, self.pool):
             self.advance(1)
@@ -209,7 +208,7 @@ class _Builder:
             names = "".join(f"\n  {text}" for text in damaged)
             more = "\n  (and perhaps more)" if len(damaged) == SHOWN else ""
             raise DataError(
-                f"{self.task.label}: images that cannot be used; replace them or take them off the lists:{names}{more}"
+                f"{self.task.label}: unusable images; replace them or remove them from the lists:{names}{more}"
             )
 
     def advance(self, images: int) -> None:
@@ -219,20 +218,17 @@ class _Builder:
 
 
 def _manifest_path(task: Task, preprocessing: Preprocessing, root: Path) -> Path:
-    """One manifest for each task, place it lies at, and preprocessing."""
-    identity = [FORMAT, task.suite, task.name, task.version, str(task.folder), preprocessing.names]
+    """Return the manifest's path, which differs by task, folder and preprocessing."""
+    identity = [FORMAT, task.suite, task.name, task.version, str(task.folder), preprocessing.cache_facts]
     key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
     return root / "tasks" / task.suite / f"{task.name}-{key}.json"
 
 
 def array_files(manifest: dict[str, Any], root: Path) -> dict[SplitName, tuple[Path, Path]]:
-    """Images and labels of each split that a manifest names."""
+    """Return the images and labels of each split that a manifest names."""
+    images, labels = manifest["images"], manifest["labels"]
     return {
-        split: (
-            root / "images" / f"{manifest['images'][split]}.npy",
-            root / "labels" / f"{manifest['labels'][split]}.npy",
-        )
-        for split in SPLITS
+        split: (root / "images" / f"{images[split]}.npy", root / "labels" / f"{labels[split]}.npy") for split in SPLITS
     }
 
 
@@ -242,6 +238,6 @@ def _from_manifest(task: Task, preprocessing: Preprocessing, root: Path, manifes
 
 
 def _touch(path: Path) -> None:
-    """Note that it was used just now; in a cache that may only be read, nobody can and nobody need."""
+    """Record that a file was used now, unless the cache is read-only."""
     with suppress(OSError):
         os.utime(path)

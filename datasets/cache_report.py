@@ -1,7 +1,6 @@
-"""What lies in the cache, and what of it nobody can use any more.
+"""List the content of the cache, and remove what nothing can use any more.
 
-Only files that the cache itself names are looked at: should `VTAB_PEFT_CACHE` point at a folder that holds
-something else as well, that is safe.
+Only files with names of the cache are considered, so that this is safe if `VTAB_PEFT_CACHE` also holds other files.
 """
 
 import json
@@ -19,26 +18,26 @@ from .task import DataError
 ARRAY = re.compile(r"[0-9a-f]{64}\.npy")
 MANIFEST = re.compile(r".+-[0-9a-f]{16}\.json")
 Reason = Literal["unfinished", "damaged", "source gone", "unnamed"]
-"""Left by a killed build; a manifest that cannot be read; the task's folder is not there; no manifest names it."""
+"""Left by a killed build; an unreadable manifest; a task whose folder is gone; an array that no manifest names."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A task in the cache, as one manifest describes it."""
+    """A cached task, as its manifest describes it."""
 
     manifest: Path
     task: str
-    """`vtab1k/cifar`"""
+    """Label, such as `vtab1k/cifar`."""
     form: str
-    """Of its pixels: `own size`, or what they were made for, such as `224 bicubic`."""
+    """Form of the pixels: `own size` (native), or the preprocessing, such as `224 bicubic`."""
     arrays: frozenset[Path]
-    """Tasks with the same images name the same arrays."""
+    """Arrays that the manifest names; tasks with the same images share them."""
     bytes: int
-    """Of the arrays, those that are shared included."""
+    """Size of the arrays, including shared ones."""
     used: float
-    """When a run last looked it up, in seconds since 1970."""
+    """Time of the last use in seconds since 1970."""
     folder: Path | None
-    """Its source; None for tasks painted by code, and for manifests older than this record."""
+    """Source folder; None for procedural tasks and for old manifests without this field."""
 
     @property
     def source_gone(self) -> bool:
@@ -47,7 +46,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Removable:
-    """A file that can go, and why."""
+    """A file that can be removed, and the reason."""
 
     path: Path
     why: Reason
@@ -56,40 +55,40 @@ class Removable:
 
 @dataclass(frozen=True)
 class CacheReport:
-    """All that lies in a cache."""
+    """Content of a cache."""
 
     root: Path
     entries: tuple[Entry, ...]
-    """Sorted by task and form."""
+    """Cached tasks, sorted by task and form."""
     useless: tuple[Removable, ...]
-    """In the order in which it may go: manifests before the arrays they name."""
+    """Removable files in the order of removal: manifests before the arrays they name."""
     waiting: int
-    """Bytes of arrays that no manifest names yet and that are younger than a day: they may be of a running build."""
+    """Bytes of arrays without a manifest that are younger than a day and may belong to a running build."""
     bytes: int
-    """Of all files of the cache, arrays of several tasks counted once."""
+    """Size of all files of the cache, shared arrays counted once."""
 
 
 def survey(root: Path) -> CacheReport:
-    """Look at everything in the cache; nothing is changed."""
+    """Inspect the cache without changing it."""
     entries, damaged = _manifests(root)
     gone = [entry for entry in entries if entry.source_gone]
     named = {array for entry in entries if not entry.source_gone for array in entry.arrays}
     arrays = [path for kind in ("images", "labels") for path in _files(root / kind, ARRAY)]
-    # An array that is younger than its manifest is in the hands of another build, which has none yet.
-    left = {array for entry in gone for array in entry.arrays if _time(array) <= entry.used} - named
-    loose = [path for path in arrays if path not in named | left]
-    old = {path for path in loose if time.time() - _time(path) > DAY}
+    # An array younger than its manifest is in use by another build, which has no manifest yet.
+    orphaned = {array for entry in gone for array in entry.arrays if _time(array) <= entry.used} - named
+    loose = [path for path in arrays if path not in named | orphaned]
+    old = [path for path in loose if time.time() - _time(path) > DAY]
     folders = [root / "images", root / "labels", *(root / "tasks").glob("*")]
     unfinished = [path for folder in folders for path in _files(folder, UNFINISHED)]
     return CacheReport(
         root,
         tuple(entries),
         useless=(
-            *_useless(damaged, "damaged"),
-            *_useless([entry.manifest for entry in gone], "source gone"),
-            *_useless([path for path in arrays if path in left], "source gone"),
-            *_useless([path for path in loose if path in old], "unnamed"),
-            *_useless([path for path in unfinished if is_abandoned(path.name, _time(path))], "unfinished"),
+            *_removable(damaged, "damaged"),
+            *_removable([entry.manifest for entry in gone], "source gone"),
+            *_removable([path for path in arrays if path in orphaned], "source gone"),
+            *_removable(old, "unnamed"),
+            *_removable([path for path in unfinished if is_abandoned(path.name, _time(path))], "unfinished"),
         ),
         waiting=sum(_size(path) for path in loose if path not in old),
         bytes=sum(map(_size, [*arrays, *unfinished, *damaged, *(entry.manifest for entry in entries)])),
@@ -97,7 +96,7 @@ def survey(root: Path) -> CacheReport:
 
 
 def prune(found: CacheReport) -> None:
-    """Remove what is useless.  It may be stopped at any time: no manifest is left that names a removed array.
+    """Remove the useless files.  It may be killed: a manifest is always removed before its arrays.
 
     Raises:
         DataError: a file cannot be removed.
@@ -106,13 +105,11 @@ def prune(found: CacheReport) -> None:
         try:
             file.path.unlink(missing_ok=True)
         except OSError as error:
-            raise DataError(
-                f"cannot remove {file.path}: {error.strerror}; see to it that you may write there"
-            ) from None
+            raise DataError(f"cannot remove {file.path}: {error.strerror}; make its folder writable") from None
 
 
 def _manifests(root: Path) -> tuple[list[Entry], list[Path]]:
-    """Those that can be read, and those that cannot."""
+    """Return the manifests that can be read, and the paths of the others."""
     entries, damaged = [], []
     for folder in (root / "tasks").glob("*"):
         for path in _files(folder, MANIFEST):
@@ -144,12 +141,12 @@ def _files(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
     return (path for path in sorted(folder.glob("*")) if name.fullmatch(path.name))
 
 
-def _useless(paths: Iterable[Path], why: Reason) -> Iterator[Removable]:
+def _removable(paths: Iterable[Path], why: Reason) -> Iterator[Removable]:
     return (Removable(path, why, _size(path)) for path in paths)
 
 
 def _size(path: Path) -> int:
-    """0 where it is not there, or not there any more."""
+    """Return the size of a file, or 0 if it is gone."""
     try:
         return path.stat().st_size
     except FileNotFoundError:
@@ -157,7 +154,7 @@ def _size(path: Path) -> int:
 
 
 def _time(path: Path) -> float:
-    """Of the last change; now where it is not there any more."""
+    """Return the modification time of a file, or now if it is gone."""
     try:
         return path.stat().st_mtime
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Whether a task's data is there and right, and what to do when it is not."""
+"""Check that the data of a task is complete and correct, and say what to do if it is not."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -12,85 +12,76 @@ from .archive import HELP, Problem, examine, provenance, splits_of
 from .pixels import CORES, decode, in_order, probe
 from .task import PROCEDURAL_SUITES, SPLITS, DataError, Split, SplitName, Task
 
-State = Literal["found", "partial", "wrong", "missing"]
-"""Usable; not all there; there, but not as it should be; not there."""
+DataState = Literal["found", "partial", "wrong", "missing"]
+"""Usable, incomplete, incorrect, or absent."""
 SHOWN = 10
-"""CorruptRecord or doubled images named in one message (ours)."""
+"""Damaged or duplicate images that a message names (our choice)."""
 
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What a look at a task's data showed."""
+    """Result of checking a task's data."""
 
-    state: State
+    state: DataState
     counts: dict[SplitName, int] = field(default_factory=dict)
     """Images of each split whose list can be read."""
     problems: tuple[str, ...] = ()
-    """Why the data cannot be used."""
+    """Reasons why the data cannot be used."""
     notes: tuple[str, ...] = ()
-    """What to know although it can be used."""
+    """Facts worth knowing about usable data."""
     provenance: str = "unknown"
-    """`lossless`, `jpeg75` or `own`; `unknown` for data that cannot be used."""
+    """`lossless`, `jpeg75` or `own`; `unknown` for unusable data."""
     advice: str = "ready"
     """What to do next."""
 
 
 def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
-    """Look at a task's lists, labels and counts, and whether every listed image is there.
+    """Check lists, labels and counts of a task, and that every listed image exists.
 
-    `deep` also decodes every image, and looks for test images that are byte for byte in train or val: a note and not
-    a problem, since some of the field's own test sets hold such images.
+    `deep` also decodes every image and looks for test images that are byte for byte in train or val.  These are a note
+    and not a problem, since some official test sets contain such images.
     """
     if task.suite in PROCEDURAL_SUITES:
         counts: dict[SplitName, int] = {split: sizes[0] for split, sizes in task.sizes.items()}
-        notes = _look_inside(task, task.load(task), threads)[1] if deep else []
+        notes = _check_images(task, task.load(task), threads)[1] if deep else []
         return CheckResult("found", counts, notes=tuple(notes), provenance=task.provenance)
     listings, problems = examine(task)
-    made_of, notes = "unknown", []
+    pixels, notes = "unknown", []
     try:
-        made_of = provenance(task, chain.from_iterable(listing.files for listing in listings.values()))
+        pixels = provenance(task, chain.from_iterable(listing.files for listing in listings.values()))
     except DataError as error:
         problems.append(Problem("wrong", str(error)))
     if deep and not problems:
-        damaged, notes = _look_inside(task, splits_of(task, listings), threads)
-        problems += damaged
-    state = _state(problems)
+        problems, notes = _check_images(task, splits_of(task, listings), threads)
+    states = {problem.state for problem in problems}
+    worst_first: tuple[DataState, ...] = ("missing", "wrong", "partial")
+    state = next((state for state in worst_first if state in states), "found")
     return CheckResult(
         state=state,
         counts={split: len(listing.files) for split, listing in listings.items()},
         problems=tuple(problem.text for problem in problems),
         notes=tuple(notes),
-        provenance=made_of if state == "found" else "unknown",
+        provenance=pixels if state == "found" else "unknown",
         advice=_advice(task, state),
     )
 
 
-def _state(problems: list[Problem]) -> State:
-    """The worst of all problems; nothing there is worse than something wrong."""
-    worst_first: tuple[State, ...] = ("missing", "wrong", "partial")
-    for state in worst_first:
-        if any(problem.state == state for problem in problems):
-            return state
-    return "found"
+def _advice(task: Task, state: DataState) -> str:
+    return {
+        "found": "ready",
+        "missing": f"put the task into {task.folder}; {HELP}",
+        "partial": f"complete {task.folder}; {HELP}",
+        "wrong": f"correct the problems in {task.folder}, or get the task from its source again; {HELP}",
+    }[state]
 
 
-def _advice(task: Task, state: State) -> str:
-    if state == "missing":
-        return f"put the task into {task.folder}; {HELP}"
-    if state == "partial":
-        return f"complete {task.folder}; {HELP}"
-    if state == "wrong":
-        return f"correct what is named in {task.folder}, or take it from its source again; {HELP}"
-    return "ready"
-
-
-def _look_inside(task: Task, splits: dict[SplitName, Split], threads: int) -> tuple[list[Problem], list[str]]:
-    """CorruptRecord images, and test images that are also in train or val."""
+def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> tuple[list[Problem], list[str]]:
+    """Report damaged images as problems, and test images that are also in train or val as notes."""
     damaged: list[str] = []
     hashes: dict[SplitName, list[str]] = {split: [] for split in SPLITS}
     with ThreadPoolExecutor(threads) as pool:
         for split in SPLITS:
-            for result in in_order(_decoded, splits[split].images, pool):
+            for result in in_order(_decoded_hash, splits[split].images, pool):
                 if isinstance(result, DataError):
                     damaged.append(str(result))
                 else:
@@ -107,8 +98,8 @@ def _look_inside(task: Task, splits: dict[SplitName, Split], threads: int) -> tu
     return [], [f"{len(doubled)} test images are byte for byte in train or val: {shown}"]
 
 
-def _decoded(image: Path | np.ndarray) -> str:
-    """The hash of an image that can be decoded."""
+def _decoded_hash(image: Path | np.ndarray) -> str:
+    """Decode an image and return its hash."""
     key = probe(image).sha256
     decode(image, None, key)
     return key

@@ -1,4 +1,4 @@
-"""One file over HTTP: from where an earlier attempt broke off, checked, and under its name only when it is whole."""
+"""Download one file over HTTP: resumed after interruptions, verified, and visible only when complete."""
 
 import contextlib
 import http.client
@@ -11,32 +11,32 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from .known_files import KnownFile
+from .known_file import KnownFile
 from .partial_download import FileVersion, PartialDownload, open_partial
 from .task import DataError
 
 BACKOFF_S = (2.0, 5.0, 15.0, 60.0, 120.0)
-"""Seconds before each further attempt (ours); counted anew whenever `STEP` more bytes have come."""
+"""Seconds before each further attempt (our choice); the count restarts whenever `STEP` more bytes have arrived."""
 STEP = 1 << 20
-"""Bytes after which an attempt was of use (ours)."""
-SILENCE = 60.0
-"""Seconds without a byte after which a connection counts as cut (ours)."""
+"""Bytes after which an attempt counts as progress (our choice)."""
+TIMEOUT_S = 60.0
+"""Seconds without a byte after which a connection counts as lost (our choice)."""
 CHUNK = 1 << 20
-PASSING = (408, 425, 429, 500, 502, 503, 504)
-"""Answers that another attempt may turn into a file (RFC 9110, RFC 6585, RFC 8470)."""
+TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
+"""HTTP statuses that are worth another attempt (RFC 9110, RFC 6585, RFC 8470)."""
 
 ProgressFn = Callable[[int, int | None], None]
-"""Called with the bytes that are there, and those of the whole file where known."""
-Wait = Callable[[float, str], object]
-"""Called with the seconds before the next attempt, and why the last one failed; it is to return when they are over."""
+"""Called with (bytes received, bytes in all if known)."""
+WaitFn = Callable[[float, str], object]
+"""Called with the seconds before the next attempt and the reason of the last failure; returns after that time."""
 
 
 class Interrupted(Exception):
-    """This attempt ended too early; another may succeed."""
+    """This attempt ended early; another may succeed."""
 
 
 class _Changed(Interrupted):
-    """What has come is of another version than what the server has now: it is of no use."""
+    """The server's file has changed; the bytes received so far are useless."""
 
 
 def download(
@@ -45,13 +45,13 @@ def download(
     known: KnownFile = KnownFile(),  # noqa: B008 - frozen
     progress: ProgressFn = lambda _done, _total: None,
     waits: Sequence[float] = BACKOFF_S,
-    wait: Wait = lambda seconds, _why: time.sleep(seconds),
+    wait: WaitFn = lambda seconds, _reason: time.sleep(seconds),
 ) -> None:
-    """Put the file at `url` to `path`; the folder is made where it is missing.
+    """Download `url` to `path` and create its folder.
 
     Raises:
-        DataError: it cannot be had, is not what is `known` of it, or cannot be written.  After a cut connection or
-            a full disk the part stays, and the next call goes on from there; what is wrong is removed.
+        DataError: the file is unavailable, differs from `known`, or cannot be written.  After a lost connection or a
+            full disk, the bytes received are kept and the next call resumes.  Wrong content is removed.
     """
     with open_partial(path, url) as part:
         failures, best = 0, part.size()
@@ -59,59 +59,60 @@ def download(
             try:
                 _attempt(part, known, progress)
                 break
-            except Interrupted as cut:
-                if isinstance(cut, _Changed):
+            except Interrupted as error:
+                if isinstance(error, _Changed):
                     part.clear()
                 if part.size() >= best + STEP:
                     failures, best = 0, part.size()
                 if failures == len(waits):
-                    kept = ": what has come is kept, and it goes on from there" if part.size() else ""
-                    raise DataError(f"{url}: {cut} ({failures + 1} attempts); try again later{kept}") from None
-                wait(waits[failures], str(cut))
+                    kept = " to resume" if part.size() else ""
+                    raise DataError(f"{url}: {error} ({failures + 1} attempts); try again later{kept}") from None
+                wait(waits[failures], str(error))
                 failures += 1
         try:
             known.verify(part.path)
         except DataError as error:
             part.remove()
             raise DataError(
-                f"{url} is not the file that was published: {error}. It was removed; try again, and if it stays so, "
-                f"the file has changed at its home: get the published one elsewhere and put it at {path}"
+                f"{url} is not the official file: {error}. It was removed; try again. If this repeats, the "
+                f"publisher has changed the file: get the official one elsewhere and save it as {path}"
             ) from None
         part.finish()
 
 
 def _attempt(part: PartialDownload, known: KnownFile, progress: ProgressFn) -> None:
-    """One request, for what is missing."""
+    """Request the missing bytes once."""
     have, version = part.size(), part.version()
     if version is None:
         have = 0
     elif have == version.length:
         return
-    with _answer(part.url, _headers(have, version)) as answer:
-        offered = _offered(part.url, answer)
-        resumed = answer.status == http.client.PARTIAL_CONTENT
-        if resumed and (offered != version or _start(answer) != have):
+    with _response(part.url, _headers(have, version)) as response:
+        offered = _offered(part.url, response)
+        resumed = response.status == http.client.PARTIAL_CONTENT
+        if resumed and (offered != version or _range_start(response) != have):
             raise _Changed("the server's file has changed")
-        chunk = _read(answer)
-        _refuse_other_things(part, answer, chunk, offered, known, resumed)
+        chunk = _read(response)
+        _require_file(part, response, b"" if resumed else chunk)
+        _require_size(part, offered, known)
         if not resumed:
             have = 0
             part.restart(offered)
-        _refuse_without_room(part, offered, have)
+        _require_space(part, offered, have)
         while chunk:
             part.append(chunk)
             have += len(chunk)
             progress(have, offered.length)
-            chunk = _read(answer)
-    if have != (offered.length if offered.length is not None else have):
-        raise Interrupted(f"the connection was cut after {have:,} of {offered.length:,} bytes")
+            chunk = _read(response)
+    if offered.length is not None and have != offered.length:
+        raise Interrupted(f"the connection was lost after {have:,} of {offered.length:,} bytes")
 
 
 def _headers(have: int, version: FileVersion | None) -> dict[str, str]:
     headers = {"User-Agent": "vtab-peft"}
     if version is not None:
         headers["Range"] = f"bytes={have}-"
-        # RFC 9110, 13.1.5: a weak tag must not be used here.
+        # RFC 9110, 13.1.5: If-Range must not use a weak tag.
         strong = version.etag if version.etag and not version.etag.startswith("W/") else None
         if validator := strong or version.modified:
             headers["If-Range"] = validator
@@ -119,75 +120,79 @@ def _headers(have: int, version: FileVersion | None) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def _answer(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
+def _response(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=SILENCE)
+        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
     except urllib.error.HTTPError as error:
         with error:
-            said = f"the server says {error.code} {error.reason}"
-        if error.code in PASSING:
-            raise Interrupted(said) from None
+            reason = f"the server answers {error.code} {error.reason}"
+        if error.code in TRANSIENT:
+            raise Interrupted(reason) from None
         if error.code == http.client.REQUESTED_RANGE_NOT_SATISFIABLE:
             raise _Changed("the server's file has changed") from None
-        raise DataError(f"{url}: {said}; its home may have moved, or wants a login: get the file by hand") from None
+        raise DataError(
+            f"{url}: {reason}; the file may have moved or require a login: download it with a browser"
+        ) from None
     except urllib.error.URLError as error:
         if isinstance(error.reason, ssl.SSLCertVerificationError):
-            why = f"its certificate is not valid ({error.reason.verify_message})"
-            raise DataError(f"{url}: {why}; correct this machine's certificates or clock, or get it by hand") from None
+            raise DataError(
+                f"{url}: its certificate is not valid ({error.reason.verify_message}); correct the certificates or the "
+                "clock of this machine, or download the file with a browser"
+            ) from None
         raise Interrupted(f"no connection ({error.reason})") from None
     except (http.client.HTTPException, OSError) as error:
         raise Interrupted(f"no answer ({error or type(error).__name__})") from None
-    with answer:
-        if answer.status not in (http.client.OK, http.client.PARTIAL_CONTENT):
-            raise DataError(f"{url}: the server says {answer.status} {answer.reason}; get the file by hand")
-        yield answer
+    with response:
+        if response.status not in (http.client.OK, http.client.PARTIAL_CONTENT):
+            raise DataError(
+                f"{url}: the server answers {response.status} {response.reason}; download the file with a browser"
+            )
+        yield response
 
 
-def _offered(url: str, answer: http.client.HTTPResponse) -> FileVersion:
-    length = re.search(r"/(\d+)$", answer.headers["Content-Range"] or "") or re.search(
-        r"(\d+)", (answer.headers["Content-Length"] or "") if answer.status == http.client.OK else ""
+def _offered(url: str, response: http.client.HTTPResponse) -> FileVersion:
+    length = re.search(r"/(\d+)$", response.headers["Content-Range"] or "") or re.search(
+        r"(\d+)", (response.headers["Content-Length"] or "") if response.status == http.client.OK else ""
     )
-    return FileVersion(url, answer.headers["ETag"], answer.headers["Last-Modified"], int(length[1]) if length else None)
+    return FileVersion(
+        url, response.headers["ETag"], response.headers["Last-Modified"], int(length[1]) if length else None
+    )
 
 
-def _start(answer: http.client.HTTPResponse) -> int | None:
-    found = re.match(r"bytes (\d+)-", answer.headers["Content-Range"] or "")
+def _range_start(response: http.client.HTTPResponse) -> int | None:
+    found = re.match(r"bytes (\d+)-", response.headers["Content-Range"] or "")
     return int(found[1]) if found else None
 
 
-def _read(answer: http.client.HTTPResponse) -> bytes:
+def _read(response: http.client.HTTPResponse) -> bytes:
     try:
-        return answer.read1(CHUNK)  # what is there, so that little is lost with a connection
+        return response.read1(CHUNK)  # returns what has arrived, so that little is lost with a connection
     except (http.client.HTTPException, OSError) as error:
-        raise Interrupted(f"the connection was cut ({error or type(error).__name__})") from None
+        raise Interrupted(f"the connection was lost ({error or type(error).__name__})") from None
 
 
-def _refuse_other_things(
-    part: PartialDownload,
-    answer: http.client.HTTPResponse,
-    chunk: bytes,
-    offered: FileVersion,
-    known: KnownFile,
-    resumed: bool,
-) -> None:
-    """A web page in the file's place, and a file of another length than the published one."""
-    looks = chunk.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html")) and not resumed
-    if (looks or answer.headers.get_content_type() == "text/html") and part.whole.suffix not in (".html", ".htm"):
+def _require_file(part: PartialDownload, response: http.client.HTTPResponse, chunk: bytes) -> None:
+    """Raise `DataError` if the server sends a web page instead of the file."""
+    is_html = chunk.lstrip()[:14].lower().startswith((b"<!doctype html", b"<html"))
+    if (is_html or response.headers.get_content_type() == "text/html") and part.target.suffix not in (".html", ".htm"):
         raise DataError(
-            f"{part.url} answers with a web page and not with a file (a login, a licence, a quota?); "
-            f"open it in a browser, get the file by hand and put it at {part.whole}"
+            f"{part.url} answers with a web page instead of the file (a login, a licence, a quota?); "
+            f"download the file with a browser and save it as {part.target}"
         )
+
+
+def _require_size(part: PartialDownload, offered: FileVersion, known: KnownFile) -> None:
     if None not in (known.size, offered.length) and known.size != offered.length:
         raise DataError(
-            f"{part.url} offers {offered.length:,} bytes; published are {known.size:,}: it has changed at its home. "
-            f"Get the published file elsewhere and put it at {part.whole}"
+            f"{part.url} offers {offered.length:,} bytes instead of {known.size:,}: the publisher has changed it. "
+            f"Get the official file elsewhere and save it as {part.target}"
         )
 
 
-def _refuse_without_room(part: PartialDownload, offered: FileVersion, have: int) -> None:
+def _require_space(part: PartialDownload, offered: FileVersion, have: int) -> None:
     missing, free = (offered.length or 0) - have, shutil.disk_usage(part.path.parent).free
     if missing > free:
         raise DataError(
-            f"{part.whole} needs {missing:,} more bytes and {free:,} are free there; "
-            "make room, or choose another folder"
+            f"{part.target} needs {missing:,} more bytes, but only {free:,} are free; "
+            "free some space, or choose another folder"
         )

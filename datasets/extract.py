@@ -1,6 +1,7 @@
-"""Zip, tar and gzip archives of strangers, unpacked so that nothing leaves the folder and nothing grows without bound.
+"""Extract zip, tar and gzip archives from untrusted sources.
 
-No link is ever made: one to a file of the same archive becomes a copy of that file, and any other is refused.
+`zipfile` and `tarfile` with its `data` filter write the files.  This module adds what they lack: it refuses paths that
+leave the folder, bounds the extracted size, and creates no links.  A link to a file of the same archive becomes a copy.
 """
 
 import errno
@@ -17,24 +18,23 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO, cast
 
 from .task import DataError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".gz")
 GROWTH = 20
-"""How many times its own size an archive may unpack to (ours); smallnorb's images, the densest here, grow 3.4-fold."""
+"""Largest ratio of extracted to archive size (our choice); the images of smallnorb, the densest here, grow 3.4-fold."""
 FLOOR = 1 << 30
-"""Bytes that any archive may unpack to (ours): small lists of labels shrink several hundredfold."""
+"""Bytes that any archive may extract to (our choice): small lists of labels compress several hundredfold."""
 ENTRY = 512
-"""Bytes that an entry counts beside its content (ours: a tar header), so that empty files have a bound as well."""
+"""Bytes that an entry counts beside its content (a tar header), so that empty files are bounded as well."""
 CHUNK = 1 << 20
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, OverflowError),
 )
-"""What the standard library's readers raise on damaged bytes."""
+"""Exceptions of the standard library's readers on damaged bytes."""
 
 
 @dataclass(frozen=True)
@@ -42,9 +42,28 @@ class _Entry:
     name: str
     kind: str
     """`file`, `folder`, `link` or `other`."""
+    size: int
+    """Size of the content in bytes; the readers never return more."""
     target: str
-    """Of a link: relative to the archive's root."""
-    open: Callable[[], IO[bytes] | None]
+    """Target of a link, relative to the archive's root."""
+    write: Callable[[str], object]
+    """Write a file to a path relative to the folder."""
+
+
+@dataclass
+class _Budget:
+    """Counts extracted bytes and raises `DataError` above a limit."""
+
+    archive: Path
+    limit: int
+    progress: Callable[[int], None]
+    written: int = 0
+
+    def spend(self, size: int) -> None:
+        self.written += size
+        if self.written > self.limit:
+            raise _refusal(self.archive, f"it extracts to more than {self.limit:,} bytes")
+        self.progress(self.written)
 
 
 def is_archive(name: str) -> bool:
@@ -52,7 +71,7 @@ def is_archive(name: str) -> bool:
 
 
 def bound(archive: Path) -> int:
-    """Bytes that an archive may unpack to."""
+    """Return the number of bytes that an archive may extract to."""
     return max(FLOOR, GROWTH * archive.stat().st_size)
 
 
@@ -63,108 +82,91 @@ def extract(
     place: Callable[[str], str | None] = lambda name: name,
     progress: Callable[[int], None] = lambda _bytes: None,
 ) -> None:
-    """Unpack `archive` into `folder`, which belongs to the caller: after an error, what was written is still there.
+    """Extract `archive` into `folder`; after an error, the caller has to remove what was written.
 
-    At most `limit` bytes are written (default: `bound`).  `place` gives each entry its path in the folder, or None to
-    leave it out; `progress` is told the bytes written so far.
+    Args:
+        limit: largest number of bytes to write; `bound` by default.
+        place: maps the name of an entry to its path in the folder, or to None to skip it.
+        progress: called with the number of bytes written so far.
 
     Raises:
-        DataError: the archive is damaged, wants to write outside the folder, holds devices or links elsewhere,
-            unpacks to more than `limit`, or cannot be written.
+        DataError: the archive is damaged, has unsafe paths, devices or links to elsewhere, exceeds `limit`, or cannot
+            be written.
     """
-    writer = _Writer(archive, folder, limit, progress)
     try:
-        with _entries(archive) as entries:
+        budget = _Budget(archive, bound(archive) if limit is None else limit, progress)
+        links: list[tuple[str, str, str]] = []
+        with _entries(archive, folder, budget) as entries:
             for entry in entries:
-                where = place(_inside(archive, entry.name))
-                if where is not None:
-                    writer.write(entry, where)
-        writer.copy_links(place)
+                where = place(_safe(archive, entry.name))
+                if where is None:
+                    continue
+                budget.spend(ENTRY + entry.size)
+                if entry.kind == "folder":
+                    (folder / where).mkdir(parents=True, exist_ok=True)
+                elif entry.kind == "file":
+                    entry.write(where)
+                elif entry.kind == "link":
+                    links.append((entry.name, where, _safe(archive, entry.target, f"the link {entry.name} to ")))
+                else:
+                    raise _refusal(archive, f"{entry.name} is neither a file nor a folder")
+        for name, where, target in links:
+            file, copy = folder / (place(target) or target), folder / where
+            if not file.is_file():
+                raise _refusal(archive, f"the link {name} points to {target}, which is not a file of the archive")
+            budget.spend(file.stat().st_size)
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(file, copy)
     except DAMAGED as error:
-        advice = "remove it and fetch it again"
-        raise DataError(f"{archive} is damaged ({error or type(error).__name__}); {advice}") from None
+        raise DataError(
+            f"{archive} is damaged ({error or type(error).__name__}); remove it and fetch it again"
+        ) from None
     except (RuntimeError, NotImplementedError) as error:  # zipfile: a password, an unknown compression
-        raise DataError(f"{archive} cannot be unpacked ({error}); unpack it by hand into {folder.parent}") from None
+        raise DataError(f"{archive} cannot be extracted ({error}); extract it yourself into {folder.parent}") from None
     except OSError as error:
-        reason = f"cannot unpack {archive} into {folder}: {error.strerror or error}"
-        advice = "; make room and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        reason = f"cannot extract {archive} into {folder}: {error.strerror or error}"
+        advice = "; free some space and try again" if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
         raise DataError(reason + advice) from None
 
 
-class _Writer:
-    """Writes entries, and counts."""
-
-    def __init__(self, archive: Path, folder: Path, limit: int | None, progress: Callable[[int], None]) -> None:
-        self.archive = archive
-        self.folder = folder
-        self.limit = bound(archive) if limit is None else limit
-        self.progress = progress
-        self.written = 0
-        self.links: list[tuple[str, str, str]] = []
-
-    def write(self, entry: _Entry, where: str) -> None:
-        target = self.folder / where
-        self._count(ENTRY)
-        if entry.kind == "folder":
-            target.mkdir(parents=True, exist_ok=True)
-        elif entry.kind == "link":
-            self.links.append((entry.name, where, _inside(self.archive, entry.target, f"the link {entry.name} to ")))
-        elif entry.kind == "file" and (content := entry.open()) is not None:
-            with content:
-                self._copy(content, target)
-        else:
-            raise self._refused(f"{entry.name} is neither a file nor a folder")
-
-    def copy_links(self, place: Callable[[str], str | None]) -> None:
-        for name, where, target in self.links:
-            file = self.folder / (place(target) or target)
-            if not file.is_file():
-                raise self._refused(f"the link {name} leads to {target}, which is no file of the archive")
-            with file.open("rb") as content:
-                self._copy(content, self.folder / where)
-
-    def _copy(self, content: IO[bytes], target: Path) -> None:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with target.open("wb") as file:
-            while chunk := content.read(CHUNK):
-                self._count(len(chunk))
-                file.write(chunk)
-        self.progress(self.written)
-
-    def _count(self, size: int) -> None:
-        self.written += size
-        if self.written > self.limit:
-            raise self._refused(f"it unpacks to more than {self.limit:,} bytes")
-
-    def _refused(self, why: str) -> DataError:
-        return DataError(f"{self.archive} was not unpacked: {why}. If you trust it, unpack it by hand")
+def _refusal(archive: Path, reason: str) -> DataError:
+    return DataError(f"{archive} was not extracted: {reason}. If you trust it, extract it yourself")
 
 
-def _inside(archive: Path, name: str, what: str = "") -> str:
-    """The normalised name; refused where it leads out of the folder."""
+def _safe(archive: Path, name: str, what: str = "") -> str:
+    """Return the normalised name of an entry; raise `DataError` if it leaves the folder."""
     if name.startswith("/") or ".." in PurePosixPath(name).parts or "\0" in name:
-        raise DataError(f"{archive} was not unpacked: {what}{name!r} leads out of the folder; do not trust this file")
+        raise DataError(f"{archive} was not extracted: {what}{name!r} leaves the folder; do not trust this file")
     return str(PurePosixPath(name))
 
 
 @contextmanager
-def _entries(archive: Path) -> Iterator[Iterator[_Entry]]:
+def _entries(archive: Path, folder: Path, budget: _Budget) -> Iterator[Iterator[_Entry]]:
     name = archive.name.lower()
     if name.endswith(".zip"):
         with zipfile.ZipFile(archive) as zipped:
-            yield _of_zip(zipped)
+            yield _zip_entries(zipped, folder)
     elif name.endswith(".gz") and not name.endswith(".tar.gz"):
-        yield iter([_Entry(archive.name[: -len(".gz")], "file", "", lambda: _gunzipped(archive))])
+        content = archive.name[: -len(".gz")]
+        yield iter([_Entry(content, "file", 0, "", lambda where: _gunzip(archive, folder / where, budget))])
     else:
         with tarfile.open(archive) as tar:
-            yield _of_tar(tar)
+            yield _tar_entries(tar, folder)
 
 
-def _gunzipped(archive: Path) -> IO[bytes]:
-    return cast(IO[bytes], gzip.open(archive))
+def _gunzip(archive: Path, target: Path, budget: _Budget) -> None:
+    """Decompress a file; gzip does not state its size, so that it is counted here."""
+    with gzip.open(archive) as content, target.open("wb") as file:
+        while chunk := content.read(CHUNK):
+            budget.spend(len(chunk))
+            file.write(chunk)
 
 
-def _of_zip(zipped: zipfile.ZipFile) -> Iterator[_Entry]:
+def _zip_entries(zipped: zipfile.ZipFile, folder: Path) -> Iterator[_Entry]:
+    def write(info: zipfile.ZipInfo, where: str) -> None:
+        info.filename = where
+        zipped.extract(info, folder)
+
     for info in zipped.infolist():
         mode = info.external_attr >> 16
         target = ""
@@ -172,25 +174,28 @@ def _of_zip(zipped: zipfile.ZipFile) -> Iterator[_Entry]:
             kind = "folder"
         elif stat.S_ISLNK(mode):
             with zipped.open(info) as content:
-                kind, target = "link", _beside(info.filename, content.read(CHUNK).decode("utf-8", "replace"))
+                kind, target = "link", _link_target(info.filename, content.read(CHUNK).decode("utf-8", "replace"))
         else:
             kind = "file" if stat.S_IFMT(mode) in (0, stat.S_IFREG) else "other"
-        yield _Entry(info.filename, kind, target, lambda info=info: zipped.open(info))
+        yield _Entry(info.filename, kind, info.file_size, target, lambda where, info=info: write(info, where))
 
 
-def _of_tar(tar: tarfile.TarFile) -> Iterator[_Entry]:
+def _tar_entries(tar: tarfile.TarFile, folder: Path) -> Iterator[_Entry]:
+    def write(info: tarfile.TarInfo, where: str) -> None:
+        tar.extract(info.replace(name=where, deep=False), folder, filter="data")
+
     for info in tar:
         kind = "folder" if info.isdir() else "file" if info.isreg() else "other"
         target = ""
         if info.issym():
-            kind, target = "link", _beside(info.name, info.linkname)
+            kind, target = "link", _link_target(info.name, info.linkname)
         elif info.islnk():
             kind, target = "link", info.linkname
-        yield _Entry(info.name, kind, target, lambda info=info: tar.extractfile(info))
+        yield _Entry(info.name, kind, info.size, target, lambda where, info=info: write(info, where))
 
 
-def _beside(name: str, target: str) -> str:
-    """Where a symbolic link at `name` leads, from the archive's root."""
+def _link_target(name: str, target: str) -> str:
+    """Return the target of a symbolic link at `name`, relative to the archive's root."""
     return posixpath.normpath(posixpath.join(posixpath.dirname(name), target))
 
 
@@ -200,10 +205,12 @@ def extracted(
     place: Callable[[str], str | None] = lambda name: name,
     progress: Callable[[int], None] = lambda _bytes: None,
 ) -> Iterator[Path]:
-    """What `archive` holds, in a hidden folder beside it that vanishes after the block: move away what is wanted.
+    """Yield a hidden folder beside `archive` with its content, which is removed after the block.
+
+    The lock is on the archive itself and ends with the process; a lock file would have to be removed.
 
     Raises:
-        DataError: as `extract`, or another process unpacks the same archive, or the block could not move something.
+        DataError: see `extract`; or another process extracts the same archive, or the block cannot move a file.
     """
     folder = archive.with_name(f".{archive.name}.unpacked")
     try:
@@ -211,8 +218,8 @@ def extracted(
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise DataError(f"another process is unpacking {archive}; wait until it has ended") from None
-            shutil.rmtree(folder, ignore_errors=True)  # of a process that was killed
+                raise DataError(f"another process is extracting {archive}; wait until it has finished") from None
+            shutil.rmtree(folder, ignore_errors=True)  # left by a killed process
             try:
                 folder.mkdir()
                 extract(archive, folder, place=place, progress=progress)
@@ -220,11 +227,13 @@ def extracted(
             finally:
                 shutil.rmtree(folder, ignore_errors=True)
     except OSError as error:
-        raise DataError(f"cannot put what {archive} holds into {archive.parent}: {error.strerror or error}") from None
+        raise DataError(
+            f"cannot move the content of {archive} to {archive.parent}: {error.strerror or error}"
+        ) from None
 
 
 def merge(source: Path, folder: Path) -> None:
-    """Move what is in `source` into `folder`; folders that both have are merged, files are replaced."""
+    """Move the content of `source` into `folder`; existing folders are merged and existing files replaced."""
     folder.mkdir(parents=True, exist_ok=True)
     for path in sorted(source.iterdir()):
         target = folder / path.name

@@ -1,8 +1,8 @@
-"""What a task is made of, from its public home into the raw folder: <raw>/<source.raw>/<file.path>.
+"""Fetch the original files of tasks from their publishers into the raw folder: <raw>/<source.raw>/<file.path>.
 
-Downloads are checked, archives are unpacked, and nothing appears under its name before it is whole.  Where a licence
-or a login stands before a file, `by_hand` says what to put where; an archive that somebody put into the raw folder
-under the name of its address is checked and unpacked like a download.
+Downloads are verified, archives are extracted, and files appear only when they are complete.  Where a licence or a
+login prevents a download, `instructions` says what to put where.  An archive that the user puts into the raw folder
+under its official name is verified and extracted like a download.
 """
 
 import time
@@ -14,94 +14,91 @@ from urllib.parse import unquote, urlsplit
 
 from .download import BACKOFF_S, ProgressFn, download
 from .extract import extracted, is_archive, merge
-from .known_files import MIRRORS, KnownFile, known_file
+from .official import VTAB1K
 from .raw.source import RawFile, Source
+from .reading import import_optional
 from .task import DataError, Task
-from .vtab1k import VTAB1K
 
 HUB = "XiN0919/VTAB-1k"
 HUB_FILE = "vtab-1k.zip"
-"""The shared archive as a data set of the Hugging Face hub; V-PETL Bench publishes it there (its README)."""
+"""The shared archive as a data set of the Hugging Face hub, published there by V-PETL Bench (its README)."""
 
 SHARED_ONLY = RawFile("(none)", f"https://huggingface.co/datasets/{HUB}")
-"""Stands for the files of a task whose official images the original files do not tell."""
+"""Placeholder for a task that cannot be built from original files."""
 
-State = Literal["there", "to unpack", "to fetch", "by hand", "in the archive"]
+FetchState = Literal["present", "to extract", "to fetch", "manual", "archive only"]
 
 
 class ProgressReporter(Protocol):
-    """Whoever wants to know how it goes."""
+    """Receives the progress of downloads and extractions."""
 
     def begin(self, what: str) -> ProgressFn:
-        """Something such as `download train_32x32.mat` begins; what is returned will be told the bytes."""
+        """Start a step such as `download train_32x32.mat`; return a function that takes its progress in bytes."""
         ...
 
     def note(self, text: str) -> None:
-        """Something happened on the way."""
+        """Report an event, such as a failed attempt."""
         ...
 
 
 @dataclass(frozen=True)
 class Item:
-    """A file or folder that one or more tasks are made of."""
+    """An original file or folder of one or more tasks."""
 
     tasks: tuple[str, ...]
     folder: Path
-    """The tasks' raw folder."""
+    """Raw folder of the tasks."""
     file: RawFile
 
     @property
     def download(self) -> Path:
-        """Where the download goes: under its final name, or under its address's name where it is to be unpacked."""
-        return self.folder / (self._published_name if self.is_packed else self.file.path)
+        """Path of the download: its final path, or its official name in the folder if it must be extracted."""
+        return self.folder / (self._official_name if self.is_packed else self.file.path)
 
     @property
     def is_packed(self) -> bool:
-        name = self._published_name
+        name = self._official_name
         return is_archive(name) and name != PurePosixPath(self.file.path).name
 
     @property
-    def _published_name(self) -> str:
+    def _official_name(self) -> str:
         return PurePosixPath(unquote(urlsplit(self.file.url).path)).name
 
     @property
-    def state(self) -> State:
+    def state(self) -> FetchState:
         if self.file is SHARED_ONLY:
-            return "in the archive"
-        if _is_in(self.folder, self.file):
-            return "there"
+            return "archive only"
+        if _contains(self.folder, self.file):
+            return "present"
         if self.is_packed and self.download.exists():
-            return "to unpack"
-        return "by hand" if self.file.manual else "to fetch"
+            return "to extract"
+        return "manual" if self.file.manual else "to fetch"
 
-    @property
-    def known(self) -> KnownFile:
-        return known_file(self.file)
-
-    def by_hand(self) -> str:
-        """What to put where, or where else to get the task."""
+    def instructions(self) -> str:
+        """Return what the user has to put where, or the command that gets the task from the shared archive."""
+        names = ", ".join(self.tasks)
         if self.file is SHARED_ONLY:
-            how = f"`vtab-peft data fetch {' '.join(self.tasks)} --archive --data FOLDER`"
-            return f"{', '.join(self.tasks)}: the original files do not tell the official images; {how} gets the task"
+            command = f"vtab-peft data fetch {' '.join(self.tasks)} --archive --data FOLDER"
+            return f"{names}: cannot be built from original files; `{command}` gets the task"
         also = f" (or {', '.join(self.file.instead)})" if self.file.instead else ""
-        placed = f"\n  or put {self.download.name} there, and fetch again: it is checked and unpacked"
+        packed = f"\n  or put {self.download.name} there and fetch again: it will be verified and extracted"
         return (
-            f"{', '.join(self.tasks)}: {self.file.path} has to be got by hand: {self.file.manual}\n"
+            f"{names}: {self.file.path} is a manual download: {self.file.manual}\n"
             f"  from {self.file.url}\n"
-            f"  so that there is {self.folder / self.file.path}{also}" + (placed if self.is_packed else "")
+            f"  to {self.folder / self.file.path}{also}" + (packed if self.is_packed else "")
         )
 
 
 def items(tasks: Sequence[Task], raw: Path, sources: Mapping[str, Source]) -> list[Item]:
-    """What `tasks` are made of, each thing once, in the order of the tasks.
+    """Return the original files of `tasks`, each once, in the order of the tasks.
 
     Raises:
-        ValueError: a task is not made of files that somebody publishes.
+        ValueError: a task has no original files.
     """
     found: dict[tuple[str, str], Item] = {}
     for task in tasks:
         if task.suite not in ("vtab1k", "fgvc"):
-            raise ValueError(f"{task.label} is not fetched from anywhere: only tasks of vtab1k and fgvc are")
+            raise ValueError(f"{task.label} cannot be fetched: only tasks of vtab1k and fgvc have original files")
         source = sources[task.name]
         for file in source.files or (SHARED_ONLY,):
             item = found.setdefault((source.raw, file.path), Item((), raw.expanduser() / source.raw, file))
@@ -110,86 +107,87 @@ def items(tasks: Sequence[Task], raw: Path, sources: Mapping[str, Source]) -> li
 
 
 def fetch(item: Item, reporter: ProgressReporter, waits: Sequence[float] = BACKOFF_S) -> None:
-    """Get what is not there yet.
+    """Download and extract an item unless it is present.
 
     Raises:
-        DataError: it cannot be had, is not what it should be, cannot be written, or has to be got by hand.
+        DataError: the file is unavailable, wrong, cannot be written, or is a manual download.
     """
     state = item.state
-    if state == "there":
+    if state == "present":
         return
-    if state in ("by hand", "in the archive"):
-        raise DataError(item.by_hand())
-    if state == "to unpack":
+    if state in ("manual", "archive only"):
+        raise DataError(item.instructions())
+    if state == "to extract":
         try:
-            item.known.verify(item.download)
+            item.file.known.verify(item.download)
         except DataError as error:
-            raise DataError(f"{error}; take it away, and fetch again or get the published file") from None
+            raise DataError(f"{error}; remove it, and fetch again or get the official file") from None
     else:
         _download(item, reporter, waits)
     if item.is_packed:
-        _unpack(item.download, item.file, reporter)
-        if state == "to fetch":  # what somebody put there is left to them
+        _extract(item.download, item.file, reporter)
+        if state == "to fetch":  # archives that the user put there stay
             item.download.unlink()
 
 
 def _download(item: Item, reporter: ProgressReporter, waits: Sequence[float]) -> None:
-    def wait(seconds: float, why: str) -> None:
-        reporter.note(f"{why}; next attempt in {seconds:.0f} s")
+    """Download a file; if its publisher does not answer, try its mirror."""
+
+    def wait(seconds: float, reason: str) -> None:
+        reporter.note(f"{reason}; next attempt in {seconds:.0f} s")
         time.sleep(seconds)
 
+    file, mirror = item.file, item.file.mirror
     name = item.download.name
-    second = MIRRORS.get(item.file.url)
     try:
         progress = reporter.begin(f"download {name}")
-        download(item.file.url, item.download, item.known, progress, waits[:1] if second else waits, wait)
+        download(file.url, item.download, file.known, progress, waits[:1] if mirror else waits, wait)
     except DataError as error:
-        if second is None:
+        if mirror is None:
             raise
-        url, known = second
         reporter.note(str(error))
         try:
-            progress = reporter.begin(f"download {name} from its second home")
-            download(url, item.download, known, progress, waits, wait)
+            progress = reporter.begin(f"download {name} from its mirror")
+            download(mirror.url, item.download, mirror.known, progress, waits, wait)
         except DataError as other:
             raise DataError(f"{error}\n{other}") from None
 
 
-def _unpack(archive: Path, file: RawFile, reporter: ProgressReporter) -> None:
-    progress = reporter.begin(f"unpack {archive.name}")
+def _extract(archive: Path, file: RawFile, reporter: ProgressReporter) -> None:
+    progress = reporter.begin(f"extract {archive.name}")
     with extracted(archive, progress=lambda done: progress(done, None)) as folder:
-        if not _is_in(folder, file):
-            raise DataError(f"{archive} does not hold {file.path}; it is not the archive that it should be: remove it")
+        if not _contains(folder, file):
+            raise DataError(f"{archive} does not contain {file.path}; remove it: it is not the expected archive")
         merge(folder, archive.parent)
 
 
-def _is_in(folder: Path, file: RawFile) -> bool:
+def _contains(folder: Path, file: RawFile) -> bool:
     return any((folder / name).exists() for name in (file.path, *file.instead))
 
 
 def fetch_shared(tasks: Sequence[Task], data: Path, reporter: ProgressReporter) -> list[str]:
-    """Put folders of the shared archive to `data`/<task>; returns the names of those that were not there before.
+    """Extract folders of the shared archive to `data`/<task>; return the names of the new ones.
 
-    The archive itself stays until all 19 tasks are there.
+    The archive itself is kept until all 19 tasks are present.
 
     Raises:
         ValueError: a task is not one of VTAB-1k.
-        DataError: the archive cannot be had, does not hold a task, or cannot be unpacked.
+        DataError: the archive is unavailable, lacks a task, or cannot be extracted.
     """
     for task in tasks:
         if task.suite != "vtab1k":
-            raise ValueError(f"the shared archive holds the tasks of vtab1k, not {task.label}")
+            raise ValueError(f"the shared archive contains the tasks of vtab1k, not {task.label}")
     data = data.expanduser()
     archive = data / HUB_FILE
     missing = [task.name for task in tasks if not (data / task.name).exists()]
     if missing:
         if not archive.exists():
             _from_hub(data)
-        progress = reporter.begin(f"unpack {HUB_FILE}")
+        progress = reporter.begin(f"extract {HUB_FILE}")
         with extracted(archive, lambda name: _below(name, missing), lambda done: progress(done, None)) as folder:
             absent = [name for name in missing if not (folder / name).is_dir()]
             if absent:
-                raise DataError(f"{archive} does not hold {', '.join(absent)}; remove it and fetch it again")
+                raise DataError(f"{archive} does not contain {', '.join(absent)}; remove it and fetch it again")
             for name in missing:
                 (folder / name).replace(data / name)
     if all((data / name).exists() for name in VTAB1K):
@@ -198,7 +196,7 @@ def fetch_shared(tasks: Sequence[Task], data: Path, reporter: ProgressReporter) 
 
 
 def _below(name: str, tasks: Sequence[str]) -> str | None:
-    """`vtab-1k/cifar/test.txt` -> `cifar/test.txt` where cifar is one of `tasks`, else None."""
+    """Map `vtab-1k/cifar/test.txt` to `cifar/test.txt` if cifar is one of `tasks`, else to None."""
     parts = PurePosixPath(name).parts
     at = next((i for i, part in enumerate(parts) if part in VTAB1K), len(parts))
     wanted = parts[at:] and parts[at] in tasks and "__MACOSX" not in parts
@@ -206,15 +204,12 @@ def _below(name: str, tasks: Sequence[str]) -> str | None:
 
 
 def _from_hub(data: Path) -> None:
-    """Through the hub's own client, which resumes and checks by itself."""
+    """Download the shared archive with the hub's own client, which resumes and verifies."""
+    hub = import_optional("huggingface_hub", "the shared archive")
     try:
-        from huggingface_hub import hf_hub_download
-    except ImportError:
-        raise DataError('the shared archive needs one more package: pip install "vtab-peft[data]"') from None
-    try:
-        hf_hub_download(repo_id=HUB, filename=HUB_FILE, repo_type="dataset", local_dir=data)
-    except Exception as error:  # its own errors, those of the HTTP library below, the disk's: all end here
+        hub.hf_hub_download(repo_id=HUB, filename=HUB_FILE, repo_type="dataset", local_dir=data)
+    except Exception as error:  # errors of the client, of its HTTP library and of the disk
         raise DataError(
-            f"{HUB_FILE} of https://huggingface.co/datasets/{HUB} cannot be had: {type(error).__name__}: {error}\n"
-            f"  what has come is kept, try again; or get it with a browser and put it at {data / HUB_FILE}"
+            f"{HUB_FILE} of https://huggingface.co/datasets/{HUB} is unavailable: {type(error).__name__}: {error}\n"
+            f"  try again to resume, or download it with a browser and save it as {data / HUB_FILE}"
         ) from error

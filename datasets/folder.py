@@ -1,4 +1,4 @@
-"""Bring your own data: any folder in the archive's layout is a task."""
+"""Custom tasks: any folder in the archive's layout."""
 
 import re
 import tomllib
@@ -6,22 +6,24 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from .archive import HELP, LISTS, PROVENANCES, class_names, load, read_lists, read_text
+from .archive import HELP, LISTS, PROVENANCES, class_names, load, read_lists
+from .reading import read_text
 from .task import SUITES, DataError, Task, nearest
 
 FACTS = ("suite", "name", "group", "provenance", "version", "licence", "source", "citation")
-"""What `task.toml` may say."""
+"""Keys of `task.toml`."""
 
 
 def folder_task(path: Path) -> Task:
-    """Any folder in the archive's layout as a task; it never enters a suite of the project.
+    """Return a folder in the archive's layout as a task outside the official suites.
 
-    Optional `task.toml`: suite (default `own`), name (default: the folder's), group (default `own`),
-    provenance, version, licence, source, citation.  The number of classes is that of `classes.txt`, else the
-    highest label + 1.
+    An optional `task.toml` states suite (default `own`), name (default: the folder's), group (default `own`),
+    provenance, version, licence, source and citation.  The number of classes is that of `classes.txt`, else the highest
+    label + 1.
 
     Raises:
-        DataError: no such folder, wrong facts, fewer than two classes; unreadable lists when they are needed.
+        DataError: the folder is missing, a fact is wrong, there are fewer than two classes, or required lists cannot be
+            read.
     """
     folder = path.expanduser().resolve()
     if not folder.is_dir():
@@ -31,41 +33,31 @@ def folder_task(path: Path) -> Task:
     classes = len(names) or _highest_label(folder) + 1
     if classes < 2:
         raise DataError(f"{folder} has {classes} class; a task needs at least 2")
-    return Task(
-        suite=facts.get("suite", "own"),
-        name=facts.get("name", folder.name),
-        group=facts.get("group", "own"),
-        classes=classes,
-        sizes={},
-        load=load,
-        source=facts.get("source", "own"),
-        licence=facts.get("licence", "not stated"),
-        citation=facts.get("citation", "not stated"),
-        folder=folder,
-        class_names=names,
-        provenance=facts.get("provenance", "own"),
-        version=facts.get("version", 1),
-    )
+    defaults = {
+        **{"suite": "own", "name": folder.name, "group": "own", "source": "own"},
+        **{"licence": "not stated", "citation": "not stated"},
+    }
+    return Task(**{**defaults, **facts}, classes=classes, sizes={}, load=load, folder=folder, class_names=names)
 
 
 def _highest_label(folder: Path) -> int:
     listings, problems = read_lists(folder, None)
     if problems and (below := _tasks_below(folder)):
-        raise DataError(f"{folder} is no task, but {', '.join(below)} in it look like tasks: say {folder}/*")
+        raise DataError(f"{folder} is not a task, but contains tasks ({', '.join(below)}): use {folder}/*")
     if problems:
         raise DataError("; ".join(problem.text for problem in problems) + f"; {HELP}")
     return max(max(listing.labels) for listing in listings.values())
 
 
 def _tasks_below(folder: Path) -> list[str]:
-    """Names of the folders in `folder` that have lists, where it has none itself."""
+    """Return the names of subfolders that have lists, if `folder` has none itself."""
     lists = list(chain.from_iterable(LISTS.values()))
-    homes = sorted({path.parent.name for name in lists for path in folder.glob(f"*/{name}")})
-    return [] if any((folder / name).exists() for name in lists) else homes
+    tasks = sorted({path.parent.name for name in lists for path in folder.glob(f"*/{name}")})
+    return [] if any((folder / name).exists() for name in lists) else tasks
 
 
 def _facts(folder: Path) -> dict[str, Any]:
-    """What `task.toml` says, checked; empty when there is none."""
+    """Return the validated content of `task.toml`, or an empty dict without this file."""
     path = folder / "task.toml"
     try:
         facts = tomllib.loads(read_text(path)) if path.exists() else {}
@@ -74,20 +66,17 @@ def _facts(folder: Path) -> dict[str, Any]:
     for key, value in facts.items():
         if key not in FACTS:
             raise DataError(f"{path}: unknown key {key!r}{nearest(key, FACTS)}; known are {', '.join(FACTS)}")
-        kind = int if key == "version" else str
-        if type(value) is not kind or value in ("", 0):
-            wanted = "a whole number, at least 1" if kind is int else "a text that is not empty"
+        expected = int if key == "version" else str
+        if type(value) is not expected or value in ("", 0):
+            wanted = "a whole number, at least 1" if expected is int else "a non-empty text"
             raise DataError(f"{path}: {key} must be {wanted}, not {value!r}")
     if facts.get("suite") in SUITES:
-        raise DataError(f"{path}: the suite {facts['suite']!r} is the project's own; choose another name")
+        raise DataError(f"{path}: the suite name {facts['suite']!r} is reserved; choose another")
     if facts.get("provenance", "own") not in PROVENANCES:
         raise DataError(f"{path}: provenance {facts['provenance']!r} is unknown; known are {', '.join(PROVENANCES)}")
-    for key, value in {"name": folder.name, **facts}.items():
-        if key in ("suite", "name", "group") and not re.fullmatch(r"\w[\w.+-]*", value):
-            must = "must consist of letters, digits, and `_ . + -`"
-            if key not in facts:
-                raise DataError(
-                    f"the folder's name {value!r} {must} to be the task's: create {path} with name = \"...\""
-                )
-            raise DataError(f"{path}: {key} {value!r} {must}; write another there")
+    for key in ("suite", "name", "group"):
+        value = facts.get(key, folder.name if key == "name" else "own")
+        if not re.fullmatch(r"\w[\w.+-]*", value):
+            advice = "choose another" if key in facts else f"set `name` in {path}"
+            raise DataError(f"{path}: {key} {value!r} may only have letters, digits and `_ . + -`; {advice}")
     return facts

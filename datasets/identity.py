@@ -1,4 +1,4 @@
-"""What makes two builds of a task the same data, and a cached one out of date."""
+"""Hashes that identify the data of a task, and that tell if a cached task is out of date."""
 
 import hashlib
 import json
@@ -18,12 +18,12 @@ ImageInfos = dict[SplitName, list[ImageInfo]]
 
 
 def source_fingerprint(task: Task) -> str:
-    """Changes when the sources do: lists, labels, and each image's path, size and time of change.
+    """Return a hash over lists, labels, and the path, size and modification time of each image.
 
-    Of procedural tasks the source is the code that makes them: all Python files beside the loader's.
+    The sources of procedural tasks are all Python files beside the loader.
 
     Raises:
-        DataError: the lists cannot be used, or a listed image cannot be looked at.
+        DataError: the lists cannot be used, or a listed image cannot be read.
     """
     digest = hashlib.sha256(f"{task.classes}".encode())
     if task.folder is None:
@@ -44,19 +44,20 @@ def source_fingerprint(task: Task) -> str:
     return digest.hexdigest()
 
 
-def data_hash(task: Task, splits: Splits, glances: ImageInfos) -> str:
+def data_hash(task: Task, splits: Splits, infos: ImageInfos) -> str:
+    """Return 16 hexadecimal digits over the ordered images and labels of each split and the number of classes."""
     digest = hashlib.sha256(f"{task.classes} classes\n".encode())
     for split in SPLITS:
-        digest.update(f"{split} {len(glances[split])}\n".encode())
-        for seen, label in zip(glances[split], splits[split].labels, strict=True):
-            digest.update(f"{seen.sha256} {label}\n".encode())
+        digest.update(f"{split} {len(infos[split])}\n".encode())
+        for info, label in zip(infos[split], splits[split].labels, strict=True):
+            digest.update(f"{info.sha256} {label}\n".encode())
     return digest.hexdigest()[:16]
 
 
-def images_key(glances: list[ImageInfo], form: Preprocessing | None) -> str:
-    """Names an array by the images in it and how they were decoded; decoders differ between Pillow's versions."""
-    made_with = [PIL.__version__, form.names if form else "native"]
+def images_key(infos: list[ImageInfo], preprocessing: Preprocessing | None) -> str:
+    """Return a hash over images and their preprocessing; it includes Pillow's version, since decoders differ."""
+    made_with = [PIL.__version__, preprocessing.cache_facts if preprocessing else "native"]
     digest = hashlib.sha256(json.dumps(made_with, sort_keys=True).encode())
-    for seen in glances:
-        digest.update(seen.sha256.encode())
+    for info in infos:
+        digest.update(info.sha256.encode())
     return digest.hexdigest()

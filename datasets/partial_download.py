@@ -1,7 +1,7 @@
-"""A download that is not whole yet.
+"""An incomplete download that a later attempt can resume.
 
-Its bytes lie in `<name>.part`, and in `<name>.part.json` which version of the server's file they are of, so that an
-attempt weeks later can go on from there.
+`<name>.part` holds the bytes so far, and `<name>.part.json` the version of the server's file that they belong to.  The
+lock is on `<name>.part` itself, so that no lock file stays behind when the download is renamed.
 """
 
 import contextlib
@@ -18,7 +18,7 @@ from .task import DataError
 
 @dataclass(frozen=True)
 class FileVersion:
-    """What tells one version of a file at an address from another."""
+    """Response headers that distinguish the versions of a file at a URL."""
 
     url: str
     etag: str | None
@@ -27,20 +27,20 @@ class FileVersion:
 
 
 class PartialDownload:
-    """The bytes that are there, and the version they are of."""
+    """The bytes received so far and the version they belong to."""
 
     def __init__(self, path: Path, url: str, file: int) -> None:
-        self.whole = path
+        self.target = path
         self.url = url
         self.file = file
-        self.path = _with(path, ".part")
-        self.record = _with(path, ".part.json")
+        self.path = _with_suffix(path, ".part")
+        self.record = _with_suffix(path, ".part.json")
 
     def size(self) -> int:
         return os.fstat(self.file).st_size
 
     def version(self) -> FileVersion | None:
-        """That of the bytes; None where there are none, or they are of unknown descent."""
+        """Return the version of the bytes, or None if there are no bytes or their version is not known."""
         try:
             version = FileVersion(**json.loads(self.record.read_text()))
         except (OSError, ValueError, TypeError):
@@ -62,7 +62,7 @@ class PartialDownload:
 
     def finish(self) -> None:
         os.fsync(self.file)
-        self.path.replace(self.whole)
+        self.path.replace(self.target)
         self.record.unlink(missing_ok=True)
 
     def remove(self) -> None:
@@ -72,32 +72,33 @@ class PartialDownload:
 
 @contextlib.contextmanager
 def open_partial(path: Path, url: str) -> Iterator[PartialDownload]:
-    """The part of `path`, open and locked; whatever the disk objects to becomes a `DataError`."""
-    name, came = _with(path, ".part"), 0
+    """Yield the locked partial download of `path`; disk errors become `DataError`s."""
+    name, received = _with_suffix(path, ".part"), 0
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = os.open(name, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
         try:
-            if not _locked(file, name):
-                raise DataError(f"another process is downloading {path}; wait until it has ended")
+            if not _lock(file, name):
+                raise DataError(f"another process is downloading {path}; wait until it has finished")
             part = PartialDownload(path, url, file)
             try:
                 yield part
             finally:
-                came = part.size()
-                if not came:
+                received = part.size()
+                if not received:
                     part.remove()
         finally:
             os.close(file)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise DataError(f"cannot write {path}: {error.strerror}; choose a folder that you may write to") from None
-        advice = "make room and start again: it goes on from there"
-        raise DataError(f"no space left for {path} after {came:,} bytes of {url}; {advice}") from None
+            raise DataError(f"cannot write {path}: {error.strerror}; choose a writable folder") from None
+        raise DataError(
+            f"no space left for {path} after {received:,} bytes of {url}; free some space and start again to resume"
+        ) from None
 
 
-def _locked(file: int, name: Path) -> bool:
-    """Whether nobody else writes to `file`, and it still has its name: who had the lock may have just finished."""
+def _lock(file: int, name: Path) -> bool:
+    """Lock `file`; return False if another process holds the lock or has just renamed the file."""
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
@@ -105,5 +106,5 @@ def _locked(file: int, name: Path) -> bool:
     return name.exists() and os.path.samestat(os.fstat(file), name.stat())
 
 
-def _with(path: Path, suffix: str) -> Path:
+def _with_suffix(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)

@@ -1,4 +1,7 @@
-"""From an encoded image to uint8 pixels, with Pillow, the same on every call."""
+"""Decode images to uint8 pixels with Pillow, with identical results on every call.
+
+Resizing is Pillow's, also on the device (see the engine's transforms): other resize code gives other pixels.
+"""
 
 import hashlib
 import io
@@ -16,20 +19,21 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from PIL import Image, ImageFile
 
+from .reading import read_bytes
 from .task import DataError
 
-BROKEN = (
+DECODE_ERRORS = (
     *(OSError, SyntaxError, ValueError, TypeError, IndexError, EOFError, struct.error, zlib.error),
     Image.DecompressionBombError,
 )
-"""What Pillow's many decoders raise on damaged bytes."""
+"""Exceptions of Pillow's decoders on damaged bytes."""
 DEEP = re.compile(r";16[BLN]")
-"""In the raw modes of what Pillow would cut from 16 bits a channel to 8 (`Unpack.c`): `RGB;16B`, `LA;16B`, `CMYK;16L`.
-BMP's `BGR;16` is 16 bits a pixel."""
+"""Raw modes that Pillow would reduce from 16 to 8 bits a channel (`Unpack.c`): `RGB;16B`, `LA;16B`, `CMYK;16L`.
+BMP's `BGR;16` has 16 bits a pixel."""
 CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-"""Those that this process may use: reading images keeps all of them busy, as Pillow works outside Python's lock."""
+"""CPU cores of this process; reading images uses all of them, since Pillow releases Python's lock."""
 AHEAD = 64
-"""Images taken in hand before the first of them is used (ours): keeps the threads busy, and memory small."""
+"""Images that are submitted before the first is used (our choice): keeps the threads busy and memory small."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -37,28 +41,28 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How images come to a square of `side` pixels, from which a framing that crops cuts the model's input later."""
+    """How images are resized to a square of `side` pixels; recipes with crops cut the model's input from it later."""
 
     image_size: int
     """Side of the model's input in pixels."""
     interpolation: Literal["bicubic", "bilinear"]
-    """Pillow's filter of that name, which averages over the footprint when it makes images smaller."""
+    """Pillow's filter of that name, which averages over the footprint when it shrinks images."""
     framing: Literal["squash", "squash_crop", "square_crop"] = "squash"
-    """squash: to the model's input, nothing cut off.  squash_crop: to `side`, as RLRR and AOFT do for FGVC.
-    square_crop: the shorter side to `side`, and of the longer one the middle, as VPT does before it evaluates."""
+    """Resize mode.  squash: stretch to the model's input, without a crop.  squash_crop: stretch to `side`, as RLRR and
+    AOFT do for FGVC.  square_crop: the shorter side to `side`, then the centre crop, as in VPT's evaluation."""
 
     @property
     def side(self) -> int:
-        """Pixels of a stored image; where something is cut off, 256 for 224, 438 for 384 and 512 for 448, as in VPT."""
+        """Side of a stored image; for crops 256 for 224, 438 for 384 and 512 for 448, as in VPT."""
         return self.image_size if self.framing == "squash" else self.image_size * 8 // 7
 
     @property
-    def names(self) -> dict[str, Any]:
-        """What names the pixels in the cache: the framing came later, and is left out where nothing is cut off."""
+    def cache_facts(self) -> dict[str, Any]:
+        """Fields that identify the pixels in the cache; the default resize mode is omitted, as in older caches."""
         return {key: value for key, value in asdict(self).items() if (key, value) != ("framing", "squash")}
 
     def apply(self, picture: Image.Image) -> Image.Image:
-        """The bytes that torchvision's `Resize`, and for square_crop its `CenterCrop`, give with Pillow."""
+        """Resize like torchvision's `Resize` with Pillow, for square_crop followed by its `CenterCrop`."""
         filters = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
         width = height = self.side
         if self.framing == "square_crop":
@@ -70,10 +74,10 @@ class Preprocessing:
 
 @dataclass(frozen=True)
 class ImageInfo:
-    """What is known of an image before its pixels are decoded."""
+    """Facts about an image before its pixels are decoded."""
 
     sha256: str
-    """Of the file's bytes, or of an array's shape and bytes."""
+    """Hash of the file's bytes, or of an array's shape and bytes."""
     size: tuple[int, int]
     """(height, width)"""
 
@@ -82,29 +86,29 @@ def probe(image: Path | np.ndarray) -> ImageInfo:
     """Hash the encoded image and read its size from the header.
 
     Raises:
-        DataError: the file cannot be read or is no image.
+        DataError: the file cannot be read or is not an image.
     """
     if isinstance(image, np.ndarray):
         text = f"array {image.shape}".encode()
         return ImageInfo(hashlib.sha256(text + image.tobytes()).hexdigest(), image.shape[:2])
-    data = _bytes(image)
+    data = _read(image)
     with _open(image, data) as picture:
         return ImageInfo(hashlib.sha256(data).hexdigest(), (picture.height, picture.width))
 
 
 def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256: str | None = None) -> np.ndarray:
-    """Pixels [3, height, width] uint8, RGB; at the image's own size when `preprocessing` is None.
+    """Return RGB pixels [3, height, width] uint8, at the image's native size if `preprocessing` is None.
 
     Grey images get three equal channels, and transparency is dropped (Pillow's `convert`).
 
     Raises:
-        DataError: the image is damaged, has more than 8 bits a channel (as far as Pillow tells; of PNG and TIFF it
-            does), or is not the one with hash `sha256`.
+        DataError: the image is damaged, has more than 8 bits a channel (which Pillow reports for PNG and TIFF), or its
+            hash is not `sha256`.
     """
     if isinstance(image, np.ndarray):
         picture = Image.fromarray(image)
     else:
-        data = _bytes(image)
+        data = _read(image)
         if sha256 not in (None, hashlib.sha256(data).hexdigest()):
             raise DataError(f"{image}: the file changed while it was being read; start again when nothing writes there")
         with _open(image, data) as opened:
@@ -117,7 +121,7 @@ def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor
 ) -> Iterator[Result | DataError]:
-    """`work` of every item, by many threads; a `DataError` is yielded in the place of its item."""
+    """Yield `work` of every item in order, computed by many threads; a `DataError` is yielded instead of raised."""
     waiting: deque[Future[Result]] = deque()
 
     def first() -> Result | DataError:
@@ -134,11 +138,8 @@ def in_order(
         yield first()
 
 
-def _bytes(path: Path) -> bytes:
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
+def _read(path: Path) -> bytes:
+    data = read_bytes(path)
     if not data:
         raise DataError(f"{path}: the file is empty")
     return data
@@ -147,20 +148,19 @@ def _bytes(path: Path) -> bytes:
 def _open(path: Path, data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data))
-    except BROKEN as error:
-        reason = (
-            "is no image Pillow knows" if isinstance(error, Image.UnidentifiedImageError) else f"is damaged ({error})"
-        )
-        raise DataError(f"{path}: {reason}") from None
+    except Image.UnidentifiedImageError:
+        raise DataError(f"{path}: Pillow cannot identify an image") from None
+    except DECODE_ERRORS as error:
+        raise DataError(f"{path}: is damaged ({error})") from None
 
 
 def _rgb(path: Path, opened: ImageFile.ImageFile) -> Image.Image:
     if opened.mode.startswith(("I", "F")) or any(DEEP.search(str(raw)) for *_, raw in opened.tile):
         raise DataError(f"{path}: has more than 8 bits a channel (mode {opened.mode}); convert it to 8 bits first")
     if ImageFile.LOAD_TRUNCATED_IMAGES:
-        raise DataError("Pillow was told to accept truncated images; set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False")
+        raise DataError("Pillow accepts truncated images; set PIL.ImageFile.LOAD_TRUNCATED_IMAGES = False")
     try:
-        # Pillow warns when a palette's transparency is dropped at once.
+        # Pillow warns when it drops a palette's transparency in one step.
         return (opened.convert("RGBA") if "transparency" in opened.info else opened).convert("RGB")
-    except BROKEN as error:
+    except DECODE_ERRORS as error:
         raise DataError(f"{path}: is damaged ({error})") from None

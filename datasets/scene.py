@@ -1,13 +1,13 @@
-"""Painting many small pictures at once with numpy: scenes, places and outlines, for the suite `toy`.
+"""Paint many small pictures at once with numpy, for the suite `toy`: scenes, positions and shapes.
 
-The pixels are the same on every machine: only +, -, *, /, sqrt, floor and comparisons touch them, which
-IEEE 754 rounds exactly, and the cosines of angles are rounded to 14 bits first.
+The pixels are identical on every machine: they depend only on +, -, *, /, sqrt, floor and comparisons, which IEEE 754
+rounds exactly, and on cosines that are rounded to 14 bits.
 """
 
 import numpy as np
 
 SIDE = 64
-"""Pixels; the side of `toy_vit`'s images."""
+"""Side of a picture in pixels; that of `toy_vit`'s images."""
 
 Y, X = (axis[None] + np.float32(0.5) for axis in np.mgrid[:SIDE, :SIDE].astype(np.float32))  # each [1, SIDE, SIDE]
 
@@ -15,7 +15,7 @@ Y, X = (axis[None] + np.float32(0.5) for axis in np.mgrid[:SIDE, :SIDE].astype(n
 class Scene:
     """`n` pictures painted together; numbers that differ between pictures have the shape [n, 1, 1].
 
-    A clean scene has a flat background and neither clutter nor noise: what remains is what the label is about.
+    A clean scene shows only what the label depends on: its background is flat, without clutter or noise.
     """
 
     def __init__(self, rng: np.random.Generator, n: int, clean: bool = False) -> None:
@@ -34,7 +34,7 @@ class Scene:
         return np.floor(self.uniform(0, k))
 
     def smooth_noise(self, knots: int) -> np.ndarray:
-        """Uniform in [-1, 1] at `knots` x `knots` points, bilinear between them.  [n, SIDE, SIDE]"""
+        """Return noise, uniform in [-1, 1] at `knots` x `knots` points and bilinear between.  [n, SIDE, SIDE]"""
         coarse = 2 * self.rng.random((self.n, knots, knots), dtype=np.float32) - 1
         place = X[0, 0] / SIDE * (knots - 1)
         low = np.floor(place).astype(int)
@@ -43,16 +43,16 @@ class Scene:
         return rows[:, :, low] * (1 - part) + rows[:, :, low + 1] * part
 
     def contrasting(self) -> np.ndarray:
-        """A colour bright on dark backgrounds, dark on bright ones.  [n, 1, 1, 3]"""
+        """Return a bright colour for dark backgrounds and a dark one for bright backgrounds.  [n, 1, 1, 3]"""
         value = np.where(self.dark, self.uniform(0.7, 1), self.uniform(0.05, 0.4))
         return hsv(self.uniform(0, 1), self.uniform(0.2, 0.9), value)
 
     def paint(self, coverage: np.ndarray, colour: np.ndarray) -> None:
-        """Lay `colour` [n, 1, 1, 3] over the pictures where `coverage` [n, SIDE, SIDE] is 1."""
+        """Blend `colour` [n, 1, 1, 3] over the pictures with opacity `coverage` [n, SIDE, SIDE]."""
         self.pixels += coverage[..., None] * (colour - self.pixels)
 
     def clutter(self) -> None:
-        """Thin strokes across the picture and specks much smaller than any object."""
+        """Paint thin strokes across the picture, and specks much smaller than any object."""
         if self.clean:
             return
         for _ in range(2):
@@ -71,21 +71,21 @@ class Scene:
 
 
 def hsv(hue: np.ndarray, saturation: np.ndarray, value: np.ndarray) -> np.ndarray:
-    """RGB of hue, saturation and value, each [n, 1, 1] in [0, 1).  [n, 1, 1, 3] float32"""
+    """Convert hue, saturation and value, each [n, 1, 1] in [0, 1), to RGB [n, 1, 1, 3] float32."""
     sector = np.mod(np.array([5, 3, 1], np.float32) + 6 * hue[..., None], 6)
     ramp = np.clip(np.minimum(sector, 4 - sector), 0, 1)
     return (value[..., None] * (1 - saturation[..., None] * ramp)).astype(np.float32)
 
 
 def turned(x: np.ndarray, y: np.ndarray, turn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Coordinates (u, v) of all pixels around (x, y), the u axis `turn` full turns from x towards y."""
+    """Return coordinates (u, v) of all pixels around (x, y); the u axis is `turn` full turns from x towards y."""
     angle = 2 * np.pi * turn.astype(np.float64)
     cos, sin = (np.round(f(angle) * 2**14).astype(np.float32) / 2**14 for f in (np.cos, np.sin))
     return cos * (X - x) + sin * (Y - y), cos * (Y - y) - sin * (X - x)
 
 
 def inside(distance: np.ndarray) -> np.ndarray:
-    """Coverage of a pixel whose centre is `distance` pixels outside the outline."""
+    """Return the coverage of a pixel whose centre is `distance` pixels outside the outline."""
     return np.clip(0.5 - distance, 0, 1)
 
 
@@ -119,20 +119,20 @@ def bar(u: np.ndarray, v: np.ndarray, radius: np.ndarray, aspect: np.ndarray) ->
 
 
 def any_of(shapes: list[np.ndarray], which: np.ndarray) -> np.ndarray:
-    """Per picture the shape that `which` [n, 1, 1] points to."""
+    """Select a shape per picture by the index `which` [n, 1, 1]."""
     return np.choose(which.astype(int), shapes)
 
 
 def wave(t: np.ndarray) -> np.ndarray:
-    """Triangle wave of period 1 in [-1, 1]."""
+    """Return a triangle wave of period 1 in [-1, 1]."""
     return 4 * np.abs(t - np.floor(t) - 0.5) - 1
 
 
 def scattered(scene: Scene, most: int, gap: float) -> list[tuple[np.ndarray, np.ndarray]]:
-    """`most` places, at least `gap` pixels apart in each picture, by throwing darts.
+    """Draw `most` positions at least `gap` pixels apart in each picture, by rejection sampling.
 
-    A free place is always left for `most` up to 6 and `gap` up to 13: five discs cover a square only when their
-    radius is 0.326 of its side (Erich Friedman's "Circles covering squares"), here 16.6 pixels.
+    A free position always remains for `most` up to 6 and `gap` up to 13: five discs cover a square only if their radius
+    is 0.326 of its side (Erich Friedman's "Circles covering squares"), here 16.6 pixels.
     """
     x, y = np.full((2, scene.n, 1, most), -1e3, np.float32)
     placed = np.zeros(scene.n, int)

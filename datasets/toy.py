@@ -1,9 +1,9 @@
-"""The suite `toy`: six small tasks that are painted at the time of use; no download, no weights, no data.
+"""The suite `toy`: six small procedural tasks that need no download, no weights and no data.
 
-Two natural tasks (texture, colour and shape), one specialized (density of cells) and three structured ones
-(count, position, orientation), each with nuisances: background, colours, size, clutter, shading, noise.
-They show that everything works and catch regressions; they say nothing about real images.  The pixels are
-the same on every machine (see `scene.py`); a change of them raises `version`.
+Two are natural (texture, colour and shape), one is specialized (density of cells), and three are structured (count,
+position, orientation).  All have nuisances: background, colours, size, clutter, shading, noise.  They test the pipeline
+and catch regressions, but say nothing about real images.  Their pixels are identical on every machine (see `scene.py`);
+a change of the pixels increases `version`.
 """
 
 from collections.abc import Callable
@@ -30,15 +30,15 @@ from .scene import (
 from .task import SPLITS, Split, SplitName, Task
 
 SIZES: dict[SplitName, int] = {"train": 800, "val": 200, "test": 500}
-"""VTAB-1k's 1000 labelled images; the test set is small so that `smoke` stays short."""
+"""VTAB-1k's 1000 labelled images; a small test set keeps `smoke` short."""
 BLOCK = 20
-"""Pictures painted at a time, so that the intermediate arrays stay in the processor's cache."""
+"""Pictures that are painted at a time; the intermediate arrays fit into the processor's cache."""
 
 TEXTURES = ("stripes", "waves", "zigzag", "checks", "grid", "dots", "rings", "bricks", "clouds", "speckle")
 
 
 def texture(scene: Scene, labels: np.ndarray) -> None:
-    """One pattern fills the picture, at any scale, angle, phase and pair of colours."""
+    """Fill the picture with one pattern, at any scale, angle, phase and pair of colours."""
     period = scene.uniform(7, 15)
     u, v = (axis / period for axis in turned(scene.uniform(0, SIDE), scene.uniform(0, SIDE), scene.uniform(0, 1)))
     bend = wave(v * 0.6)
@@ -61,7 +61,7 @@ def texture(scene: Scene, labels: np.ndarray) -> None:
 
 
 def colour_shape(scene: Scene, labels: np.ndarray) -> None:
-    """One object of 4 shapes x 3 colours, among small grey decoys; class = 3 * shape + colour."""
+    """Paint one object of 4 shapes x 3 colours among small grey decoys; class = 3 * shape + colour."""
     for x, y in scattered(scene, 4, 12) if not scene.clean else []:
         u, v = turned(x, y, scene.uniform(0, 1))
         grey = hsv(scene.uniform(0, 1), scene.uniform(0, 0.15), scene.uniform(0.1, 0.9))
@@ -74,7 +74,7 @@ def colour_shape(scene: Scene, labels: np.ndarray) -> None:
 
 
 def cells(scene: Scene, labels: np.ndarray) -> None:
-    """A stained slide; class = how dense the cells lie, whatever their size, stain and shape."""
+    """Paint a stained slide; class = density of the cells, independent of size, stain and shape."""
     stain, size, strength = scene.uniform(0.7, 0.95), scene.uniform(2.2, 4.2), scene.uniform(0.35, 1)
     number = np.floor(3 + 6 * labels + scene.uniform(0, 4))  # 3-6, 9-12, 15-18, 21-24, 27-30
     glass = hsv(np.mod(stain + 0.08, 1), scene.uniform(0.1, 0.35), scene.uniform(0.75, 0.95))
@@ -92,7 +92,7 @@ def cells(scene: Scene, labels: np.ndarray) -> None:
 
 
 def count(scene: Scene, labels: np.ndarray) -> None:
-    """One to six separate objects of mixed shapes, sizes and colours; class = their number - 1."""
+    """Paint one to six separate objects of mixed shapes, sizes and colours; class = their number - 1."""
     for index, (x, y) in enumerate(scattered(scene, 6, 13)):
         u, v = turned(x, y, scene.uniform(0, 1))
         radius = scene.uniform(3, 4.8)  # a corner reaches 1.2 radii, so that neighbours never touch
@@ -101,7 +101,7 @@ def count(scene: Scene, labels: np.ndarray) -> None:
 
 
 def position(scene: Scene, labels: np.ndarray) -> None:
-    """One object; class = which eighth of the width its centre is in, between two margins of 8 pixels."""
+    """Paint one object; class = the eighth of the width that holds its centre, between margins of 8 pixels."""
     x = 8 + (SIDE - 16) / 8 * (labels + scene.uniform(0.08, 0.92))
     u, v = turned(x.astype(np.float32), scene.uniform(8, SIDE - 8), scene.uniform(0, 1))
     radius = scene.uniform(4, 7)
@@ -110,7 +110,7 @@ def position(scene: Scene, labels: np.ndarray) -> None:
 
 
 def orientation(scene: Scene, labels: np.ndarray) -> None:
-    """One long object; class = which eighth of the half turn its axis points to, y downwards."""
+    """Paint one long object; class = the eighth of a half turn that its axis points to, y downwards."""
     turn = (labels + scene.uniform(0.1, 0.9)) / 16
     u, v = turned(scene.uniform(16, SIDE - 16), scene.uniform(16, SIDE - 16), turn.astype(np.float32))
     radius, aspect = scene.uniform(9, 16), scene.uniform(2.2, 5)
@@ -125,7 +125,7 @@ PAINTERS: dict[str, Painter] = {
 
 
 def draw(name: str, labels: np.ndarray, rng: np.random.Generator, clean: bool = False) -> np.ndarray:
-    """Pictures of the task `name` with the given labels [n].  [n, SIDE, SIDE, 3] uint8"""
+    """Paint pictures of the task `name` with the given labels [n].  [n, SIDE, SIDE, 3] uint8"""
     blocks = []
     for start in range(0, len(labels), BLOCK):
         part = labels[start : start + BLOCK].astype(np.float32)[:, None, None]
@@ -137,7 +137,7 @@ def draw(name: str, labels: np.ndarray, rng: np.random.Generator, clean: bool = 
 
 
 def load(task: Task) -> dict[SplitName, Split]:
-    """The three splits, each from its own generator, classes as equal in number as can be."""
+    """Return the three splits, each from its own random generator and with balanced classes."""
     splits: dict[SplitName, Split] = {}
     for number, split in enumerate(SPLITS):
         rng = np.random.Generator(np.random.PCG64([task.version, number, *task.name.encode()]))

@@ -11,7 +11,7 @@ from ...datasets.cache import default_root
 from ...datasets.cache_report import CacheReport, Reason, prune, survey
 from ...datasets.check import CheckResult, check
 from ...datasets.task import SPLITS
-from ...datasets.tasks import find
+from ...datasets.tasks import find_valid
 from ..reporting.wording import pluralize
 
 REASONS: dict[Reason, str] = {
@@ -45,8 +45,8 @@ def status(options: argparse.Namespace) -> int:
 
 def _verdicts(options: argparse.Namespace, deep: bool) -> list[tuple[str, CheckResult]]:
     """What each task is called, or its folder where that is no task, and what is to be said of it."""
-    refused: dict[str, str] = {}
-    verdicts = [(task.label, check(task, deep)) for task in find(options.tasks, options.suite, options.data, refused)]
+    tasks, refused = find_valid(options.tasks, options.suite, options.data)
+    verdicts = [(task.label, check(task, deep)) for task in tasks]
     for name, why in refused.items():
         state = "wrong" if Path(name).expanduser().is_dir() else "missing"
         verdicts.append((name, CheckResult(state, problems=(why,), advice="make a task of it, or leave it out")))

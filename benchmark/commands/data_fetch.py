@@ -44,7 +44,7 @@ def _plan(wanted: Sequence[Item]) -> int:
         (
             ", ".join(item.tasks),
             item.file.path,
-            "unknown" if item.known.size is None else size_text(item.known.size),
+            "unknown" if item.file.known.size is None else size_text(item.file.known.size),
             item.state,
             item.file.url,
         )
@@ -53,9 +53,9 @@ def _plan(wanted: Sequence[Item]) -> int:
     headers = ("task", "file", "size", "state", "source")
     print(tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", "right", "left", "left")))
     for item in wanted:
-        if item.state in ("by hand", "in the archive"):
-            print(item.by_hand())
-    known = [item.known.size for item in wanted if item.state == "to fetch"]
+        if item.state in ("manual", "archive only"):
+            print(item.instructions())
+    known = [item.file.known.size for item in wanted if item.state == "to fetch"]
     unknown = f", and {known.count(None)} of unknown size" if None in known else ""
     files = pluralize(len(known) - known.count(None), "file")
     print(f"to fetch: {size_text(sum(bytes or 0 for bytes in known))} in {files}{unknown}")
@@ -75,12 +75,12 @@ def _fetch(wanted: Sequence[Item], raw: Path) -> int:
 def _fetched(item: Item) -> bool:
     named = f"{', '.join(item.tasks)}: {item.file.path}"
     state, begun = item.state, time.monotonic()
-    if state == "there":
+    if state == "present":
         print(f"{named}: is there already", flush=True)
         return True
-    if state in ("by hand", "in the archive"):
-        print(item.by_hand(), flush=True)
-        return state == "in the archive"  # which is no matter of the raw folder
+    if state in ("manual", "archive only"):
+        print(item.instructions(), flush=True)
+        return state == "archive only"  # which is no matter of the raw folder
     meter = Meter(sys.stderr)
     try:
         fetch(item, meter)
@@ -90,7 +90,7 @@ def _fetched(item: Item) -> bool:
     finally:
         meter.close()
     print(f"{named}: in {item.folder}, after {duration(time.monotonic() - begun)}", flush=True)
-    if state == "to unpack":
+    if state == "to extract":
         print(f"{item.download} is not needed any more", flush=True)
     return True
 
@@ -98,7 +98,7 @@ def _fetched(item: Item) -> bool:
 def _shared(tasks: Sequence[Task], data: Path, dry_run: bool) -> int:
     """`--archive`: the folders of the shared archive, which need no building."""
     if dry_run:
-        rows = [(task.name, "there" if task.folder and task.folder.exists() else "to fetch") for task in tasks]
+        rows = [(task.name, "present" if task.folder and task.folder.exists() else "to fetch") for task in tasks]
         print(tabulate(rows, ("task", "state"), tablefmt="simple"))
         return 0
     meter = Meter(sys.stderr)

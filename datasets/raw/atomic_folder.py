@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, whatever kills the writer."""
+"""Write a folder that appears complete or not at all, even if the writer is killed."""
 
 import os
 import shutil
@@ -11,41 +11,43 @@ from ..atomic_io import PREFIX, is_abandoned, temporary_name
 
 @contextmanager
 def atomic_folder(target: Path, again: bool = False) -> Iterator[Path]:
-    """A new folder beside `target`; it takes its name when the block ends, and vanishes when the block fails.
+    """Yield a new folder that is renamed to `target` when the block succeeds and removed when it fails.
 
-    What is at `target` already, perhaps made by another process in the meantime, stays, and the new folder vanishes;
-    with `again` it is the old one that goes.
+    If `target` exists by then, for example because another process built it, it stays and the new folder is removed.
+    With `again`, the new folder replaces it.
 
     Raises:
         OSError: no space, no permission, ...; nothing is left behind.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_leftovers(target.parent)
-    staged = _hidden(target.parent)
+    _remove_abandoned(target.parent)
+    staged = target.parent / temporary_name()
     try:
         staged.mkdir()
         yield staged
-        os.sync()  # one for all files: a power cut must not leave empty ones under the final name
+        os.sync()  # one call for all files, so that a power failure leaves no empty files under the final name
         if again and target.exists():
             _swap(staged, target)
         else:
-            _rename_unless_there(staged, target)
+            _rename_unless_exists(staged, target)
     finally:
         shutil.rmtree(staged, ignore_errors=True)
 
 
 def _swap(staged: Path, target: Path) -> None:
-    old = _hidden(target.parent)
+    old = target.parent / temporary_name()
     try:
         target.rename(old)
         staged.rename(target)
     finally:
         if os.path.lexists(old) and not target.exists():
             old.rename(target)
-        _remove(old)
+        if old.is_symlink():
+            old.unlink()
+        shutil.rmtree(old, ignore_errors=True)
 
 
-def _rename_unless_there(staged: Path, target: Path) -> None:
+def _rename_unless_exists(staged: Path, target: Path) -> None:
     try:
         staged.rename(target)
     except OSError:
@@ -53,26 +55,16 @@ def _rename_unless_there(staged: Path, target: Path) -> None:
             raise
 
 
-def _remove(folder: Path) -> None:
-    if folder.is_symlink():
-        folder.unlink()
-    shutil.rmtree(folder, ignore_errors=True)
-
-
-def _hidden(folder: Path) -> Path:
-    return folder / temporary_name()
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left unfinished in `folder`."""
+def _remove_abandoned(folder: Path) -> None:
+    """Remove the temporary folders of killed processes from `folder`."""
     for path in folder.glob(f"{PREFIX}*-*-*"):
         ours = path.is_dir() and path.name.split("-")[-2].isdecimal()
         if ours and is_abandoned(path.name, _last_write(path)):
-            shutil.rmtree(path, ignore_errors=True)  # another process may be removing it as well
+            shutil.rmtree(path, ignore_errors=True)  # another process may remove it at the same time
 
 
 def _last_write(folder: Path) -> float:
-    """Of the folder and all folders in it; a folder's time changes with every file that is added."""
+    """Return the newest modification time in a folder tree; adding a file updates its folder."""
     times = [0.0]
     for place, _, _ in os.walk(folder):
         try:

@@ -1,10 +1,10 @@
-"""One task out of its original files, in the archive's layout.
+"""Build one task from its original files, in the archive's layout.
 
-<data>/<task>/images/<list>/NNNNNN.<ext>   <list> is train800, val200 or test in VTAB-1k, and
-                                           train, val or test in FGVC; arrays as PNG, files and bytes unchanged
-<data>/<task>/<list>.txt                   lines `images/<list>/NNNNNN.<ext> LABEL`, and the first two lists together
-<data>/<task>/classes.txt                  the class names, one a line
-<data>/<task>/manifest.json                written last: what was built, out of what, and by which version
+<data>/<task>/images/<list>/NNNNNN.<ext>   <list> is train800, val200 or test in VTAB-1k, and train, val or test in
+                                           FGVC; arrays become PNG, files and bytes are copied unchanged
+<data>/<task>/<list>.txt                   lines `images/<list>/NNNNNN.<ext> LABEL`; also train and val together
+<data>/<task>/classes.txt                  one class name a line
+<data>/<task>/manifest.json                written last: what was built, from which files, by which version
 """
 
 import hashlib
@@ -21,17 +21,18 @@ import numpy as np
 
 from ..archive import LISTS, UNION, read
 from ..check import check
+from ..official import FGVC, VTAB1K
 from ..pixels import CORES, in_order
-from ..task import PROCEDURAL_SUITES, SPLITS, DataError, SplitName, Task
-from ..tasks import table
+from ..reading import read_bytes
+from ..task import SPLITS, DataError, SplitName, Task
 from .atomic_folder import atomic_folder
 from .png import png
 from .source import Examples, Source
 
 HASHED = 2**30
-"""Bytes up to which a raw file's SHA-256 goes into the manifest (ours: some seconds); of larger ones it is the size."""
+"""Largest raw file in bytes whose SHA-256 goes into the manifest (our choice: a few seconds); else its size does."""
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp"}
-"""How encoded images begin, and the ending of those that come without a name."""
+"""File endings by the first bytes of an encoded image."""
 
 Splits = Mapping[SplitName, Examples]
 ProgressFn = Callable[[int, int], None]
@@ -40,73 +41,72 @@ ProgressFn = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class Built:
-    """A task that can be used."""
+    """A task that is ready to use."""
 
     folder: Path
     counts: dict[SplitName, int]
     provenance: str
     made: bool
-    """False where it was there already and was left alone."""
+    """False if the task existed before and was not changed."""
 
 
 def build(
     source: Source,
     raw_root: Path,
     data_root: Path,
-    tell: ProgressFn | None = None,
+    progress: ProgressFn | None = None,
     again: bool = False,
     threads: int = CORES,
 ) -> Built:
-    """Make `data_root`/<task> out of `raw_root`/<source.raw>; a whole task that is there is left alone.
+    """Build `data_root`/<task> from `raw_root`/<source.raw>; an existing complete task is not changed.
 
-    The folder appears whole or not at all: it may be killed, and two may build it at once.  `again` replaces
-    what is there.
+    The folder appears complete or not at all: a build may be killed, and two may run at once.  `again` replaces an
+    existing folder.
 
     Raises:
-        DataError: a raw file is missing (with where to get it) or not as it should be, the folder is there and
-            cannot be used, or it cannot be written.
+        DataError: a raw file is missing (with its address) or wrong, an existing folder cannot be used, or the new
+            folder cannot be written.
     """
     folder = data_root.expanduser().resolve() / source.task
     row = replace(_row(source.task), folder=folder)
     if not again and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
-        return _as_it_is(row, folder)
+        return _existing(row, folder)
     raw = raw_root.expanduser() / source.raw
     used = _raw_files(row, source, raw)
     try:
         splits = source.read(raw)
-        _examine(row, source, splits)
+        _validate(row, source, splits)
         with atomic_folder(folder, again) as staged, ThreadPoolExecutor(threads) as pool:
-            checksums = _Writer(staged, row, source, pool, tell).write(splits)
+            checksums = _Writer(staged, row, source, splits, pool, progress).write()
             manifest = _manifest(row, source, splits, checksums, raw, used)
             (staged / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
-            read(replace(row, folder=staged))  # all that whoever uses it will ask of it
+            read(replace(row, folder=staged))  # the checks that every user of the folder will make
     except OSError as error:
         raise DataError(
-            f"{row.label} cannot be built: {error}; nothing was left behind. See to it that {raw} can be read and "
-            f"{data_root} be written, and that there is room, and start again"
+            f"{row.label} cannot be built: {error}; nothing was left behind.  Make sure that {raw} is readable and "
+            f"{data_root} writable with enough free space, and start again"
         ) from None
     return Built(folder, manifest["counts"], manifest["provenance"], made=True)
 
 
 def _row(name: str) -> Task:
-    for (_, other), task in table().items():
-        if other == name and task.suite not in PROCEDURAL_SUITES:
-            return task
-    raise DataError(f"{name!r} is no task that can be built; `vtab-peft list tasks` shows all")
+    try:
+        return {**VTAB1K, **FGVC}[name]
+    except KeyError:
+        raise DataError(f"{name!r} is not a task that can be built; `vtab-peft list tasks` prints all") from None
 
 
-def _as_it_is(row: Task, folder: Path) -> Built:
-    verdict = check(row)
-    if verdict.state != "found":
+def _existing(row: Task, folder: Path) -> Built:
+    result = check(row)
+    if result.state != "found":
         raise DataError(
-            f"{folder} is there and cannot be used ({verdict.problems[0]}); "
-            "take it away, or say `--again` to replace it"
+            f"{folder} exists but cannot be used ({result.problems[0]}); remove it, or replace it with `--again`"
         )
-    return Built(folder, verdict.counts, verdict.provenance, made=False)
+    return Built(folder, result.counts, result.provenance, made=False)
 
 
 def _raw_files(row: Task, source: Source, raw: Path) -> dict[str, Path]:
-    """What every raw file's place is taken by; all that is missing in one message."""
+    """Return the location of every raw file; all missing files are reported in one error."""
     found, missing = {}, []
     for file in source.files:
         try:
@@ -118,20 +118,20 @@ def _raw_files(row: Task, source: Source, raw: Path) -> dict[str, Path]:
     return found
 
 
-def _examine(row: Task, source: Source, splits: Splits) -> None:
-    """That counts, labels and keys are what they must be, before hours are spent on the images."""
+def _validate(row: Task, source: Source, splits: Splits) -> None:
+    """Check counts, labels and keys before the images, which may take hours."""
     if source.class_names and len(source.class_names) != row.classes:
         raise DataError(f"{row.label} has {row.classes} classes, its source names {len(source.class_names)}")
     for split in SPLITS:
         examples, accepted = splits[split], row.sizes[split]
         if len(examples) not in accepted:
-            wanted = " or ".join(f"{size:,}" for size in accepted)
+            expected = " or ".join(f"{size:,}" for size in accepted)
             raise DataError(
-                f"the raw files of {row.label} give {len(examples):,} {split} images and not {wanted}: "
-                "they are not whole, or another version; get them again"
+                f"the raw files of {row.label} contain {len(examples):,} {split} images instead of {expected}: "
+                "they are incomplete or another version; download them again"
             )
         if len(examples.labels) != len(examples) or len(set(examples.keys)) != len(examples):
-            raise DataError(f"{row.label}: the raw files name {split} images twice, or without a label")
+            raise DataError(f"{row.label}: the raw files list {split} images twice or without a label")
         wrong = {int(label) for label in examples.labels if not 0 <= label < row.classes}
         if wrong:
             raise DataError(f"{row.label}: {split} has labels {sorted(wrong)[:3]} outside 0 to {row.classes - 1}")
@@ -139,75 +139,69 @@ def _examine(row: Task, source: Source, splits: Splits) -> None:
 
 @dataclass
 class _Writer:
-    """Fills a new folder."""
+    """Writes images, lists and class names into a new folder."""
 
     folder: Path
     row: Task
     source: Source
+    splits: Splits
     pool: ThreadPoolExecutor
-    tell: ProgressFn | None
-    done: int = 0
+    progress: ProgressFn | None
 
-    def write(self, splits: Splits) -> dict[SplitName, str]:
-        """Images, lists and class names; returns a checksum for each split over its images and labels, in order."""
-        results = in_order(lambda job: _write_image(*job), self.jobs(splits), self.pool)
+    def write(self) -> dict[SplitName, str]:
+        """Write everything; return a checksum for each split over its images and labels, in order."""
+        results = in_order(_write_image, self.jobs(), self.pool)
+        done, total = 0, sum(len(examples) for examples in self.splits.values())
         checksums: dict[SplitName, str] = {}
         texts: dict[SplitName, str] = {}
         for split in SPLITS:
             digest, lines = hashlib.sha256(), []
-            for label, result in zip(splits[split].labels, islice(results, len(splits[split])), strict=True):
+            labels = self.splits[split].labels
+            for label, result in zip(labels, islice(results, len(labels)), strict=True):
                 if isinstance(result, DataError):
                     raise result
                 file, sha256 = result
                 digest.update(f"{sha256} {label}\n".encode())
                 lines.append(f"{file.relative_to(self.folder).as_posix()} {label}\n")
-                self.advance(sum(len(examples) for examples in splits.values()))
+                done += 1
+                if self.progress:
+                    self.progress(done, total)
             checksums[split], texts[split] = digest.hexdigest(), "".join(lines)
-            (self.folder / self.official(LISTS[split])).write_text(texts[split])
-        (self.folder / self.official(UNION)).write_text(texts["train"] + texts["val"])
+            (self.folder / self.list_name(LISTS[split])).write_text(texts[split])
+        (self.folder / self.list_name(UNION)).write_text(texts["train"] + texts["val"])
         if self.source.class_names:
             (self.folder / "classes.txt").write_text("".join(f"{name}\n" for name in self.source.class_names))
         return checksums
 
-    def jobs(self, splits: Splits) -> Iterator[tuple[Path, Examples, int]]:
-        """Of every image in order: its place without ending, and which one it is."""
+    def jobs(self) -> Iterator[tuple[Path, Examples, int]]:
+        """Yield the target path without ending, the examples and the position of every image, in order."""
         for split in SPLITS:
-            images = self.folder / "images" / Path(self.official(LISTS[split])).stem
+            images = self.folder / "images" / Path(self.list_name(LISTS[split])).stem
             images.mkdir(parents=True)
-            for position in range(len(splits[split])):
-                yield images / f"{position:06d}", splits[split], position
+            for position in range(len(self.splits[split])):
+                yield images / f"{position:06d}", self.splits[split], position
 
-    def official(self, names: Sequence[str]) -> str:
-        """The name of a list: VTAB-1k's own is the first of those that are read."""
+    def list_name(self, names: Sequence[str]) -> str:
+        """Return the official name of a list; VTAB-1k's is the first of the accepted names."""
         return names[0] if self.row.suite == "vtab1k" else names[-1]
 
-    def advance(self, of: int) -> None:
-        self.done += 1
-        if self.tell:
-            self.tell(self.done, of)
 
-
-def _write_image(place: Path, examples: Examples, position: int) -> tuple[Path, str]:
-    """The file that now holds the picture, and the SHA-256 of its bytes."""
+def _write_image(job: tuple[Path, Examples, int]) -> tuple[Path, str]:
+    """Write one picture; return its file and the SHA-256 of its bytes."""
+    target, examples, position = job
     picture = examples.picture(position)
     if isinstance(picture, np.ndarray):
         data, ending = png(picture), ".png"
     else:
-        data, name = (picture, examples.keys[position]) if isinstance(picture, bytes) else _file(picture)
+        data = picture if isinstance(picture, bytes) else read_bytes(picture)
         endings = [ending for start, ending in SIGNATURES.items() if data.startswith(start)]
         if not endings:
-            raise DataError(f"{name} is no image ({len(data):,} bytes that begin with {data[:8]!r}); get it again")
-        ending = Path(name).suffix if isinstance(picture, Path) else endings[0]
-    file = place.with_name(place.name + ending)
+            name = examples.keys[position] if isinstance(picture, bytes) else picture
+            raise DataError(f"{name} is not an image ({len(data):,} bytes, beginning {data[:8]!r}); download it again")
+        ending = picture.suffix if isinstance(picture, Path) else endings[0]
+    file = target.with_name(target.name + ending)
     file.write_bytes(data)
     return file, hashlib.sha256(data).hexdigest()
-
-
-def _file(path: Path) -> tuple[bytes, str]:
-    try:
-        return path.read_bytes(), str(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from None
 
 
 def _manifest(
@@ -233,7 +227,7 @@ def _manifest(
 
 
 def _fingerprint(path: Path) -> dict[str, str | int]:
-    """SHA-256 of a file that is not too large, else the size; of a folder, how many files of what size in all."""
+    """Return size and SHA-256 of a file (only the size of a large one), or the file count and size of a folder."""
     if path.is_dir():
         sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
         return {"files": len(sizes), "bytes": sum(sizes)}

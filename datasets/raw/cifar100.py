@@ -1,7 +1,7 @@
-"""CIFAR-100: the binary version that TFDS reads, or the Python one; both hold the same images in the same order.
+"""CIFAR-100: the binary version that TFDS reads, or the Python version with the same images in the same order.
 
 The formats are those of https://www.cs.toronto.edu/~kriz/cifar.html.  A key is the row in the train or test file
-(tensorflow/datasets image_classification/cifar.py).  Labels are the fine ones.
+(tensorflow/datasets image_classification/cifar.py).  Labels are the fine labels.
 """
 
 import io
@@ -13,18 +13,12 @@ from typing import Any
 import numpy as np
 
 from ..task import DataError, SplitName
-from .source import Examples, RawFile, Source, first_1000, tfds_order
+from .source import Examples, Source, original_files, splits_from_train
 
 ROWS = {"train": 50_000, "test": 10_000}
 RECORD = np.dtype([("coarse", "u1"), ("fine", "u1"), ("planes", "u1", (3, 32, 32))])
-"""One image of the binary version: two labels, and the red, green and blue planes."""
-FILE = RawFile(
-    "cifar-100-binary",
-    "https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
-    # tensorflow/datasets url_checksums/cifar100.txt
-    "58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
-    instead=("cifar-100-python",),
-)
+"""An image of the binary version: two labels, and the red, green and blue planes."""
+FILES = original_files("cifar100")
 FINE_LABELS = (
     "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
     "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
@@ -34,16 +28,14 @@ FINE_LABELS = (
     "shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank "
     "telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
 )
-"""`fine_label_names.txt` of the binary version, in its order."""
+"""Content of `fine_label_names.txt` of the binary version."""
 CLASSES = tuple(FINE_LABELS.split())
 
 
 def read(raw: Path) -> Mapping[SplitName, Examples]:
-    """train[:800] and the first 200 of train[90%:]; test (task_adaptation/data/cifar.py)."""
-    folder = FILE.find(raw)
-    train, test = _examples(folder, "train"), _examples(folder, "test")
-    splits = first_1000(train, tfds_order(train.keys, "train"), len(train) * 90 // 100)
-    return {**splits, "test": test.take(tfds_order(test.keys, "test"))}
+    """Read train[:800], the first 200 of train[90%:] and test (task_adaptation/data/cifar.py)."""
+    folder = FILES[0].find(raw)
+    return splits_from_train(_examples(folder, "train"), _examples(folder, "test"), val_percent=90)
 
 
 def _examples(folder: Path, part: str) -> Examples:
@@ -52,18 +44,18 @@ def _examples(folder: Path, part: str) -> Examples:
     if not len(planes) == len(labels) == ROWS[part]:
         raise DataError(
             f"{folder} has {len(planes):,} {part} images and {len(labels):,} labels, CIFAR-100 has {ROWS[part]:,}; "
-            "get it again"
+            "download it again"
         )
     keys = [str(row) for row in range(len(planes))]
     return Examples(keys, labels.tolist(), lambda row: planes[row].transpose(1, 2, 0))
 
 
 def _from_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Planes [n, 3, 32, 32] uint8, read from disk as they are used, and labels [n]."""
+    """Return planes [n, 3, 32, 32] uint8, mapped from disk, and labels [n]."""
     try:
         records = np.memmap(path, RECORD, mode="r")
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as CIFAR's binary version ({error}); get it again") from None
+        raise DataError(f"{path} cannot be read as CIFAR's binary version ({error}); download it again") from None
     return records["planes"], records["fine"]
 
 
@@ -75,18 +67,18 @@ def _from_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"pixels are {planes.dtype}")
         return planes.reshape(-1, 3, 32, 32), np.asarray(content[b"fine_labels"], np.int64)
     except FileNotFoundError:
-        raise DataError(f"{path.parent} has neither {path.name}.bin nor {path.name}; get it again") from None
+        raise DataError(f"{path.parent} has neither {path.name}.bin nor {path.name}; download it again") from None
     except DataError:
         raise
-    except Exception as error:  # damaged pickles raise whatever the opcode at hand runs into
-        raise DataError(f"{path} cannot be read as CIFAR's Python version ({error!r}); get it again") from None
+    except Exception as error:  # damaged pickles raise many types
+        raise DataError(f"{path} cannot be read as CIFAR's Python version ({error!r}); download it again") from None
 
 
 class _Plain(pickle.Unpickler):
-    """Makes numpy arrays, texts, numbers and containers; a pickle that asks for more is refused, not run."""
+    """Load only numpy arrays, texts, numbers and containers; refuse any other global, so that no code can run."""
 
     ALLOWED = {
-        # numpy moved `_reconstruct` in 2.0; files name the module of the numpy that wrote them
+        # numpy 2.0 moved `_reconstruct`; a file names the module of the numpy that wrote it
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy._core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
         ("numpy", "ndarray"): np.ndarray,
@@ -95,19 +87,19 @@ class _Plain(pickle.Unpickler):
 
     def find_class(self, module_name: str, global_name: str, /) -> Any:
         if (module_name, global_name) == ("_codecs", "encode"):
-            return _latin1  # how Python 3 writes bytes in the old protocols
+            return _latin1  # Python 3 writes bytes like this in old protocols
         if (module_name, global_name) not in self.ALLOWED:
             raise DataError(
-                f"a pickle asks for {module_name}.{global_name}, which CIFAR-100 does not need: it was not run. "
-                f"Get {FILE.url}"
+                f"the pickle was not loaded: it asks for {module_name}.{global_name}, which CIFAR-100 does not need; "
+                f"get {FILES[0].url}"
             )
         return self.ALLOWED[module_name, global_name]
 
 
 def _latin1(text: str, encoding: str) -> bytes:
     if encoding != "latin1":
-        raise DataError(f"a pickle asks for the encoding {encoding!r}, which CIFAR-100 does not need")
+        raise DataError(f"the pickle has an unexpected encoding {encoding!r}; get {FILES[0].url}")
     return text.encode("latin1")
 
 
-SOURCES = (Source("cifar", "cifar100", (FILE,), CLASSES, read),)
+SOURCES = (Source("cifar", "cifar100", FILES, CLASSES, read),)

@@ -1,48 +1,36 @@
-"""DMLab frames by the distance of what gives reward (tensorflow/datasets image_classification/dmlab.py, version 2.0.1).
+"""DMLab frames, classified by the distance of the nearest reward.
 
-The classes are {close, far, very far} x {positive, negative reward}; which number is which is not published.
+The frames are those of tensorflow/datasets image_classification/dmlab.py, version 2.0.1.  The classes are
+{close, far, very far} x {positive, negative reward}.  Their order is not published.
 """
 
 from pathlib import Path
 
 from ..task import DataError, SplitName
-from .files import official
-from .source import Examples, RawFile, Source
+from .source import Examples, Source, official_splits, original_files
 from .tfrecord import Record, features, records
 
 CLASSES = tuple("012345")
-ARCHIVE = RawFile(
-    "dmlab",
-    "https://storage.googleapis.com/dmlab-vtab/dmlab.tar.gz",
-    # tensorflow/datasets url_checksums/dmlab.txt
-    "638b18fa69a5d61bbc310cd0b87ac603a39f41de0fdb07b6e77de274a24480a4",
-)
+FILES = original_files("dmlab")
 
 
 def read(raw: Path) -> dict[SplitName, Examples]:
-    """Files `dmlab-train.tfrecord...`; an example's key is its file name, `video_600_5_976.jpg`."""
-    root = ARCHIVE.find(raw)
-    return official(_recorded(root, "train"), _recorded(root, "validation"), _recorded(root, "test"))
+    """Read files `dmlab-train.tfrecord...`; a key is the file name in the record, `video_600_5_976.jpg`."""
+    root = FILES[0].find(raw)
+    return official_splits(_recorded(root, "train"), _recorded(root, "validation"), _recorded(root, "test"))
 
 
 def _recorded(root: Path, split: str) -> Examples:
     paths = sorted(root.glob(f"dmlab-{split}.tfrecord*"))
     if not paths:
-        raise DataError(f"there is no dmlab-{split}.tfrecord... in {root}; unpack {ARCHIVE.url} there")
-    keys: list[str] = []
-    labels: list[int] = []
-    places: list[Record] = []
-    for path in paths:
-        for place, data in records(path):
-            key, label, _ = _example(place, data)
-            keys.append(key)
-            labels.append(label)
-            places.append(place)
-    return Examples(keys, labels, lambda i: _example(places[i], places[i].data())[2])
+        raise DataError(f"there is no dmlab-{split}.tfrecord... in {root}; unpack {FILES[0].url} there")
+    found = [(*_example(record, data)[:2], record) for path in paths for record, data in records(path)]
+    keys = [key for key, _, _ in found]
+    return Examples(keys, [label for _, label, _ in found], lambda i: _example(found[i][2], found[i][2].data())[2])
 
 
-def _example(place: Record, data: bytes) -> tuple[str, int, bytes]:
-    """File name, label and encoded image of a record."""
+def _example(record: Record, data: bytes) -> tuple[str, int, bytes]:
+    """Return file name, label and encoded image of a record."""
     try:
         found = features(data)
         (name,), (label,), (image,) = found["filename"], found["label"], found["image"]
@@ -53,8 +41,9 @@ def _example(place: Record, data: bytes) -> tuple[str, int, bytes]:
         return name.decode(), label, image
     except (ValueError, KeyError) as error:
         raise DataError(
-            f"{place.path}: the example at byte {place.start} is no frame with filename, label and image ({error})"
+            f"{record.path}: the example at byte {record.start} is not a frame with filename, label and image "
+            f"({error}); unpack the archive again"
         ) from None
 
 
-SOURCES = (Source("dmlab", "dmlab", (ARCHIVE,), CLASSES, read),)
+SOURCES = (Source("dmlab", "dmlab", FILES, CLASSES, read),)

@@ -1,7 +1,7 @@
 """dSprites: 737,280 binary images of 64 x 64 in a fixed order (https://github.com/google-deepmind/dsprites-dataset).
 
-Read from the hdf5 file that TFDS reads, from the npz file, or from images that were rendered again, in the same
-order, with 8 pixels in a byte.  A key is the row (tensorflow/datasets image_classification/dsprites.py).
+The images come from the hdf5 file that TFDS reads, from the npz file, or from re-rendered images in the same order
+with 8 pixels a byte.  A key is the row (tensorflow/datasets image_classification/dsprites.py).
 """
 
 import zipfile
@@ -13,28 +13,20 @@ from typing import Any
 
 import numpy as np
 
+from ..reading import import_optional
 from ..task import DataError, SplitName
-from .source import Examples, RawFile, Source, tfds_order
+from .source import Examples, Source, original_files, tfds_order
 
 LATENTS = {"colour": 1, "shape": 3, "scale": 6, "orientation": 40, "x": 32, "y": 32}
-"""Number of values of each, slowest first: the order of the images."""
+"""Number of values of each latent; the first varies slowest in the order of the images."""
 BLOCK = 4096
-"""Images read at a time (ours): 16 MB."""
-URL = "https://github.com/google-deepmind/dsprites-dataset/raw/master/"
-STEM = "dsprites_ndarray_co1sh3sc6or40x32y32_64x64"
-FILE = RawFile(
-    f"{STEM}.hdf5",
-    f"{URL}{STEM}.hdf5",
-    # tensorflow/datasets url_checksums/dsprites.txt
-    "729fa22e884c9c500e1f17415d580746b4c5894fbbb780a1319bbcfa39a745bb",
-    instead=(f"{STEM}.npz",),
-    stand_in=("dsprites_regen_packed.npz", "re-rendered dSprites"),
-)
+"""Images that are read at a time (our choice): 16 MB."""
+FILES = original_files("dsprites")
 
 
 def read(raw: Path, latent: str, label: Callable[[int], int]) -> Mapping[SplitName, Examples]:
-    """train[:800], the first 200 of train[80%:90%], train[90%:] (task_adaptation/data/dsprites.py)."""
-    path = FILE.find(raw)
+    """Read train[:800], the first 200 of train[80%:90%] and train[90%:] (task_adaptation/data/dsprites.py)."""
+    path = FILES[0].find(raw)
     keys = [str(row) for row in range(_rows())]
     order = tfds_order(keys, "train")
     val, test = len(order) * 80 // 100, len(order) * 90 // 100
@@ -62,16 +54,16 @@ def _rows() -> int:
 
 
 def _pixels(packed: np.ndarray) -> np.ndarray:
-    """[64, 64] uint8, 0 and 255, of 512 bytes."""
+    """Unpack 512 bytes to [64, 64] uint8 with values 0 and 255."""
     return np.unpackbits(packed).reshape(64, 64) * np.uint8(255)
 
 
 def _images(path: Path, wanted: np.ndarray) -> np.ndarray:
-    """[n, 512] uint8: the `wanted` rows, in ascending order, 8 pixels in a byte.
+    """Return the `wanted` rows in ascending order, [n, 512] uint8 with 8 pixels a byte.
 
-    All images are read once, in blocks: they are compressed as one stream, and 3 GB when unpacked.
+    All images are read once, in blocks: they are compressed as one stream and take 3 GB in memory.
     """
-    packed = path.name == (FILE.stand_in or ("",))[0]
+    packed = path.name == (FILES[0].stand_in or ("",))[0]
     found, row = [], 0
     try:
         for block in _hdf5_blocks(path) if path.suffix == ".hdf5" else _npz_blocks(path, packed):
@@ -80,15 +72,12 @@ def _images(path: Path, wanted: np.ndarray) -> np.ndarray:
             found.append(chosen if packed else np.packbits(chosen.reshape(len(chosen), -1), axis=1))
             row += len(block)
     except (OSError, KeyError, ValueError, IndexError, zlib.error, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} cannot be read as dSprites ({error}); get it again") from None
+        raise DataError(f"{path} cannot be read as dSprites ({error}); download it again") from None
     return np.concatenate(found)
 
 
 def _hdf5_blocks(path: Path) -> Iterator[np.ndarray]:
-    try:
-        import h5py
-    except ImportError:
-        raise DataError('dSprites is HDF5; to read it: pip install "vtab-peft[data]"') from None
+    h5py = import_optional("h5py", "dsprites")
     with h5py.File(path, "r") as file:
         images: Any = file["imgs"]
         _examine(images.shape, images.dtype, (64, 64))
@@ -98,7 +87,7 @@ def _hdf5_blocks(path: Path) -> Iterator[np.ndarray]:
 
 def _npz_blocks(path: Path, packed: bool) -> Iterator[np.ndarray]:
     with zipfile.ZipFile(path) as archive, archive.open("imgs_packed.npy" if packed else "imgs.npy") as file:
-        np.lib.format.read_magic(file)  # version 1: what numpy writes for every plain array
+        np.lib.format.read_magic(file)  # numpy writes version 1 for every plain array
         shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
         _examine(shape, kind, (512,) if packed else (64, 64))
         if fortran:
@@ -115,19 +104,19 @@ def _examine(shape: tuple[int, ...], kind: np.dtype, image: tuple[int, ...]) -> 
 
 
 def _location(position: int) -> int:
-    """16 classes of the 32 positions."""
+    """Map the 32 positions to 16 classes."""
     return position // 2
 
 
 def _orientation(angle: int) -> int:
-    """16 classes of the 40 angles: floor(angle / 2.5), so of 3 and 2 angles in turn."""
+    """Map the 40 angles to 16 classes: floor(angle / 2.5), alternately 3 and 2 angles."""
     return 2 * angle // 5
 
 
 def _source(task: str, latent: str, label: Callable[[int], int]) -> Source:
     members = [[value for value in range(LATENTS[latent]) if label(value) == i] for i in range(16)]
     names = tuple(f"{latent} {values[0]} to {values[-1]}" for values in members)
-    return Source(task, "dsprites", (FILE,), names, partial(read, latent=latent, label=label))
+    return Source(task, "dsprites", FILES, names, partial(read, latent=latent, label=label))
 
 
 SOURCES = (

@@ -1,10 +1,10 @@
-"""DTD, first of its ten partitions (tensorflow/datasets image_classification/dtd.py, version 3.0.1)."""
+"""DTD, the first of its ten partitions (tensorflow/datasets image_classification/dtd.py, version 3.0.1)."""
 
 from pathlib import Path
 
 from ..task import SplitName
-from .files import class_id, lines, official, require
-from .source import Examples, RawFile, Source
+from .files import class_id, lines, require_files
+from .source import Examples, Source, official_splits, original_files
 
 CLASSES = tuple(
     """\
@@ -13,18 +13,13 @@ freckled frilly gauzy grid grooved honeycombed interlaced knitted lacelike lined
 perforated pitted pleated polka-dotted porous potholed scaly smeared spiralled sprinkled stained stratified
 striped studded swirly veined waffled woven wrinkled zigzagged""".split()  # noqa: SIM905 - a list would take many lines
 )
-"""TFDS's order (image_classification/dtd_key_attributes.txt)."""
-ARCHIVE = RawFile(
-    "dtd",
-    "https://www.robots.ox.ac.uk/~vgg/data/dtd/download/dtd-r1.0.1.tar.gz",
-    # tensorflow/datasets url_checksums/dtd.txt
-    "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
-)
+"""Class names in TFDS's order (image_classification/dtd_key_attributes.txt)."""
+FILES = original_files("dtd")
 
 
 def read(raw: Path) -> dict[SplitName, Examples]:
-    """The key is the line of the list, `banded/banded_0002.jpg`; the label is the folder in it."""
-    root = ARCHIVE.find(raw)
+    """Read the lists; a key is a line such as `banded/banded_0002.jpg`, and its folder is the class."""
+    root = FILES[0].find(raw)
 
     def listed(name: str) -> Examples:
         path = root / "labels" / name
@@ -32,9 +27,9 @@ def read(raw: Path) -> dict[SplitName, Examples]:
         labels = [class_id(key.split("/")[0], CLASSES, f"{path}: {key}") for key in keys]
         return Examples(keys, labels, lambda i: root / "images" / keys[i])
 
-    splits = official(listed("train1.txt"), listed("val1.txt"), listed("test1.txt"))
-    require(root / "images" / key for examples in splits.values() for key in examples.keys)
+    splits = official_splits(listed("train1.txt"), listed("val1.txt"), listed("test1.txt"))
+    require_files(root / "images" / key for examples in splits.values() for key in examples.keys)
     return splits
 
 
-SOURCES = (Source("dtd", "dtd", (ARCHIVE,), CLASSES, read),)
+SOURCES = (Source("dtd", "dtd", FILES, CLASSES, read),)

@@ -3,26 +3,20 @@
 from pathlib import Path
 
 from ..task import SplitName
-from .files import class_folders, sixty_twenty_twenty
-from .source import Examples, RawFile, Source
+from .files import class_folders
+from .source import Examples, Source, original_files, splits_60_20_20
 
 CLASSES = (
     *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
     *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
 )
-"""TFDS's order."""
-ARCHIVE = RawFile(
-    "2750",
-    "https://madm.dfki.de/files/sentinel/EuroSAT.zip",
-    # tensorflow/datasets url_checksums/eurosat.txt
-    "8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd",
-    instead=("EuroSAT_RGB",),  # what EuroSAT_RGB.zip of https://zenodo.org/records/7711810 unpacks to
-)
+"""Class names in TFDS's order."""
+FILES = original_files("eurosat")
 
 
 def read(raw: Path) -> dict[SplitName, Examples]:
-    """Files `River/River_12.jpg`, whose key is `River_River_12.jpg`."""
-    return sixty_twenty_twenty(class_folders(ARCHIVE.find(raw), CLASSES))
+    """Read files such as `River/River_12.jpg`, whose key is `River_River_12.jpg`."""
+    return splits_60_20_20(class_folders(FILES[0].find(raw), CLASSES))
 
 
-SOURCES = (Source("eurosat", "eurosat", (ARCHIVE,), CLASSES, read),)
+SOURCES = (Source("eurosat", "eurosat", FILES, CLASSES, read),)

@@ -1,47 +1,33 @@
-"""What the sources that are made of image files share."""
+"""Helpers for sources that consist of image files, lists and MATLAB files."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ..archive import read_text
-from ..task import DataError, SplitName
-from .source import Examples, first_1000, tfds_order
+import numpy as np
+
+from ..reading import read_text
+from ..task import DataError
+from .source import Examples
 
 
 def lines(path: Path) -> list[str]:
-    """The lines of a list file, without the empty ones.
-
-    Raises:
-        DataError: it cannot be read, or holds none.
-    """
+    """Return the non-empty lines of a list file; raise `DataError` if there are none."""
     found = [line.strip() for line in read_text(path).split("\n") if line.strip()]
     if not found:
-        raise DataError(f"{path} is empty; get it again")
+        raise DataError(f"{path} is empty; download it again")
     return found
 
 
-def official(train: Examples, validation: Examples, test: Examples) -> dict[SplitName, Examples]:
-    """The splits of a task whose original has a validation set: train[:800], validation[:200] and all of test.
-
-    The examples come as the original lists them, and are put into the order of TFDS's splits of these names.
-    """
-    return {
-        "train": train.take(tfds_order(train.keys, "train")[:800]),
-        "val": validation.take(tfds_order(validation.keys, "validation")[:200]),
-        "test": test.take(tfds_order(test.keys, "test")),
-    }
-
-
-def require(paths: Iterable[Path]) -> None:
-    """Find out that image files are absent before hours are spent on the others; the message names one of them."""
-    absent = [path for path in paths if not path.is_file()]
-    if absent:
-        others = f" (and {len(absent) - 1} more files)" if len(absent) > 1 else ""
-        raise DataError(f"there is no {absent[0]}{others}; unpack the download again")
+def require_files(paths: Iterable[Path]) -> None:
+    """Raise `DataError` if files are missing, before time is spent on the others."""
+    missing = [path for path in paths if not path.is_file()]
+    if missing:
+        others = f" (and {len(missing) - 1} more files)" if len(missing) > 1 else ""
+        raise DataError(f"there is no {missing[0]}{others}; unpack the archive again")
 
 
 def class_id(name: str, names: Sequence[str], where: str) -> int:
-    """TFDS's number of a class; `where` says what named it."""
+    """Return the position of a class in `names`; `where` is the place that error messages report."""
     try:
         return names.index(name)
     except ValueError:
@@ -49,40 +35,44 @@ def class_id(name: str, names: Sequence[str], where: str) -> int:
 
 
 def number(text: str, first: int, last: int, where: str) -> int:
-    """The integer that `text` stands for, from `first` to `last`."""
+    """Parse an integer from `first` to `last`; `where` is the place that error messages report."""
     try:
         value = int(text)
     except ValueError:
         value = first - 1
     if not first <= value <= last:
-        raise DataError(f"{where}: {text!r} is no number from {first} to {last}")
+        raise DataError(f"{where}: {text!r} is not a number from {first} to {last}")
     return value
 
 
 def class_folders(root: Path, class_names: Sequence[str]) -> Examples:
-    """A folder `<class>/<file>.jpg` as TFDS keys it, `<class>_<file>.jpg`, in alphabetical order.
+    """Return the files `<class>/<file>.jpg` in alphabetical order, with TFDS's keys `<class>_<file>.jpg`.
 
     Raises:
-        DataError: a class has no folder, or no image in it.
+        DataError: a class has no folder or no image.
     """
     files: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(class_names):
         found = sorted((root / name).glob("*.jpg"))
         if not found:
-            raise DataError(f"{root / name}: has no .jpg files, or is not there; unpack the download again")
+            raise DataError(f"{root / name}: the folder is missing or has no .jpg files; unpack the archive again")
         files += found
         labels += [label] * len(found)
     return Examples([f"{file.parent.name}_{file.name}" for file in files], labels, lambda i: files[i])
 
 
-def sixty_twenty_twenty(whole: Examples) -> dict[SplitName, Examples]:
-    """The splits of a task whose original is one set: 60 % of TFDS's train hold the 800, 20 % the 200, 20 % are test.
+def load_mat(path: Path, *names: str) -> list[np.ndarray]:
+    """Return arrays of a MATLAB 5 file.
 
-    The 800 are the first of all.  Limits are rounded down (google-research/task_adaptation data/eurosat.py,
-    data/resisc45.py).
+    Raises:
+        DataError: the file cannot be read, or an array is missing.
     """
-    order = tfds_order(whole.keys, "train")
-    val_from = len(order) * 60 // 100
-    test_from = val_from + len(order) * 20 // 100
-    return {**first_1000(whole, order, val_from), "test": whole.take(order[test_from:])}
+    from scipy.io import loadmat  # imported here: slow, and few tasks need it
+
+    try:
+        content = loadmat(path, variable_names=names)
+        return [content[name] for name in names]
+    except Exception as error:  # scipy raises many types on damaged files
+        arrays = " and ".join(names)
+        raise DataError(f"{path} is not a MATLAB 5 file with {arrays} ({error!r}); download it again") from None

@@ -1,4 +1,4 @@
-"""Files that are published gzipped, as plain files that can be read from anywhere in them."""
+"""Decompress gzipped originals once, so that their content can be mapped into memory."""
 
 import gzip
 import shutil
@@ -10,10 +10,10 @@ from ..task import DataError
 
 
 def gunzipped(path: Path) -> Path:
-    """`path`, or for `x.gz` the file `x` beside it, which is made on the first call; whole or not at all.
+    """Return `x` for `x.gz`, written beside it on the first call, or `path` itself if it is not gzipped.
 
     Raises:
-        DataError: the file is damaged, or there is no room or no right to write beside it.
+        DataError: the file is damaged, or the result cannot be written.
     """
     if path.suffix != ".gz":
         return path
@@ -21,11 +21,11 @@ def gunzipped(path: Path) -> Path:
     if plain.exists():
         return plain
     try:
-        remove_temp_files(path.parent)  # they may be gigabytes
+        remove_temp_files(path.parent)  # they may take gigabytes
         with gzip.open(path) as packed, atomic_write(plain) as file:
             shutil.copyfileobj(packed, file, 1 << 20)
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path} is damaged ({error}); get it again") from None
+        raise DataError(f"{path} is damaged ({error}); download it again") from None
     except OSError as error:
-        raise DataError(f"cannot unpack {path} beside itself ({error.strerror}); unpack it by hand") from None
+        raise DataError(f"cannot decompress {path} in its folder ({error.strerror}); decompress it yourself") from None
     return plain

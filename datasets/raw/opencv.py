@@ -11,34 +11,14 @@ COLOUR = 3
 """IMREAD_COLOR | IMREAD_ANYDEPTH, the flags with which TFDS decodes."""
 
 
-def opencv(task: str) -> Any:
-    """The module cv2.
-
-    Raises:
-        DataError: it is not installed.
-    """
-    try:
-        import cv2
-    except ImportError:
-        raise DataError(f'{task} is prepared with OpenCV; install it: pip install "vtab-peft[data]"') from None
-    return cv2
-
-
-def content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-
-
 def decode(cv2: Any, path: Path, data: bytes) -> np.ndarray:
-    """Pixels [height, width, 3] uint8, blue first, of the image in `data`, which messages call `path`."""
+    """Decode an image to BGR pixels [height, width, 3] uint8; `path` is used in error messages only."""
     image = cv2.imdecode(np.frombuffer(data, np.uint8), COLOUR) if data else None
     if image is None:
-        raise DataError(f"{path}: is no image that OpenCV can decode; unpack it again")
+        raise DataError(f"{path}: OpenCV cannot decode this image; unpack the archive again")
     return image
 
 
 def jpeg(cv2: Any, image: np.ndarray, quality: int) -> bytes:
-    """A JPEG file of uint8 pixels [height, width, 3], blue first."""
+    """Encode BGR pixels [height, width, 3] uint8 as JPEG."""
     return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from ..task import DataError, SplitName
-from .files import official, require
-from .source import Examples, RawFile, Source
+from .files import load_mat, require_files
+from .source import Examples, Source, official_splits, original_files
 
 CLASSES = tuple(
     """\
@@ -24,20 +24,12 @@ toad lily, anthurium, frangipani, clematis, hibiscus, columbine, desert-rose, tr
 watercress, canna lily, hippeastrum, bee balm, ball moss, foxglove, bougainvillea, camellia, mallow,
 mexican petunia, bromelia, blanket flower, trumpet creeper, blackberry lily""".replace("\n", " ").split(", ")
 )
-"""TFDS's order, which is that of the numbers in imagelabels.mat."""
-PLACE = "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"
-# SHA-256: tensorflow/datasets datasets/oxford_flowers102/checksums.tsv
-IMAGES = RawFile("jpg", f"{PLACE}/102flowers.tgz", "2d01ecc807db462958cfe3d92f57a8c252b4abd240eb955770201e45f783b246")
-LABELS = RawFile(
-    "imagelabels.mat",
-    f"{PLACE}/imagelabels.mat",
-    "4903e94206bac23bf772aadf06451916df56b58fc483a62db32a97b82656651d",
-)
-SPLITS = RawFile("setid.mat", f"{PLACE}/setid.mat", "46b8678f91fd95d3c8f4feab80d271a6c834a1dd896fe29fd3e6ad9ce5c8dccd")
+"""Class names in TFDS's order, which is the order of the numbers in imagelabels.mat."""
+FILES = IMAGES, LABELS, SPLITS = original_files("oxford_flowers102")
 
 
 def read(raw: Path) -> dict[SplitName, Examples]:
-    """The key is `image_00001.jpg`; numbers of images and of labels count from 1 in the files."""
+    """Read the splits; a key is `image_00001.jpg`.  The files count images and labels from 1."""
     images = IMAGES.find(raw)
     labels = _row(LABELS.find(raw), "labels", len(CLASSES))
 
@@ -46,24 +38,17 @@ def read(raw: Path) -> dict[SplitName, Examples]:
         keys = [f"image_{n:05d}.jpg" for n in numbers]
         return Examples(keys, [int(labels[n - 1]) - 1 for n in numbers], lambda i: images / keys[i])
 
-    splits = official(numbered("trnid"), numbered("valid"), numbered("tstid"))
-    require(images / key for examples in splits.values() for key in examples.keys)
+    splits = official_splits(numbered("trnid"), numbered("valid"), numbered("tstid"))
+    require_files(images / key for examples in splits.values() for key in examples.keys)
     return splits
 
 
 def _row(path: Path, name: str, last: int) -> np.ndarray:
-    """The integers, from 1 to `last`, of an array [1, n] in a MATLAB file."""
-    from scipy.io import loadmat  # here, since it takes a while and few need it
-
-    try:
-        row = loadmat(path)[name].reshape(-1).astype(np.int64)
-    except KeyError:
-        raise DataError(f"{path} holds no array {name!r}; get it again from {PLACE}") from None
-    except Exception as error:  # damaged files raise whatever scipy's reader runs into
-        raise DataError(f"{path} cannot be read as a MATLAB file ({error}); get it again from {PLACE}") from None
+    """Read integers from 1 to `last` from an array [1, n] of a MATLAB file."""
+    row = load_mat(path, name)[0].reshape(-1).astype(np.int64)
     if not row.size or row.min() < 1 or row.max() > last:
-        raise DataError(f"{path}: array {name!r} must hold numbers from 1 to {last}")
+        raise DataError(f"{path}: array {name!r} must hold numbers from 1 to {last}; download it again")
     return row
 
 
-SOURCES = (Source("oxford_flowers102", "oxford_flowers102", (IMAGES, LABELS, SPLITS), CLASSES, read),)
+SOURCES = (Source("oxford_flowers102", "oxford_flowers102", FILES, CLASSES, read),)

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ..task import SplitName
-from .files import class_folders, sixty_twenty_twenty
-from .source import Examples, RawFile, Source
+from .files import class_folders
+from .source import Examples, Source, original_files, splits_60_20_20
 
 CLASSES = tuple(
     """\
@@ -14,17 +14,13 @@ intersection island lake meadow medium_residential mobile_home_park mountain ove
 railway_station rectangular_farmland river roundabout runway sea_ice ship snowberg sparse_residential stadium
 storage_tank tennis_court terrace thermal_power_station wetland""".split()  # noqa: SIM905 - a list would take many lines
 )
-"""TFDS's order."""
-ARCHIVE = RawFile(
-    "NWPU-RESISC45",
-    "https://gcheng-nwpu.github.io/#Datasets",
-    manual="download NWPU-RESISC45.rar from the OneDrive link of that page and unpack it here (unrar x, or 7z x)",
-)
+"""Class names in TFDS's order."""
+FILES = original_files("resisc45")
 
 
 def read(raw: Path) -> dict[SplitName, Examples]:
-    """Files `sea_ice/sea_ice_012.jpg`, whose key is `sea_ice_sea_ice_012.jpg`."""
-    return sixty_twenty_twenty(class_folders(ARCHIVE.find(raw), CLASSES))
+    """Read files such as `sea_ice/sea_ice_012.jpg`, whose key is `sea_ice_sea_ice_012.jpg`."""
+    return splits_60_20_20(class_folders(FILES[0].find(raw), CLASSES))
 
 
-SOURCES = (Source("resisc45", "resisc45", (ARCHIVE,), CLASSES, read),)
+SOURCES = (Source("resisc45", "resisc45", FILES, CLASSES, read),)

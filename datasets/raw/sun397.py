@@ -1,7 +1,7 @@
 """SUN397 in TFDS's own partition (tensorflow/datasets datasets/sun397, configuration `tfds`, version 4.0.0).
 
-TFDS does not keep the original files: images above 120,000 pixels are made smaller, and all are encoded anew.  Its
-texts say JPEG quality 72, but its code gives this configuration no quality, which means OpenCV's default, 95.
+TFDS does not keep the original files: it shrinks images above 120,000 pixels and encodes all of them again.  Its
+documentation says JPEG quality 72, but its code passes no quality here, so OpenCV's default of 95 applies.
 """
 
 import io
@@ -11,39 +11,35 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ..pixels import BROKEN
+from ..pixels import DECODE_ERRORS
+from ..reading import import_optional, read_bytes
 from ..task import DataError, SplitName
-from .files import official, require
-from .opencv import content, decode, jpeg, opencv
-from .source import Examples, RawFile, Source
+from .files import require_files
+from .opencv import decode, jpeg
+from .source import Examples, Source, official_splits, original_files
 
 LISTS = Path(__file__).parent / "sun397_lists"
 CLASSES = tuple((LISTS / "sun397_labels.txt").read_text().split())
-"""TFDS's order: `/a/abbey` and so on (sun397_lists/README.md)."""
+"""Class names in TFDS's order: `/a/abbey` and so on (sun397_lists/README.md)."""
 MOST_PIXELS = 120_000
-"""Height times width."""
+"""Largest height x width."""
 QUALITY = 95
-ARCHIVE = RawFile(
-    "SUN397",
-    "https://vision.princeton.edu/projects/2010/SUN/SUN397.tar.gz",
-    # tensorflow/datasets datasets/sun397/checksums.tsv
-    "f404130965a7ad77bed5ececc71e720ab50f3cc1e1bb257257610d38f3b928ec",
-)
+FILES = original_files("sun397")
 
 
 def read(raw: Path) -> dict[SplitName, Examples]:
-    """The key is the path from SUN397 on, `/a/abbey/sun_aaaulhwrhqgejnyt.jpg`; the label is the folder in it.
+    """Read the splits; a key is the path below SUN397, `/a/abbey/sun_aaaulhwrhqgejnyt.jpg`; its folder is the class.
 
-    The one listed file that nothing decodes, /t/track/outdoor/sun_aophkoiosslinihb.jpg, lies far behind the 800.
+    The only listed file that cannot be decoded, /t/track/outdoor/sun_aophkoiosslinihb.jpg, is not among the 800.
     """
-    root = ARCHIVE.find(raw)
-    splits = official(*(_listed(root, names(part)) for part in ("tr", "va", "te")))
-    require(root / key[1:] for examples in splits.values() for key in examples.keys)
+    root = FILES[0].find(raw)
+    splits = official_splits(*(_listed(root, names(part)) for part in ("tr", "va", "te")))
+    require_files(root / key[1:] for examples in splits.values() for key in examples.keys)
     return splits
 
 
 def names(part: str) -> list[str]:
-    """The keys in TFDS's list `tr`, `va` or `te`, in alphabetical order."""
+    """Return the keys of TFDS's list `tr`, `va` or `te` in alphabetical order."""
     return lzma.decompress((LISTS / f"sun397_tfds_{part}.txt.xz").read_bytes()).decode().split()
 
 
@@ -53,13 +49,13 @@ def _listed(root: Path, keys: list[str]) -> Examples:
 
 
 def prepare(path: Path) -> bytes:
-    """The JPEG that TFDS makes of an original file, which may be a JPEG, PNG, BMP or GIF whatever its name says.
+    """Return the JPEG that TFDS makes of an original file: a JPEG, PNG, BMP or GIF, whatever its name says.
 
     Raises:
-        DataError: it cannot be read or decoded, or OpenCV is missing.
+        DataError: the file cannot be read or decoded, or OpenCV is missing.
     """
-    cv2 = opencv("sun397")
-    data = content(path)
+    cv2 = import_optional("cv2", "sun397")
+    data = read_bytes(path)
     image = _gif(path, data) if data.startswith(b"GIF8") else decode(cv2, path, data)
     height, width = image.shape[:2]
     if height * width > MOST_PIXELS:
@@ -69,12 +65,15 @@ def prepare(path: Path) -> bytes:
 
 
 def _gif(path: Path, data: bytes) -> np.ndarray:
-    """Pixels [h, w, 3] of a GIF, red first.  TFDS decodes these few with TensorFlow, as its OpenCV could not, and goes
-    on as if blue came first; its GIFs have red and blue exchanged, and so have ours."""
+    """Decode a GIF to RGB pixels [h, w, 3].
+
+    TFDS decodes GIFs with TensorFlow and then treats the RGB pixels as BGR.  Red and blue are therefore exchanged in
+    its images, and also here.
+    """
     try:
         return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-    except BROKEN as error:
+    except DECODE_ERRORS as error:
         raise DataError(f"{path}: is damaged ({error}); unpack it again") from None
 
 
-SOURCES = (Source("sun397", "sun397", (ARCHIVE,), CLASSES, read),)
+SOURCES = (Source("sun397", "sun397", FILES, CLASSES, read),)

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from raises import raises_naming
 from vtab_peft.datasets.archive import load, provenance, read
 from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.official import VTAB1K
 from vtab_peft.datasets.task import DataError, Task
-from vtab_peft.datasets.vtab1k import VTAB1K
 
 MakeFolder = Callable[..., Path]
 
@@ -71,7 +72,7 @@ def test_a_missing_folder_is_named_with_the_way_to_the_data(tmp_path: Path) -> N
     task = official(tmp_path / "cifar")
     assert f"there is no folder {tmp_path / 'cifar'}" in complaint(task)
     assert "docs/data.md" in complaint(task)
-    with pytest.raises(DataError, match=r"there is no folder .*/cifar; docs/data.md"):
+    with raises_naming(DataError, "/cifar", "docs/data.md"):
         folder_task(tmp_path / "cifar")
 
 
@@ -85,8 +86,8 @@ BAD_LINES = {
     "a fraction as label": ("images/test_0.png 1.0\n", "test.txt:6: the label '1.0' is not an integer"),
     "a negative label": ("images/test_0.png -1\n", "test.txt:6: label -1 is out of range; allowed are 0 to 1"),
     "a label too high": ("images/test_0.png 2\n", "test.txt:6: label 2 is out of range; allowed are 0 to 1"),
-    "a path upwards": ("images/../../x.png 0\n", "test.txt:6: 'images/../../x.png' leads out of the folder"),
-    "an absolute path": ("/etc/x.png 0\n", "test.txt:6: '/etc/x.png' leads out of the folder"),
+    "a path upwards": ("images/../../x.png 0\n", "test.txt:6: 'images/../../x.png' is outside the folder"),
+    "an absolute path": ("/etc/x.png 0\n", "test.txt:6: '/etc/x.png' is outside the folder"),
     "a missing image": ("images/gone.png 0\n", "1 listed images are not in {folder}: images/gone.png"),
     "an image of train": ("images/train800_2.png 0\n", "more than once: images/train800_2.png (train and test)"),
     "an image twice": ("./images//test_1.png 1\n", "more than once: images/test_1.png (test and test)"),
@@ -129,7 +130,7 @@ def test_a_list_in_another_encoding_is_named(make_folder: MakeFolder) -> None:
 def test_two_lists_for_one_split_are_refused(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "train.txt").write_text((folder / "train800.txt").read_text())
-    assert "has both train800.txt and train.txt; take one of them away" in complaint(official(folder))
+    assert "train800.txt and train.txt" in complaint(official(folder))
 
 
 def test_other_counts_than_the_tables_are_refused(make_folder: MakeFolder) -> None:
@@ -148,7 +149,7 @@ def test_a_union_list_that_is_not_the_union_is_refused(make_folder: MakeFolder) 
     (folder / "train800val200.txt").write_text("".join(reversed(lines)))
     load(official(folder))  # the order is free
     (folder / "train800val200.txt").write_text("".join([*lines[:-1], lines[-1].replace(" 1", " 0")]))
-    assert "is not the train list and the val list together" in complaint(official(folder))
+    assert "train800val200.txt" in complaint(official(folder))
 
 
 def test_all_problems_are_told_at_once(make_folder: MakeFolder) -> None:
@@ -171,7 +172,7 @@ def test_own_data_has_the_classes_of_its_list_or_as_many_as_its_labels_need(make
 def test_own_data_needs_two_classes(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "classes.txt").write_text("cat\n")
-    with pytest.raises(DataError, match="has 1 class; a task needs at least 2"):
+    with raises_naming(DataError, "1 class", "at least 2"):
         folder_task(folder)
 
 
@@ -179,14 +180,14 @@ def test_the_tasks_in_a_folder_that_is_none_are_named(make_folder: MakeFolder) -
     parent = make_folder("ours/pets").parent
     make_folder("ours/cows")
     (parent / "notes").mkdir()
-    with pytest.raises(DataError, match=r"ours is no task, but cows, pets in it look like tasks: say .*/ours/\*"):
+    with raises_naming(DataError, "cows, pets", "/ours/*"):
         folder_task(parent)
 
 
 def test_own_data_without_lists_says_what_is_missing(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "test.txt").unlink()
-    with pytest.raises(DataError, match=r"has no test.txt; docs/data.md"):
+    with raises_naming(DataError, "test.txt", "docs/data.md"):
         folder_task(folder)
 
 
@@ -207,34 +208,29 @@ def test_a_folder_tells_about_itself_in_task_toml(make_folder: MakeFolder) -> No
 
 
 BAD_FACTS = {
-    "an unknown key": ('nmae = "x"', r"task.toml: unknown key 'nmae' \(did you mean name\?\); known are suite, name"),
-    "a number as name": ("name = 3", "name must be a text that is not empty, not 3"),
-    "an empty group": ('group = ""', "group must be a text that is not empty"),
-    "a text as version": ('version = "1"', "version must be a whole number, at least 1, not '1'"),
-    "an unknown provenance": ('provenance = "raw"', "provenance 'raw' is unknown; known are lossless, jpeg75, own"),
-    "a name with a slash": ('name = "a/b"', "name 'a/b' must consist of letters"),
-    "a broken file": ("name = ", "is not valid TOML"),
-    **{
-        f"the suite {suite}": (f'suite = "{suite}"', f"the suite '{suite}' is the project's own; choose another name")
-        for suite in ("vtab1k", "fgvc", "toy")
-    },
+    "an unknown key": ('nmae = "x"', ("unknown key 'nmae'", "did you mean name", "suite, name")),
+    "a number as name": ("name = 3", ("name", "3")),
+    "an empty group": ('group = ""', ("group", "''")),
+    "a text as version": ('version = "1"', ("version", "'1'")),
+    "an unknown provenance": ('provenance = "raw"', ("provenance 'raw'", "lossless, jpeg75, own")),
+    "a name with a slash": ('name = "a/b"', ("name 'a/b'",)),
+    "a broken file": ("name = ", ("TOML",)),
+    **{f"the suite {suite}": (f'suite = "{suite}"', (f"'{suite}'",)) for suite in ("vtab1k", "fgvc", "toy")},
 }
 
 
 @pytest.mark.parametrize("case", BAD_FACTS)
 def test_wrong_facts_in_task_toml_are_refused(case: str, make_folder: MakeFolder) -> None:
-    text, message = BAD_FACTS[case]
+    text, named = BAD_FACTS[case]
     folder = make_folder()
     (folder / "task.toml").write_text(text)
-    with pytest.raises(DataError, match=message):
+    with raises_naming(DataError, folder / "task.toml", *named):
         folder_task(folder)
 
 
 def test_a_folder_name_that_is_no_task_name_needs_another_in_task_toml(make_folder: MakeFolder) -> None:
     folder = make_folder("my pets")
-    with pytest.raises(
-        DataError, match=r"the folder's name 'my pets' must consist of .*: create .*task.toml with name = "
-    ):
+    with raises_naming(DataError, "'my pets'", folder / "task.toml"):
         folder_task(folder)
     (folder / "task.toml").write_text('name = "my_pets"')
     assert folder_task(folder).name == "my_pets"
@@ -248,7 +244,7 @@ def test_the_provenance_of_official_images_is_seen_from_the_files_or_stated(make
     (jpeg.folder / "manifest.json").write_text(json.dumps({"provenance": "lossless"}))
     assert seen_provenance(jpeg) == "lossless"
     (jpeg.folder / "manifest.json").write_text("[]")
-    with pytest.raises(DataError, match=r"manifest.json is not a JSON object"):
+    with raises_naming(DataError, "manifest.json", "JSON object"):
         seen_provenance(jpeg)
 
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.atomic_io import host
 from vtab_peft.datasets.cache import build, cached
@@ -204,7 +205,7 @@ def test_a_pruning_that_is_stopped_leaves_no_manifest_without_its_arrays(
     monkeypatch.setattr(Path, "unlink", stopping)
     found = survey(root)
     assert len(found.useless) == 7  # a manifest, and images and labels of three splits
-    with pytest.raises(DataError, match=r"cannot remove .*: Permission denied"):
+    with raises_naming(DataError, "Permission denied"):
         prune(found)
     assert len(manifests(root)) == (stop_after == 0)
     assert len(list(root.rglob("*.npy"))) == (6 if stop_after == 0 else 7 - stop_after)

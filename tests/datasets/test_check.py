@@ -9,9 +9,9 @@ import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.official import VTAB1K
 from vtab_peft.datasets.task import Task
 from vtab_peft.datasets.tasks import suite_tasks
-from vtab_peft.datasets.vtab1k import VTAB1K
 
 MakeFolder = Callable[..., Path]
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import pytest
 from fileserver import zipped
+from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets import fetch as module
 from vtab_peft.datasets.download import ProgressFn
 from vtab_peft.datasets.fetch import fetch_shared
+from vtab_peft.datasets.official import VTAB1K
 from vtab_peft.datasets.task import DataError, Task
 from vtab_peft.datasets.tasks import find
-from vtab_peft.datasets.vtab1k import VTAB1K
 
 LIST = b"images/1.jpg 0\n"
 TASK = {"test.txt": LIST, "train800.txt": LIST, "val200.txt": LIST, "images/1.jpg": b"jpeg"}
@@ -104,20 +105,20 @@ def test_shadow_files_of_a_mac_are_left_out(hub: SimpleNamespace, tmp_path: Path
 
 
 def test_a_task_that_the_archive_lacks_is_named_and_no_other_appears(hub: SimpleNamespace, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"vtab-1k\.zip does not hold svhn"):
+    with raises_naming(DataError, tmp_path / "vtab-1k.zip", "svhn"):
         fetch_shared(located(tmp_path, "cifar", "svhn"), tmp_path, SILENT)
     assert names(tmp_path) == {"vtab-1k.zip"}
 
 
 def test_an_archive_that_leads_out_is_refused(hub: SimpleNamespace, tmp_path: Path) -> None:
     hub.archive = zipped({"vtab-1k/cifar/../../../evil": b""})
-    with pytest.raises(DataError, match="leads out of the folder"):
+    with raises_naming(DataError, "vtab-1k.zip", "evil"):
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
 
 
 def test_what_the_hub_says_is_passed_on(hub: SimpleNamespace, tmp_path: Path) -> None:
     hub.archive = RuntimeError("401 Client Error")
-    with pytest.raises(DataError, match=rf"RuntimeError: 401 Client Error\n.*put it at {tmp_path}/vtab-1k\.zip"):
+    with raises_naming(DataError, "RuntimeError: 401 Client Error", tmp_path / "vtab-1k.zip"):
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
 
 
@@ -125,7 +126,7 @@ def test_without_the_hubs_client_the_package_to_install_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
-    with pytest.raises(DataError, match=r'pip install "vtab-peft\[data\]"'):
+    with raises_naming(DataError, 'pip install "vtab-peft[data]"'):
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
 
 
@@ -140,4 +141,4 @@ def test_the_command_takes_the_archive(
     assert f"next: vtab-peft data check --suite vtab1k --data {tmp_path / 'vtab-1k'}" in capsys.readouterr().out
     with_fgvc = ["data", "fetch", "cub", "--suite", "fgvc", "--archive", "--data", str(tmp_path)]
     assert main(with_fgvc) == 2
-    assert "holds the tasks of vtab1k, not fgvc/cub" in capsys.readouterr().err
+    assert "fgvc/cub" in capsys.readouterr().err

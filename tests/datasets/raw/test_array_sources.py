@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
+from raises import raises_naming
 from scipy.io import savemat
 from vtab_peft.datasets.raw import cifar100, dsprites, patch_camelyon, smallnorb, svhn
 from vtab_peft.datasets.raw.source import Examples
@@ -97,10 +98,10 @@ def test_cifar_as_binary_records(cifar_rows: dict, tmp_path: Path) -> None:
     images, labels = cifar_rows["test"]
     assert same(splits["test"], numbered(images), numbered(labels))
     (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(b"".join(records))
-    with pytest.raises(DataError, match="has 12 train images"):
+    with raises_naming(DataError, "12 train images"):
         SOURCES["cifar"].read(tmp_path)
     (tmp_path / "cifar-100-binary" / "train.bin").write_bytes(b"x" * 1000)
-    with pytest.raises(DataError, match=r"train\.bin cannot be read as CIFAR's binary version"):
+    with raises_naming(DataError, "train.bin"):
         SOURCES["cifar"].read(tmp_path)
 
 
@@ -125,7 +126,7 @@ def test_a_pickle_that_wants_to_run_something_is_refused(protocol: int, hidden_i
     ):
         data = harmful if hidden_in == "content" else np.array([harmful], dtype=object)
         (folder / "train").write_bytes(pickle.dumps({b"data": data, b"fine_labels": []}, protocol))
-        with pytest.raises(DataError, match="it was not run"):
+        with raises_naming(DataError, "pickle"):
             SOURCES["cifar"].read(tmp_path)
     assert not (tmp_path / "run").exists()
 
@@ -136,7 +137,7 @@ def test_a_pickle_that_wants_to_run_something_is_refused(protocol: int, hidden_i
 def test_a_damaged_pickle_is_named(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "cifar-100-python").mkdir()
     (tmp_path / "cifar-100-python" / "train").write_bytes(content)
-    with pytest.raises(DataError, match=r"train cannot be read as CIFAR's Python version .*get it again"):
+    with raises_naming(DataError, tmp_path / "cifar-100-python/train"):
         SOURCES["cifar"].read(tmp_path)
 
 
@@ -162,10 +163,10 @@ def test_a_damaged_svhn_is_named(tmp_path: Path) -> None:
     for content in (b"", b"MATLAB 5.0 MAT-file" + bytes(200), b"MATLAB 7.3 MAT-file" + bytes(600)):
         for part in ("train", "test"):
             (tmp_path / f"{part}_32x32.mat").write_bytes(content)
-        with pytest.raises(DataError, match=r"train_32x32\.mat cannot be read as a MATLAB 5 file"):
+        with raises_naming(DataError, "train_32x32.mat", "MATLAB 5"):
             SOURCES["svhn"].read(tmp_path)
     savemat(tmp_path / "train_32x32.mat", {"X": noise(32, 32, 3, 5), "y": np.ones((5, 1))})
-    with pytest.raises(DataError, match="get it again"):
+    with raises_naming(DataError, "download it again"):
         SOURCES["svhn"].read(tmp_path)
 
 
@@ -197,11 +198,11 @@ def test_a_damaged_gzip_is_named_and_leaves_nothing(tmp_path: Path) -> None:
     whole = gzip.compress(noise(100_000).tobytes())
     for part in ("train_x", "train_y", "valid_x", "valid_y", "test_x", "test_y"):
         (tmp_path / f"camelyonpatch_level_2_split_{part}.h5.gz").write_bytes(whole[:-3000])
-    with pytest.raises(DataError, match=r"train_x\.h5\.gz is damaged .*get it again"):
+    with raises_naming(DataError, "train_x.h5.gz", "damaged"):
         SOURCES["patch_camelyon"].read(tmp_path)
     assert all(path.suffix == ".gz" for path in tmp_path.iterdir())
     (tmp_path / "camelyonpatch_level_2_split_train_x.h5.gz").write_bytes(whole)
-    with pytest.raises(DataError, match=r"train_x\.h5 cannot be read as HDF5"):
+    with raises_naming(DataError, "train_x.h5 ", "HDF5"):
         SOURCES["patch_camelyon"].read(tmp_path)
 
 
@@ -243,7 +244,7 @@ def test_small_norb_is_the_first_camera_with_azimuth_and_elevation(
     damaged = next(tmp_path.glob("*training-dat.mat"))
     for content in (b"", b"MATLAB 5.0 MAT-file", norb(noise(36, 2, 96, 96))[:-1]):
         damaged.write_bytes(content)
-        with pytest.raises(DataError, match=r"training-dat\.mat cannot be read as a NORB matrix"):
+        with raises_naming(DataError, "training-dat.mat ", "NORB"):
             SOURCES["smallnorb_azi"].read(tmp_path)
 
 
@@ -303,7 +304,7 @@ def test_dsprites_in_each_of_its_forms(write: Any, sprites: np.ndarray, tmp_path
 
 def test_damaged_dsprites_are_named(sprites: np.ndarray, tmp_path: Path) -> None:
     as_npz(tmp_path, sprites[:-1])
-    with pytest.raises(DataError, match=r"\.npz cannot be read as dSprites .*\(2559, 64, 64\)"):
+    with raises_naming(DataError, ".npz", "(2559, 64, 64)"):
         SOURCES["dsprites_loc"].read(tmp_path)
     as_npz(tmp_path, sprites)
     file = tmp_path / "dsprites_ndarray_co1sh3sc6or40x32y32_64x64.npz"
@@ -311,7 +312,7 @@ def test_damaged_dsprites_are_named(sprites: np.ndarray, tmp_path: Path) -> None
     middle = len(whole) // 2
     for content in (b"", whole[:middle], whole[:middle] + bytes(1000) + whole[middle + 1000 :]):
         file.write_bytes(content)
-        with pytest.raises(DataError, match=r"\.npz cannot be read as dSprites"):
+        with raises_naming(DataError, ".npz", "dSprites"):
             SOURCES["dsprites_loc"].read(tmp_path)
 
 

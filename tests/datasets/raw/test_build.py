@@ -15,15 +15,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.check import check
-from vtab_peft.datasets.fgvc import FGVC
+from vtab_peft.datasets.official import FGVC, VTAB1K
 from vtab_peft.datasets.raw import sources
 from vtab_peft.datasets.raw.build import build
 from vtab_peft.datasets.raw.source import Examples, RawFile, Source
 from vtab_peft.datasets.task import DataError
 from vtab_peft.datasets.tasks import find, table
-from vtab_peft.datasets.vtab1k import VTAB1K
 
 KITTI = VTAB1K["kitti"]
 
@@ -168,26 +168,26 @@ def test_a_folder_that_is_not_whole_is_never_replaced_unasked(raw: Path, data: P
     (data / "kitti").mkdir(parents=True)
     build(source(), raw, data)  # an empty folder is no loss
     (data / "kitti" / "val200.txt").unlink()
-    with pytest.raises(DataError, match=r"cannot be used \(.*no val200\.txt.*--again"):
+    with raises_naming(DataError, "val200.txt", "--again"):
         build(source(), raw, data)
     assert not (data / "kitti" / "val200.txt").exists()
     build(source(), raw, data, again=True)
     assert verdict(data).state == "found"
 
 
-WRONG: list[tuple[dict[str, Any], str]] = [
-    ({"counts": {**COUNTS, "test": 29}}, "give 29 test images and not 30"),
-    ({"class_names": ("a", "b")}, "has 4 classes, its source names 2"),
-    ({"picture": lambda *_: b"<html>not found"}, r"train_\d+ is no image \(15 bytes"),
-    ({"picture": lambda *_: Path("/nowhere/000.png")}, "/nowhere/000.png cannot be read: No such file"),
-    ({"task": "../kitti"}, "'../kitti' is no task that can be built"),
-    ({"task": "shapes"}, "'shapes' is no task that can be built"),
+WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
+    ({"counts": {**COUNTS, "test": 29}}, ("29 test images", "30")),
+    ({"class_names": ("a", "b")}, ("kitti", "4 classes", "2")),
+    ({"picture": lambda *_: b"<html>not found"}, ("train_", "15 bytes")),
+    ({"picture": lambda *_: Path("/nowhere/000.png")}, ("/nowhere/000.png", "No such file")),
+    ({"task": "../kitti"}, ("'../kitti'",)),
+    ({"task": "shapes"}, ("'shapes'",)),
 ]
 
 
-@pytest.mark.parametrize(("facts", "message"), WRONG)
-def test_what_is_wrong_is_named_and_nothing_is_left(facts: dict, message: str, raw: Path, data: Path) -> None:
-    with pytest.raises(DataError, match=message):
+@pytest.mark.parametrize(("facts", "named"), WRONG)
+def test_what_is_wrong_is_named_and_nothing_is_left(facts: dict, named: tuple[str, ...], raw: Path, data: Path) -> None:
+    with raises_naming(DataError, *named):
         build(source(**facts), raw, data)
     assert not data.exists() or listing(data) == []
     assert listing(data.parent) in (["raw"], ["data", "raw"])
@@ -198,9 +198,9 @@ def test_labels_and_keys_that_cannot_be_are_refused(raw: Path, data: Path) -> No
         good = {split: examples(split, n, pixels) for split, n in COUNTS.items()}
         return replace(source(), read=lambda _: {**good, "val": replace(good["val"], **change)})
 
-    with pytest.raises(DataError, match=r"val has labels \[4\] outside 0 to 3"):
+    with raises_naming(DataError, "val", "[4]", "0 to 3"):
         build(give(labels=[4] * 10), raw, data)
-    with pytest.raises(DataError, match="name val images twice"):
+    with raises_naming(DataError, "val images twice"):
         build(give(keys=["same"] * 10), raw, data)
 
 
@@ -237,21 +237,21 @@ def test_a_full_disk_leaves_nothing_and_the_old_task_whole(
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(DataError, match=r"cannot be built: .*No space left on device.*there is room"):
+        with raises_naming(DataError, "No space left on device"):
             build(source(), raw, data)
     assert listing(data) == []
     build(source(), raw, data)
     written.clear()
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_bytes", full)
-        with pytest.raises(DataError, match="No space left"):
+        with raises_naming(DataError, "No space left"):
             build(source(), raw, data, again=True)
     assert (listing(data), verdict(data, deep=True).state) == (["kitti"], "found")
 
 
 BUILDER = """
 import sys, time
-sys.path.insert(0, {here!r})
+sys.path[:0] = [{here!r}, {support!r}]
 from pathlib import Path
 from test_build import build, make_small, source
 make_small()
@@ -265,7 +265,8 @@ build(source(), Path({raw!r}), Path({data!r}), tell)
 
 def builder(raw: Path, data: Path) -> subprocess.Popen:
     """A process that builds kitti, and waits for a line when most of it is written."""
-    script = BUILDER.format(here=str(Path(__file__).parent), raw=str(raw), data=str(data))
+    here = Path(__file__).parent
+    script = BUILDER.format(here=str(here), support=str(here.parents[1] / "support"), raw=str(raw), data=str(data))
     process = subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stdout.readline() == "most is written\n"
@@ -360,7 +361,7 @@ def test_a_raw_data_set_means_the_tasks_made_of_it(tmp_path: Path) -> None:
     assert meant("cifar100", "clevr", "kitti") == ["cifar", "clevr_count", "clevr_dist", "kitti"]
     assert meant("dsprites_ori", "dsprites") == ["dsprites_ori", "dsprites_loc"]
     assert meant("oxford_flowers102", suite="fgvc") == ["oxfordflowers"]
-    with pytest.raises(ValueError, match="did you mean"):
+    with raises_naming(ValueError, "did you mean"):
         meant("dsprits")
 
 
@@ -369,5 +370,5 @@ def test_every_task_of_vtab_says_how_it_is_built() -> None:
     for name, made_by in sources.SOURCES.items():
         assert made_by.task == name
         assert all(file.url.startswith("http") for file in made_by.files)
-    with pytest.raises(DataError, match="drawn at random over unsorted directory listings"):
+    with raises_naming(DataError, "caltech101", "docs/data.md"):
         sources.SOURCES["caltech101"].read(Path())

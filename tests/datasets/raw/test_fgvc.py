@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from vtab_peft.datasets.fgvc import FGVC
+from raises import raises_naming
+from vtab_peft.datasets.official import FGVC
 from vtab_peft.datasets.raw import fgvc
-from vtab_peft.datasets.raw.fgvc import FGVC_SOURCES, Row, labels, split_rows
+from vtab_peft.datasets.raw.fgvc import Row, labels, split_rows
+from vtab_peft.datasets.raw.sources import SOURCES
 from vtab_peft.datasets.task import SPLITS, DataError
 
 PUBLISHED = Path(__file__).parents[4] / "shared" / "reference" / "fgvc_splits"
@@ -76,7 +78,7 @@ def test_sizes_and_classes_are_those_of_the_task(task: str) -> None:
     assert {split: (counts[split],) for split in SPLITS} == row.sizes
     assert len({row.file for row in rows}) == len(rows)
     assert sorted(labels(rows).values()) == list(range(row.classes))
-    assert len(FGVC_SOURCES[task].class_names) == (0 if task == "nabirds" else row.classes)
+    assert len(SOURCES[task].class_names) == (0 if task == "nabirds" else row.classes)
 
 
 @pytest.mark.parametrize("task", ["cub", "nabirds"])
@@ -91,7 +93,7 @@ def test_class_names_are_those_of_the_folders() -> None:
     for task, mark in (("cub", "."), ("stanforddogs", "-")):
         folders = {row.file.split("/")[-2] for row in split_rows(task)}
         names = {folder.split(mark, 1)[1].replace("_", " ") for folder in folders}
-        assert names == set(FGVC_SOURCES[task].class_names)
+        assert names == set(SOURCES[task].class_names)
 
 
 def test_only_nabirds_names_are_cut_and_each_means_one_file() -> None:
@@ -122,7 +124,7 @@ def test_nabirds_labels_mean_the_same_class_in_every_split(tmp_path: Path, monke
     rows = list({(row.number, row.split): row for row in split_rows("nabirds")}.values())
     monkeypatch.setitem(SMALL, "nabirds", rows)
     monkeypatch.setattr(fgvc, "split_rows", SMALL.__getitem__)
-    splits = FGVC_SOURCES["nabirds"].read(unpack("nabirds", tmp_path))
+    splits = SOURCES["nabirds"].read(unpack("nabirds", tmp_path))
     classes = {split: [int(key.split("/")[2]) for key in splits[split].keys] for split in SPLITS}
     meant = {split: dict(zip(classes[split], splits[split].labels, strict=True)) for split in SPLITS}
     assert len(meant["val"]) == 553
@@ -134,7 +136,7 @@ def test_nabirds_labels_mean_the_same_class_in_every_split(tmp_path: Path, monke
 @pytest.mark.parametrize("task", FGVC)
 def test_images_are_the_original_files(task: str, tmp_path: Path) -> None:
     raw = unpack(task, tmp_path)
-    splits = FGVC_SOURCES[task].read(raw)
+    splits = SOURCES[task].read(raw)
     assert sum(len(splits[split]) for split in SPLITS) == len(SMALL[task])
     for split in SPLITS:
         wanted = [row.file.removesuffix("*") for row in SMALL[task] if row.split == split]
@@ -146,7 +148,7 @@ def test_images_are_the_original_files(task: str, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_classes_are_numbered_once_for_all_splits(tmp_path: Path) -> None:
-    splits = FGVC_SOURCES["nabirds"].read(unpack("nabirds", tmp_path))
+    splits = SOURCES["nabirds"].read(unpack("nabirds", tmp_path))
     assert {split: list(splits[split].labels) for split in SPLITS} == {"train": [0, 1], "val": [2], "test": [2]}
 
 
@@ -157,7 +159,7 @@ def test_an_archive_may_be_unpacked_in_a_folder_of_its_own_name(name: str, tmp_p
     (raw / name).rename(raw / "inner")
     (raw / name).mkdir()
     (raw / "inner").rename(raw / name / name)
-    splits = FGVC_SOURCES["stanfordcars"].read(raw)
+    splits = SOURCES["stanfordcars"].read(raw)
     assert {split: list(splits[split].labels) for split in SPLITS} == {"train": [0], "val": [], "test": [1]}
     assert {str(splits[split].picture(0)) for split in ("train", "test")} == {
         str(path) for path in raw.rglob("00001.jpg")
@@ -169,16 +171,14 @@ def test_absent_images_are_named(tmp_path: Path) -> None:
     raw = unpack("nabirds", tmp_path)
     next((raw / "nabirds/images/1010").glob("8*")).unlink()
     (raw / "nabirds/images/0295/0a0b0c0d89abcdef0123456789abcdef.jpg").rename(raw / "nabirds/images/0295/other.jpg")
-    wanted = (
-        r"2 of the 4 images of fgvc/nabirds are not in .*, such as nabirds/images/0295/0a0b0c0d\*, nabirds/images/1010"
-    )
-    with pytest.raises(DataError, match=wanted):
-        FGVC_SOURCES["nabirds"].read(raw)
+    missing = "nabirds/images/0295/0a0b0c0d*, nabirds/images/1010"
+    with raises_naming(DataError, "2 of the 4 images", "fgvc/nabirds", raw, missing):
+        SOURCES["nabirds"].read(raw)
 
 
 def test_an_absent_archive_is_named_with_its_page(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no nabirds/images.*dl\.allaboutbirds\.org/nabirds"):
-        FGVC_SOURCES["nabirds"].read(tmp_path)
+    with raises_naming(DataError, "nabirds/images", "dl.allaboutbirds.org/nabirds"):
+        SOURCES["nabirds"].read(tmp_path)
 
 
 def test_the_splits_are_small_and_part_of_the_package() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from raises import raises_naming
 from raw_pictures import by_md5, picture
 from vtab_peft.datasets.raw import kitti
 from vtab_peft.datasets.raw.kitti import vehicle_distance
@@ -108,29 +109,29 @@ def test_the_draw_leaves_numpys_own_stream_alone(raw: Path) -> None:
 )
 def test_a_line_that_describes_no_object_is_named(raw: Path, line: str) -> None:
     (raw / "training" / "label_2" / "000004.txt").write_text(line)
-    with pytest.raises(DataError, match=r"000004.txt: .*(is no object of KITTI|is none of the 8 classes)"):
+    with raises_naming(DataError, "000004.txt"):
         kitti.read(raw)
 
 
 def test_a_missing_label_file_is_named(raw: Path) -> None:
     (raw / "training" / "label_2" / "000004.txt").unlink()
-    with pytest.raises(DataError, match=r"cannot read .*000004.txt"):
+    with raises_naming(DataError, "000004.txt"):
         kitti.read(raw)
 
 
 @pytest.mark.parametrize("order", ["1,2,73", "1,2,x", "0,1"])
 def test_an_image_whose_video_is_not_known_is_named(raw: Path, order: str) -> None:
     (raw / "mapping" / "train_rand.txt").write_text(order)
-    with pytest.raises(DataError, match=r"train_rand.txt, image \d: .* is no number from 1 to 72"):
+    with raises_naming(DataError, "train_rand.txt, image", "1 to 72"):
         kitti.read(raw)
 
 
 def test_a_frame_that_names_no_video_is_named(raw: Path) -> None:
     (raw / "mapping" / "train_mapping.txt").write_text("2011_09_26\n" * 72)
-    with pytest.raises(DataError, match=r"train_mapping.txt: expected `DATE VIDEO FRAME`"):
+    with raises_naming(DataError, "train_mapping.txt", "DATE VIDEO FRAME"):
         kitti.read(raw)
 
 
 def test_what_is_missing_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no training/image_2 in .*data_object_image_2.zip"):
+    with raises_naming(DataError, "training/image_2", "data_object_image_2.zip"):
         kitti.read(tmp_path)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from raises import raises_naming
 from raw_pictures import by_md5, picture
 from scipy.io import savemat
 from vtab_peft.datasets.raw import dtd, oxford_flowers102, oxford_iiit_pet
@@ -62,31 +63,31 @@ def test_dtd_pictures_are_the_files_their_keys_name(raw_dtd: Path) -> None:
 
 def test_dtd_names_a_class_that_does_not_exist(raw_dtd: Path) -> None:
     (raw_dtd / "dtd" / "labels" / "val1.txt").write_text("plaid/plaid_0001.jpg\n")
-    with pytest.raises(DataError, match=r"val1.txt: plaid/plaid_0001.jpg: 'plaid' is none of the 47 classes"):
+    with raises_naming(DataError, "val1.txt", "plaid/plaid_0001.jpg", "47 classes"):
         dtd.read(raw_dtd)
 
 
 def test_an_absent_image_is_named_before_anything_is_built(raw_dtd: Path) -> None:
     (raw_dtd / "dtd" / "images" / "woven" / "woven_0001.jpg").unlink()
-    with pytest.raises(DataError, match=r"there is no .*woven_0001.jpg; unpack"):
+    with raises_naming(DataError, "woven_0001.jpg"):
         dtd.read(raw_dtd)
 
 
 def test_all_absent_images_are_counted(raw_dtd: Path) -> None:
     for path in (raw_dtd / "dtd" / "images").rglob("*.jpg"):
         path.unlink()
-    with pytest.raises(DataError, match=r"\(and 6 more files\)"):
+    with raises_naming(DataError, "6 more files"):
         dtd.read(raw_dtd)
 
 
 def test_an_empty_list_is_named(raw_dtd: Path) -> None:
     (raw_dtd / "dtd" / "labels" / "test1.txt").write_text("\n")
-    with pytest.raises(DataError, match=r"test1.txt is empty"):
+    with raises_naming(DataError, "test1.txt", "empty"):
         dtd.read(raw_dtd)
 
 
 def test_a_folder_that_is_not_there_says_where_to_get_it(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no dtd in .*robots.ox.ac.uk.*dtd-r1.0.1.tar.gz"):
+    with raises_naming(DataError, "robots.ox.ac.uk", "dtd-r1.0.1.tar.gz"):
         dtd.read(tmp_path)
 
 
@@ -124,23 +125,23 @@ def test_the_flower_of_image_1_is_a_passion_flower() -> None:
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("setid.mat", {"trnid": np.array([[1]])}, "holds no array 'valid'"),
-        ("setid.mat", {n: np.array([[10]]) for n in ("trnid", "valid", "tstid")}, "must hold numbers from 1 to 9"),
-        ("imagelabels.mat", {"labels": np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8]])}, "must hold numbers from 1 to 102"),
+        ("setid.mat", {"trnid": np.array([[1]])}, "valid"),
+        ("setid.mat", {n: np.array([[10]]) for n in ("trnid", "valid", "tstid")}, "1 to 9"),
+        ("imagelabels.mat", {"labels": np.array([[0, 1, 2, 3, 4, 5, 6, 7, 8]])}, "1 to 102"),
     ],
 )
 def test_flowers_name_the_file_that_is_wrong(
     raw_flowers: Path, file: str, content: dict[str, np.ndarray], message: str
 ) -> None:
     savemat(raw_flowers / file, content)
-    with pytest.raises(DataError, match=f"{file}.*{message}"):
+    with raises_naming(DataError, file, message):
         oxford_flowers102.read(raw_flowers)
 
 
 def test_a_damaged_matlab_file_is_named(raw_flowers: Path) -> None:
     whole = (raw_flowers / "setid.mat").read_bytes()
     (raw_flowers / "setid.mat").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"setid.mat cannot be read as a MATLAB file"):
+    with raises_naming(DataError, "setid.mat", "MATLAB"):
         oxford_flowers102.read(raw_flowers)
 
 
@@ -179,5 +180,5 @@ def test_class_numbers_of_pets_are_those_of_the_names() -> None:
 @pytest.mark.parametrize("line", ["Bombay_7 8 1", "Bombay_7 eight 1 5", "Bombay_7 38 1 5", "Bombay_7 0 1 5"])
 def test_pets_name_a_line_that_gives_no_label(raw_pets: Path, line: str) -> None:
     (raw_pets / "annotations" / "test.txt").write_text(f"{line}\n")
-    with pytest.raises(DataError, match=r"test.txt: .*(expected|no number from 1 to 37)"):
+    with raises_naming(DataError, "test.txt"):
         oxford_iiit_pet.read(raw_pets)

@@ -28,5 +28,5 @@ def test_the_bytes_hang_on_the_pixels_alone() -> None:
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3)), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)])
 def test_other_arrays_are_refused(pixels: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="no image: array of"):
+    with pytest.raises(ValueError):
         png(pixels)
