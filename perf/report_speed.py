@@ -27,14 +27,14 @@ from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting import (
     boards,
     markup,
-    published,
-    published_vs_measured,
     report,
     significance_text,
     tables,
 )
 from vtab_peft.benchmark.reporting import leaderboards as leaderboard
 from vtab_peft.benchmark.reporting.figures import figures
+from vtab_peft.benchmark.reporting.published import load
+from vtab_peft.benchmark.reporting.published_vs_measured import compare_with_published
 from vtab_peft.benchmark.reporting.significance import significance
 from vtab_peft.benchmark.spec import BackboneRef, MethodRef, RunSpec, TaskRef
 from vtab_peft.benchmark.storage.store import Store
@@ -112,9 +112,7 @@ def parts(store: Store) -> dict[str, dict[str, float]]:
             for e, _, s in judged
         ]
     )
-    _, comparing = timed(
-        lambda: [published_vs_measured.compare_with_published(entry, published.load()) for entry, _ in found]
-    )
+    _, comparing = timed(lambda: [compare_with_published(entry, load()) for entry, _ in found])
     return {
         **{"read the records": reading, "leaderboards": ranking, "significance": judging, "figures": drawing},
         **{"tables": writing, "published numbers": comparing},

@@ -1,8 +1,10 @@
-"""What a comparison may conclude: intervals, paired tests, ranks.  Arrays in, numbers out; no torch, no files.
+"""Statistics of comparisons: confidence intervals, paired tests and ranks; arrays in, numbers out.
 
-Two kinds of chance are told apart.  Seeds: another run of the same cell gives another number.  Images: another test
-set would.  Conclusions about a method on a task need both; conclusions over tasks take the tasks as the sample.
-What the data cannot support is refused with the reason (`InsufficientData`) instead of being printed as a number.
+Seeds and test images are separate sources of variation: a conclusion about one task needs both, and a conclusion over
+tasks takes the tasks as the sample.  Functions raise `InsufficientData` if the data cannot support a conclusion.
+
+Three tests are implemented here: scipy's `wilcoxon(method="exact")` is wrong if differences tie, its
+`friedmanchisquare` has no F form, and neither Holm's correction nor Nemenyi's difference is in scipy.
 """
 
 import math
@@ -18,13 +20,13 @@ from .wording import pluralize
 CONFIDENCE = 0.95
 ALPHA = 0.05
 LEAST_SEEDS = 3
-"""Ours: below three runs a standard deviation is a guess."""
+"""Fewest seeds for an interval (our choice)."""
 LEAST_TASKS = 6
-"""With n tasks the smallest two-sided p of Wilcoxon's test is 2^(1-n); five tasks cannot reach 0.05."""
+"""Fewest tasks: the smallest two-sided p of Wilcoxon's test with n tasks is 2^(1-n), so five cannot reach 0.05."""
 
 
 class InsufficientData(ValueError):
-    """The data cannot support the conclusion asked for; the message says why."""
+    """The data cannot support the requested conclusion; the message states the reason."""
 
 
 @dataclass(frozen=True)
@@ -38,55 +40,58 @@ class Interval:
 
 @dataclass(frozen=True)
 class PairOverTasks:
-    """Two methods over the same tasks."""
+    """Comparison of two methods over the same tasks."""
 
     a: str
     b: str
     wins: int
-    """Tasks on which A is better."""
+    """Number of tasks on which A is better."""
     ties: int
     losses: int
     p: float
-    """Of Wilcoxon's signed-rank test, two-sided, exact."""
+    """Exact two-sided p-value of Wilcoxon's signed-rank test."""
     p_holm: float
-    """The same after Holm's correction over all pairs."""
+    """p after Holm's correction over all pairs."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Methods over the same tasks, best first."""
+    """Average ranks of methods over the same tasks, best first."""
 
     methods: tuple[str, ...]
     average_ranks: tuple[float, ...]
-    """1 is best; ties share the mean of their places."""
+    """Average ranks; 1 is best, ties share the mean of their ranks."""
     friedman_p: float
-    """Of Iman and Davenport's F form of Friedman's test, corrected for ties: that all methods are alike."""
+    """p-value of Friedman's test (Iman and Davenport's F form, corrected for ties) that all methods are equal."""
     critical_difference: float
-    """Nemenyi's, in average ranks, at `ALPHA`."""
+    """Nemenyi's critical difference of average ranks at `ALPHA`."""
 
 
 def over_seeds(accuracies: Sequence[float]) -> Interval:
-    """Mean over runs and its Student-t interval.
+    """Return the mean over runs and its Student-t interval.
 
     Raises:
         InsufficientData: fewer than 3 runs.
     """
     n = len(accuracies)
     if n < LEAST_SEEDS:
-        raise InsufficientData(f"an interval over seeds needs at least {LEAST_SEEDS} of them, not {n}")
+        raise InsufficientData(f"an interval over seeds needs at least {LEAST_SEEDS} seeds, not {n}")
     return _student(np.asarray(accuracies, dtype=float))
 
 
 def over_images(correct: int, images: int) -> Interval:
-    """Accuracy of one run and Wilson's score interval (Wilson, JASA 1927)."""
+    """Return the accuracy of one run and Wilson's score interval (Wilson, JASA 1927)."""
     if images < 1:
         raise InsufficientData("an interval over images needs at least one image")
-    found = stats.binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
-    return Interval(correct / images, float(found.low), float(found.high))
+    interval = stats.binomtest(correct, images).proportion_ci(CONFIDENCE, method="wilson")
+    return Interval(correct / images, float(interval.low), float(interval.high))
 
 
 def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
-    """Exact two-sided p that two runs with the same seed err equally often.  [images] bool each (McNemar, 1947)."""
+    """Return the exact two-sided p-value that two runs have equal error rates (McNemar, 1947).
+
+    correct_a, correct_b: [images] bool, with the same seed.
+    """
     _same_shape(correct_a, correct_b)
     only_a = int((correct_a & ~correct_b).sum())
     only_b = int((correct_b & ~correct_a).sum())
@@ -94,41 +99,43 @@ def mcnemar(correct_a: np.ndarray, correct_b: np.ndarray) -> float:
 
 
 def over_seeds_and_images(correct_a: np.ndarray, correct_b: np.ndarray) -> Interval:
-    """A's accuracy minus B's on one task, and how far other seeds and other images may move it.
+    """Return the difference of accuracies, A minus B, on one task, with an interval over seeds and images.
 
-    [seeds, images] bool each, paired in both.  With s and i the half-widths of Student's intervals of the difference
-    over the seeds and over the images, the half-width is sqrt(s^2 + i^2): never narrower than either.
+    correct_a, correct_b: [seeds, images] bool, paired by seed and image.
 
-    It covers at least 95 %, however few the seeds and however large their part in it; the bootstrap does not, nor do
-    Satterthwaite's degrees of freedom.  Why: let seeds, images and their interaction be crossed random effects, normal,
-    with variances a, b and e (Searle, Casella and McCulloch, Variance Components, 1992, chapter 4).  The mean of S x I
-    differences has variance a/S + b/I + e/(SI).  The squared standard errors behind s and i are p U and q V, where
-    p = a/S + e/(SI) and q = b/I + e/(SI) are together no less than that variance, and U and V independent, chi-square
-    over their degrees of freedom, S - 1 and I - 1.  So the mean is off by s^2 + i^2 or less, squared, with probability
-    F((p t^2 U + q u^2 V) / (p + q)) or more, given U and V; F is the distribution of a squared standard normal, t and u
-    are Student's quantiles.  F is concave, hence that is no less than the mean, with weights p and q, of F(t^2 U) and
-    F(u^2 V); and these expect 95 % each, which is what t and u are chosen for (Banerjee, Sankhya 22, 1960, 357-358).
+    With s and i the half-widths of Student's intervals over the seeds and over the images, the half-width is
+    sqrt(s^2 + i^2).  Its coverage is at least 95 % for any number of seeds; the bootstrap and Satterthwaite's degrees
+    of freedom do not guarantee this.
+
+    Proof: let seeds, images and their interaction be crossed normal random effects with variances a, b and e (Searle,
+    Casella and McCulloch, Variance Components, 1992, chapter 4).  The mean of S x I differences has variance
+    v = a/S + b/I + e/(SI).  The squared standard errors of s and i are p U and q V with p = a/S + e/(SI) and
+    q = b/I + e/(SI), so p + q >= v.  U and V are independent chi-square variables over their degrees of freedom, S - 1
+    and I - 1.  Let F be the distribution of a squared standard normal variable, t and u Student's quantiles.  Given U
+    and V, the interval covers the truth with probability at least F((p t^2 U + q u^2 V) / (p + q)).  F is concave, so
+    this is at least the mean of F(t^2 U) and F(u^2 V) with weights p and q.  The expectation of each is 95 % by the
+    choice of t and u (Banerjee, Sankhya 22, 1960, 357-358).
 
     Raises:
         InsufficientData: fewer than 3 seeds, or a single image.
     """
     _same_shape(correct_a, correct_b)
-    of_seeds, of_images = (correct_a.mean(axis) - correct_b.mean(axis) for axis in (1, 0))
-    if len(of_images) < 2:
-        raise InsufficientData("an interval over images needs at least 2 of them")
-    parts = over_seeds(list(of_seeds)), _student(of_images)
-    mean = parts[0].estimate
-    half = math.hypot(*(part.high - part.estimate for part in parts))
+    by_seed, by_image = (correct_a.mean(axis) - correct_b.mean(axis) for axis in (1, 0))
+    if len(by_image) < 2:
+        raise InsufficientData("an interval over images needs at least 2 images")
+    intervals = over_seeds(list(by_seed)), _student(by_image)
+    mean = intervals[0].estimate
+    half = math.hypot(*(interval.high - interval.estimate for interval in intervals))
     return Interval(mean, mean - half, mean + half)
 
 
 def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALPHA) -> list[PairOverTasks]:
-    """All pairs of methods by Wilcoxon's signed-rank test over tasks, with Holm's correction (Demsar, JMLR 2006).
+    """Compare all pairs of methods by Wilcoxon's signed-rank test with Holm's correction (Demsar, JMLR 2006).
 
-    scores: method -> accuracy per task, in one order of tasks.
+    scores: method -> accuracy per task, with the same order of tasks.
 
     Raises:
-        InsufficientData: tasks are missing, or so few that no difference could reach `alpha` after the correction.
+        InsufficientData: tasks are missing, or too few for any p-value to reach `alpha` after the correction.
     """
     table = _table(scores)
     pairs = list(combinations(scores, 2))
@@ -149,7 +156,7 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
 
 
 def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
-    """Average ranks over tasks, Friedman's test and Nemenyi's critical difference (Demsar, JMLR 2006).
+    """Return average ranks over tasks, Friedman's p-value and Nemenyi's critical difference (Demsar, JMLR 2006).
 
     Raises:
         InsufficientData: fewer than 3 methods or 6 tasks, or tasks are missing.
@@ -173,60 +180,64 @@ def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
 
 
 def critical_difference(methods: int, tasks: int, alpha: float = ALPHA) -> float:
-    """Nemenyi's: average ranks that differ by more are different at `alpha`.  Demsar, JMLR 2006, section 3.2.2."""
+    """Return Nemenyi's critical difference of average ranks (Demsar, JMLR 2006, section 3.2.2)."""
     q = stats.studentized_range.ppf(1 - alpha, methods, np.inf) / math.sqrt(2)
     return float(q * math.sqrt(methods * (methods + 1) / (6 * tasks)))
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Holm's step-down correction (Scand. J. Stat. 1979): adjusted p-values in the order given."""
+    """Return p-values adjusted by Holm's step-down correction (Scand. J. Stat. 1979), in the given order."""
     order = sorted(range(len(p_values)), key=lambda i: p_values[i])
     adjusted, largest = [0.0] * len(p_values), 0.0
-    for place, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(p_values) - place) * p_values[i]))
+    for position, i in enumerate(order):
+        largest = max(largest, min(1.0, (len(p_values) - position) * p_values[i]))
         adjusted[i] = largest
     return adjusted
 
 
 def _student(sample: np.ndarray) -> Interval:
-    """Mean of a sample of 2 or more and its Student-t interval."""
+    """Return the mean of at least 2 values and its Student-t interval."""
     mean = float(sample.mean())
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample)))
     return Interval(mean, mean - half, mean + half)
 
 
 def _iman_davenport(ranks: np.ndarray) -> float:
-    """p of Friedman's test in Iman and Davenport's F form (Comm. Stat. A9, 1980).  ranks: [methods, tasks].
+    """Return p of Friedman's test in Iman and Davenport's F form (Comm. Stat. A9, 1980).
 
-    Friedman's chi-square is divided by 1 - sum(t^3 - t) / (n (k^3 - k)), over the ties of t of the k methods on each
-    of the n tasks (Conover, Practical Nonparametric Statistics, 1999, section 5.8).
+    ranks: [methods, tasks], k methods and n tasks.
 
-    p is never below the least that an exact one could be, as F is where tasks agree.  Methods that are alike take each
-    of the m orders of a task, k! without ties, equally often.  Renaming them leaves chi-square as it is and gives as
-    many cases as one task has orders, or more; so the exact p is the largest m over the product of all m, or more:
-    k!^(1 - n) without ties.
+    Friedman's chi-square is divided by 1 - sum(t^3 - t) / (n (k^3 - k)), summed over the groups of t tied methods on
+    each task (Conover, Practical Nonparametric Statistics, 1999, section 5.8).
+
+    The result is at least the smallest possible exact p, since F falls below it if tasks agree.  Under the null
+    hypothesis each of the m possible orders of a task (k! without ties) is equally likely.  Permuting the methods
+    keeps chi-square, so every value has at least max(m) orders.  Hence the exact p is at least max(m) / prod(m), which
+    is k!^(1 - n) without ties.
     """
     k, n = ranks.shape
     ties = [np.unique(task, return_counts=True)[1] for task in ranks.T]
-    untied = 1 - sum(int((t**3 - t).sum()) for t in ties) / (n * (k**3 - k))
-    if untied == 0:
+    correction = 1 - sum(int((t**3 - t).sum()) for t in ties) / (n * (k**3 - k))
+    if correction == 0:
         return 1.0
     average = ranks.mean(axis=1)
-    chi2 = 12 * n / (k * (k + 1)) * (float((average**2).sum()) - k * (k + 1) ** 2 / 4) / untied
-    orders = [math.lgamma(k + 1) - sum(math.lgamma(size + 1) for size in t) for t in ties]  # logarithms
-    least = math.exp(max(orders) - math.fsum(orders))
-    room = n * (k - 1) - chi2
-    return least if room <= 1e-9 else max(least, float(stats.f.sf((n - 1) * chi2 / room, k - 1, (k - 1) * (n - 1))))
+    chi2 = 12 * n / (k * (k + 1)) * (float((average**2).sum()) - k * (k + 1) ** 2 / 4) / correction
+    log_orders = [math.lgamma(k + 1) - sum(math.lgamma(size + 1) for size in t) for t in ties]
+    smallest = math.exp(max(log_orders) - math.fsum(log_orders))
+    rest = n * (k - 1) - chi2
+    if rest <= 1e-9:
+        return smallest
+    return max(smallest, float(stats.f.sf((n - 1) * chi2 / rest, k - 1, (k - 1) * (n - 1))))
 
 
 def wilcoxon(differences: np.ndarray) -> float:
-    """Exact two-sided p of the signed-rank test, whatever ties and zeros there are (Pratt's treatment of zeros).
+    """Return the exact two-sided p of the signed-rank test, also with ties and zeros (Pratt's treatment of zeros).
 
-    Given the sizes of the differences, each sign is a fair coin under the null hypothesis; the distribution of the
-    rank sum is counted by adding one rank after the other.  Tables round it to normal where sizes tie.
+    Under the null hypothesis all signs of the nonzero differences are equally likely; dynamic programming over the
+    ranks counts the sign patterns that give each rank sum.
     """
-    sizes = np.abs(differences).round(12)  # so that 0.3 - 0.2 and 0.2 - 0.1 tie
-    doubled = (2 * stats.rankdata(sizes)[sizes > 0]).astype(int)  # midranks are halves
+    sizes = np.abs(differences).round(12)  # 0.3 - 0.2 and 0.2 - 0.1 must tie
+    doubled = (2 * stats.rankdata(sizes)[sizes > 0]).astype(int)  # midranks are multiples of 1/2
     positive = int(doubled[differences[sizes > 0] > 0].sum())
     ways = np.zeros(doubled.sum() + 1)
     ways[0] = 1
@@ -241,10 +252,10 @@ def _wins(differences: np.ndarray) -> tuple[int, int, int]:
 
 
 def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
-    """[methods, tasks]."""
+    """Return the scores as an array [methods, tasks]."""
     lengths = {len(row) for row in scores.values()}
     if len(lengths) != 1:
-        raise InsufficientData("the methods were not run on the same number of tasks")
+        raise InsufficientData("the methods have different numbers of tasks")
     table = np.array([list(row) for row in scores.values()], dtype=float)
     if np.isnan(table).any():
         missing = [name for name, row in zip(scores, table, strict=True) if np.isnan(row).any()]
@@ -254,6 +265,4 @@ def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
 
 def _same_shape(a: np.ndarray, b: np.ndarray) -> None:
     if a.shape != b.shape:
-        raise InsufficientData(
-            f"the two methods were not run on the same seeds and images: {a.shape} against {b.shape}"
-        )
+        raise InsufficientData(f"the two methods have different seeds or images: shapes {a.shape} and {b.shape}")

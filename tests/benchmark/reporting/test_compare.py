@@ -85,7 +85,7 @@ def test_two_seeds_are_refused_but_tested_within_each(store, fill, capsys):
     fill("one", 0.9, seeds=2)
     fill("two", 0.5, seeds=2)
     text = said(store, capsys)
-    assert "over seeds needs at least 3 of them, not 2" in text
+    assert "at least 3 seeds, not 2" in text
     assert "McNemar's p by seed" in text
 
 

@@ -1,4 +1,4 @@
-"""Published numbers: as printed, with their sources, means of one kind at a time, and the verb that quotes them."""
+"""Published numbers: values as printed, their sources, separate kinds of means, and the `published` command."""
 
 import csv
 import json
@@ -30,8 +30,8 @@ def row(source: str, printed: str) -> PublishedRow:
     return found
 
 
-def test_rows_are_those_of_the_printed_tables() -> None:
-    """Read off the tables by hand."""
+def test_rows_match_the_printed_tables() -> None:
+    """Expected values were read from the tables by hand."""
     lora = row("hta", "LoRA")
     assert lora.tasks[:7] == (67.1, 91.4, 69.4, 98.8, 90.4, 85.3, 54.0)
     assert lora.tasks[7:11] == (84.9, 95.3, 84.4, 73.6)
@@ -41,22 +41,22 @@ def test_rows_are_those_of_the_printed_tables() -> None:
     assert row("hta-fgvc", "LoRA").tasks == (88.3, 85.6, 99.2, 91.0, 83.2)
 
 
-def test_the_two_means_of_one_row_are_more_than_two_points_apart() -> None:
+def test_means_of_tasks_and_of_groups_differ() -> None:
     """LoRA's 19 numbers give 72.25 and 74.60: Natural 79.49, Specialized 84.55, Structured 59.77."""
     means = row("hta", "LoRA").recomputed
     assert means["mean_19"] == pytest.approx(72.25, abs=0.005)
     assert means["mean_groups"] == pytest.approx((79.486 + 84.55 + 59.775) / 3, abs=0.001)
 
 
-def test_last_and_best_epoch_of_one_run_are_two_sources() -> None:
+def test_last_and_best_epoch_are_two_sources() -> None:
     last, best = (fmean(row(f"osu-{which}", "LoRA").tasks) for which in ("last", "best"))
     assert last == pytest.approx(72.91, abs=0.005)
     assert best - last == pytest.approx(0.69, abs=0.005)
     assert row("osu-last", "LoRA").numbers["cifar"].params_m is not None
 
 
-def test_printed_means_follow_from_printed_tasks_or_are_flagged() -> None:
-    """Tasks, means of groups and their mean are each rounded by up to 0.05."""
+def test_printed_means_match_the_tasks_or_are_flagged() -> None:
+    """Allow 0.15: tasks, group means and their mean are each rounded by up to 0.05."""
     wrong = [
         (row.source.source, row.printed, mean)
         for row in ROWS
@@ -68,7 +68,7 @@ def test_printed_means_follow_from_printed_tasks_or_are_flagged() -> None:
     assert {("boft", "LoRA r=4"), ("hta-swin-b", "MLP-4"), ("noah", "Full")} <= flagged
 
 
-def test_known_errors_are_kept_as_printed_and_stretch_no_range() -> None:
+def test_flagged_numbers_are_kept_but_not_in_ranges() -> None:
     assert row("noah", "Full").numbers["oxford_flowers102"].accuracy == 87.2
     assert row("pace", "RepAdapter").tasks == row("vpetl", "SSF").tasks
     found = published_range([row("noah", "Full"), row("hta", "Full")], "oxford_flowers102")
@@ -76,7 +76,7 @@ def test_known_errors_are_kept_as_printed_and_stretch_no_range() -> None:
     assert (found.low, found.high, found.rows) == (97.2, 97.2, 1)
 
 
-def test_every_number_has_a_task_a_source_and_a_reference() -> None:
+def test_every_number_has_a_task_and_a_source() -> None:
     for found in ROWS:
         known = {*suite_tasks(found.source.suite), *MEANS[found.source.suite]}
         known |= (
@@ -93,7 +93,7 @@ def test_every_number_has_a_task_a_source_and_a_reference() -> None:
     assert {row.source.kind for row in ROWS} == {"paper", "repository", "secondary"}
 
 
-def test_the_pages_tell_how_many_there_are() -> None:
+def test_documents_state_the_current_counts() -> None:
     numbers, tables = sum(len(row.numbers) for row in ROWS), len({row.source for row in ROWS})
     assert f"{numbers:,} numbers in {len(ROWS)} rows of {tables} tables" in (FOLDER / "README.md").read_text()
     assert f"{numbers:,} numbers of {tables} printed tables" in (FOLDER.parents[1] / "docs" / "results.md").read_text()
@@ -106,7 +106,7 @@ def test_registry_names_are_registered() -> None:
     assert {name for names in FAMILIES.values() for name in names} <= METHODS.keys()
 
 
-def test_no_mean_of_one_kind_enters_the_range_of_another() -> None:
+def test_ranges_never_mix_kinds_of_means() -> None:
     rows = [row for row in find("LoRA", ROWS) if row.source.architecture == "ViT-B/16" and row.source.suite == "vtab1k"]
     of_19, of_groups = recomputed_range(rows, "mean_19"), recomputed_range(rows, "mean_groups")
     assert of_19
@@ -117,35 +117,34 @@ def test_no_mean_of_one_kind_enters_the_range_of_another() -> None:
     assert published_range(rows, "mean_19") != published_range(rows, "mean_groups")
 
 
-def test_copied_rows_are_one_bundle() -> None:
-    bundles = copies(row for row in ROWS if row.printed == "LoRA" and row.source.suite == "vtab1k")
-    most = max(bundles, key=len)
+def test_copied_rows_form_one_group() -> None:
+    groups = copies(row for row in ROWS if row.printed == "LoRA" and row.source.suite == "vtab1k")
+    most = max(groups, key=len)
     assert [row.source.source for row in most] == ["hta", "noah", "convpass", "hydra", "dyt", "vpetl"]
 
 
 @pytest.mark.parametrize(
     ("query", "name"), [("LoRA", "lora"), ("lora", "lora"), ("Fact TK", "fact_tk"), ("HTA*", "hta")]
 )
-def test_methods_are_found_by_our_name_and_as_printed(query: str, name: str) -> None:
+def test_find_by_registered_or_printed_name(query: str, name: str) -> None:
     assert {row.method for row in find(query, ROWS)} == {name}
 
 
-def test_a_method_that_we_do_not_have_is_found_as_printed() -> None:
+def test_find_a_method_that_is_not_registered() -> None:
     assert {row.printed for row in find("hydra", ROWS)} == {"Hydra"}
 
 
-def test_an_unknown_method_is_answered_with_near_ones(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_method_gets_suggestions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "LoRRA"]) == 2
     message = capsys.readouterr().err
-    assert "did you mean lora" in message
-    assert "vpt_deep" in message
+    assert message.index("lora") < message.index("vpt_deep"), "the similar name comes before the list of all"
     assert main(["published", "AOFT"]) == 2
-    assert "did you mean aoft_" in capsys.readouterr().err
+    assert "aoft_" in capsys.readouterr().err
     assert main(["published", "xyzzy"]) == 2
-    assert "no published numbers for 'xyzzy'. There are some for: " in capsys.readouterr().err
+    assert "'xyzzy'" in capsys.readouterr().err
 
 
-def test_the_verb_prints_rows_ranges_flags_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
+def test_command_prints_rows_ranges_flags_and_sources(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "repadapter"]) == 0
     text = capsys.readouterr().out
     for words in (
@@ -160,7 +159,7 @@ def test_the_verb_prints_rows_ranges_flags_and_sources(capsys: pytest.CaptureFix
     assert max(map(len, text.splitlines())) <= 120
 
 
-def test_a_range_has_the_decimals_of_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ranges_have_the_decimals_of_their_ends(capsys: pytest.CaptureFixture[str]) -> None:
     """LoRA's mean of 19 is 72.25 in one paper and 72.3 in another; its mean of groups is 71.8 to 75.0 in eight."""
     assert main(["published", "lora"]) == 0
     lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
@@ -168,7 +167,7 @@ def test_a_range_has_the_decimals_of_what_is_printed(capsys: pytest.CaptureFixtu
     assert "mean of 3 groups printed 71.8 75.0 3.2 8" in lines
 
 
-def test_json_holds_every_row_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_every_row_with_its_source(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "gps", "--json"]) == 0
     vtab, fgvc = json.loads(capsys.readouterr().out)["rows"]
     assert (vtab["source"]["source"], vtab["numbers"]["cifar"]["accuracy"]) == ("vpetl", 81.1)
@@ -176,19 +175,19 @@ def test_json_holds_every_row_with_its_source(capsys: pytest.CaptureFixture[str]
     assert (fgvc["source"]["suite"], fgvc["source"]["head"]) == ("fgvc", "mixed")
 
 
-def test_a_missing_or_torn_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"sources\.csv is missing"):
+def test_incomplete_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"sources\.csv"):
         load(tmp_path)
     shutil.copytree(FOLDER, tmp_path, dirs_exist_ok=True)
     sources = tmp_path / "sources.csv"
     sources.write_text(sources.read_text().replace("\nhta,", "\nhtb,"))
-    with pytest.raises(ValueError, match="'hta' and does not describe it"):
+    with pytest.raises(ValueError, match="'hta'"):
         load(tmp_path)
 
 
 @pytest.mark.skipif(not REFERENCE.exists(), reason=f"no {REFERENCE} on this machine")
-def test_all_numbers_are_those_of_the_reference_tables() -> None:
-    """As often as there, so that none is lost or typed anew."""
+def test_numbers_match_the_reference_tables() -> None:
+    """Compare as multisets, so that a lost or duplicated number fails too."""
     ours = sorted(number.accuracy for row in ROWS for number in row.numbers.values())
     theirs = []
     for name in ("published_vtab1k.csv", "published_fgvc.csv"):
