@@ -1,6 +1,6 @@
-"""What a trained cell's tensors say: angles, norms and ranks, and the terms of a bound, as plain numbers.
+"""Measure the tensors of a saved adapter: angles, norms, ranks and the terms of a generalisation bound.
 
-Everything is computed in float64 from the kept file, so the same file gives the same numbers.
+All computations use float64, so the same file gives the same numbers.
 """
 
 import copy
@@ -24,62 +24,66 @@ from .spectra import Size, size
 
 SITES = {"q": "attn.qkv", "k": "attn.qkv", "v": "attn.qkv", "o": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
 BATCH = 50
-"""Images in a forward pass (ours)."""
+"""Images in a forward pass."""
 
 
 @dataclass(frozen=True)
-class CellAnalysis:
-    """One cell."""
+class AdapterAnalysis:
+    """Measurements of one saved adapter."""
 
     label: str
     angles: list[Group]
     sizes: list[Size]
     bounds: list[Bound]
-    """Of every module with projections; empty without images."""
+    """Bounds of every module with projections; empty without images."""
 
 
-def analyze_weights(cell: TrainedModel) -> list[Group]:
-    """Rows and columns of the pretrained weights, site by site."""
+def analyze_weights(trained: TrainedModel) -> list[Group]:
+    """Measure the angles of rows and columns of the pretrained weights, site by site."""
     found: dict[tuple[str, str], list[np.ndarray]] = {}
-    for site, weight in _sites(cell.backbone.vit.state_dict(), cell.backbone.vit):
+    for site, weight in _sites(trained.backbone.vit.state_dict(), trained.backbone.vit):
         matrix = weight.double().numpy()
         found.setdefault((f"pretrained {site}", "rows"), []).append(matrix)
         found.setdefault((f"pretrained {site}", "columns"), []).append(matrix.T)
     return [group for (of, side), matrices in found.items() for group in groups(of, side, "", matrices)]
 
 
-def analyze_cell(cell: TrainedModel, images: np.ndarray | None = None) -> CellAnalysis:
-    """images: the cell's training images, uint8 [n, 3, h, w] as `Preprocessing` makes them, for the bound's terms."""
-    start = inject(cell.backbone.vit, cell.method, cell.spec.recipe, derive_seed(cell.spec.seed, "initial values")).vit
-    states = {"start": copy.deepcopy(start).double(), "trained": copy.deepcopy(cell.injected.vit).double()}
-    angles, sizes, label = [], [], cell.spec.method.spec
+def analyze_adapter(trained: TrainedModel, images: np.ndarray | None = None) -> AdapterAnalysis:
+    """Measure an adapter at initialisation and after training.
+
+    images: preprocessed training images, uint8 [n, 3, h, w], for the terms of the bound.
+    """
+    seed = derive_seed(trained.spec.seed, "initial values")
+    initial = inject(trained.backbone.vit, trained.method, trained.spec.recipe, seed).vit
+    states = {"start": copy.deepcopy(initial).double(), "trained": copy.deepcopy(trained.injected.vit).double()}
+    angles, sizes, label = [], [], trained.spec.method.spec
     for when, vit in states.items():
         pairs = list(projections(vit))
         for side in ("down", "up"):
             matrices = [cast(Tensor, getattr(pair, side)).numpy() for pair in pairs]
             angles += groups(label, side, when, matrices)
             sizes += [size(label, side, when, matrix) for matrix in matrices]
-        sizes += [size(label, f"update of {site}", when, *pair) for site, pair in _updates(cell, vit)]
-    bounds = [] if images is None else _bounds(cell, list(projections(states["trained"])), images)
-    return CellAnalysis(label, angles, sizes, bounds)
+        sizes += [size(label, f"update of {site}", when, *pair) for site, pair in _updates(trained, vit)]
+    bounds = [] if images is None else _bounds(trained, list(projections(states["trained"])), images)
+    return AdapterAnalysis(label, angles, sizes, bounds)
 
 
 def _sites(state: dict[str, Tensor], vit: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Site and weight [out, in] of every block."""
-    for place in blocks_of(vit):
+    """Yield the site and weight [out, in] of all linear maps of every block."""
+    for block in blocks_of(vit):
         for site, path in SITES.items():
-            weight = state[f"{place.path}.{path}.weight"]
+            weight = state[f"{block.path}.{path}.weight"]
             yield site, weight.chunk(3)["qkv".index(site)] if path == "attn.qkv" else weight
 
 
-def _updates(cell: TrainedModel, vit: nn.Module) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
-    """Site, what was added to its weight, and the weight, for those that changed; none where nothing can be merged."""
-    if not cell.method.mergeable():
+def _updates(trained: TrainedModel, vit: nn.Module) -> Iterator[tuple[str, tuple[np.ndarray, np.ndarray]]]:
+    """Yield (site, (update, pretrained weight)) of changed weights; nothing if the method cannot be merged."""
+    if not trained.method.mergeable():
         return
-    merged, plain = copy.deepcopy(vit), cell.backbone.vit
+    merged, plain = copy.deepcopy(vit), trained.backbone.vit
     try:
-        cell.method.merge(cast(VisionTransformer, merged))
-    except TypeError:  # some tuners of peft cannot
+        trained.method.merge(cast(VisionTransformer, merged))
+    except TypeError:  # some tuners of PEFT cannot be merged
         return
     sites = zip(_sites(plain.state_dict(), plain), _sites(merged.state_dict(), plain), strict=True)
     every = [(site, before.double().numpy(), after.double().numpy()) for (site, before), (_, after) in sites]
@@ -90,24 +94,24 @@ def _updates(cell: TrainedModel, vit: nn.Module) -> Iterator[tuple[str, tuple[np
 
 
 @torch.no_grad()
-def _bounds(cell: TrainedModel, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
-    """For every module with projections whose gain is known and that is run as a module.
+def _bounds(trained: TrainedModel, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
+    """Compute the bound of every called module with projections and a known gain.
 
-    An input is the mean of the tokens that the module reads of an image; an update reads what its linear map does.
+    Its inputs are the means over the tokens of each image; an update reads the input of its linear map.
     """
     gains = {pair.name: pair.gain for pair in pairs if pair.gain is not None}
     read: dict[str, list[Tensor]] = {name: [] for name in gains}
 
-    def note(name: str):
+    def record_input(name: str):
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             read[name].append(inputs[0].flatten(1, -2).mean(dim=1).double())
 
         return hook
 
-    readers = {name: cell.injected.vit.get_submodule(name.partition(".updates.")[0]) for name in read}
-    hooks = [reader.register_forward_pre_hook(note(name)) for name, reader in readers.items()]
+    readers = {name: trained.injected.vit.get_submodule(name.partition(".updates.")[0]) for name in read}
+    hooks = [reader.register_forward_pre_hook(record_input(name)) for name, reader in readers.items()]
     for first in range(0, len(images), BATCH):
-        cell.injected.vit(cell.input(torch.from_numpy(np.array(images[first : first + BATCH]))))
+        trained.injected.vit(trained.input(torch.from_numpy(np.array(images[first : first + BATCH]))))
     for hook in hooks:
         hook.remove()
     return [rademacher(name, gains[name], torch.cat(x).numpy()) for name, x in read.items() if x]

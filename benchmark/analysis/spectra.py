@@ -1,4 +1,4 @@
-"""Sizes of a matrix, from its singular values."""
+"""Norms and ranks of a matrix from its singular values."""
 
 from dataclasses import dataclass
 
@@ -7,53 +7,44 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Size:
-    """Of one matrix: what was learned at a site of one block, or one projection."""
+    """Norms and ranks of one matrix: the update of a site in one block, or one projection."""
 
     of: str
+    """Method spec of the run."""
     what: str
-    """"update of q", "down", "up"."""
+    """Kind of matrix: "update of q", "down", "up"."""
     when: str
-    """start or trained."""
+    """"start" (at initialisation) or "trained"."""
     spectral: float
     frobenius: float
     effective_rank: float
     stable_rank: float
     relative: float | None
-    """Frobenius norm over that of the pretrained weight; None for a projection."""
+    """Frobenius norm divided by that of the pretrained weight; None for a projection."""
 
 
 def size(of: str, what: str, when: str, matrix: np.ndarray, weight: np.ndarray | None = None) -> Size:
-    """weight: the pretrained one that the matrix was added to."""
+    """Compute the norms and ranks of a matrix; weight: the pretrained weight to which it is added."""
     values = np.linalg.svd(matrix, compute_uv=False)
     return Size(
         *(of, what, when),
-        spectral=spectral(values),
-        frobenius=frobenius(values),
+        spectral=float(values.max(initial=0.0)),
+        frobenius=float(np.linalg.norm(values)),
         effective_rank=effective_rank(values),
         stable_rank=stable_rank(values),
-        relative=None if weight is None else frobenius(values) / float(np.linalg.norm(weight)),
+        relative=None if weight is None else float(np.linalg.norm(values) / np.linalg.norm(weight)),
     )
 
 
-def spectral(values: np.ndarray) -> float:
-    """The largest singular value: the most by which the matrix can lengthen a vector."""
-    return float(values.max(initial=0.0))
-
-
-def frobenius(values: np.ndarray) -> float:
-    """The root of the sum of squares of all entries."""
-    return float(np.sqrt((values**2).sum()))
-
-
 def effective_rank(values: np.ndarray) -> float:
-    """exp of the entropy of the singular values as shares of their sum (Roy and Vetterli, EUSIPCO 2007).
+    """Return exp of the entropy of the normalised singular values (Roy and Vetterli, EUSIPCO 2007).
 
-    The rank, for a matrix whose singular values are equal; 0 for a matrix of zeros.
+    It is the rank if all nonzero singular values are equal, and 0 for a matrix of zeros.
     """
-    shares = values[values > 0] / values.sum() if values.sum() > 0 else values[:0]
+    shares = values[values > 0] / values.sum() if values.any() else values[:0]
     return float(np.exp(-(shares * np.log(shares)).sum())) if len(shares) else 0.0
 
 
 def stable_rank(values: np.ndarray) -> float:
-    """(Frobenius norm / spectral norm)^2 (Rudelson and Vershynin, J. ACM 2007); 0 for a matrix of zeros."""
-    return (frobenius(values) / spectral(values)) ** 2 if spectral(values) else 0.0
+    """Return (Frobenius / spectral norm)^2 (Rudelson and Vershynin, J. ACM 2007), 0 for a matrix of zeros."""
+    return float((np.linalg.norm(values) / values.max()) ** 2) if values.any() else 0.0

@@ -11,7 +11,7 @@ import torch
 
 from ...datasets.cache import Preprocessing
 from ...datasets.tasks import find
-from ..analysis.adapters import CellAnalysis, analyze_cell, analyze_weights
+from ..analysis.adapters import AdapterAnalysis, analyze_adapter, analyze_weights
 from ..analysis.angles import Group
 from ..analysis.figures import angles, sizes
 from ..analysis.report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_markdown
@@ -40,7 +40,7 @@ def analyze(options: argparse.Namespace) -> int:
         raise ValueError(f"these runs have different backbones ({names}); analyze each backbone separately")
     images = [_training_images(run, options) for run in runs]
     weights = analyze_weights(runs[0])
-    found = [analyze_cell(run, own) for run, own in zip(runs, images, strict=True)]
+    found = [analyze_adapter(run, own) for run, own in zip(runs, images, strict=True)]
     files = render(runs, weights, found)
     for name, content in files.items():
         write_atomically(options.to / name, content)
@@ -51,7 +51,7 @@ def analyze(options: argparse.Namespace) -> int:
     return 0
 
 
-def render(runs: list[TrainedModel], weights: list[Group], found: list[CellAnalysis]) -> dict[str, bytes]:
+def render(runs: list[TrainedModel], weights: list[Group], found: list[AdapterAnalysis]) -> dict[str, bytes]:
     """Return the contents of the non-empty files among `FILES`, by name."""
     groups = [*weights, *(group for own in found for group in own.angles)]
     learned = [size for own in found for size in own.sizes]

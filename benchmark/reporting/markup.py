@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from itertools import groupby
 
 from .leaderboards import Leaderboard
-from .tables import DASH, GAPS, Column, columns, common_note, heading, marks, oracle_note, unit
+from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, heading, marks, unit
 
 WIDEST = 16
 """Columns of a LaTeX table that fit a page at about 0.43 inches each; wider tables are scaled down."""
@@ -24,7 +24,7 @@ def to_markdown(leaderboard: Leaderboard) -> str:
     notes = (
         f"{unit(leaderboard)}. **Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
         f"Rows without a rank lack a task.{common_note(leaderboard)} "
-        f"Trainable parameters without and with the head.{oracle_note(leaderboard)}"
+        f"Trainable parameters without and with the head.{best_epoch_note(leaderboard)}"
     )
     lines = [f"**{title}**  ", f"{conditions}.", "", markdown_table(names, rows, "rll" + "r" * (len(table) - 3))]
     return "\n".join([*lines, "", notes, ""])
@@ -45,7 +45,7 @@ def to_latex(leaderboard: Leaderboard) -> str:
             r"\centering\small\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
             rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
-            rf"Trainable parameters without and with the head.{latex(oracle_note(leaderboard))}}}",
+            rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}}}",
             rf"\label{{tab:{leaderboard.board.slug.replace('_', '-')}}}",
             *([r"\resizebox{\textwidth}{!}{%"] if is_wide else []),
             rf"\begin{{tabular}}{{rl{'r' * (len(table) - 2)}}}",

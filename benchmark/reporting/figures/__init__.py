@@ -1,6 +1,6 @@
-"""Figures for papers, one module each; a figure that would say nothing about a board is not drawn.
+"""Figures for papers, one module each; a figure is skipped if a leaderboard has too little data for it.
 
-Each is a pure function of what the report knows; matplotlib is imported only when something is drawn.
+Drawing is a pure function of the report's data.  matplotlib is imported only when something is drawn.
 """
 
 import pandas as pd
@@ -8,7 +8,7 @@ import pandas as pd
 from ..leaderboards import Leaderboard
 from ..significance import Significance
 from . import cost, curves, groups, heat_map, ranks
-from .style import images, own_style
+from .style import images, paper_style
 
 FIGURES = {
     "accuracy_vs_params": "accuracy against trainable parameters",
@@ -18,23 +18,23 @@ FIGURES = {
     "ranks": "ranks",
     "curves": "learning curves",
 }
-"""Name of the files, without .svg and .png -> what links to them say, in the order of the report."""
+"""File name without extension -> text of links to it, in the order of the report."""
 
 
-def figures(board: Leaderboard, runs: pd.DataFrame, found: Significance) -> dict[str, bytes]:
-    """File name -> content, svg and png of each figure that says something; `runs` are the board's."""
-    with own_style():
+def figures(leaderboard: Leaderboard, runs: pd.DataFrame, significance: Significance) -> dict[str, bytes]:
+    """Draw all figures of a leaderboard and its runs; returns file name -> content, SVG and PNG."""
+    with paper_style():
         drawn = {
-            "accuracy_vs_params": cost.against_params(board),
-            "accuracy_vs_time": cost.against_time(board),
-            "tasks": heat_map.draw(board),
-            "groups": groups.draw(board, found.group_intervals),
-            "ranks": ranks.draw(board, found.ranking),
-            "curves": curves.draw(board, curves.losses(board, runs)),
+            "accuracy_vs_params": cost.against_params(leaderboard),
+            "accuracy_vs_time": cost.against_time(leaderboard),
+            "tasks": heat_map.draw(leaderboard),
+            "groups": groups.draw(leaderboard, significance.group_intervals),
+            "ranks": ranks.draw(leaderboard, significance.ranking),
+            "curves": curves.draw(leaderboard, curves.losses(leaderboard, runs)),
         }
         return {
-            f"{name}.{kind}": data
+            f"{name}.{extension}": data
             for name in FIGURES
             if (figure := drawn[name]) is not None
-            for kind, data in images(figure).items()
+            for extension, data in images(figure).items()
         }

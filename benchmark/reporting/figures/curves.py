@@ -1,106 +1,102 @@
-"""Learning curves: training loss after each epoch, a panel per task; the best methods by name, all others as a band.
+"""Learning curves: training loss after each epoch, one panel per task.
 
-Epochs are counted in parts of the whole training, because a linear probe may train for more of them than the rest.
+The best methods have a line each; the range of all others is a band.  The horizontal axis is the percentage of the
+training, since recipes may train a linear probe for more epochs.
 """
 
 import json
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 
 from ..leaderboards import Leaderboard
 from ..tables import cut
-from .style import COLUMN, FRONT, INK, LONGEST, OTHERS, text_width, write_title
+from .style import BLUE, COLUMN, GREY, LONGEST, add_axes, add_text, text_width, title, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-NAMED = (("-", FRONT, 1.1), ("--", "#D55E00", 1.0), (":", "#000000", 1.2), ("-.", "#CC79A7", 1.0))
-"""Line, colour (Okabe and Ito's) and width of the rows that have a name, best first."""
-PROGRESS = np.linspace(0.0, 1.0, 41)
-"""Parts of the training that a panel shows (ours: a panel is less than an inch wide)."""
-LOWEST = 1e-4
-"""Losses below it are drawn there; the axis is logarithmic."""
-ACROSS = 3
-"""Panels in a line."""
+LINES = (("-", BLUE, 1.1), ("--", "#D55E00", 1.0), (":", "#000000", 1.2), ("-.", "#CC79A7", 1.0))
+"""Style, colour (Okabe and Ito's) and width of the lines, best row first."""
+FRACTIONS = np.linspace(0.0, 1.0, 41)
+"""Fractions of the training at which curves are drawn; a panel is less than an inch wide."""
+MIN_LOSS = 1e-4
+"""Lower limit of drawn losses, since the axis is logarithmic."""
+PANELS_PER_ROW = 3
 
 Losses = Mapping[tuple[str, str], np.ndarray]
-"""(row, task), by their labels -> [len(PROGRESS)] mean over runs."""
+"""(label of a row, label of a task) -> loss at each of FRACTIONS, mean over runs."""
 
 
-def losses(board: Leaderboard, runs: pd.DataFrame) -> Losses:
-    """From the runs' records; nothing where a record has no curve."""
-    rows = {row["identity"]: row["label"] for row in board.rows}
-    tasks = {(task.name, task.version, task.data): task.label for task in board.tasks}
+def losses(leaderboard: Leaderboard, runs: pd.DataFrame) -> Losses:
+    """Read the curves from the runs' records; records without a curve are skipped."""
+    rows = {row["identity"]: row["label"] for row in leaderboard.rows}
+    tasks = {(task.name, task.version, task.data): task.label for task in leaderboard.tasks}
     found: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for run in runs.to_dict("records"):
         curve = json.loads(Path(run["path"]).read_text(encoding="utf-8"))["result"].get("loss_curve")
         if curve:
-            row = rows[board.board.row_of({str(name): value for name, value in run.items()})]
+            row = rows[leaderboard.board.row_of({str(name): value for name, value in run.items()})]
             task = tasks[run["task"], run["task_version"], run["data"]]
             ends = np.arange(1, len(curve) + 1) / len(curve)
-            found[row, task].append(np.interp(PROGRESS, ends, curve, left=np.nan))
-    return {cell: np.mean(np.sort(curves, axis=0), axis=0) for cell, curves in found.items()}
+            found[row, task].append(np.interp(FRACTIONS, ends, curve, left=np.nan))
+    return {place: np.mean(np.sort(curves, axis=0), axis=0) for place, curves in found.items()}
 
 
-def draw(board: Leaderboard, losses: Losses) -> "Figure | None":
-    """None where there is no curve."""
-    tasks = [task.label for task in board.tasks if any(task.label == name for _, name in losses)]
+def draw(leaderboard: Leaderboard, losses: Losses) -> "Figure | None":
+    """Draw the curves; None if there are none."""
+    tasks = [task.label for task in leaderboard.tasks if any(task.label == name for _, name in losses)]
     if not tasks:
         return None
     from matplotlib.figure import Figure
 
-    names = [row["label"] for row in board.rows][: len(NAMED)]
-    others = [row["label"] for row in board.rows][len(NAMED) :]
-    lines, across = -(-len(tasks) // ACROSS), min(ACROSS, len(tasks))
-    legend = _legend_rows([cut(name, LONGEST) for name in names], bool(others))
-    top, bottom, panel, left, gap = 0.5 + 0.12 * len(legend), 0.34, 0.72, 0.45, 0.34  # inches
-    high = top + bottom + lines * panel + (lines - 1) * gap
-    figure = Figure(figsize=(COLUMN, high))
-    width = (COLUMN - left - 0.1 - (across - 1) * gap) / across
-    for place, task in enumerate(tasks):
-        line, column = divmod(place, ACROSS)
-        low = bottom + (lines - 1 - line) * (panel + gap)
-        corner = ((left + column * (width + gap)) / COLUMN, low / high, width / COLUMN, panel / high)
-        _draw_task(figure.add_axes(corner), cut(task, 18), _of(names, task, losses), _of(others, task, losses))
-    _write_legend(figure, legend, high)
-    write_title(figure, board)
-    middle = (bottom + (high - bottom - top) / 2) / high
-    figure.text(0.06 / COLUMN, middle, "Training loss", rotation=90, ha="left", va="center", fontsize=6)
-    figure.text(0.5, 0.05 / high, "Part of the training (%)", ha="center", fontsize=6)
+    labels = [row["label"] for row in leaderboard.rows]
+    named, others = labels[: len(LINES)], labels[len(LINES) :]
+    entries = [cut(label, LONGEST) for label in named] + ["all others"] * bool(others)
+    legend_columns = max(1, min(len(entries), int((COLUMN - 0.1) / (0.4 + text_width(entries)))))
+    legend_rows, rows = -(-len(entries) // legend_columns), -(-len(tasks) // PANELS_PER_ROW)
+    columns = min(PANELS_PER_ROW, len(tasks))
+    top, bottom, panel, left, gap = 0.5 + 0.12 * legend_rows, 0.34, 0.72, 0.45, 0.34  # inches
+    height = top + bottom + rows * panel + (rows - 1) * gap
+    width = (COLUMN - left - 0.1 - (columns - 1) * gap) / columns
+    figure = Figure(figsize=(COLUMN, height))
+    for number, task in enumerate(tasks):
+        row, column = divmod(number, PANELS_PER_ROW)
+        axes = add_axes(figure, left + column * (width + gap), bottom + (rows - 1 - row) * (panel + gap), width, panel)
+        axes.set_title(cut(task, 18), fontsize=6, pad=2)
+        _draw_task(axes, *([losses.get((name, task)) for name in names] for names in (named, others)))
+    _write_legend(figure, entries, legend_columns)
+    write_title(figure, title(leaderboard))
+    middle = bottom + (height - bottom - top) / 2
+    add_text(figure, 0.06, middle, "Training loss", rotation=90, ha="left", va="center")
+    add_text(figure, COLUMN / 2, 0.05, "Part of the training (%)", ha="center")
     return figure
 
 
-def _of(names: Sequence[str], task: str, losses: Losses) -> list[np.ndarray | None]:
-    curves = [losses.get((name, task)) for name in names]
-    return [None if curve is None else np.maximum(curve, LOWEST) for curve in curves]
-
-
-def _draw_task(axes: "Axes", task: str, named: list[np.ndarray | None], others: list[np.ndarray | None]) -> None:
+def _draw_task(axes: "Axes", named: Sequence[np.ndarray | None], others: Sequence[np.ndarray | None]) -> None:
     from matplotlib.ticker import NullLocator
 
-    band = [curve for curve in others if curve is not None]
+    band = [np.maximum(curve, MIN_LOSS) for curve in others if curve is not None]
     if band:
-        axes.fill_between(100 * PROGRESS, np.min(band, axis=0), np.max(band, axis=0), color=OTHERS, alpha=0.3, lw=0)
-    for curve, (dashes, colour, width) in zip(named, NAMED, strict=False):
+        axes.fill_between(100 * FRACTIONS, np.min(band, axis=0), np.max(band, axis=0), color=GREY, alpha=0.3, lw=0)
+    for curve, (line, colour, width) in zip(named, LINES, strict=False):
         if curve is not None:
-            axes.plot(100 * PROGRESS, curve, ls=dashes, color=colour, lw=width)
+            axes.plot(100 * FRACTIONS, np.maximum(curve, MIN_LOSS), ls=line, color=colour, lw=width)
     axes.set_yscale("log")
     ticks = _log_ticks(*axes.get_ylim())
     axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
     axes.yaxis.set_minor_locator(NullLocator())
     axes.set(xlim=(0, 100), xticks=(0, 50, 100))
-    axes.set_title(task, fontsize=6, pad=2)
     axes.tick_params(labelsize=5.5, pad=1.5)
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Two to five round numbers within, or as near to that as powers of ten go."""
+    """Return up to five round numbers between the limits, at least two if possible."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks: list[float] = []
     for steps in ((1,), (1, 2, 5), (1, 1.5, 2, 3, 5, 7)):
@@ -110,34 +106,22 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return ticks[:: -(-len(ticks) // 5)] if ticks else []
 
 
-def _legend_rows(names: list[str], others: bool) -> list[list[tuple[str, Any]]]:
-    """Entries (text, style) that stand beside each other, in lines that fit a column."""
-    entries: list[tuple[str, Any]] = [*zip(names, NAMED, strict=False), *([("all others", None)] if others else [])]
-    rows: list[list[tuple[str, Any]]] = [[]]
-    for entry in entries:
-        if rows[-1] and _legend_width([*rows[-1], entry]) > COLUMN - 0.1:
-            rows.append([])
-        rows[-1].append(entry)
-    return rows
-
-
-def _legend_width(entries: list[tuple[str, Any]]) -> float:
-    return sum(0.4 + text_width([text]) for text, _ in entries)
-
-
-def _write_legend(figure: "Figure", rows: list[list[tuple[str, Any]]], high: float) -> None:
+def _write_legend(figure: "Figure", entries: Sequence[str], columns: int) -> None:
+    """Write the legend below the title; an entry beyond the named rows is the band of all others."""
     from matplotlib.lines import Line2D
-    from matplotlib.patches import Rectangle
+    from matplotlib.patches import Patch
 
-    for place, entries in enumerate(rows):
-        x, y = 0.06, high - 0.37 - 0.12 * place
-        for text, style in entries:
-            if style is None:
-                patch = Rectangle((x / COLUMN, (y - 0.03) / high), 0.2 / COLUMN, 0.06 / high, color=OTHERS, alpha=0.3)
-                figure.add_artist(patch)
-            else:
-                dashes, colour, width = style
-                line = Line2D([x / COLUMN, (x + 0.2) / COLUMN], [y / high] * 2, ls=dashes, color=colour, lw=width)
-                figure.add_artist(line)
-            figure.text((x + 0.25) / COLUMN, y / high, text, fontsize=6, va="center_baseline", color=INK)
-            x += 0.4 + text_width([text])
+    lines = [Line2D([], [], ls=line, color=colour, lw=width) for line, colour, width in LINES[: len(entries)]]
+    handles = [*lines, Patch(color=GREY, alpha=0.3, lw=0)][: len(entries)]
+    width, height = figure.get_size_inches()
+    anchor = (0.06 / width, 1 - 0.31 / height)
+    figure.legend(
+        *(handles, entries),
+        loc="upper left",
+        bbox_to_anchor=anchor,
+        ncols=columns,
+        fontsize=6,
+        frameon=False,
+        handlelength=2.4,
+        **{"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.25, "columnspacing": 1, "handletextpad": 0.5},
+    )

@@ -1,58 +1,57 @@
-"""Every method on every task, darker where it is closer to the best of that task."""
+"""Heat map of every method on every task; darker cells are closer to the best of their task."""
 
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..leaderboards import Leaderboard
 from ..tables import DASH, cut, fixed
-from .style import COLUMN, INK, LONGEST, PAGE, text_width, write_title
+from .style import INK, LONGEST, add_axes, page_width, text_width, title, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 BEST = "#6db3dd"
-"""A lighter blue (ours), on which black figures are easy to read."""
+"""A light blue on which black digits are legible."""
 CELL = 0.25
-"""Inches that an accuracy needs."""
+"""Width in inches of an accuracy."""
 WORST = 20
-"""Points below a task's best where the colours end (ours: beyond that, how far hardly matters)."""
+"""Points below the best of a task at which the colour scale ends (our choice)."""
 
 
-def draw(board: Leaderboard) -> "Figure | None":
-    """None for one row, which would be the best everywhere."""
-    if len(board.rows) < 2:
+def draw(leaderboard: Leaderboard) -> "Figure | None":
+    """Draw the heat map; None for a single row, which would be the best of every task."""
+    if len(leaderboard.rows) < 2:
         return None
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    names = [cut(task.label, LONGEST) for task in board.tasks]
-    labels = [cut(row["label"], LONGEST) for row in board.rows]
-    accuracy = _percent([[row[f"accuracy_{task.label}"] for task in board.tasks] for row in board.rows])
+    tasks = [cut(task.label, LONGEST) for task in leaderboard.tasks]
+    labels = [cut(row["label"], LONGEST) for row in leaderboard.rows]
+    cells = [[row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in leaderboard.rows]
+    accuracy = 100 * np.array(cells, dtype=float)  # None becomes NaN
     below = np.nanmax(accuracy, axis=0) - accuracy
     worst = min(WORST, 5 * max(1, int(np.ceil(np.nanmax(below) / 5))))
-    # Inches; task names lean by 60 degrees.
-    left, right = 0.1 + text_width(labels), max(0.06, 0.5 * text_width(names[-1:]) - 0.05)
-    bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * text_width(names)
-    needed = left + right + CELL * len(names)
-    wide = next((width for width in (COLUMN, PAGE) if needed <= width), needed)
-    high, width = bottom + height + top, wide - left - right
-    figure = Figure(figsize=(wide, high))
-    axes = figure.add_axes((left / wide, bottom / high, width / wide, height / high))
+    # Inches; task names are rotated by 60 degrees.
+    left, right = 0.1 + text_width(labels), max(0.06, 0.5 * text_width(tasks[-1:]) - 0.05)
+    bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * text_width(tasks)
+    width = page_width(left + right + CELL * len(tasks))
+    figure = Figure(figsize=(width, bottom + height + top))
+    axes = add_axes(figure, left, bottom, width - left - right, height)
     colours = LinearSegmentedColormap.from_list("below", [BEST, "#ffffff"])
     image = axes.imshow(below, cmap=colours, vmin=0, vmax=worst, aspect="auto", interpolation="nearest")
     _write_cells(axes, accuracy, below == 0)
-    for index, (task, following) in enumerate(pairwise(board.tasks)):
+    for index, (task, following) in enumerate(pairwise(leaderboard.tasks)):
         if task.group != following.group:
             axes.axvline(index + 0.5, color="white", lw=2)
     axes.set_yticks(range(len(labels)), labels)
-    axes.set_xticks(range(len(names)), names, rotation=60, ha="left", rotation_mode="anchor")
+    axes.set_xticks(range(len(tasks)), tasks, rotation=60, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0, labelsize=6, pad=2, top=True, bottom=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    write_title(figure, board)
-    bar = figure.add_axes((min(left, wide - 1.75) / wide, 0.29 / high, 1.6 / wide, 0.06 / high))
+    write_title(figure, title(leaderboard))
+    bar = add_axes(figure, min(left, width - 1.75), 0.29, 1.6, 0.06)
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=range(0, worst + 1, 5))
     bar.tick_params(labelsize=6, length=2, pad=1)
     beyond = " and more" if np.nanmax(below) > worst else ""
@@ -65,7 +64,3 @@ def _write_cells(axes: "Axes", accuracy: np.ndarray, best: np.ndarray) -> None:
         text = DASH if np.isnan(value) else fixed(value)
         weight = "bold" if best[row, column] else "normal"
         axes.text(column, row, text, ha="center", va="center_baseline", fontsize=5.5, color=INK, fontweight=weight)
-
-
-def _percent(cells: list[list[Any]]) -> np.ndarray:
-    return np.array([[np.nan if cell is None else 100 * cell for cell in row] for row in cells])

@@ -1,6 +1,6 @@
-"""The rank diagram: average ranks over tasks, and which are too close to the best to be told apart.
+"""Rank diagram: average ranks over tasks, and the critical difference to the best.
 
-Demsar's diagram (JMLR 2006) on its side: a line per method stays legible with sixty of them.
+This is the diagram of Demsar (JMLR 2006) with one line per method, which stays legible with sixty methods.
 """
 
 from typing import TYPE_CHECKING
@@ -8,39 +8,35 @@ from typing import TYPE_CHECKING
 from ..leaderboards import Leaderboard
 from ..stats import Ranking
 from ..tables import cut
-from .style import COLUMN, FRONT, INK, LINE, LONGEST, OTHERS, text_width, write_title
+from .style import BLUE, COLUMN, GREY, INK, LINE, LONGEST, add_axes, text_width, title, write_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(board: Leaderboard, ranking: Ranking | str) -> "Figure | None":
-    """None where the tasks support no ranking."""
+def draw(leaderboard: Leaderboard, ranking: Ranking | str) -> "Figure | None":
+    """Draw the diagram; None if there is no ranking."""
     if isinstance(ranking, str):
         return None
     from matplotlib.figure import Figure
 
     names = [cut(name, LONGEST) for name in ranking.methods]
-    places = list(range(len(names)))
+    lines = range(len(names))
     left, top, bottom = 0.1 + text_width(names), 0.32, 0.4  # inches
-    high = top + bottom + LINE * len(names)
-    figure = Figure(figsize=(COLUMN, high))
-    size = ((COLUMN - left - 0.1) / COLUMN, LINE * len(names) / high)
-    axes = figure.add_axes((left / COLUMN, bottom / high, *size))
+    height = LINE * len(names)
+    figure = Figure(figsize=(COLUMN, top + bottom + height))
+    axes = add_axes(figure, left, bottom, COLUMN - left - 0.1, height)
     best = ranking.average_ranks[0]
     end = best + ranking.critical_difference
-    axes.axvspan(best, end, color=FRONT, alpha=0.12, lw=0)
-    axes.hlines(places, 1, ranking.average_ranks, color=OTHERS, lw=0.4)
-    near = [rank <= end for rank in ranking.average_ranks]
-    fills = [FRONT if close else "white" for close in near]
-    edges = [FRONT if close else INK for close in near]
-    axes.scatter(ranking.average_ranks, places, s=14, c=fills, edgecolors=edges, linewidths=0.8, zorder=3)
+    axes.axvspan(best, end, color=BLUE, alpha=0.12, lw=0)
+    axes.hlines(lines, 1, ranking.average_ranks, color=GREY, lw=0.4)
+    fills = [BLUE if rank <= end else "white" for rank in ranking.average_ranks]
+    edges = [BLUE if rank <= end else INK for rank in ranking.average_ranks]
+    axes.scatter(ranking.average_ranks, lines, s=14, c=fills, edgecolors=edges, linewidths=0.8, zorder=3)
     axes.set(xlim=(1 - 0.03 * len(names), 1.03 * len(names)), ylim=(len(names) - 0.5, -0.5))
-    axes.set_yticks(places, names, fontsize=6)
+    axes.set_yticks(lines, names, fontsize=6)
     axes.tick_params(axis="y", length=0)
-    axes.set_xlabel(
-        f"Average rank over {len(board.tasks)} tasks; band: critical difference to the best", x=1, ha="right"
-    )
-    axes.xaxis.label.set_fontsize(6)
-    write_title(figure, board)
+    label = f"Average rank over {len(leaderboard.tasks)} tasks; band: critical difference to the best"
+    axes.set_xlabel(label, x=1, ha="right", fontsize=6)
+    write_title(figure, title(leaderboard))
     return figure

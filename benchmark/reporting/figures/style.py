@@ -1,7 +1,7 @@
-"""What all figures share: widths, colours, and bytes that are the same each time.
+"""Shared style and layout of the figures.
 
-Legible at the column width they are drawn for, in colours that colour-blind readers and grey printers can tell
-apart, and byte-identical when rebuilt: fixed ids, no dates, matplotlib's own defaults whatever the user's are.
+Text is legible at the column width of a paper, and colours are distinct for colour-blind readers and in grey.  Rebuilt
+files are byte-identical: fixed SVG ids, no dates, matplotlib's defaults instead of the user's settings.
 """
 
 import io
@@ -9,21 +9,22 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..boards import one_line
 from ..leaderboards import Leaderboard
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMN, PAGE = 3.3, 6.9
-"""Widths in inches of one column and of the whole page of a two-column paper."""
-FRONT, OTHERS, INK = "#0072B2", "#8c8c8c", "#222222"
-"""Blue of Okabe and Ito's colour-blind-safe palette (2008), and greys."""
+"""Widths in inches of one column and of the page of a two-column paper."""
+BLUE, GREY, INK = "#0072B2", "#8c8c8c", "#222222"
+"""Blue of the colour-blind-safe palette of Okabe and Ito (2008), and greys."""
 PNG_DPI = 300
 STYLE = {
-    "figure.dpi": PNG_DPI,  # text is measured as it will be drawn
+    "figure.dpi": PNG_DPI,  # text is measured at the resolution of the PNG
     "font.size": 7,
     "axes.titlesize": 6.5,
     "axes.linewidth": 0.6,
@@ -32,38 +33,55 @@ STYLE = {
     "axes.spines.right": False,
     **{"xtick.major.width": 0.6, "ytick.major.width": 0.6, "xtick.minor.width": 0.4, "ytick.minor.width": 0.4},
     **{"xtick.major.size": 3, "ytick.major.size": 3, "xtick.minor.size": 1.6, "ytick.minor.size": 1.6},
-    "text.parse_math": False,  # names may hold dollar signs
+    "text.parse_math": False,  # names may contain dollar signs
     "svg.hashsalt": "vtab-peft",
     "svg.fonttype": "path",
 }
 LONGEST = 30
-"""Characters of a name."""
+"""Characters of a name; longer names are shortened."""
 LINE = 0.14
-"""Inches from one name of a list to the next."""
+"""Height in inches of one line in a list of names."""
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
-    """The project's style and no other, for drawing and for `images`."""
+def paper_style() -> Iterator[None]:
+    """Draw and save in this module's style, independent of the user's settings."""
     import matplotlib
 
     with matplotlib.rc_context(), warnings.catch_warnings():
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE)  # pyright: ignore[reportCallIssue, reportArgumentType]
-        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")  # a name in another script
+        warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")  # names in other scripts
         yield
 
 
 def images(figure: "Figure") -> dict[str, bytes]:
-    """svg and png."""
+    """Return the figure as {"svg": bytes, "png": bytes}."""
     svg, png = io.BytesIO(), io.BytesIO()
     figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(png, format="png", metadata={"Software": None}, dpi=PNG_DPI)
     return {"svg": svg.getvalue(), "png": png.getvalue()}
 
 
+def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
+    """Add axes at a position in inches."""
+    total_width, total_height = figure.get_size_inches()
+    return figure.add_axes((left / total_width, bottom / total_height, width / total_width, height / total_height))
+
+
+def add_text(figure: "Figure", x: float, y: float, text: str, **style: Any) -> None:
+    """Write text at a position in inches, in 6 points unless `style` says otherwise."""
+    width, height = figure.get_size_inches()
+    figure.text(x / width, y / height, text, **{"fontsize": 6} | style)
+
+
+def page_width(needed: float) -> float:
+    """Return the narrowest of column, page and needed width that fits, in inches."""
+    return next((width for width in (COLUMN, PAGE) if needed <= width), needed)
+
+
 def text_width(names: list[str]) -> float:
-    """Inches that the widest of some names takes at 6 points."""
+    """Return the width in inches of the widest name at 6 points."""
     return max(map(_text_width, names))
 
 
@@ -74,14 +92,14 @@ def _text_width(name: str) -> float:
     return float(TextPath((0, 0), f"{name}.", 6).get_extents().x1) / 72
 
 
-def title(board: Leaderboard) -> str:
-    """Suite and backbone above, recipe and seeds below."""
-    facts = board.board
+def title(leaderboard: Leaderboard) -> str:
+    """Return two lines: suite and backbone, then recipe and seeds."""
+    facts = leaderboard.board
     tuned = "tuned" if facts.tuned else "untuned"
-    return one_line(f"{facts.suite} · {facts.backbone}") + "\n" + one_line(f"{facts.recipe}, {tuned}, {board.seeds}")
+    second = f"{facts.recipe}, {tuned}, {leaderboard.seeds}"
+    return one_line(f"{facts.suite} · {facts.backbone}") + "\n" + one_line(second)
 
 
-def write_title(figure: "Figure", board: Leaderboard) -> None:
-    """In the upper left corner of a figure whose axes leave 0.32 inches for it."""
-    width, height = figure.get_size_inches()
-    figure.text(0.06 / width, 1 - 0.05 / height, title(board), va="top", fontsize=6.5, linespacing=1.3)
+def write_title(figure: "Figure", text: str) -> None:
+    """Write a title into the upper left corner; two lines need 0.32 inches above the axes."""
+    add_text(figure, 0.06, figure.get_size_inches()[1] - 0.05, text, va="top", fontsize=6.5, linespacing=1.3)

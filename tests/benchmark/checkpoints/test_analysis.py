@@ -1,4 +1,4 @@
-"""What `analyze` says of a trained cell, against the tensors themselves."""
+"""`analyze` compared with the tensors of the adapters."""
 
 import json
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from vtab_peft.benchmark.analysis.adapters import analyze_cell, analyze_weights
+from vtab_peft.benchmark.analysis.adapters import analyze_adapter, analyze_weights
 from vtab_peft.benchmark.checkpoints.restore import TrainedModel
 from vtab_peft.benchmark.cli import main
 from vtab_peft.methods import METHODS, parse
@@ -40,7 +40,7 @@ def test_methods_made_of_other_things_have_none(make_cell: MakeCell) -> None:
 
 
 @pytest.mark.parametrize("spec", ["lora", "pissa", "aoft_lora(scale='ones')"])
-def test_the_gain_of_a_linear_update_is_the_spectral_norm_of_what_it_adds(spec: str, make_cell: MakeCell) -> None:
+def test_gain_of_a_linear_update_is_its_spectral_norm(spec: str, make_cell: MakeCell) -> None:
     cell = make_cell(spec)
     first = next(projections(cell.injected.vit))
     assert first.name == "blocks.0.attn.qkv.updates.q"
@@ -61,14 +61,14 @@ def test_the_gain_of_a_bottleneck_is_never_exceeded(spec: str, both: bool, make_
     assert float((moved.norm(dim=1) / (x - y).norm(dim=1)).max()) <= first.gain
 
 
-def test_where_more_lies_between_two_projections_no_gain_is_claimed(make_cell: MakeCell) -> None:
+def test_no_gain_with_more_between_the_projections(make_cell: MakeCell) -> None:
     assert {pair.gain for pair in projections(make_cell("convpass").injected.vit)} == {None}
 
 
-def test_what_was_learned_at_a_site_is_merged_weight_minus_pretrained_weight(make_cell: MakeCell) -> None:
+def test_update_is_merged_minus_pretrained_weight(make_cell: MakeCell) -> None:
     cell = make_cell("lora(sites='v', rank=2)")
-    sizes = [size for size in analyze_cell(cell).sizes if size.what.startswith("update")]
-    assert {(size.what, size.when) for size in sizes} == {("update of v", "trained")}, "it starts at no update at all"
+    sizes = [size for size in analyze_adapter(cell).sizes if size.what.startswith("update")]
+    assert {(size.what, size.when) for size in sizes} == {("update of v", "trained")}, "the initial update is zero"
     assert len(sizes) == 4
     state = cell.injected.vit.state_dict()
     update = state["blocks.2.attn.qkv.updates.v.b"] @ state["blocks.2.attn.qkv.updates.v.a"] * 4
@@ -81,14 +81,14 @@ def test_what_was_learned_at_a_site_is_merged_weight_minus_pretrained_weight(mak
     assert sizes[2].effective_rank == pytest.approx(np.exp(-(shares * np.log(shares)).sum()), rel=1e-3)
 
 
-def test_exactly_orthogonal_projections_stay_so_in_training_and_random_ones_are_random(make_cell: MakeCell) -> None:
-    exact = analyze_cell(make_cell("aoft_lora(form='exact')")).angles
+def test_exactly_orthogonal_projections_stay_orthogonal(make_cell: MakeCell) -> None:
+    exact = analyze_adapter(make_cell("aoft_lora(form='exact')")).angles
     assert {(group.side, group.when) for group in exact} == {
         (side, when) for side in ("down", "up") for when in ("start", "trained")
     }
     assert all(group.angles.spread < 1e-5 for group in exact)
     assert all(group.angles.distance > group.null.distance[1] for group in exact)
-    start = [group for group in analyze_cell(make_cell("lora")).angles if group.when == "start"]
+    start = [group for group in analyze_adapter(make_cell("lora")).angles if group.when == "start"]
     assert [group.side for group in start] == ["down"], "up-projections of zeros have no direction"
     assert start[0].angles.spread == pytest.approx(1, abs=0.15)
 
@@ -104,7 +104,7 @@ def test_rows_and_columns_of_every_pretrained_site_are_measured(make_cell: MakeC
 def test_the_bound_is_about_what_the_modules_read_of_each_image(make_cell: MakeCell) -> None:
     cell = make_cell("lora")
     images = np.random.default_rng(0).integers(0, 256, (7, 3, 32, 32), dtype=np.uint8)
-    bounds = analyze_cell(cell, images).bounds
+    bounds = analyze_adapter(cell, images).bounds
     assert [bound.name for bound in bounds][:2] == [f"blocks.0.attn.qkv.updates.{site}" for site in "qv"]
     with torch.no_grad():
         tokens = cell.injected.vit.patch_embed(cell.input(torch.from_numpy(images)))
@@ -136,9 +136,7 @@ def test_the_same_cells_give_the_same_bytes(
     assert written["analysis.md"].decode() in capsys.readouterr().out
 
 
-def test_an_analysis_holds_what_its_cells_have_and_nothing_of_an_earlier_one(
-    make_cell: MakeCell, tmp_path: Path
-) -> None:
+def test_stale_files_of_an_earlier_analysis_are_removed(make_cell: MakeCell, tmp_path: Path) -> None:
     """Of a linear probe nothing is learned that has a size; files that are not of an analysis stay."""
     out = tmp_path / "out"
     out.mkdir()
@@ -172,9 +170,9 @@ def test_images_that_the_cell_was_not_trained_on_are_refused(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_method_can_be_analyzed_and_projections_are_those_listed(name: str, make_cell: MakeCell) -> None:
+def test_every_method_can_be_analyzed(name: str, make_cell: MakeCell) -> None:
     if parse(name).stands_for_many:
         pytest.skip("means little without arguments")
     cell = make_cell(name)
-    found = analyze_cell(cell)
+    found = analyze_adapter(cell)
     assert bool([group for group in found.angles if group.side in ("down", "up")]) == (name in WITH_PROJECTIONS)

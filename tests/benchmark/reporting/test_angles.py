@@ -1,4 +1,4 @@
-"""Angles, norms, ranks and the bound, against scipy and closed forms."""
+"""Angles, norms, ranks and the bound, compared with scipy and closed forms."""
 
 import numpy as np
 import pytest
@@ -15,12 +15,12 @@ def orthonormal(n: int, dimension: int) -> np.ndarray:
     return np.linalg.qr(gaussian(dimension, n))[0].T
 
 
-def test_rows_of_an_orthogonal_matrix_are_at_90_degrees_and_far_from_random() -> None:
+def test_orthogonal_rows_are_at_90_degrees() -> None:
     found = angles.measure([3.0 * orthonormal(40, 64)])
     assert found is not None
     assert found.pairs == 40 * 39 / 2
     assert found.mean == pytest.approx(90, abs=1e-9)
-    assert found.deviation == pytest.approx(0, abs=1e-9)
+    assert found.off_90 == pytest.approx(0, abs=1e-9)
     assert found.spread == pytest.approx(0, abs=1e-12)
     assert found.distance == pytest.approx(0.5, abs=1 / angles.GRID)
 
@@ -30,7 +30,7 @@ def test_known_angles_are_found() -> None:
     assert np.degrees(np.arccos(angles.cosines(vectors))) == pytest.approx([45, 180, 135])
 
 
-def test_vectors_without_a_direction_are_left_out_and_counted() -> None:
+def test_zero_vectors_are_excluded_and_counted() -> None:
     found = angles.measure([np.array([[1.0, 0], [0, 0], [0, 2]])])
     assert found is not None
     assert (found.pairs, found.left_out) == (1, 1)
@@ -38,15 +38,15 @@ def test_vectors_without_a_direction_are_left_out_and_counted() -> None:
 
 
 @pytest.mark.parametrize("dimension", [3, 32, 192, 768])
-def test_random_directions_have_a_cosine_of_deviation_one_over_the_root_of_the_dimension(dimension: int) -> None:
+def test_random_directions_have_spread_one(dimension: int) -> None:
     found = angles.measure([gaussian(200, dimension)])
     assert found is not None
     assert found.spread == pytest.approx(1, abs=0.03)
-    assert found.deviation == pytest.approx(np.degrees(dimension**-0.5), rel=0.03 if dimension > 3 else 0.2)
+    assert found.off_90 == pytest.approx(np.degrees(dimension**-0.5), rel=0.03 if dimension > 3 else 0.2)
 
 
 @pytest.mark.parametrize("dimension", [3, 8, 192])
-def test_the_density_of_the_angle_is_sine_to_the_dimension_less_two(dimension: int) -> None:
+def test_density_is_a_power_of_the_sine(dimension: int) -> None:
     degrees = np.array([20.0, 70, 90, 120])
     constant, _ = integrate.quad(lambda angle: np.sin(np.radians(angle)) ** (dimension - 2), 0, 180)
     expected = np.sin(np.radians(degrees)) ** (dimension - 2) / constant
@@ -54,14 +54,14 @@ def test_the_density_of_the_angle_is_sine_to_the_dimension_less_two(dimension: i
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.2, 3.0])
-def test_the_distance_is_kolmogorov_and_smirnov_s(scale: float) -> None:
+def test_distance_equals_scipys_kstest(scale: float) -> None:
     dimension, half = 24, 23 / 2
     found = np.clip(scale * angles.cosines(gaussian(60, dimension)), -1, 1)
     expected = stats.kstest((1 + found) / 2, stats.beta(half, half).cdf).statistic
     assert angles.distance(found, dimension) == pytest.approx(expected, abs=1 / angles.GRID)
 
 
-def test_a_random_matrix_lies_within_its_null_and_an_orthogonal_one_outside() -> None:
+def test_null_contains_random_but_not_orthogonal_rows() -> None:
     null = angles.null(((8, 64),) * 10)
     random = angles.measure([gaussian(8, 64, seed) for seed in range(1, 11)])
     orthogonal = angles.measure([orthonormal(8, 64)] * 10)
@@ -74,12 +74,12 @@ def test_a_random_matrix_lies_within_its_null_and_an_orthogonal_one_outside() ->
     assert orthogonal.distance > null.distance[1]
 
 
-def test_the_null_of_many_pairs_is_as_narrow_as_independent_pairs_would_make_it() -> None:
+def test_null_is_as_narrow_as_for_independent_pairs() -> None:
     """Cosines of random directions are pairwise independent; var(cos^2) = 2 (D - 1) / (D^2 (D + 2))."""
     dimension, pairs = 16, 24 * 28
     low, high = angles.null(((8, dimension),) * 24).spread
-    deviation = np.sqrt(2 * (dimension - 1) / (dimension + 2) / pairs) / 2  # of the root of the mean square
-    assert (high - low) / 2 == pytest.approx(1.96 * deviation, rel=0.2)
+    std = np.sqrt(2 * (dimension - 1) / (dimension + 2) / pairs) / 2  # of the root of the mean square
+    assert (high - low) / 2 == pytest.approx(1.96 * std, rel=0.2)
 
 
 def test_large_matrices_are_thinned_evenly() -> None:
@@ -90,7 +90,7 @@ def test_large_matrices_are_thinned_evenly() -> None:
     assert len(angles.thinned(rows[:9])) == 9
 
 
-def test_norms_are_numpy_s() -> None:
+def test_norms_equal_numpys() -> None:
     matrix = gaussian(5, 9)
     size = spectra.size("a", "update of q", "trained", matrix, weight=2 * matrix)
     assert size.spectral == pytest.approx(np.linalg.norm(matrix, 2))
@@ -106,7 +106,7 @@ def test_the_effective_rank_of_a_projector_is_its_rank(rank: int) -> None:
     assert size.stable_rank == pytest.approx(rank)
 
 
-def test_the_effective_rank_is_the_entropy_of_the_singular_values() -> None:
+def test_effective_rank_is_exp_of_the_entropy() -> None:
     values = np.array([3.0, 1.0])
     shares = np.array([0.75, 0.25])
     assert spectra.effective_rank(values) == pytest.approx(np.exp(stats.entropy(shares)))
@@ -126,6 +126,6 @@ def test_the_bound_of_one_direction_is_that_of_a_random_walk() -> None:
     assert found.bound == pytest.approx(2.0 * found.expectation / m)
 
 
-def test_for_orthogonal_inputs_jensen_s_inequality_is_an_equality() -> None:
+def test_jensens_bound_is_tight_for_orthogonal_inputs() -> None:
     found = rademacher("here", 1.0, 3.0 * np.eye(50))
     assert found.expectation == pytest.approx(found.at_most)

@@ -1,4 +1,4 @@
-"""Figures: the right points on the front, names that can be read, the same bytes each time."""
+"""Figures: Pareto front, legible labels, byte-identical files."""
 
 import io
 from itertools import combinations
@@ -12,9 +12,8 @@ from PIL import Image
 from scipy import stats
 from vtab_peft.benchmark.reporting.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
 from vtab_peft.benchmark.reporting.figures.cost import pareto_front
-from vtab_peft.benchmark.reporting.figures.labels import place
-from vtab_peft.benchmark.reporting.figures.naming import NAMED
-from vtab_peft.benchmark.reporting.figures.style import images, own_style
+from vtab_peft.benchmark.reporting.figures.labels import NAMED, place
+from vtab_peft.benchmark.reporting.figures.style import images, paper_style
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import significance
 from vtab_peft.benchmark.storage.store import Store
@@ -38,7 +37,7 @@ def fill(put, methods: dict[str, tuple[int, float]], names=("flowers", "cars"), 
 
 
 def fill_all(put, methods=3, seeds: int = 3) -> None:
-    """Eight tasks of two groups, with curves: a board that every figure says something about."""
+    """Store runs with curves on eight tasks of two groups, enough for every figure."""
     for method in range(methods):
         for number in range(8):
             facts = {"group": "natural" if number < 5 else "structured", "title": f"Method {method}"}
@@ -56,12 +55,12 @@ METHODS = {"Linear": (0, 0.6), "LoRA": (36_864, 0.8), "SSF": (51_000, 0.78), "Fu
 # The Pareto front
 
 
-def test_the_front_holds_what_nothing_cheaper_reaches():
+def test_front_is_the_undominated_points():
     points = [(0, 50.0), (10, 70.0), (20, 60.0), (30, 80.0), (30, 75.0), (40, 80.0)]
     assert pareto_front(points) == [0, 1, 3]
 
 
-def test_the_front_agrees_with_its_definition_on_random_points():
+def test_front_matches_its_definition_on_random_points():
     rng = np.random.default_rng(0)
     for _ in range(50):
         points = [(float(cost), float(value)) for cost, value in rng.integers(0, 12, size=(15, 2))]
@@ -74,7 +73,7 @@ def test_the_front_agrees_with_its_definition_on_random_points():
         assert front == undominated
 
 
-# Names
+# Labels
 
 
 def boxes_of(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
@@ -86,9 +85,9 @@ def overlap(a: np.ndarray, b: np.ndarray) -> bool:
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_twelve_names_do_not_overlap_each_other_or_a_point(seed):
+def test_twelve_labels_do_not_overlap(seed):
     rng = np.random.default_rng(seed)
-    frame = (200.0, 145.0)
+    frame = np.array([200.0, 145.0])
     points = rng.uniform(10, 135, size=(12, 2)) * [1.4, 1.0]
     sizes = np.stack([rng.uniform(15, 45, 12), np.full(12, 8.0)], axis=1)
     dots = np.hstack([points - 3, points + 3])
@@ -99,8 +98,9 @@ def test_twelve_names_do_not_overlap_each_other_or_a_point(seed):
     assert (placed[:, 2:] <= frame).all()
 
 
-def test_a_lone_name_stands_beside_its_point():
-    (corner,) = place(np.array([[50.0, 50.0]]), np.array([[20.0, 8.0]]), np.array([[47.0, 47, 53, 53]]), (100, 100))
+def test_single_label_is_beside_its_point():
+    size, obstacles, frame = np.array([[20.0, 8.0]]), np.array([[47.0, 47, 53, 53]]), np.array([100, 100])
+    (corner,) = place(np.array([[50.0, 50.0]]), size, obstacles, frame)
     nearest = np.clip([50, 50], corner, corner + np.array([20, 8]))
     assert np.linalg.norm(nearest - [50, 50]) < 8
 
@@ -108,7 +108,7 @@ def test_a_lone_name_stands_beside_its_point():
 # Bytes
 
 
-def test_every_figure_is_rebuilt_byte_for_byte_whatever_the_settings_and_the_order_of_runs_are(store, put):
+def test_figures_are_byte_identical_when_rebuilt(store, put):
     fill_all(put)
     board, runs = only_with_runs(store)
     first = figures(board, runs, significance(board, runs))
@@ -123,28 +123,28 @@ def test_every_figure_is_rebuilt_byte_for_byte_whatever_the_settings_and_the_ord
     assert widths == {990}, "a column: 3.3 in at 300 dpi"
 
 
-def test_drawing_leaves_the_users_settings_alone(store, put):
+def test_drawing_restores_the_users_settings(store, put):
     fill(put, METHODS)
     with matplotlib.rc_context({"font.size": 20}):
         drawn(store, "accuracy_vs_params")
         assert matplotlib.rcParams["font.size"] == 20
 
 
-def test_a_heat_map_of_many_tasks_takes_the_page(store, put):
+def test_heat_map_of_many_tasks_has_page_width(store, put):
     fill(put, METHODS, names=[f"task{place}" for place in range(14)], seeds=1)
     assert drawn(store, "tasks").get_size_inches()[0] == 6.9
 
 
-# What is drawn
+# Content
 
 
 def drawn(store: Store, name: str):
-    """The matplotlib figure of that name; None where it says nothing."""
-    with own_style():
+    """Return the matplotlib figure of that name, or None."""
+    with paper_style():
         return DRAW[name](*only_with_runs(store))
 
 
-def test_each_ranked_method_is_named_and_drawn_once(store, put):
+def test_each_ranked_method_is_drawn_and_named_once(store, put):
     fill(put, METHODS)
     put("flowers", "half", 0, 0.9, title="Half")
     figure = drawn(store, "accuracy_vs_params")
@@ -156,7 +156,7 @@ def test_each_ranked_method_is_named_and_drawn_once(store, put):
     assert np.round(front[:, 0].max(), 6) == np.round(np.log10(36_864), 6)
 
 
-def test_a_crowded_figure_names_the_front_and_the_lonely_and_says_so(store, put):
+def test_crowded_figure_names_front_and_isolated_points(store, put):
     crowd = {f"Method-{place}": (37_000 + 50 * place, 0.60 + 0.0001 * place) for place in range(20)}
     fill(put, METHODS | crowd | {"Far off": (1_000_000, 0.30)})
     axes = drawn(store, "accuracy_vs_params").axes[0]
@@ -164,10 +164,9 @@ def test_a_crowded_figure_names_the_front_and_the_lonely_and_says_so(store, put)
     assert len(named) == NAMED
     assert named >= {*METHODS, "Far off"}
     assert sum(len(collection.get_offsets()) for collection in axes.collections[-2:]) == 25
-    assert "the table names all" in axes.get_title(loc="left")
 
 
-def test_no_name_covers_another_or_leaves_the_axes(store, put):
+def test_names_do_not_overlap_or_leave_the_axes(store, put):
     close = {f"Method-{place}": (30_000 + 2_000 * place, 0.80 + 0.002 * (place % 4)) for place in range(12)}
     fill(put, METHODS | close)
     figure = drawn(store, "accuracy_vs_params")
@@ -178,7 +177,7 @@ def test_no_name_covers_another_or_leaves_the_axes(store, put):
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
 
 
-def test_zero_parameters_stand_left_of_the_smallest(store, put):
+def test_zero_parameters_are_left_of_the_smallest(store, put):
     fill(put, METHODS)
     axes = drawn(store, "accuracy_vs_params").axes[0]
     labels = {label.get_text(): label.get_position()[0] for label in axes.get_xticklabels()}
@@ -187,7 +186,7 @@ def test_zero_parameters_stand_left_of_the_smallest(store, put):
     assert axes.get_xlim()[0] < labels["0"]
 
 
-def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put):
+def test_heat_map_shows_every_cell_and_the_best(store, put):
     fill(put, {"LoRA": (100, 0.8), "SSF": (100, 0.6)}, seeds=1)
     put("flowers", "half", 0, 0.7, title="Half")
     axes = drawn(store, "tasks").axes[0]
@@ -212,26 +211,26 @@ def test_the_heat_map_shows_every_cell_and_marks_the_best(store, put):
     ],
     ids=["only zero", "one", "twice the same", "extremes", "hostile names"],
 )
-def test_odd_boards_can_be_drawn(store, put, methods):
+def test_unusual_leaderboards_can_be_drawn(store, put, methods):
     fill(put, methods, seeds=1)
     for name in DRAW:
         if figure := drawn(store, name):
-            with own_style():
+            with paper_style():
                 ElementTree.fromstring(images(figure)["svg"])
 
 
-def test_a_board_without_a_complete_row_shows_no_trade(store, put):
+def test_no_cost_figure_without_a_complete_row(store, put):
     put("flowers", "lora", 0, 0.5)
     put("cars", "ssf", 0, 0.5, title="SSF")
     assert {name for name in DRAW if drawn(store, name)} == {"tasks"}
 
 
-def test_one_row_is_compared_with_nothing(store, put):
+def test_single_row_has_only_curves(store, put):
     fill_all(put, methods=1)
     assert {name for name in DRAW if drawn(store, name)} == {"curves"}
 
 
-def test_times_of_several_devices_are_not_drawn_together(store, put, fake):
+def test_no_time_figure_for_several_devices(store, put, fake):
     fill(put, METHODS)
     assert drawn(store, "accuracy_vs_time")
     for task in ("flowers", "cars"):
@@ -240,7 +239,7 @@ def test_times_of_several_devices_are_not_drawn_together(store, put, fake):
     assert drawn(store, "accuracy_vs_time") is None
 
 
-def test_time_is_of_training_one_seed_on_all_tasks(store, put):
+def test_time_is_one_seed_over_all_tasks(store, put):
     for seed in range(2):
         put("flowers", "lora", seed, 0.5, train_seconds=60.0 + 20 * seed)
         put("cars", "lora", seed, 0.5, train_seconds=130.0)
@@ -252,7 +251,7 @@ def test_time_is_of_training_one_seed_on_all_tasks(store, put):
     assert sorted(minutes) == pytest.approx([200 / 60, 400 / 60])
 
 
-def test_groups_show_means_and_scipys_intervals(store, put):
+def test_groups_show_means_and_intervals(store, put):
     values = [0.5, 0.56, 0.6]
     for seed, value in enumerate(values):
         for method, shift in (("lora", 0.0), ("ssf", 0.1)):
@@ -272,7 +271,7 @@ def test_groups_show_means_and_scipys_intervals(store, put):
 
 
 def test_ranks_within_the_critical_difference_are_filled(store, put):
-    """Demsar's q for 3 methods is 2.343: with 8 tasks the critical difference is 2.343 sqrt(12 / 48) = 1.17."""
+    """Demsar's q for 3 methods is 2.343; with 8 tasks the critical difference is 2.343 sqrt(12 / 48) = 1.17."""
     fill_all(put)
     axes = drawn(store, "ranks").axes[0]
     assert [label.get_text() for label in axes.get_yticklabels()] == ["Method 2", "Method 1", "Method 0"]
@@ -284,7 +283,7 @@ def test_ranks_within_the_critical_difference_are_filled(store, put):
     assert band.get_width() == pytest.approx(2.343 * (12 / 48) ** 0.5, abs=0.002)
 
 
-def test_curves_are_means_over_seeds_and_the_rest_is_a_band(store, put):
+def test_curves_are_means_over_seeds_and_a_band(store, put):
     for method in range(6):
         for seed in range(2):
             curve = [3.0 + seed, 2.0 + seed, 1.0 + method / 10 + seed]
@@ -296,8 +295,7 @@ def test_curves_are_means_over_seeds_and_the_rest_is_a_band(store, put):
     (band,) = axes.collections
     right = band.get_paths()[0].vertices
     assert {round(y, 6) for x, y in right if x == 100} == {1.9, 2.0}
-    said = {text.get_text() for text in figure.texts}
-    assert {"M0", "M1", "M2", "M3", "all others"} <= said
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["M0", "M1", "M2", "M3", "all others"]
 
 
 def test_curves_of_different_lengths_end_together(store, put):

@@ -1,4 +1,4 @@
-"""Statistics against scipy, a published worked example, and simulations whose truth is known."""
+"""Statistics compared with scipy, a published example and simulations with known truth."""
 
 import math
 
@@ -54,14 +54,14 @@ def test_friedmans_chi_square_is_scipys_where_methods_tie() -> None:
     [((0.9, 0.8, 0.7), 6), ((0.9, 0.8, 0.8), 3), ((0.9, 0.9, 0.9), 1)],
     ids=["no ties", "two tie", "all tie"],
 )
-def test_six_tasks_that_all_agree_have_the_exact_p_of_that(levels: tuple[float, ...], orders: int) -> None:
-    """Whatever the order of the first task, five others have the same by chance."""
+def test_full_agreement_of_six_tasks_has_the_exact_p(levels: tuple[float, ...], orders: int) -> None:
+    """The exact p is the probability that five tasks have the order of the first."""
     found = ranking({str(i): [level] * 6 for i, level in enumerate(levels)})
     assert found.friedman_p == pytest.approx(orders**-5)
 
 
-def test_almost_full_agreement_is_no_surer_than_full_agreement() -> None:
-    """Twelve methods on six tasks, in the same order but for one pair on one task: F alone gives 2e-70."""
+def test_p_of_near_agreement_is_not_below_full_agreement() -> None:
+    """Swap one pair on one of six tasks for twelve methods; the F distribution alone gives 2e-70."""
     rows = np.tile(np.arange(12.0)[:, None], 6)
     rows[[0, 1], 0] = rows[[1, 0], 0]
     found = ranking({str(i): list(row) for i, row in enumerate(rows)})
@@ -72,7 +72,7 @@ def test_almost_full_agreement_is_no_surer_than_full_agreement() -> None:
     ("methods", "alpha", "q"),
     [(2, 0.05, 1.960), (4, 0.05, 2.569), (10, 0.05, 3.164), (2, 0.10, 1.645), (10, 0.10, 2.920)],
 )
-def test_critical_values_are_those_of_demsars_table_5(methods: int, alpha: float, q: float) -> None:
+def test_critical_values_match_demsars_table_5(methods: int, alpha: float, q: float) -> None:
     tasks = 19
     expected = q * (methods * (methods + 1) / (6 * tasks)) ** 0.5
     assert critical_difference(methods, tasks, alpha) == pytest.approx(expected, rel=5e-4)
@@ -84,7 +84,7 @@ def test_demsars_example_of_wilcoxons_test_is_significant() -> None:
     assert wilcoxon(differences) < 0.05
 
 
-def test_wilcoxon_is_scipys_where_nothing_ties() -> None:
+def test_wilcoxon_equals_scipys_without_ties() -> None:
     rng = np.random.default_rng(0)
     for n in (6, 7, 13, 19, 24):
         differences = rng.normal(0.3, 1, n)
@@ -93,7 +93,7 @@ def test_wilcoxon_is_scipys_where_nothing_ties() -> None:
         )
 
 
-def test_wilcoxon_is_exact_where_sizes_tie_or_are_zero() -> None:
+def test_wilcoxon_is_exact_with_ties_and_zeros() -> None:
     rng = np.random.default_rng(1)
     for _ in range(5):
         differences = rng.integers(-2, 4, size=9) / 10
@@ -102,17 +102,17 @@ def test_wilcoxon_is_exact_where_sizes_tie_or_are_zero() -> None:
         assert wilcoxon(differences) == pytest.approx(expected, rel=1e-12)
 
 
-def test_differences_that_are_equal_but_for_rounding_tie() -> None:
+def test_differences_equal_up_to_rounding_tie() -> None:
     assert wilcoxon(np.array([0.3 - 0.2, 0.1 - 0.2, 0.5, 0.6, 0.7, 0.8])) == wilcoxon(
         np.array([0.1, -0.1, 0.5, 0.6, 0.7, 0.8])
     )
 
 
-def test_no_difference_is_no_evidence() -> None:
+def test_wilcoxon_p_of_zero_differences_is_one() -> None:
     assert wilcoxon(np.zeros(8)) == 1.0
 
 
-def test_holm_by_hand() -> None:
+def test_holm_matches_a_manual_calculation() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
 
@@ -129,46 +129,46 @@ def test_pairs_over_tasks_count_wins_and_correct_for_all_pairs() -> None:
     ("methods", "tasks", "works"),
     [(2, 5, False), (2, 6, True), (2, 7, True), (3, 7, True), (4, 7, False), (20, 19, True)],
 )
-def test_tests_over_tasks_refuse_what_can_never_be_significant(methods: int, tasks: int, works: bool) -> None:
-    """The smallest p of 7 tasks is 2^-6 = 0.0156: 3 pairs can be told apart, 6 cannot."""
+def test_too_few_tasks_for_significance_is_an_error(methods: int, tasks: int, works: bool) -> None:
+    """The smallest p of 7 tasks is 2^-6 = 0.0156, enough for 3 pairs but not for 6."""
     rng = np.random.default_rng(2)
     scores = {str(i): list(rng.random(tasks)) for i in range(methods)}
     if works:
         compare_over_tasks(scores)
     else:
-        with pytest.raises(InsufficientData, match="no p-value can fall below"):
+        with pytest.raises(InsufficientData, match=f"{tasks} tasks"):
             compare_over_tasks(scores)
 
 
-def test_missing_tasks_are_refused_by_name() -> None:
+def test_missing_tasks_are_an_error_naming_the_method() -> None:
     scores = {"lora": [0.5] * 8, "ssf": [0.5] * 7 + [float("nan")], "vpt": [0.4] * 8}
-    for judge in (compare_over_tasks, ranking):
-        with pytest.raises(InsufficientData, match="missing for ssf"):
-            judge(scores)
+    for test in (compare_over_tasks, ranking):
+        with pytest.raises(InsufficientData, match="ssf"):
+            test(scores)
 
 
-def test_two_seeds_are_refused() -> None:
-    with pytest.raises(InsufficientData, match="at least 3"):
+def test_two_seeds_are_an_error() -> None:
+    with pytest.raises(InsufficientData, match="3 seeds"):
         over_seeds([0.5, 0.6])
     two = np.ones((2, 10), dtype=bool)
-    with pytest.raises(InsufficientData, match="over seeds needs at least 3"):
+    with pytest.raises(InsufficientData, match="3 seeds"):
         over_seeds_and_images(two, two)
 
 
-def test_interval_over_seeds_is_scipys() -> None:
+def test_interval_over_seeds_equals_scipys() -> None:
     values = [0.71, 0.74, 0.69, 0.73]
     found = over_seeds(values)
     expected = scipy_stats.ttest_1samp(values, 0).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
 
 
-def test_wilson_interval_by_hand() -> None:
+def test_wilson_interval_matches_a_published_example() -> None:
     """Newcombe, Stat. Med. 17 (1998), table I: 81 of 263 gives 0.2553 to 0.3662."""
     found = over_images(81, 263)
     assert (found.low, found.high) == pytest.approx((0.2553, 0.3662), abs=5e-5)
 
 
-def test_mcnemar_is_a_sign_test_on_the_images_that_differ() -> None:
+def test_mcnemar_is_a_sign_test_on_differing_images() -> None:
     a = np.array([1] * 15 + [0] * 5 + [1] * 100, dtype=bool)
     b = np.array([0] * 15 + [1] * 5 + [1] * 100, dtype=bool)
     assert mcnemar(a, b) == pytest.approx(scipy_stats.binomtest(5, 20, 0.5).pvalue)
@@ -180,20 +180,20 @@ def students(differences: np.ndarray) -> tuple[float, float]:
     return found.low, found.high
 
 
-def test_seeds_that_differ_on_every_image_alike_have_students_interval_over_seeds() -> None:
+def test_no_image_variation_gives_the_interval_over_seeds() -> None:
     by_seed = np.array([1, 0, 1, 1])
     a, b = np.repeat(by_seed[:, None] == 1, 50, axis=1), np.zeros((4, 50), dtype=bool)
     found = over_seeds_and_images(a, b)
     assert (found.estimate, found.low, found.high) == pytest.approx((0.75, *students(by_seed)))
 
 
-def test_seeds_that_are_all_alike_have_students_interval_over_images() -> None:
+def test_no_seed_variation_gives_the_interval_over_images() -> None:
     by_image = np.random.default_rng(7).integers(-1, 2, size=40)
     found = over_seeds_and_images(np.tile(by_image == 1, (3, 1)), np.tile(by_image == -1, (3, 1)))
     assert (found.estimate, found.low, found.high) == pytest.approx((by_image.mean(), *students(by_image)))
 
 
-def test_the_squares_of_the_half_widths_over_seeds_and_over_images_add_up() -> None:
+def test_squares_of_the_half_widths_add_up() -> None:
     a, b = simulated(np.random.default_rng(8), 0.05, 4, 300, 0.1)
     differences = a.astype(int) - b
     halves = [np.diff(students(differences.mean(axis))).item() / 2 for axis in (1, 0)]
@@ -202,16 +202,16 @@ def test_the_squares_of_the_half_widths_over_seeds_and_over_images_add_up() -> N
     assert (found.low + found.high) / 2 == pytest.approx(differences.mean())
 
 
-def test_a_single_image_is_refused() -> None:
+def test_single_image_is_an_error() -> None:
     one = np.ones((3, 1), dtype=bool)
-    with pytest.raises(InsufficientData, match="at least 2"):
+    with pytest.raises(InsufficientData, match="2 images"):
         over_seeds_and_images(one, one)
 
 
 def simulated(
     rng: np.random.Generator, gap: float, seeds: int, images: int, seed_sd: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Two methods of true accuracies 0.7 + gap and 0.7, which share the images' difficulty; each seed shifts each."""
+    """Simulate two methods of true accuracies 0.7 + gap and 0.7 with shared image difficulty and random seeds."""
     difficulty = rng.standard_normal(images, dtype=np.float32)
     sides = []
     for level in (0.7 + gap, 0.7):
@@ -223,8 +223,8 @@ def simulated(
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.01, 0.03, 0.1])
-def test_three_seeds_and_many_images_cover_the_truth(seed_sd: float) -> None:
-    """Whether images or seeds make the chance: 0.01 is 0.3 points of accuracy, about what 20,000 images make."""
+def test_three_seeds_cover_the_truth(seed_sd: float) -> None:
+    """A seed_sd of 0.01 is 0.3 points of accuracy, about the variation of 20,000 images."""
     rng = np.random.default_rng(3)
     gap, trials, covered = 0.05, 400, 0
     for _ in range(trials):
@@ -234,7 +234,7 @@ def test_three_seeds_and_many_images_cover_the_truth(seed_sd: float) -> None:
 
 
 @pytest.mark.parametrize("seed_sd", [0.0, 0.01, 0.03, 0.1])
-def test_three_seeds_and_many_images_rarely_find_what_is_not_there(seed_sd: float) -> None:
+def test_three_seeds_have_few_false_positives(seed_sd: float) -> None:
     rng = np.random.default_rng(4)
     trials, false = 400, 0
     for _ in range(trials):
@@ -243,12 +243,12 @@ def test_three_seeds_and_many_images_rarely_find_what_is_not_there(seed_sd: floa
     assert false / trials <= 0.07
 
 
-def test_what_is_there_is_found() -> None:
+def test_true_difference_is_detected() -> None:
     found = over_seeds_and_images(*simulated(np.random.default_rng(5), 0.08, 5, 2000, 0.05))
     assert 0 < found.low < 0.08 < found.high
 
 
-def test_over_task_test_keeps_its_level() -> None:
+def test_wilcoxon_keeps_its_level() -> None:
     rng = np.random.default_rng(6)
     false = sum(wilcoxon(rng.normal(0, 1, 19)) < 0.05 for _ in range(600)) / 600
     assert false < 0.05 + 3 * (0.05 * 0.95 / 600) ** 0.5

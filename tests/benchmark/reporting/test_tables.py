@@ -12,6 +12,8 @@ from leaderboards import only
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard
 from vtab_peft.benchmark.reporting.markup import latex, markdown, to_latex, to_markdown
 from vtab_peft.benchmark.reporting.tables import (
+    BEST_TEST_EPOCH,
+    GAPS,
     TERMINAL_WIDTH,
     Column,
     count,
@@ -48,7 +50,7 @@ def parsed(text: str) -> list[dict[str, str]]:
 # CSV
 
 
-def test_csv_gives_percent_with_two_decimals_and_leaves_gaps_empty(small):
+def test_csv_has_percent_with_two_decimals_and_empty_gaps(small):
     best, second, incomplete = parsed(to_csv(small))
     assert (best["rank"], best["method"], best["spec"]) == ("1", "SSF", "ssf")
     assert best["accuracy_flowers"] == "81.74"
@@ -84,7 +86,7 @@ def test_every_column_is_described_in_the_docs(store, put, suite):
         assert f"`{general}`" in page
 
 
-def test_a_tuned_table_says_how_many_settings_were_tried_where_others_have_a_learning_rate(store, put):
+def test_tuned_table_shows_the_number_of_configurations(store, put):
     put("flowers", "lora", 0, 0.5, tuned=True, configurations=15, lr=1e-3)
     board = only(store)
     for text in (" ".join(table(board).split()) for table in (to_terminal, to_markdown, to_latex)):
@@ -93,7 +95,7 @@ def test_a_tuned_table_says_how_many_settings_were_tried_where_others_have_a_lea
     assert parsed(to_csv(board))[0]["configurations"] == "15"
 
 
-def test_a_table_by_published_settings_says_per_task(store, put):
+def test_table_with_published_settings_shows_per_task(store, put):
     for task, lr in (("flowers", 1e-3), ("cars", 1e-2)):
         put(task, "lora", 0, 0.5, tuned=True, lr=lr)
     text = to_terminal(only(store))
@@ -102,27 +104,27 @@ def test_a_table_by_published_settings_says_per_task(store, put):
     assert parsed(to_csv(only(store)))[0]["lr"] == ""
 
 
-def test_the_oracle_has_a_column_that_is_explained_and_never_marked(store, put):
+def test_best_test_epoch_column_is_explained_not_marked(store, put):
     put("flowers", "lora", 0, 0.5, oracle_accuracy=0.625)
     put("flowers", "ssf", 0, 0.4, oracle_accuracy=0.75)
     board = only(store)
-    assert "racle" not in to_terminal(board), "the terminal has no room for it"
+    assert BEST_TEST_EPOCH not in to_terminal(board), "the terminal has no space for it"
     for text in (to_markdown(board), to_latex(board)):
-        assert "oracle" in text
-        assert "found by looking at them; it ranks nothing" in " ".join(text.split())
+        assert BEST_TEST_EPOCH in text
+        assert BEST_TEST_EPOCH.capitalize() in text, "a note explains the column"
     assert "| 62.50 |" in to_markdown(board)
     assert "| 75.00 |" in to_markdown(board)
     assert [row["oracle_mean_tasks"] for row in parsed(to_csv(board))] == ["62.50", "75.00"]
 
 
-def test_a_mean_over_fewer_tasks_is_explained_wherever_it_is_printed(store, put):
+def test_mean_over_common_tasks_is_explained(store, put):
     for task in ("flowers", "cars", "pets"):
         put(task, "lora", 0, 0.5, title="LoRA")
         if task != "pets":
             put(task, "ssf", 0, 0.625, title="SSF")
     board = only(store)
     for text in (" ".join(table(board).split()) for table in (to_terminal, to_markdown, to_latex)):
-        assert "Mean of 2: of the tasks that all rows have." in text
+        assert "Mean of 2: " in text
     assert [row["mean_common"] for row in parsed(to_csv(board))] == ["50.00", "62.50"]
 
 
@@ -163,7 +165,7 @@ def test_learning_rates_are_short(lr, text):
 # Marks
 
 
-def test_the_best_is_bold_and_the_second_underlined_and_all_ties_are_marked():
+def test_best_is_bold_and_second_underlined_with_ties():
     column = Column(
         "x", ["81.2", "80.0", "81.2", "79.0", "80.0", "—"], ranks=[81.2, 80.0, 81.2, 79.0, 80.0, float("-inf")]
     )
@@ -178,7 +180,7 @@ def test_columns_without_a_best_have_no_marks():
     assert marks(Column("lr", ["1e-3", "1e-3"])) == ["", ""]
 
 
-def test_equal_numbers_look_equal_even_where_hidden_digits_differ(store, put):
+def test_equal_printed_numbers_are_marked_equally(store, put):
     for method, accuracy in [("a", 0.81249), ("b", 0.81241), ("c", 0.80), ("d", 0.79)]:
         put("flowers", method, 0, accuracy, title=method.upper())
     cells = [line.split(" | ")[6] for line in to_markdown(only(store)).splitlines() if line.startswith("| ")][2:]
@@ -194,7 +196,7 @@ def test_a_printed_table_says_what_it_is(small):
         assert "vit_tiny_patch16_224.augreg_in21k_ft_in1k" in plain
         assert "2 seeds" in plain
         assert "test images evaluated once, after the last epoch" in plain
-        assert "not run or failed" in plain
+        assert GAPS in plain
         assert "1e-3" in plain
 
 
