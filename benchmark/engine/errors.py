@@ -1,4 +1,4 @@
-"""What goes wrong inside a cell, told so that somebody can act on it."""
+"""Errors of a single run, and how to recognise a lack of memory."""
 
 import gc
 import math
@@ -8,44 +8,51 @@ import torch
 
 
 class Diverged(Exception):
-    """Training ended in numbers that are not finite."""
+    """The training loss or the predictions are no longer finite."""
 
 
 class OutOfMemory(Exception):
-    """The work does not fit into memory, not even one image at a time."""
+    """Not even one image at a time fits into memory."""
 
 
-NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
-"""What torch's allocators, CUDA and its libraries say, where their errors have no class of their own."""
+OOM_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
+"""Texts of torch's allocators, CUDA and its libraries, for errors without a class of their own."""
 
 
 def is_oom(error: BaseException) -> bool:
-    """Whether an error, or what it was raised from, means that memory was short, the GPU's or the machine's."""
+    """Return True if the error, or its cause, means that GPU or host memory ran out."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
-    if isinstance(error, RuntimeError) and any(words in str(error) for words in NO_MEMORY):
+    if isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES):
         return True
-    return error.__cause__ is not None and is_oom(error.__cause__)  # a compiler wraps what it meets
+    return error.__cause__ is not None and is_oom(error.__cause__)  # the compiler wraps errors
 
 
 def one_line_message(error: BaseException) -> str:
-    """An error without the pages that allocators add."""
+    """Return the error's message without the details that allocators append."""
     return (str(error) or type(error).__name__).partition("\n")[0].partition(". GPU ")[0]
 
 
 def free_memory(device: torch.device) -> None:
-    """Give back what nothing needs any more; errors and their tracebacks hold tensors in circles."""
+    """Release unused memory; tensors in reference cycles of tracebacks need the garbage collector."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
 def divergence(losses: Sequence[float], epoch: int, epochs: int, lr: float) -> Diverged:
-    """losses: of the steps of an epoch (from 0) whose sum is not finite.  lr: the recipe's."""
+    """Return the error for an epoch whose mean loss is not finite.
+
+    Args:
+        losses: loss of each step of the epoch.
+        epoch: number of the epoch, from 0.
+        epochs: number of epochs in the recipe.
+        lr: peak learning rate of the recipe.
+    """
     step = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
     before = ", ".join(f"{loss:.4g}" for loss in losses[max(step - 3, 0) : step])
     return Diverged(
         f"the training loss became {losses[step]} in epoch {epoch + 1} of {epochs}, step {step + 1} of {len(losses)}"
-        f"{f', after {before}' if before else ''}, at a peak learning rate of {lr:g}; this cell needs a smaller one: "
-        "take another recipe, or let `tune` choose"
+        f"{f', after {before}' if before else ''}, at a peak learning rate of {lr:g}. "
+        "Use a smaller learning rate: choose another recipe, or run `tune`"
     )

@@ -1,4 +1,4 @@
-"""What is trained, how it predicts, and how good its best epoch would have been."""
+"""Predictions of the live model, in batches that shrink when memory runs out."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -10,82 +10,71 @@ from torch import Tensor, nn
 from ...datasets.cache import CachedTask
 from ...datasets.task import SplitName
 from .errors import Diverged, is_oom, one_line_message
-from .injection import Injected
 from .live_model import LiveModel
 from .timing import now
 
 ProgressFn = Callable[[str, int, int], None]
-"""Receives (phase, done, of), phase being "train" in epochs, "test" in images, or the download of one file."""
+"""Called with (phase, done, total): phase "train" in epochs, "test" in images, or a file to download."""
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """What is trained: features [b, d] by `injected.vit`, logits [b, k] by `head`."""
-
-    injected: Injected
-    head: nn.Linear
-    features: Callable[[Tensor], Tensor]
-    """uint8 [b, 3, h, w] -> fp32 [b, d]"""
+def no_progress(phase: str, done: int, total: int) -> None:
+    """Report nothing."""
 
 
 @torch.no_grad()
-def predict(model: Classifier, images: np.ndarray, live: LiveModel, tell: ProgressFn) -> np.ndarray:
-    """images: memory-mapped [n, 3, h, w] uint8, read a batch at a time; returns [n] class indices.
+def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: ProgressFn = no_progress) -> np.ndarray:
+    """Predict the class index of each image.
+
+    Args:
+        live: holds the trained backbone.
+        head: the trained classifier.
+        images: uint8 [n, 3, h, w], usually memory-mapped; one batch is read at a time.
+        progress: called after each batch.
+
+    Returns:
+        Class indices [n].
 
     Raises:
-        Diverged: what the model computes is not a number.
+        Diverged: the logits of an image are not a number.
         OutOfMemory: not even one image fits.
     """
-    model.injected.vit.eval()
+    live.vit.eval()
 
-    def classes(part: slice) -> Tensor:
-        logits = model.head(live.filled(model.features, to_device_async(images[part], live.device)))
+    def predict_batch(batch: slice) -> Tensor:
+        logits = head(live.padded_features(to_device_async(images[batch], live.device)))
         return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
-    predictions, done = [], 0
-    for found in _arrived(in_parts(classes, len(images), live)):
-        predictions.append(found)
-        done += len(found)
-        tell("test", done, len(images))
-    answers = torch.cat(predictions).numpy()
-    if (lost := int((answers < 0).sum())) > 0:
+    batches, done = [], 0
+    for predicted in prefetch(map_batches(predict_batch, len(images), live)):
+        batches.append(predicted)
+        done += len(predicted)
+        progress("test", done, len(images))
+    predictions = torch.cat(batches).numpy()
+    if (invalid := int((predictions < 0).sum())) > 0:
         raise Diverged(
-            f"what the model computes for {lost} of {len(images)} images is not a number, though the training loss "
-            "was one; this cell needs a smaller learning rate: take another recipe, or let `tune` choose"
+            f"the logits of {invalid} of {len(images)} images are not a number, although the last training loss was. "
+            "Use a smaller learning rate: choose another recipe, or run `tune`"
         )
-    return answers
+    return predictions
 
 
 def to_device_async(images: np.ndarray, device: torch.device) -> Tensor:
-    """Read into memory, and sent to the device, which goes on with what it was doing."""
-    read = torch.from_numpy(np.array(images))
-    return (read.pin_memory() if device.type == "cuda" else read).to(device, non_blocking=True)
+    """Copy images to the device; the copy to a GPU is asynchronous, from pinned memory."""
+    loaded = torch.from_numpy(np.array(images))
+    return (loaded.pin_memory() if device.type == "cuda" else loaded).to(device, non_blocking=True)
 
 
-def _arrived(parts: Iterator[Tensor]) -> Iterator[Tensor]:
-    """Each on the CPU, while the device works on the next one; never more than one ahead."""
-    before = next(parts)
-    for part in parts:
-        yield before.cpu()
-        before = part
-    yield before.cpu()
+def prefetch(results: Iterator[Tensor]) -> Iterator[Tensor]:
+    """Yield each result on the CPU while the device computes the next one."""
+    previous = next(results)
+    for result in results:
+        yield previous.cpu()
+        previous = result
+    yield previous.cpu()
 
 
-@torch.no_grad()
-def warm_up(features: Callable[[Tensor], Tensor], shape: tuple[int, ...], live: LiveModel) -> float:
-    """Evaluate black images [3, h, w] with the model in evaluation mode; returns the seconds it took."""
-    started = now(live.device)
-
-    def black(part: slice) -> Tensor:
-        batch = torch.zeros(part.stop - part.start, *shape, dtype=torch.uint8, device=live.device)
-        return live.filled(features, batch)
-
-    list(in_parts(black, live.eval_batch, live))
-    return now(live.device) - started
-
-
-def in_parts(work: Callable[[slice], Tensor], n: int, live: LiveModel) -> Iterator[Tensor]:
-    """`work` of n images, as many at a time as evaluations take, or fewer where memory is short.
+def map_batches(compute: Callable[[slice], Tensor], n: int, live: LiveModel) -> Iterator[Tensor]:
+    """Yield `compute(batch)` for consecutive batches of n images; halve the batch when memory runs out.
 
     Raises:
         OutOfMemory: not even one image fits.
@@ -94,39 +83,54 @@ def in_parts(work: Callable[[slice], Tensor], n: int, live: LiveModel) -> Iterat
     while start < n:
         size = live.eval_batch
         try:
-            done = work(slice(start, min(start + size, n)))
+            result = compute(slice(start, min(start + size, n)))
         except Exception as error:
             if not is_oom(error):
                 raise
             reason = one_line_message(error)
         else:
             start += size
-            yield done
+            yield result
             continue
-        live.halve("eval_batch", min(size, n - start), reason)  # out here, where the error no longer holds memory
+        live.halve("eval_batch", min(size, n - start), reason)  # outside `except`: the traceback holds tensors
+
+
+@torch.no_grad()
+def warm_up_evaluation(live: LiveModel, image_shape: tuple[int, ...]) -> float:
+    """Compile the model in evaluation mode with black images [3, h, w]; return the seconds it took."""
+    started = now(live.device)
+    live.vit.eval()
+
+    def black_images(batch: slice) -> Tensor:
+        images = torch.zeros(batch.stop - batch.start, *image_shape, dtype=torch.uint8, device=live.device)
+        return live.padded_features(images)
+
+    list(map_batches(black_images, live.eval_batch, live))
+    return now(live.device) - started
 
 
 @dataclass
-class Oracle:
-    """Judges the model on the evaluation split after every epoch, as many papers do.
+class EpochEvaluator:
+    """Evaluates after every epoch, to find the best test epoch that many papers report.
 
-    It exists to show what that habit is worth.  Training does not notice: nothing random is drawn in an evaluation.
+    It shows how much this habit gains.  It draws no random numbers, so training is unchanged.
     """
 
     data: CachedTask
     split: SplitName
-    live: LiveModel
     accuracies: list[float] = field(default_factory=list)
-    """After each epoch, in [0, 1]."""
+    """Accuracy after each epoch, in [0, 1]."""
     seconds: float = 0.0
+    """Total time of the evaluations."""
 
-    def look(self, model: Classifier) -> None:
-        started = now(self.live.device)
-        predictions = predict(model, self.data.images(self.split), self.live, lambda *_: None)
+    def evaluate(self, live: LiveModel, head: nn.Linear) -> None:
+        """Evaluate the model as it is after an epoch."""
+        started = now(live.device)
+        predictions = predict(live, head, self.data.images(self.split))
         self.accuracies.append(float((predictions == self.data.labels(self.split)).mean()))
-        self.seconds += now(self.live.device) - started
+        self.seconds += now(live.device) - started
 
     def best(self) -> tuple[float, int]:
-        """The highest accuracy, and the epoch (from 1) that had it first."""
+        """Return the highest accuracy and the first epoch, from 1, that reached it."""
         best = max(self.accuracies)
         return best, 1 + self.accuracies.index(best)

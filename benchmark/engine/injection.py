@@ -1,4 +1,7 @@
-"""A fresh injected copy of the backbone, and the adapter: every tensor that is new or differs from the checkpoint."""
+"""Inject a method into a copy of the backbone, and extract the adapter.
+
+The adapter is every tensor that is new, trainable, or different from the checkpoint.
+"""
 
 import copy
 from collections.abc import Mapping
@@ -18,28 +21,34 @@ from ..spec import Recipe
 
 @dataclass(frozen=True)
 class Injected:
-    """A backbone that carries a method, with the names of what the method added or changed."""
+    """A backbone with a method in it."""
 
     vit: VisionTransformer
     adapter_names: tuple[str, ...]
+    """Names of the tensors that the method added or changed."""
 
     def adapter(self) -> dict[str, Tensor]:
-        """The adapter as it is now, on the CPU; with the checkpoint and the method it is the whole model."""
+        """Copy the adapter to the CPU; checkpoint, method and adapter determine the whole model."""
         state = self.vit.state_dict()
         return {name: state[name].detach().to("cpu", copy=True) for name in self.adapter_names}
 
     def adapter_bytes(self) -> int:
-        """Size of the adapter as a safetensors file."""
+        """Return the size of the adapter as a safetensors file."""
         return len(save(self.adapter())) if self.adapter_names else 0
 
     def load_adapter(self, adapter: Mapping[str, Tensor]) -> None:
-        """Raises `ValueError` when the names are not exactly this method's."""
+        """Load the values of an adapter.
+
+        Raises:
+            ValueError: the tensor names are not exactly those of this method.
+        """
         if set(adapter) != set(self.adapter_names):
-            odd = sorted(set(adapter) ^ set(self.adapter_names))[:3]
-            raise ValueError(f"this adapter is of another method or backbone; they differ in {', '.join(odd)}")
+            differing = sorted(set(adapter) ^ set(self.adapter_names))[:3]
+            raise ValueError(f"the adapter belongs to another method or backbone: tensors {', '.join(differing)} differ")
         self.vit.load_state_dict(dict(adapter), strict=False)
 
     def trainable_params(self) -> int:
+        """Return the number of trainable parameters."""
         return sum(p.numel() for p in self.vit.parameters() if p.requires_grad)
 
 
@@ -50,21 +59,25 @@ def inject(
     seed: int,
     examples: tuple[Tensor, Tensor] | None = None,
 ) -> Injected:
-    """A copy of the pristine backbone with the method in it, frozen but for what the method trains.
+    """Inject a method into a copy of the pristine backbone; only what the method trains is not frozen.
 
-    seed: of torch's global CPU generator, which initial values are drawn from.
-    examples: normalised images [n, 3, height, width] and labels [n] for methods that look at them first; the copy
-    then ends up on their device.
+    Args:
+        pristine: the frozen backbone.
+        method: the method.
+        recipe: drop-path and dropout rates are taken from it.
+        seed: seeds torch's global CPU generator, which draws the initial values.
+        examples: normalised images [n, 3, height, width] and labels [n], for methods that prepare with training
+            data; the copy is moved to their device.
 
     Raises:
-        ValueError: the method is not made for this kind of backbone, or its arguments do not fit it.
+        ValueError: the method does not support this kind of backbone, or its arguments do not fit.
     """
     check_backbone(method, pristine)
     vit = copy.deepcopy(pristine)
-    _regularise(vit, recipe)
+    _add_dropout(vit, recipe)
     original = pristine.state_dict()
-    seen = vit.state_dict(keep_vars=True)  # kept alive, so that no new tensor takes the id of an old one
-    checkpoint = {id(tensor): original[name] for name, tensor in seen.items()}
+    before = vit.state_dict(keep_vars=True)  # keeps the tensors alive, so that no new tensor gets the id of an old one
+    checkpoint = {id(tensor): original[name] for name, tensor in before.items()}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         method.inject(vit)
@@ -72,7 +85,7 @@ def inject(
             vit.to(examples[0].device)
             method.prepare(vit, *examples)
             vit.zero_grad()
-    adapter_names: dict[int, str] = {}  # one name for a tensor that several layers share
+    adapter_names: dict[int, str] = {}  # a shared tensor has one name
     for name, tensor in vit.state_dict(keep_vars=True).items():
         untouched = id(tensor) in checkpoint and not tensor.requires_grad
         if not (untouched and torch.equal(tensor.cpu(), checkpoint[id(tensor)])):
@@ -81,18 +94,19 @@ def inject(
 
 
 def wants_examples(method: Method) -> bool:
+    """Return True if the method prepares with training images."""
     return type(method).prepare is not Method.prepare
 
 
-def _regularise(vit: VisionTransformer, recipe: Recipe) -> None:
-    """Drop-path or branch dropout at a rate growing linearly with depth, from 0 to the recipe's; MLP dropout."""
+def _add_dropout(vit: VisionTransformer, recipe: Recipe) -> None:
+    """Add drop-path or branch dropout, with a rate that grows linearly with depth from 0, and MLP dropout."""
     rate = recipe.drop_path or recipe.branch_dropout
-    kind = DropPath if recipe.drop_path else nn.Dropout
-    blocks = [place.block for place in blocks_of(vit)]
+    layer = DropPath if recipe.drop_path else nn.Dropout
+    blocks = [ref.block for ref in blocks_of(vit)]
     for i, block in enumerate(blocks):
-        here = rate * i / max(len(blocks) - 1, 1)
-        if here:
-            for end in ("drop_path1", "drop_path2"):
-                setattr(block, end, kind(here))
-        for end in ("drop1", "drop2") if recipe.mlp_dropout else ():
-            setattr(block.mlp, end, nn.Dropout(recipe.mlp_dropout))
+        block_rate = rate * i / max(len(blocks) - 1, 1)
+        if block_rate:
+            for name in ("drop_path1", "drop_path2"):
+                setattr(block, name, layer(block_rate))
+        for name in ("drop1", "drop2") if recipe.mlp_dropout else ():
+            setattr(block.mlp, name, nn.Dropout(recipe.mlp_dropout))

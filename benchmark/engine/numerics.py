@@ -1,26 +1,28 @@
-"""How cells are computed, as against what: it moves numbers by rounding at most, so it is recorded, not hashed."""
+"""How a run is computed.  These settings change numbers by rounding at most, so they are recorded but not hashed."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Engine = Literal["eager", "compiled", "graphs", "compiled_graphs"]
-"""How the backbone with its method is run: as it is written; through Inductor; as CUDA graphs, which are ready in
-seconds; or as CUDA graphs of Inductor's kernels.  Head, loss and optimiser are eager in all of them."""
+"""How the backbone is executed: eagerly, compiled by Inductor, as CUDA graphs (ready in seconds), or as CUDA graphs of
+Inductor's kernels.  Head, loss and optimiser are always eager."""
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
 EVAL_BATCH = {"cuda": 128, "cpu": 32}
-"""Ours: on a CPU 32 images of 224 pixels at a time go a quarter faster than 128."""
+"""Default evaluation batch.  Our choice: on a CPU, 32 images of 224 pixels are a quarter faster than 128."""
 
 
 @dataclass(frozen=True)
 class Numerics:
+    """Settings of the computation."""
+
     threads: int = 2
-    """Of torch; a fixed number and not the core count, so that machines agree."""
+    """Threads of torch.  Fixed rather than the core count, so that machines agree."""
     engine: Engine = "eager"
     checkpointing: bool = False
-    """Keep no activations inside blocks and compute them again in the backward pass: less memory, more time."""
+    """Recompute activations inside blocks in the backward pass: less memory, more time."""
     micro_batch: int | None = None
-    """Images at most in a forward and backward pass, None: the whole batch; halved where memory is short."""
+    """Maximum images in a forward and backward pass; None for the whole batch.  Halved when memory runs out."""
     eval_batch: int | None = None
-    """Images in a forward pass of an evaluation, None: `EVAL_BATCH`; halved where memory is short."""
+    """Images in a forward pass of an evaluation; None for `EVAL_BATCH`.  Halved when memory runs out."""

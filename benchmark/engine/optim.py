@@ -1,4 +1,4 @@
-"""Optimiser, learning-rate curve and batches of a recipe."""
+"""Optimiser, learning-rate schedule and batches of a recipe."""
 
 import math
 
@@ -8,19 +8,19 @@ from torch import Tensor, nn
 from ..spec import Recipe
 
 
-def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Of everything in `model` that is trainable."""
-    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trained if _decays(model, name, p, recipe)]
-    spared = [p for name, p in trained if not _decays(model, name, p, recipe)]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": spared, "weight_decay": 0.0}]
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all trainable parameters of `model`."""
+    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    decayed = [p for name, p in trainable if _has_weight_decay(model, name, p, recipe)]
+    others = [p for name, p in trainable if not _has_weight_decay(model, name, p, recipe)]
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
 
 
-def _decays(model: nn.Module, name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
+def _has_weight_decay(model: nn.Module, name: str, parameter: nn.Parameter, recipe: Recipe) -> bool:
     match recipe.decayed:
         case "all":
             return True
@@ -32,7 +32,10 @@ def _decays(model: nn.Module, name: str, parameter: nn.Parameter, recipe: Recipe
 
 
 def learning_rate(recipe: Recipe, epoch: float) -> float:
-    """Linear warm-up, then a cosine from `lr` to `min_lr`, then `min_lr`; `epoch` counts from 0 and may be broken."""
+    """Return the rate at `epoch`, from 0 and fractional inside an epoch.
+
+    The schedule is a linear warm-up, a cosine from `lr` to `min_lr`, then `min_lr`.
+    """
     epoch = max(epoch - recipe.schedule_lag, 0)
     if epoch < recipe.warmup_epochs:
         return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
@@ -43,12 +46,13 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
 
 
 def total_epochs(recipe: Recipe) -> int:
+    """Return the number of epochs, cool-down included."""
     return recipe.epochs + math.ceil(recipe.cooldown_epochs)
 
 
-def batches(permutation: Tensor, recipe: Recipe) -> list[Tensor]:
-    """The batches of one epoch; a set smaller than a batch is one batch."""
-    parts = list(permutation.split(recipe.batch_size))
-    if recipe.drop_last and len(parts) > 1 and len(parts[-1]) < recipe.batch_size:
-        parts.pop()
-    return parts
+def split_batches(permutation: Tensor, recipe: Recipe) -> list[Tensor]:
+    """Split the permutation of one epoch into batches; a set smaller than a batch is one batch."""
+    batches = list(permutation.split(recipe.batch_size))
+    if recipe.drop_last and len(batches) > 1 and len(batches[-1]) < recipe.batch_size:
+        batches.pop()
+    return batches

@@ -1,150 +1,170 @@
-"""One cell from spec to result: inject, train, evaluate once.  Read it top to bottom.
+"""One run from spec to result: inject the method, train, evaluate once.  Read it from top to bottom.
 
-The training images stay on the device as uint8; normalisation, crops and flips happen there.  Every random stream
-(initial values, head, permutations, crops, flips, drop-path) has a seed of its own, so that a cell depends on its spec
-alone, not on what ran before it in the process.
+The training images stay on the device as uint8; crops, flips, resizing and normalisation happen there.  Each random
+stream has its own seed, so a run depends on its spec alone, not on earlier runs in the process.
+
+A batch that does not fit into memory is split into micro-batches.  The loss is still the mean over the whole batch and
+gradients are summed before the optimiser step, so results differ by rounding and the draws of dropout only.  (No part
+of a ViT mixes the images of a batch.)  Within an epoch the host never waits for the device.
 """
 
-import hashlib
+import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...datasets.cache import CachedTask
 from ...methods import Method
-from ..spec import Recipe, RunSpec, canonical_json
+from ..spec import Recipe, RunSpec
 from .backbone import Backbone
-from .errors import is_oom, one_line_message
-from .evaluate import Classifier, Oracle, ProgressFn, in_parts, predict, warm_up
+from .errors import divergence, is_oom, one_line_message
+from .evaluate import EpochEvaluator, ProgressFn, map_batches, no_progress, predict, warm_up_evaluation
 from .fast_path import make_fast
-from .fitting import fit
-from .injection import inject, wants_examples
+from .injection import Injected, inject, wants_examples
 from .live_model import LiveModel
-from .optim import batches
+from .optim import learning_rate, make_optimizer, split_batches, total_epochs
+from .random_streams import Stream, derive_seed
 from .timing import now, peak_memory, reset_peak_memory
-from .transforms import Normalised, framed, prepared, random_crop, random_flip
+from .transforms import preprocess, random_crop, random_flip
 
 
 @dataclass(frozen=True)
 class RunResult:
+    """Measurements of one run, as stored in its record."""
+
     accuracy: float
-    """Of the trained, unmerged model after the last epoch, on the evaluation split, in [0, 1]."""
+    """Accuracy in [0, 1] on the evaluation split, of the unmerged model after the last epoch."""
     per_class_accuracy: list[float | None]
     """None for a class without an example in the split."""
     loss_curve: list[float]
     """Mean training loss of each epoch."""
     trainable_params: int
-    """Without the head."""
+    """Trainable parameters without the head."""
     head_params: int
     total_params: int
-    """Backbone, method and head."""
+    """Parameters of backbone, method and head."""
     adapter_bytes: int
-    """Of what the method added or changed, as a safetensors file."""
+    """Size, as a safetensors file, of all tensors that the method added or changed."""
     train_seconds: float
     eval_seconds: float
     compile_seconds: float
-    """Before training; zero where what an earlier cell compiled serves this one too."""
+    """Compilation before training; zero if the code of an earlier run is reused."""
     images_per_second: float
-    """Training images over `train_seconds`."""
+    """Training images divided by `train_seconds`."""
     peak_bytes: int
-    """GPU memory allocated, or on a CPU the resident set of the process, at its highest during this cell.  What CUDA
-    graphs work in counts for the cell that captured them, not for those that replay them."""
+    """Peak GPU memory allocated, or on a CPU the peak resident set of the process, during this run.  Memory of CUDA
+    graphs counts for the run that captured them, not for those that replay them."""
     oracle_accuracy: float | None
-    """Of the best epoch on the evaluation split, chosen by looking at it; None unless asked for, and never ranked."""
+    """Accuracy of the best epoch, selected on the evaluation split; None unless requested, and never ranked."""
     oracle_epoch: int | None
-    """Which epoch that was, from 1."""
+    """Number of that epoch, from 1."""
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
 @dataclass(frozen=True)
-class Trained(Classifier):
-    """A cell after its last epoch."""
+class Trained:
+    """Model and measurements after the last epoch."""
 
+    injected: Injected
+    head: nn.Linear
     loss_curve: list[float]
     images_seen: int
     train_seconds: float
     compile_seconds: float
 
 
-def run(
+def train_and_evaluate(
     spec: RunSpec,
     method: Method,
     backbone: Backbone,
     data: CachedTask,
     live: LiveModel,
-    tell: ProgressFn,
-    with_oracle: bool = False,
-    keep: Callable[[Trained], None] = lambda _: None,
+    progress: ProgressFn = no_progress,
+    *,
+    evaluate_each_epoch: bool = False,
+    on_trained: Callable[[Trained], None] | None = None,
 ) -> tuple[RunResult, np.ndarray]:
-    """Train a cell, evaluate it once, show it to `keep`; returns its result and predictions [n], in the split's order.
+    """Train a run and evaluate it once, after the last epoch.
 
-    with_oracle: also look after every epoch, and say what the best one would have given.
+    Args:
+        spec: the run.
+        method: the method of the spec.
+        backbone: the pristine backbone of the spec.
+        data: the task of the spec.
+        live: the model on the device, reused from run to run.
+        progress: called after each epoch and each evaluation batch.
+        evaluate_each_epoch: also evaluate after every epoch, to report the best epoch.
+        on_trained: called with the trained model, for example to save it.
+
+    Returns:
+        The result and the predictions [n], in the order of the split.
 
     Raises:
-        Diverged: the loss, or what the trained model computes, is not finite.
+        Diverged: the loss or the logits of the trained model are not finite.
         OutOfMemory: not even one image at a time fits.
     """
     device = live.device
-    trained, oracle = _train_in_memory(spec, method, backbone, data, live, tell, with_oracle)
+    trained, evaluator = _train_within_memory(spec, method, backbone, data, live, progress, evaluate_each_epoch)
 
     started = now(device)
-    truth = data.labels(spec.split)  # without an oracle the evaluation split is opened here, after the last epoch
-    predictions = predict(trained, data.images(spec.split), live, tell)
-    correct = predictions == truth
-    modules = (trained.injected.vit, trained.head)
-    best = oracle.best() if oracle else (None, None)
+    labels = data.labels(spec.split)  # the first access to the evaluation split, unless evaluated in each epoch
+    predictions = predict(live, trained.head, data.images(spec.split), progress)
+    correct = predictions == labels
+    best_accuracy, best_epoch = evaluator.best() if evaluator else (None, None)
+    head_params = sum(p.numel() for p in trained.head.parameters())
     result = RunResult(
         accuracy=float(correct.mean()),
         per_class_accuracy=[
-            float(correct[truth == c].mean()) if (truth == c).any() else None for c in range(data.classes)
+            float(correct[labels == c].mean()) if (labels == c).any() else None for c in range(data.classes)
         ],
         loss_curve=trained.loss_curve,
         trainable_params=trained.injected.trainable_params(),
-        head_params=sum(p.numel() for p in trained.head.parameters()),
-        total_params=sum(p.numel() for module in modules for p in module.parameters()),
+        head_params=head_params,
+        total_params=sum(p.numel() for p in trained.injected.vit.parameters()) + head_params,
         adapter_bytes=trained.injected.adapter_bytes(),
         train_seconds=trained.train_seconds,
         eval_seconds=now(device) - started,
         compile_seconds=trained.compile_seconds,
         images_per_second=trained.images_seen / trained.train_seconds,
         peak_bytes=peak_memory(device),
-        oracle_accuracy=best[0],
-        oracle_epoch=best[1],
+        oracle_accuracy=best_accuracy,
+        oracle_epoch=best_epoch,
     )
-    keep(trained)
+    if on_trained is not None:
+        on_trained(trained)
     return result, predictions
 
 
-def _train_in_memory(
+def _train_within_memory(
     spec: RunSpec,
     method: Method,
     backbone: Backbone,
     data: CachedTask,
     live: LiveModel,
-    tell: ProgressFn,
-    with_oracle: bool,
-) -> tuple[Trained, Oracle | None]:
-    """`train`, anew with half as many images at a time as often as memory is short, which its first step shows.
+    progress: ProgressFn,
+    evaluate_each_epoch: bool,
+) -> tuple[Trained, EpochEvaluator | None]:
+    """Train; when memory runs out, start again with half the micro-batch.
 
-    Anew, and not from the step that failed: so the cell is the one that `--micro-batch` gives, whenever it failed.
+    Starting again, rather than repeating the step, gives exactly the run that `--micro-batch` would give.
     """
+    batch = spec.recipe.batch_size
     while True:
         reset_peak_memory(live.device)
-        oracle = Oracle(data, spec.split, live) if with_oracle else None
+        evaluator = EpochEvaluator(data, spec.split) if evaluate_each_epoch else None
         try:
-            return train(spec, method, backbone, data, live, tell, oracle), oracle
+            return train(spec, method, backbone, data, live, progress, evaluator), evaluator
         except Exception as error:
             if not is_oom(error):
                 raise
             reason = one_line_message(error)
-        batch = spec.recipe.batch_size
         live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
 
 
@@ -154,70 +174,134 @@ def train(
     backbone: Backbone,
     data: CachedTask,
     live: LiveModel,
-    tell: ProgressFn,
-    oracle: Oracle | None = None,
+    progress: ProgressFn = no_progress,
+    evaluator: EpochEvaluator | None = None,
 ) -> Trained:
-    """Train one cell on train800 + val200, or on train800 alone when the spec is evaluated on val."""
+    """Train one run; the training set is train800, plus val200 if the run is evaluated on the test split.
+
+    Raises:
+        Diverged: the mean loss of an epoch is not finite.
+    """
     recipe, device = spec.recipe, live.device
-    splits = ("train", "val") if spec.split == "test" else ("train",)
-    images = torch.from_numpy(np.concatenate([data.images(s) for s in splits])).to(device)  # [n, 3, h, w] uint8
-    labels = torch.from_numpy(np.concatenate([data.labels(s) for s in splits])).to(device)
-    size = backbone.image_size
 
-    examples = (prepared(images, size, spec), labels) if wants_examples(method) else None
-    fresh = inject(backbone.vit, method, recipe, derive_seed(spec.seed, "initial values"), examples)
+    # Data, model and head
+    train_set = TrainSet(data, spec, backbone.image_size, device)
+    initial_values = derive_seed(spec.seed, Stream.INITIAL_VALUES)
+    fresh = inject(backbone.vit, method, recipe, initial_values, train_set.examples() if wants_examples(method) else None)
     make_fast(fresh.vit, recipe.precision, device.type)
-    injected, anew = live.take(fresh, _kind(spec), Normalised(spec.mean, spec.std))
+    injected, is_new = live.load(fresh, spec, backbone.image_size)
     vit = injected.vit
-    head = _head(backbone.vit.num_features, data.classes, recipe, derive_seed(spec.seed, "head")).to(device)
+    head = make_head(backbone.vit.num_features, data.classes, recipe, derive_seed(spec.seed, Stream.HEAD)).to(device)
 
-    def features(batch: Tensor) -> Tensor:
-        with torch.autocast(device.type, torch.bfloat16) if recipe.precision == "bf16" else nullcontext():
-            return live.features(framed(batch, size, spec)).float()
+    # Compilation, before the clock starts
+    batch_size = len(split_batches(train_set.labels, recipe)[0])
+    micro_batch = min(live.numerics.micro_batch or batch_size, batch_size)
+    cache_features = method.frozen_features and recipe.augmentation == "none"
+    compile_seconds = 0.0
+    if is_new and live.compiles:
+        image_shape = train_set.inputs.shape[1:]
+        compile_seconds += warm_up_evaluation(live, image_shape)  # first: if it does not fit, all graphs are dropped
+        compile_seconds += 0.0 if cache_features else live.warm_up_training((micro_batch, *image_shape))
 
-    crops = torch.Generator().manual_seed(derive_seed(spec.seed, "crops"))
-    flips = torch.Generator().manual_seed(derive_seed(spec.seed, "flips"))
-
-    def augmented(index: Tensor) -> Tensor:
-        batch = images[index]
-        if recipe.augmentation == "crop_flip":
-            batch = random_crop(batch, size, crops)
-        if recipe.augmentation in ("flip", "crop_flip"):
-            batch = random_flip(batch, flips)
-        return batch
-
-    def logits(batch: Tensor) -> Tensor:
-        return head(features(batch))
-
-    def after_epoch() -> None:
-        if oracle:
-            oracle.look(Classifier(injected, head, features))
-
-    from_cache = method.frozen_features and recipe.augmentation == "none"
-    batch, compile_seconds = len(batches(labels, recipe)[0]), 0.0
-    part = batch if from_cache else min(live.numerics.micro_batch or batch, batch)
-    if anew and live.compiles:
-        vit.eval()
-        compile_seconds = warm_up(features, images.shape[1:], live)  # first: where it is too large it ends all graphs
-        compile_seconds += 0.0 if from_cache else live.warm_up(features, (part, *images.shape[1:]))
     started = now(device)
-    seeds = derive_seed(spec.seed, "dropout"), derive_seed(spec.seed, "permutations")
-    if from_cache:
-        vit.eval()
-        with torch.no_grad():
-            parts = in_parts(lambda some: live.filled(features, images[some]), len(images), live)
-            cached = torch.cat(list(parts))
-        losses = fit(head, cached.__getitem__, head, labels, method, injected, recipe, part, seeds, tell, after_epoch)
-    else:
-        model = nn.ModuleList([vit, head])
-        losses = fit(model, augmented, logits, labels, method, injected, recipe, part, seeds, tell, after_epoch)
-    seen = len(losses) * sum(len(batch) for batch in batches(labels, recipe))
-    seconds = now(device) - started - (oracle.seconds if oracle else 0.0)
-    return Trained(injected, head, features, losses, seen, seconds, compile_seconds)
+    if cache_features:  # the frozen backbone runs once, and the head trains on its features
+        train_set.cache_features(live)
+        micro_batch = batch_size
+    model = head if cache_features else nn.ModuleList([vit, head])
+    optimizer = make_optimizer(model, recipe)
+    trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    torch.manual_seed(derive_seed(spec.seed, Stream.DROPOUT))
+    permutations = torch.Generator().manual_seed(derive_seed(spec.seed, Stream.PERMUTATIONS))
+    epochs, steps = total_epochs(recipe), len(split_batches(train_set.labels, recipe))
+    loss_curve: list[float] = []
+
+    for epoch in range(epochs):
+        model.train()  # an evaluation after the previous epoch has changed the mode
+        epoch_loss, step_losses = torch.zeros((), device=device), torch.zeros(steps, device=device)
+        permutation = torch.randperm(len(train_set), generator=permutations).to(device)
+        for step, index in enumerate(split_batches(permutation, recipe)):
+            # Schedule
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(recipe, epoch if recipe.schedule_per == "epoch" else epoch + step / steps)
+
+            # Batch and augmentation
+            inputs, labels = train_set.batch(index)
+
+            # Forward, loss and backward, one micro-batch at a time
+            loss = torch.zeros((), device=device)
+            for start in range(0, len(index), micro_batch):
+                part = slice(start, start + micro_batch)
+                features = inputs[part] if cache_features else live.features(inputs[part])
+                part_loss = F.cross_entropy(head(features), labels[part], label_smoothing=recipe.label_smoothing)
+                part_loss = part_loss * (len(features) / len(index))
+                is_last = start + micro_batch >= len(index)
+                if is_last and (penalty := method.penalty(vit)) is not None:
+                    part_loss = part_loss + penalty
+                part_loss.backward()
+                if start == 0 and not is_last:  # the next replay of a CUDA graph overwrites its gradients
+                    for parameter in trainable:
+                        parameter.grad = None if parameter.grad is None else parameter.grad.clone()
+                loss += part_loss.detach()
+
+            # Step
+            if recipe.clip_norm is not None:
+                nn.utils.clip_grad_norm_(trainable, recipe.clip_norm)
+            optimizer.step()
+            method.after_step(vit, epoch * steps + step + 1, epochs * steps)
+            optimizer.zero_grad()
+            epoch_loss += loss
+            step_losses[step] = loss
+
+        loss_curve.append(float(epoch_loss) / steps)
+        if not math.isfinite(loss_curve[-1]):
+            raise divergence(step_losses.tolist(), epoch, epochs, recipe.lr)
+        progress("train", epoch + 1, epochs)
+        if evaluator is not None:
+            evaluator.evaluate(live, head)
+
+    images_seen = epochs * sum(len(batch) for batch in split_batches(train_set.labels, recipe))
+    train_seconds = now(device) - started - (evaluator.seconds if evaluator else 0.0)
+    return Trained(injected, head, loss_curve, images_seen, train_seconds, compile_seconds)
 
 
-def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
-    """The classifier; always the engine's, never the method's."""
+class TrainSet:
+    """The training images on the device, and their augmentation."""
+
+    def __init__(self, data: CachedTask, spec: RunSpec, image_size: int, device: torch.device) -> None:
+        splits = ("train", "val") if spec.split == "test" else ("train",)
+        self.spec, self.image_size = spec, image_size
+        self.inputs = torch.from_numpy(np.concatenate([data.images(s) for s in splits])).to(device)
+        """uint8 [n, 3, h, w] as cached, or features [n, d] after `cache_features`"""
+        self.labels = torch.from_numpy(np.concatenate([data.labels(s) for s in splits])).to(device)  # [n]
+        self._crops = torch.Generator().manual_seed(derive_seed(spec.seed, Stream.CROPS))
+        self._flips = torch.Generator().manual_seed(derive_seed(spec.seed, Stream.FLIPS))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the augmented images [b, 3, h, w] and labels [b] at `index` [b]."""
+        images, augmentation = self.inputs[index], self.spec.recipe.augmentation
+        if augmentation == "crop_flip":
+            images = random_crop(images, self.image_size, self._crops)
+        if augmentation in ("flip", "crop_flip"):
+            images = random_flip(images, self._flips)
+        return images, self.labels[index]
+
+    def examples(self) -> tuple[Tensor, Tensor]:
+        """Return all images, normalised and not augmented, and labels, for methods that prepare with them."""
+        return preprocess(self.inputs, self.image_size, self.spec), self.labels
+
+    @torch.no_grad()
+    def cache_features(self, live: LiveModel) -> None:
+        """Replace the images by the features of the loaded backbone."""
+        live.vit.eval()
+        batches = map_batches(lambda batch: live.padded_features(self.inputs[batch]), len(self), live)
+        self.inputs = torch.cat(list(batches))
+
+
+def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
+    """Return the classifier; the engine makes it the same way for every method."""
     head = nn.Linear(features, classes)
     nn.init.zeros_(head.bias)
     generator = torch.Generator().manual_seed(seed)
@@ -231,21 +315,3 @@ def _head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Linear:
         case "kaiming":
             nn.init.normal_(head.weight, std=(2 / classes) ** 0.5, generator=generator)
     return head
-
-
-def _kind(spec: RunSpec) -> str:
-    """Names all that a cell's model is made of, but for values: cells of one kind share compiled code."""
-    recipe = spec.recipe
-    return canonical_json(
-        {
-            "backbone": [spec.backbone.name, spec.backbone.sha256, recipe.image_size],
-            "method": spec.method.hashed(),
-            "normalisation": [spec.mean, spec.std],
-            "recipe": [recipe.drop_path, recipe.branch_dropout, recipe.mlp_dropout, recipe.precision],
-        }
-    )
-
-
-def derive_seed(seed: int, use: str) -> int:
-    """A generator seed of its own for each use of randomness."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{use}".encode()).digest()[:6], "big")

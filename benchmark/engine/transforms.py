@@ -1,9 +1,9 @@
-"""From uint8 pixels to the model's input, on the device.
+"""Image transforms on the device: resize, crop, flip and normalise uint8 pixels.
 
-Images kept at their native size are resized here with the very numbers Pillow would give.  Pillow resizes 8-bit
-images in two passes, rows then columns; each pass multiplies by coefficients rounded to 22 fractional bits, adds
-one half and clips to 0..255 (`ImagingResample` in Pillow's src/libImaging/Resample.c).  All of these are integers
-below 2^53, so float64 matrix products give them exactly, in any order of summation and on any device.
+The resize equals Pillow's to the bit, so it is our own code.  Pillow resizes 8-bit images in two passes, rows then
+columns.  Each pass multiplies by coefficients rounded to 22 fractional bits, adds one half and clips to 0..255
+(`ImagingResample` in Pillow's src/libImaging/Resample.c).  All these numbers are integers below 2^53, so float64 matrix
+products are exact, in any order of summation and on any device.
 """
 
 import math
@@ -24,7 +24,7 @@ def _bilinear(x: float) -> float:
 
 
 def _bicubic(x: float) -> float:
-    """Keys' cubic with a = -1/2, evaluated in Pillow's order of operations."""
+    """Return Keys' cubic with a = -1/2, evaluated in Pillow's order of operations."""
     x, a = abs(x), -0.5
     if x < 1:
         return ((a + 2) * x - (a + 3)) * x * x + 1
@@ -32,20 +32,20 @@ def _bicubic(x: float) -> float:
 
 
 FILTERS = {"bilinear": (_bilinear, 1.0), "bicubic": (_bicubic, 2.0)}
-"""Filter and its support in source pixels."""
+"""Filter function and its support in source pixels."""
 
 
 def resize_matrix(old: int, new: int, interpolation: str) -> np.ndarray:
-    """Pillow's fixed-point coefficients for one axis: [new, old] integers, each row about 2^22 in sum.
+    """Return Pillow's fixed-point coefficients for one axis: integers [new, old], each row sums to about 2^22.
 
     Raises:
         ValueError: unknown interpolation.
     """
     if interpolation not in FILTERS:
-        raise ValueError(f"unknown interpolation {interpolation!r}; known are {', '.join(FILTERS)}")
+        raise ValueError(f"unknown interpolation {interpolation!r}; choose from {', '.join(FILTERS)}")
     filter_, support = FILTERS[interpolation]
     scale = old / new
-    stretch = max(scale, 1.0)  # when images get smaller, the filter covers all pixels that go into one
+    stretch = max(scale, 1.0)  # downscaling widens the filter over all source pixels of an output pixel
     matrix = np.zeros((new, old), np.int64)
     for row in range(new):
         center = (row + 0.5) * scale
@@ -65,9 +65,9 @@ def _device_matrix(old: int, new: int, interpolation: str, device: torch.device)
 
 
 def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
-    """Squash to a square exactly as Pillow does.  images: [b, c, height, width] uint8 -> [b, c, size, size] uint8
+    """Stretch to a square exactly as Pillow does.  uint8 [b, c, height, width] -> uint8 [b, c, size, size]
 
-    Takes 8 bytes for each pixel of an intermediate image while it works.
+    Intermediate images take 8 bytes per pixel.
     """
     if images.shape[-1] != size:
         images = _round(images.double() @ _device_matrix(images.shape[-1], size, interpolation, images.device).T)
@@ -77,12 +77,12 @@ def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
 
 
 def _round(sums: Tensor) -> Tensor:
-    """Back from fixed point: add one half, drop the fraction, clip.  Exact: only powers of two are divided by."""
+    """Round fixed-point sums to uint8.  Exact, because it divides by a power of two only."""
     return sums.add_(1 << (PRECISION_BITS - 1)).div_(1 << PRECISION_BITS).floor_().clamp_(0, 255).byte()
 
 
-class Normalised(nn.Module):
-    """(x / 255 - mean) / std of each channel: uint8 [b, 3, h, w] -> float32 of the same shape."""
+class Normalize(nn.Module):
+    """Normalise each channel, (x / 255 - mean) / std.  uint8 [b, 3, h, w] -> float32 [b, 3, h, w]"""
 
     mean: Tensor
     std: Tensor
@@ -96,32 +96,37 @@ class Normalised(nn.Module):
         return pixels.float().div_(255).sub_(self.mean).div_(self.std)
 
 
-def to_input(images: Tensor, size: int, interpolation: str, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
-    """Resize, then normalise.  images: [b, 3, height, width] uint8 -> [b, 3, size, size] float32"""
-    return Normalised(mean, std).to(images.device)(resize(images, size, interpolation))
+def resize_and_normalize(
+    images: Tensor, size: int, interpolation: str, mean: tuple[float, ...], std: tuple[float, ...]
+) -> Tensor:
+    """Stretch to a square and normalise.  uint8 [b, 3, height, width] -> float32 [b, 3, size, size]"""
+    return Normalize(mean, std).to(images.device)(resize(images, size, interpolation))
 
 
-def framed(images: Tensor, size: int, spec: RunSpec) -> Tensor:
-    """uint8 [b, 3, h, w] as cached -> uint8 [b, 3, size, size]: squashed, or the centre where a cell's recipe crops."""
-    shown = images if spec.recipe.framing == "squash" else center_crop(images, size)
-    return resize(shown, size, spec.interpolation)
+def crop_and_resize(images: Tensor, size: int, spec: RunSpec) -> Tensor:
+    """Bring cached images to the model's size: cut the centre if the recipe crops, then stretch.
+
+    uint8 [b, 3, h, w] -> uint8 [b, 3, size, size]
+    """
+    cropped = images if spec.recipe.framing == "squash" else center_crop(images, size)
+    return resize(cropped, size, spec.interpolation)
 
 
-def prepared(images: Tensor, size: int, spec: RunSpec) -> Tensor:
-    """uint8 [b, 3, h, w] as cached -> the input of a cell, [b, 3, size, size] float32"""
-    return Normalised(spec.mean, spec.std).to(images.device)(framed(images, size, spec))
+def preprocess(images: Tensor, size: int, spec: RunSpec) -> Tensor:
+    """Convert cached images to the model's input.  uint8 [b, 3, h, w] -> float32 [b, 3, size, size]"""
+    return Normalize(spec.mean, spec.std).to(images.device)(crop_and_resize(images, size, spec))
 
 
 def center_crop(images: Tensor, size: int) -> Tensor:
-    """The middle, where torchvision's `CenterCrop` cuts it.  images: [b, c, height, width] -> [b, c, size, size]"""
+    """Cut the centre as torchvision's `CenterCrop` does.  [b, c, height, width] -> [b, c, size, size]"""
     top, left = (round((side - size) / 2) for side in images.shape[-2:])
     return images[..., top : top + size, left : left + size]
 
 
 def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """A place of its own for each image, all equally likely.  images: [b, c, height, width] -> [b, c, size, size]
+    """Cut a random square from each image; all positions are equally likely.
 
-    `generator`: of the CPU.
+    [b, c, height, width] -> [b, c, size, size].  The generator is on the CPU.
     """
     b, c, height, width = images.shape
     top, left = (torch.randint(side - size + 1, (b, 1), generator=generator) for side in (height, width))
@@ -131,7 +136,7 @@ def random_crop(images: Tensor, size: int, generator: torch.Generator) -> Tensor
 
 
 def random_flip(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Mirror each image left to right with probability 1/2.  images: [b, ...]; `generator`: of the CPU."""
-    heads = torch.rand(len(images), generator=generator) < 0.5
-    heads = heads.to(images.device).view(-1, *[1] * (images.dim() - 1))
-    return torch.where(heads, images.flip(-1), images)
+    """Mirror each image [b, ...] left to right with probability 1/2.  The generator is on the CPU."""
+    mirrored = torch.rand(len(images), generator=generator) < 0.5
+    mirrored = mirrored.to(images.device).view(-1, *[1] * (images.dim() - 1))
+    return torch.where(mirrored, images.flip(-1), images)
