@@ -20,7 +20,7 @@ from vtab_peft.benchmark.commands.throughput import spec_of
 from vtab_peft.benchmark.engine.backbone import Backbone, load
 from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import Engine, Numerics
-from vtab_peft.benchmark.engine.trainer import run
+from vtab_peft.benchmark.engine.trainer import train_and_evaluate
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.datasets.cache import CachedTask, build, cached, default_root
 from vtab_peft.datasets.pixels import Preprocessing
@@ -44,7 +44,7 @@ def accuracy(
     method = parse(spec)
     precise = replace(RECIPES[recipe], precision=FORMS[form][0])
     cell = replace(spec_of(method, backbone, data, precise), seed=seed)
-    return run(cell, method, backbone, data, live, lambda *_: None)[0].accuracy
+    return train_and_evaluate(cell, method, backbone, data, live)[0].accuracy
 
 
 def table(cells: list[PlannedRun]) -> str:

@@ -22,7 +22,7 @@ from vtab_peft.benchmark.commands.throughput import noise, spec_of
 from vtab_peft.benchmark.engine.backbone import load
 from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import ENGINES, Numerics
-from vtab_peft.benchmark.engine.trainer import run
+from vtab_peft.benchmark.engine.trainer import train_and_evaluate
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.datasets.tasks import suite_tasks
@@ -95,7 +95,7 @@ def main() -> None:
     with column(backbone.image_size, options.scale) as tasks:
         for task_name, task in tasks:
             spec = spec_of(method, backbone, task, recipe)
-            result, _ = run(spec, method, backbone, task, live, lambda *_: None)
+            result, _ = train_and_evaluate(spec, method, backbone, task, live)
             phases["compiling"] += result.compile_seconds
             phases["training"] += result.train_seconds
             phases["evaluation"] += result.eval_seconds

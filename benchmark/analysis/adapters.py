@@ -17,7 +17,7 @@ from ...methods.anatomy import blocks_of
 from ...methods.projections import Projections, projections
 from ..checkpoints.restore import TrainedModel
 from ..engine.injection import inject
-from ..engine.trainer import derive_seed
+from ..engine.random_streams import Stream, derive_seed
 from .angles import Group, groups
 from .bounds import Bound, rademacher
 from .spectra import Size, size
@@ -53,7 +53,7 @@ def analyze_adapter(trained: TrainedModel, images: np.ndarray | None = None) -> 
 
     images: preprocessed training images, uint8 [n, 3, h, w], for the terms of the bound.
     """
-    seed = derive_seed(trained.spec.seed, "initial values")
+    seed = derive_seed(trained.spec.seed, Stream.INITIAL_VALUES)
     initial = inject(trained.backbone.vit, trained.method, trained.spec.recipe, seed).vit
     states = {"start": copy.deepcopy(initial).double(), "trained": copy.deepcopy(trained.injected.vit).double()}
     angles, sizes, label = [], [], trained.spec.method.spec

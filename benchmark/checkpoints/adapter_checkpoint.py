@@ -19,7 +19,8 @@ from ...methods import METHODS, Method, parse
 from ...methods.plugin import plugin_sha256
 from ..engine.backbone import Backbone
 from ..engine.injection import Injected, inject, wants_examples
-from ..engine.trainer import Trained, derive_seed
+from ..engine.random_streams import Stream, derive_seed
+from ..engine.trainer import Trained
 from ..spec import RunSpec, canonical_json
 from ..storage.json_io import CorruptRecord, StoreError
 
@@ -129,7 +130,7 @@ def restore(kept: AdapterCheckpoint, backbone: Backbone, examples: tuple[Tensor,
         raise ValueError(
             f"the head takes {kept.head.in_features} features, the backbone has {backbone.vit.num_features}"
         )
-    seed = derive_seed(spec.seed, "initial values")
+    seed = derive_seed(spec.seed, Stream.INITIAL_VALUES)
     injected = inject(backbone.vit, method, spec.recipe, seed, examples if looks else None)
     try:
         with torch.no_grad():

@@ -19,7 +19,7 @@ from ...methods.plugin import load_plugin
 from ..engine.backbone import TOY, Backbone, BackboneError, load
 from ..engine.fast_path import make_fast
 from ..engine.injection import Injected
-from ..engine.transforms import prepared
+from ..engine.transforms import preprocess
 from ..spec import RunSpec
 from . import adapter_checkpoint as kept
 from .adapter_checkpoint import AdapterCheckpoint
@@ -86,7 +86,7 @@ class TrainedModel:
 
     def input(self, images: Tensor) -> Tensor:
         """uint8 [b, 3, h, w] -> normalised [b, 3, size, size]"""
-        return prepared(images, self.backbone.image_size, self.spec)
+        return preprocess(images, self.backbone.image_size, self.spec)
 
 
 def load_trained(text: str, results: Path, weights: str | None = None, plugins: Sequence[Path] = ()) -> TrainedModel:

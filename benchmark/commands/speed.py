@@ -16,9 +16,9 @@ from tabulate import tabulate
 from ...methods import Method, parse
 from ..engine.backbone import Backbone, BackboneError, load
 from ..engine.errors import is_oom, one_line_message
+from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
 from ..engine.timing import device_name, provenance
-from ..engine.trainer import LiveModel
 from ..recipes import UNIFORM
 from ..storage.json_io import write_atomically
 from .throughput import Speed, matrix_flops, measure, noise, training_flops

@@ -22,9 +22,11 @@ from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.task import SPLITS, SplitName, Task
 from ...methods import Method
 from ..engine.backbone import Backbone
+from ..engine.evaluate import predict
 from ..engine.injection import inject, wants_examples
+from ..engine.live_model import LiveModel
 from ..engine.timing import now, peak_memory, reset_peak_memory
-from ..engine.trainer import LiveModel, Trained, predict, train
+from ..engine.trainer import Trained, train
 from ..plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from ..spec import MethodRef, Recipe, RunSpec
 
@@ -93,9 +95,9 @@ class Ticks:
 
 def _evaluation_rate(trained: Trained, data: CachedTask, live: LiveModel) -> float:
     images = data.images("test")
-    predict(trained, images, live, lambda *_: None)
+    predict(live, trained.head, images)
     started = now(live.device)
-    predict(trained, images, live, lambda *_: None)
+    predict(live, trained.head, images)
     return len(images) / (now(live.device) - started)
 
 

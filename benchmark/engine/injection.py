@@ -44,7 +44,9 @@ class Injected:
         """
         if set(adapter) != set(self.adapter_names):
             differing = sorted(set(adapter) ^ set(self.adapter_names))[:3]
-            raise ValueError(f"the adapter belongs to another method or backbone: tensors {', '.join(differing)} differ")
+            raise ValueError(
+                f"the adapter belongs to another method or backbone: tensors {', '.join(differing)} differ"
+            )
         self.vit.load_state_dict(dict(adapter), strict=False)
 
     def trainable_params(self) -> int:

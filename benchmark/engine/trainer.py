@@ -186,8 +186,8 @@ def train(
 
     # Data, model and head
     train_set = TrainSet(data, spec, backbone.image_size, device)
-    initial_values = derive_seed(spec.seed, Stream.INITIAL_VALUES)
-    fresh = inject(backbone.vit, method, recipe, initial_values, train_set.examples() if wants_examples(method) else None)
+    examples = train_set.examples() if wants_examples(method) else None
+    fresh = inject(backbone.vit, method, recipe, derive_seed(spec.seed, Stream.INITIAL_VALUES), examples)
     make_fast(fresh.vit, recipe.precision, device.type)
     injected, is_new = live.load(fresh, spec, backbone.image_size)
     vit = injected.vit

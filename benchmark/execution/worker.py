@@ -148,7 +148,7 @@ class Worker:
         from ...methods.plugin import plugin_sha256
         from ..checkpoints.adapter_checkpoint import pack
         from ..engine.timing import provenance
-        from ..engine.trainer import run
+        from ..engine.trainer import train_and_evaluate
         from ..storage.store import Store
 
         self.load_plugins()  # a worker that replaces a lost one has not described anything
@@ -162,15 +162,17 @@ class Worker:
         earlier = store.get(spec, [])  # what was damaged has been set aside and named by the agenda
         repetition = store.next_repetition(spec)  # which one this is, whatever others store meanwhile
         kept: list[bytes] = []
-        result, predictions = run(
+        result, predictions = train_and_evaluate(
             spec,
             method,
             backbone,
             cell.data,
             self.live,
             lambda *progress: connection.send(("progress", progress)),
-            cell.oracle,
-            lambda trained: kept.append(pack(spec, trained, cell.data.task.class_names)) if cell.keep_adapter else None,
+            evaluate_each_epoch=cell.oracle,
+            on_trained=lambda trained: (
+                kept.append(pack(spec, trained, cell.data.task.class_names)) if cell.keep_adapter else None
+            ),
         )
         facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title, **cell.facts}
         record = {
@@ -183,7 +185,7 @@ class Worker:
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds
-        return RunSummary(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.shortage)
+        return RunSummary(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.oom_summary)
 
     def _seconds_per_image(self, backbone: "Backbone", precision: str) -> float:
         import copy

@@ -12,8 +12,8 @@ from timm.scheduler.cosine_lr import CosineLRScheduler
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.injection import inject
-from vtab_peft.benchmark.engine.optim import learning_rate, optimizer_for, total_epochs
-from vtab_peft.benchmark.engine.trainer import _head
+from vtab_peft.benchmark.engine.optim import learning_rate, make_optimizer, total_epochs
+from vtab_peft.benchmark.engine.trainer import make_head
 from vtab_peft.benchmark.plan import resolve
 from vtab_peft.benchmark.recipes import FACT, RECIPES, RLRR, TABLES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
@@ -143,7 +143,7 @@ def test_what_is_decayed_goes_by_axes_or_by_whose_it_is() -> None:
     model.register_parameter("bias_table", torch.nn.Parameter(torch.zeros(5, 5)))
 
     def decayed(recipe: Recipe) -> set[str]:
-        groups = optimizer_for(model, replace(recipe, weight_decay=0.5)).param_groups
+        groups = make_optimizer(model, replace(recipe, weight_decay=0.5)).param_groups
         found = {id(p) for group in groups if group["weight_decay"] for p in group["params"]}
         return {name for name, p in model.named_parameters() if id(p) in found}
 
@@ -157,7 +157,7 @@ def test_what_is_decayed_goes_by_axes_or_by_whose_it_is() -> None:
     [("trunc_normal", None, 0.04), ("uniform", 1 / math.sqrt(3 * 192), 1 / math.sqrt(192)), ("kaiming", 0.2, None)],
 )
 def test_heads_start_as_their_sources_start_them(start: str, deviation: float | None, largest: float | None) -> None:
-    head = _head(192, 50, replace(UNIFORM, head_init=start), seed=0)  # pyright: ignore[reportArgumentType]
+    head = make_head(192, 50, replace(UNIFORM, head_init=start), seed=0)  # pyright: ignore[reportArgumentType]
     assert not head.bias.any()
     if deviation is not None:
         assert head.weight.std().item() == pytest.approx(deviation, rel=0.03)

@@ -8,7 +8,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.benchmark.engine.fast_path import ready_for_bf16
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
-from vtab_peft.benchmark.engine.optim import optimizer_for
+from vtab_peft.benchmark.engine.optim import make_optimizer
 from vtab_peft.benchmark.method_checks.tiny_models import STILL
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.updates import TransformedLinear
@@ -115,7 +115,7 @@ def test_the_optimiser_holds_state_of_what_learns_and_no_more(name: str) -> None
     vit = injected(name)
     if not any(p.requires_grad for p in vit.parameters()):
         return
-    optimizer = optimizer_for(vit, STILL)
+    optimizer = make_optimizer(vit, STILL)
     vit(torch.randn(2, 3, 64, 64)).sum().backward()
     optimizer.step()
     held = {id(parameter) for parameter in optimizer.state}

@@ -21,8 +21,8 @@ from vtab_peft.benchmark.analysis.angles import null
 from vtab_peft.benchmark.analysis.bounds import rademacher
 from vtab_peft.benchmark.cli import main, parser
 from vtab_peft.benchmark.engine.backbone import load as load_backbone
-from vtab_peft.benchmark.engine.trainer import _head as head
-from vtab_peft.benchmark.engine.trainer import derive_seed
+from vtab_peft.benchmark.engine.random_streams import Stream, derive_seed
+from vtab_peft.benchmark.engine.trainer import make_head as head
 from vtab_peft.benchmark.engine.transforms import random_crop, random_flip
 from vtab_peft.benchmark.method_checks.tiny_models import backbones_for, put_into, tiny
 from vtab_peft.benchmark.recipes import RECIPES
@@ -128,21 +128,22 @@ def described(tensor: Tensor) -> list[Any]:
 
 
 def streams() -> dict[str, dict[str, int]]:
-    return {use: {str(seed): derive_seed(seed, use) for seed in SEEDS} for use in USES}
+    return {use: {str(seed): derive_seed(seed, Stream(use)) for seed in SEEDS} for use in USES}
 
 
 def uses_in_the_code() -> set[str]:
     """What any file of the package asks `derive_seed` for."""
     folders = (ROOT / name for name in ("benchmark", "methods", "datasets", "src", "vtab_peft"))
     texts = [path.read_text() for folder in folders for path in sorted(folder.rglob("*.py"))]
-    return {use for text in texts for use in re.findall(r'\bderive_seed\([\w.]+, "([^"]+)"\)', text)}
+    names = {name for text in texts for name in re.findall(r"\bderive_seed\([\w.]+, Stream\.(\w+)\)", text)}
+    return {Stream[name].value for name in names}
 
 
 def draws() -> dict[str, Any]:
     """Small draws of every other random source: heads, crops, flips, untrained backbones, fixed seeds."""
     recipe = next(iter(RECIPES.values()))
     ramp = torch.arange(4 * 3 * 12 * 12).reshape(4, 3, 12, 12)
-    crops, flips = (torch.Generator().manual_seed(derive_seed(7, use)) for use in ("crops", "flips"))
+    crops, flips = (torch.Generator().manual_seed(derive_seed(7, Stream(use))) for use in ("crops", "flips"))
     x = np.random.Generator(np.random.PCG64(3)).standard_normal((6, 4))
     chance = null(((4, 8), (3, 8)))
     return {

@@ -244,5 +244,5 @@ def test_trials_do_not_open_test_data(describe, worker: Worker, data: CachedTask
     for method in methods:
         for run in search_of(info).trials(method, data).runs:
             arguments = (run.spec, parse(run.spec.method.spec), backbone, guarded, worker.live)
-            trainer.run(*arguments, lambda *_: None)  # type: ignore[arg-type]
+            trainer.train_and_evaluate(*arguments)  # type: ignore[arg-type]
     assert guarded.opened == {"train", "val"}

@@ -13,8 +13,8 @@ from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.errors import Diverged
 from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.engine.optim import batches, learning_rate, optimizer_for
-from vtab_peft.benchmark.engine.trainer import RunResult, run
+from vtab_peft.benchmark.engine.optim import learning_rate, make_optimizer, split_batches
+from vtab_peft.benchmark.engine.trainer import RunResult, train_and_evaluate
 from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
@@ -51,7 +51,7 @@ def outcome(
 ) -> tuple[RunResult, np.ndarray]:
     method = parse(name)
     spec = spec_of(method, backbone, data, **options)
-    return run(spec, method, backbone, data, live or on_cpu(), lambda *_: None)
+    return train_and_evaluate(spec, method, backbone, data, live or on_cpu())
 
 
 def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: LiveModel) -> None:
@@ -59,7 +59,7 @@ def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: Liv
     method = parse(name)
     spec = spec_of(method, backbone, data, seeds=[4])
     spec = replace(spec, recipe=replace(spec.recipe, lr=1e38))
-    run(spec, method, backbone, data, live, lambda *_: None)
+    train_and_evaluate(spec, method, backbone, data, live)
 
 
 def same(a: tuple[RunResult, np.ndarray], b: tuple[RunResult, np.ndarray]) -> bool:
@@ -130,7 +130,7 @@ def test_evaluation_data_is_opened_once_after_the_last_epoch(
     def tell(phase: str, done: int, of: int) -> None:
         events.append(f"{phase} {done}/{of}")
 
-    run(spec, method, backbone, Spy(data, events), on_cpu(), tell)  # type: ignore[arg-type]
+    train_and_evaluate(spec, method, backbone, Spy(data, events), on_cpu(), tell)  # type: ignore[arg-type]
     epochs = spec.recipe.epochs
     last = events.index(f"train {epochs}/{epochs}")
     before = {event for event in events[:last] if not event.startswith("train ")}
@@ -158,7 +158,7 @@ def test_penalty_prepare_and_after_step_are_called(backbone: backbones.Backbone,
             calls.append((step, steps))
 
     spec = spec_of(parse("bitfit"), backbone, data)
-    result, _ = run(spec, Hooked(), backbone, data, on_cpu(), lambda *_: None)
+    result, _ = train_and_evaluate(spec, Hooked(), backbone, data, on_cpu())
     assert calls == [((36, 3, 64, 64), 36), *((step, 8) for step in range(1, 9))]
     assert result.loss_curve[0] > 100
 
@@ -216,19 +216,19 @@ def test_learning_rate_warms_up_follows_a_cosine_and_cools_down() -> None:
 def test_batches_drop_the_remainder_only_when_told_and_never_everything() -> None:
     order = torch.arange(20)
     kept = replace(UNIFORM, batch_size=8, drop_last=False)
-    assert [len(b) for b in batches(order, kept)] == [8, 8, 4]
-    assert [len(b) for b in batches(order, replace(kept, drop_last=True))] == [8, 8]
-    assert [len(b) for b in batches(order[:5], replace(kept, drop_last=True))] == [5]
+    assert [len(b) for b in split_batches(order, kept)] == [8, 8, 4]
+    assert [len(b) for b in split_batches(order, replace(kept, drop_last=True))] == [8, 8]
+    assert [len(b) for b in split_batches(order[:5], replace(kept, drop_last=True))] == [5]
 
 
 def test_weight_decay_spares_vectors_when_told() -> None:
     model = torch.nn.Linear(3, 2)
-    groups = optimizer_for(model, replace(UNIFORM, decayed="matrices", weight_decay=0.1)).param_groups
+    groups = make_optimizer(model, replace(UNIFORM, decayed="matrices", weight_decay=0.1)).param_groups
     assert {(tuple(p.shape), group["weight_decay"]) for group in groups for p in group["params"]} == {
         ((2, 3), 0.1),
         ((2,), 0.0),
     }
-    groups = optimizer_for(model, replace(UNIFORM, decayed="all", weight_decay=0.1)).param_groups
+    groups = make_optimizer(model, replace(UNIFORM, decayed="all", weight_decay=0.1)).param_groups
     assert {group["weight_decay"] for group in groups} == {0.1}
 
 
@@ -243,8 +243,8 @@ def test_an_oracle_sees_every_epoch_and_training_does_not_notice(
     ]
     method, recipe = parse(name), replace(constant, epochs=4, probe_epochs=4)
     spec = spec_of(method, backbone, data, recipe=recipe)
-    plain = run(spec, method, backbone, data, on_cpu(), lambda *_: None)
-    watched = run(spec, method, backbone, data, on_cpu(), lambda *_: None, with_oracle=True)
+    plain = train_and_evaluate(spec, method, backbone, data, on_cpu())
+    watched = train_and_evaluate(spec, method, backbone, data, on_cpu(), evaluate_each_epoch=True)
     assert same(plain, watched)
     assert plain[0].accuracy == watched[0].accuracy == stopped[-1]
     assert (watched[0].oracle_accuracy, watched[0].oracle_epoch) == (max(stopped), 1 + stopped.index(max(stopped)))

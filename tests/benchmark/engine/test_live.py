@@ -5,15 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.injection import Injected, inject
 from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import ENGINES, Engine, Numerics
-from vtab_peft.benchmark.engine.trainer import run
+from vtab_peft.benchmark.engine.trainer import RunResult, train_and_evaluate
 from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.spec import MethodRef
+from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.methods import parse
 
@@ -21,45 +20,52 @@ QUIET = replace(RECIPES["smoke"], epochs=2, batch_size=8, drop_path=0.0)
 CPU = torch.device("cpu")
 
 
-def cell(name: str, backbone: backbones.Backbone, data: CachedTask, live: LiveModel, seed: int = 0, recipe=QUIET):
+def spec_of(
+    name: str, backbone: backbones.Backbone, data: CachedTask, seed: int = 0, recipe: Recipe = QUIET
+) -> RunSpec:
     method = parse(name)
     info = BackboneInfo(backbone.ref, None, backbone.mean, backbone.std, backbone.image_size, (), 1.0, "test")
     ref = MethodRef(name=name.partition("(")[0], args=method.args(), version=1, plugin=None, spec=name)
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
     (planned,) = make_plan(info, [described], [data], SweepConfig(recipe, [seed]))
-    return run(planned.spec, method, backbone, data, live, lambda *_: None)[0]
+    return planned.spec
 
 
-def injected(backbone: backbones.Backbone, name: str, seed: int = 0):
-    return inject(backbone.vit, parse(name), QUIET, seed)
+def result_of(
+    name: str, backbone: backbones.Backbone, data: CachedTask, live: LiveModel, seed: int = 0, recipe: Recipe = QUIET
+) -> RunResult:
+    spec = spec_of(name, backbone, data, seed, recipe)
+    return train_and_evaluate(spec, parse(name), backbone, data, live)[0]
 
 
-def taken(live: LiveModel, fresh: Injected, kind: str) -> tuple[Injected, bool]:
-    return live.take(fresh, kind, nn.Identity())
-
-
-def test_a_model_of_the_same_kind_is_reset_and_any_other_replaces_it(backbone: backbones.Backbone) -> None:
+def test_a_model_of_the_same_kind_keeps_its_tensors(backbone: backbones.Backbone, data: CachedTask) -> None:
     live = LiveModel(CPU, Numerics())
-    first, anew = taken(live, injected(backbone, "lora"), "lora")
-    assert anew
+
+    def load(name: str, seed: int = 0, spec: str = "") -> tuple[Injected, bool]:
+        fresh = inject(backbone.vit, parse(name), QUIET, seed)
+        expected.clear()
+        expected.update({name: value.clone() for name, value in fresh.vit.state_dict().items()})
+        return live.load(fresh, spec_of(spec or name, backbone, data), backbone.image_size)
+
+    expected: dict[str, torch.Tensor] = {}
+    first, is_new = load("lora")
+    assert is_new
     with torch.no_grad():
         for parameter in first.vit.parameters():
             parameter.add_(1.0)
-    other = injected(backbone, "lora", seed=1)
-    expected = {name: value.clone() for name, value in other.vit.state_dict().items()}
-    second, anew = taken(live, other, "lora")
-    assert not anew
-    assert second.vit is first.vit
+    second, is_new = load("lora", seed=1)
+    assert not is_new
+    assert second.vit is first.vit is live.vit
     assert all(torch.equal(value, expected[name]) for name, value in second.vit.state_dict().items())
-    assert taken(live, injected(backbone, "lora(alpha=80.0)"), "lora(alpha=80.0)")[1], "same tensors, other mathematics"
-    assert taken(live, injected(backbone, "lora(rank=2)"), "lora(alpha=80.0)")[1], "other shapes"
+    assert load("lora(alpha=80.0)")[1], "same tensors, other mathematics"
+    assert load("lora(rank=2)", spec="lora(alpha=80.0)")[1], "other shapes"
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass"])
 def test_checkpointing_moves_no_number(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
     recipe = replace(QUIET, drop_path=0.1)  # the second forward pass must draw the same again
-    plain = cell(name, backbone, data, LiveModel(CPU, Numerics()), recipe=recipe)
-    again = cell(name, backbone, data, LiveModel(CPU, Numerics(checkpointing=True)), recipe=recipe)
+    plain = result_of(name, backbone, data, LiveModel(CPU, Numerics()), recipe=recipe)
+    again = result_of(name, backbone, data, LiveModel(CPU, Numerics(checkpointing=True)), recipe=recipe)
     assert again.loss_curve == plain.loss_curve
     assert again.accuracy == plain.accuracy
 
@@ -68,7 +74,7 @@ def agrees(numerics: Numerics, device: torch.device, backbone: backbones.Backbon
     """Step for step within rounding, and compiled once for all cells of a kind."""
     eager, fast = LiveModel(device, Numerics()), LiveModel(device, numerics)
     for seed in (0, 1):
-        plain, quick = (cell("aoft_lora", backbone, data, live, seed) for live in (eager, fast))
+        plain, quick = (result_of("aoft_lora", backbone, data, live, seed) for live in (eager, fast))
         np.testing.assert_allclose(quick.loss_curve, plain.loss_curve, rtol=1e-4)
         assert (quick.compile_seconds > 0) == (seed == 0)
         assert plain.compile_seconds == 0
