@@ -17,7 +17,7 @@ from measured import keep
 from tabulate import tabulate
 from torch import Tensor
 from vtab_peft.benchmark.engine.backbone import Backbone, load
-from vtab_peft.benchmark.engine.fast_path import make_fast, ready_for_bf16
+from vtab_peft.benchmark.engine.fast_path import make_fast, prepare_for_bf16
 from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.benchmark.recipes import UNIFORM
@@ -36,7 +36,7 @@ def measure(spec: str, backbone: Backbone, batch: int, rounds: int, device: torc
     whole = inject(backbone.vit, parse(spec), UNIFORM, 0).vit
     short = copy.deepcopy(whole)
     make_fast(short, "bf16", device.type)
-    ready_for_bf16(whole, device.type)
+    prepare_for_bf16(whole, device.type)
     images = torch.randn(batch, 3, backbone.image_size, backbone.image_size, device=device)
     models = {True: short.to(device).train(), False: whole.to(device).train()}
     together = updates._is_two_products

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ...methods import Method, parse
 from ...methods.anatomy import FAMILIES
 from ...methods.base import Evidence, method_name
-from ..engine.fast_path import prune_last_block_to_cls, ready_for_bf16
+from ..engine.fast_path import prepare_for_bf16, prune_last_block_to_cls
 from ..engine.injection import Injected, inject
 from .tiny_models import STEPS, STILL, Case, Violation, pictures, put_into, trained
 
@@ -211,7 +211,7 @@ def bf16_stays_close_to_fp32(case: Case) -> None:
     injected, _ = trained(case.vit, case.method)
     with torch.no_grad():
         exact = injected.vit(pictures())
-        ready_for_bf16(injected.vit, "cpu")
+        prepare_for_bf16(injected.vit, "cpu")
         with torch.autocast("cpu", torch.bfloat16):
             rounded = injected.vit(pictures()).float()
     away = float((rounded - exact).norm() / exact.norm())

@@ -6,7 +6,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.engine.fast_path import ready_for_bf16
+from vtab_peft.benchmark.engine.fast_path import prepare_for_bf16
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
 from vtab_peft.benchmark.engine.optim import make_optimizer
 from vtab_peft.benchmark.method_checks.tiny_models import STILL
@@ -91,7 +91,7 @@ def test_a_parallel_adapter_keeps_its_input_and_its_middle() -> None:
 def test_no_copy_of_a_frozen_weight_is_kept_in_half_precision(name: str) -> None:
     """Frozen maps are stored in bf16, so autocast has nothing to cast; a transform makes weights, and says so."""
     vit = injected(name)
-    ready_for_bf16(vit, "cpu")
+    prepare_for_bf16(vit, "cpu")
 
     def forward(images: Tensor) -> Tensor:
         with torch.autocast("cpu", torch.bfloat16):

@@ -5,15 +5,17 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+import timm
 import torch
 from timm.layers.attention import Attention
+from timm.models.vision_transformer import Block
 from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.fast_path import (
     ClassTokenAttention,
     PatchEmbedLinear,
+    prepare_for_bf16,
     prune_last_block_to_cls,
-    ready_for_bf16,
 )
 from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.method_checks.tiny_models import STILL, pictures, put_into, tiny, trained
@@ -24,8 +26,8 @@ from vtab_peft.methods import METHODS, parse
 def test_attention_in_plain_steps_computes_what_the_fused_kernel_does(backbone: backbones.Backbone) -> None:
     images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
     plain, gpu = deepcopy(backbone.vit), deepcopy(backbone.vit)
-    ready_for_bf16(plain, "cpu")
-    ready_for_bf16(gpu, "cuda")  # what is done for a device can be looked at on any
+    prepare_for_bf16(plain, "cpu")
+    prepare_for_bf16(gpu, "cuda")  # what is done for a device can be looked at on any
     fused = deepcopy(plain)
     for block in fused.blocks:
         block.attn.fused_attn = True
@@ -43,7 +45,7 @@ def test_a_patch_product_is_the_convolution(sides: tuple[int, int], bias: bool) 
     """In float64, with its gradients; pixels that no window holds are left out."""
     conv = nn.Conv2d(3, 10, sides, sides, bias=bias).double()
     images, ways = torch.randn(2, 3, 17, 12, dtype=torch.float64), []
-    for way in (conv, PatchEmbedLinear.of(conv)):
+    for way in (conv, PatchEmbedLinear.from_conv(conv)):
         conv.zero_grad()
         found = way(images)
         found.square().sum().backward()
@@ -57,7 +59,7 @@ def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> 
     vit = deepcopy(backbone.vit)
     vit.add_module("other", nn.Conv2d(3, 4, 3, padding=1))
     names = list(vit.state_dict())
-    ready_for_bf16(vit, "cuda")
+    prepare_for_bf16(vit, "cuda")
     assert [name for name, module in vit.named_modules() if isinstance(module, PatchEmbedLinear)] == [
         "patch_embed.proj"
     ]
@@ -91,9 +93,10 @@ def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: 
     attention = Attention(24, num_heads=3, qkv_bias=True, **norms).to(dtype)
     x = torch.randn(2, 10, 24, dtype=dtype)
     expected = attention(x)[:, :1]
-    attention.__class__ = ClassTokenAttention
+    pruned = ClassTokenAttention(attention)
+    assert list(pruned.state_dict()) == list(attention.state_dict())
     rtol, atol = (1e-10, 1e-12) if dtype == torch.float64 else (0.05, 0.01)  # bf16 has 8 bits
-    torch.testing.assert_close(attention(x), expected, rtol=rtol, atol=atol)
+    torch.testing.assert_close(pruned(x), expected, rtol=rtol, atol=atol)
 
 
 @pytest.mark.parametrize(
@@ -120,3 +123,23 @@ def test_most_methods_leave_the_last_block_its_shape() -> None:
     short = {name for name in METHODS if prune_last_block_to_cls(put_into(tiny("plain"), parse(name)).vit)}
     assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
     assert len(short) > len(METHODS) / 2
+
+
+def test_a_block_that_timm_computes_otherwise_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if a later timm changed its forward pass."""
+    plain_forward = Block.forward
+    monkeypatch.setattr(Block, "forward", lambda self, x, **masks: plain_forward(self, x, **masks) + x.sin())
+    vit = tiny("plain")
+    images, last, training = pictures(), vit.blocks[-1], vit.training
+    expected = vit(images)
+    with pytest.warns(UserWarning, match=timm.__version__):
+        assert not prune_last_block_to_cls(vit)
+    assert vit.blocks[-1] is last
+    assert vit.training == training
+    assert torch.equal(vit(images), expected)
+
+
+def test_the_comparison_with_timm_draws_no_random_numbers() -> None:
+    vit, state = tiny("plain"), torch.get_rng_state()
+    prune_last_block_to_cls(vit)
+    assert torch.equal(torch.get_rng_state(), state)
