@@ -3,11 +3,14 @@
 Sequential adapters are `nn.Sequential(module, Residual(adapter))`, after a norm, a branch or a whole block.  Parallel
 adapters are the `beside` of a `Branch`.
 
-`Branch` and `WindowAttention` repeat the forward pass of timm's blocks (compared with timm 1.0.26 to 1.0.31 by tests).
+`Branch` and `WindowAttention` repeat the forward pass of timm's blocks (compared with timm 1.0.26 to 1.0.31).
+`branches` compares both once for each kind of block and refuses blocks where they differ.
 """
 
+from math import prod
 from typing import cast
 
+import timm
 import torch
 from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block, VisionTransformer
@@ -57,7 +60,40 @@ class WindowAttention(nn.Module):
 
 
 def branches(block: nn.Module) -> tuple[Branch, Branch]:
-    """Split a timm block into its attention and its MLP branch; running one after the other is the whole block."""
+    """Split a timm block into its attention and its MLP branch; running one after the other is the whole block.
+
+    Raises:
+        ValueError: timm computes this block in another way.
+    """
+    kind = (type(block), type(block.attn))
+    if kind in _compared:
+        return _split(block)
+    training, x = block.training, _tokens(block)
+    with torch.no_grad():
+        expected = block.eval()(x)
+        attention, mlp = _split(block)
+        same = torch.allclose(mlp.eval()(attention.eval()(x)), expected, rtol=1e-3, atol=1e-4)
+    if not same:
+        raise ValueError(
+            f"{type(block).__name__} of timm {timm.__version__} is not norm, attention, norm and MLP in turn"
+        )
+    _compared.add(kind)
+    return attention.train(training), mlp.train(training)
+
+
+_compared: set[tuple[type, type]] = set()
+"""Types of blocks, and of their attention, whose branches equal timm's forward pass."""
+
+
+def _tokens(block: nn.Module) -> Tensor:
+    """Return tokens that the block accepts: [2, 3, d], or [2, h, w, d] for a Swin block."""
+    weight = next(block.get_submodule("norm1").parameters())  # [d]
+    grid = cast(tuple[int, int], block.input_resolution) if isinstance(block, SwinTransformerBlock) else (3,)
+    shape = (2, *grid, len(weight))
+    return torch.linspace(-1, 1, prod(shape), device=weight.device, dtype=weight.dtype).mul(100).sin().view(shape)
+
+
+def _split(block: nn.Module) -> tuple[Branch, Branch]:
     if isinstance(block, SwinTransformerBlock):
         parts = block.norm1, block.drop_path1, block.norm2, block.mlp, block.drop_path2
         for name in ("norm1", "drop_path1", "norm2", "mlp", "drop_path2"):

@@ -11,7 +11,7 @@ from vtab_peft.benchmark.engine.backbone import BLOCKS, BackboneError, load, nam
 from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.method_checks.tiny_models import BACKBONES as TINY_BACKBONES
 from vtab_peft.benchmark.method_checks.tiny_models import RELATIVES, STILL, pictures, tiny
-from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods import METHODS, blocks, parse
 from vtab_peft.methods.anatomy import blocks_of
 from vtab_peft.methods.blocks import branches
 from vtab_peft.methods.vqt import attend, check_attend
@@ -140,3 +140,13 @@ def test_all_means_what_the_backbone_takes() -> None:
         "full",
     } <= on_swin
     assert not on_swin & {"vpt_deep", "convpass", "fact_tt", "cara"}
+
+
+@pytest.mark.parametrize("backbone", ["plain", "Swin"])
+def test_blocks_that_timm_computes_otherwise_are_refused(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = blocks_of(tiny(backbone))[0].block
+    forward = type(block).forward
+    monkeypatch.setattr(type(block), "forward", lambda self, x: forward(self, x) + x.sin())
+    monkeypatch.setattr(blocks, "_compared", set())
+    with pytest.raises(ValueError, match=timm.__version__):
+        branches(block)
