@@ -1,12 +1,22 @@
-"""Adapters against numbers computed with official code."""
+"""Compare adapters with numbers computed with official code."""
 
 from collections.abc import Callable
 from typing import cast
 
 import pytest
 import torch
-from golden_blocks import Alone, assert_same_start, injected, one_block_vit, weights_and_biases
-from golden_cases import MANIFEST, Case
+from golden_blocks import (
+    Alone,
+    assert_official_init,
+    base_with,
+    injected,
+    one_block_vit,
+    trained_params,
+    vit_for,
+    weights_and_biases,
+)
+from golden_cases import Case
+from refusal import raises
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -24,59 +34,60 @@ def beside_mlp(vit: VisionTransformer) -> nn.Module:
 
 
 def test_adaptformer_block() -> None:
-    case, hyper = Case("adaptformer_block"), MANIFEST["adaptformer_block"]["hyper"]
-    vit = injected(parse(f"adaptformer(bottleneck={hyper['bottleneck']}, scale={hyper['scale']})"), case)
+    case = Case("adaptformer_block")
+    vit = injected(parse(f"adaptformer(bottleneck={case.hyper['bottleneck']}, scale={case.hyper['scale']})"), case)
     adapter = cast(ParallelBottleneck, beside_mlp(vit))
     case.compare(vit.blocks, {f"adaptmlp.{name}": ours for name, ours in adaptformer_names(adapter).items()})
 
 
 def test_adaptformer_without_layernorm() -> None:
-    case, hyper = Case("adaptformer_module_ln_none"), MANIFEST["adaptformer_module_ln_none"]["hyper"]
-    adapter = ParallelBottleneck(48, hyper["bottleneck"], float(hyper["scale"]))
+    case = Case("adaptformer_module_ln_none")
+    adapter = ParallelBottleneck(case.width, case.hyper["bottleneck"], float(case.hyper["scale"]))
     case.compare(Alone(adapter), adaptformer_names(adapter))
 
 
-def test_adaptformer_with_layernorm_in_front_and_learned_scale() -> None:
-    case, hyper = Case("adaptformer_module_ln_in"), MANIFEST["adaptformer_module_ln_in"]["hyper"]
-    adapter = ParallelBottleneck(48, hyper["bottleneck"], scale="learned", layernorm="in")
+def test_adaptformer_with_layernorm_in_and_learned_scale() -> None:
+    case = Case("adaptformer_module_ln_in")
+    adapter = ParallelBottleneck(case.width, case.hyper["bottleneck"], scale="learned", layernorm="in")
     norm = weights_and_biases({"adapter_layer_norm_before": adapter.norm_in})
     case.compare(Alone(adapter), {"scale": cast(Tensor, adapter.scale), **norm, **adaptformer_names(adapter)})
 
 
-def test_adaptformer_with_layernorm_behind() -> None:
-    case, hyper = Case("adaptformer_module_ln_out"), MANIFEST["adaptformer_module_ln_out"]["hyper"]
-    adapter = ParallelBottleneck(48, hyper["bottleneck"], float(hyper["scale"]), layernorm="out")
+def test_adaptformer_with_layernorm_out() -> None:
+    case = Case("adaptformer_module_ln_out")
+    scale = float(case.hyper["scale"])
+    adapter = ParallelBottleneck(case.width, case.hyper["bottleneck"], scale, layernorm="out")
     norm = weights_and_biases({"adapter_layer_norm_before": adapter.norm_out})
     case.compare(Alone(adapter), {**norm, **adaptformer_names(adapter)})
 
 
-def test_adaptformer_starts_as_published() -> None:
+def test_adaptformer_initialisation() -> None:
     torch.manual_seed(0)
     adapter = ParallelBottleneck(768, 64, scale="learned")
-    assert_same_start(MANIFEST["adaptformer_module_ln_none"]["official_init_d768"], adaptformer_names(adapter))
+    assert_official_init("adaptformer_module_ln_none", adaptformer_names(adapter))
     assert torch.equal(cast(Tensor, adapter.scale), torch.ones(1)), "not 0.1, the default of the fixed scale"
 
 
 @pytest.mark.parametrize("layernorm", ["none", "in", "out"])
 @pytest.mark.parametrize("scale", [0.1, "learned"])
-def test_every_option_of_adaptformer_starts_as_identity_and_is_counted(layernorm: str, scale: float | str) -> None:
+def test_adaptformer_options_start_as_identity(layernorm: str, scale: float | str) -> None:
     method, vit = parse(f"adaptformer(layernorm={layernorm!r}, scale={scale!r})"), one_block_vit()
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
     expected, before = method.expected_params(vit), vit(images)
     method.inject(vit)
-    assert sum(p.numel() for p in vit.parameters() if p.requires_grad) == expected
+    assert trained_params(vit) == expected
     assert torch.equal(vit(images), before)
 
 
 def bottleneck_names(prefix: str, adapter: nn.Module) -> dict[str, Tensor]:
-    """By the names of the official code, in whose nn.Sequential the two linear maps are number 1 and number 4."""
+    """Return the adapter's tensors by official names: its nn.Sequential has the two linear layers at 1 and 4."""
     return weights_and_biases(
         {f"{prefix}.bottleneck.{number}": adapter.get_submodule(name) for number, name in ((1, "down"), (4, "up"))}
     )
 
 
 def behind_branches(vit: VisionTransformer) -> dict[str, Tensor]:
-    """Houlsby's two adapters, or the only one behind the MLP."""
+    """Return the tensors of Houlsby's two adapters, or of the only one after the MLP."""
     parts = dict(vit.named_modules())
     found = {
         "adapter_attn": parts.get("blocks.0.drop_path1.1.adapter"),
@@ -114,29 +125,23 @@ ADAPTER_PLUS: dict[str, tuple[str, Callable[[VisionTransformer], dict[str, Tenso
         lambda vit: bottleneck_names("adapter", vit.get_submodule("blocks.0.1.beside.adapter")),
     ),
 }
-"""Case -> the method, and where its parameters are."""
+"""Case -> the method, and a function that returns its tensors by official names."""
 
 
 @pytest.mark.parametrize("name", ADAPTER_PLUS)
-def test_adapter_in_its_place(name: str) -> None:
+def test_adapter_block(name: str) -> None:
     case, (method, parameters) = Case(name), ADAPTER_PLUS[name]
-    vit = injected(parse(f"{method}(bottleneck={MANIFEST[name]['hyper']['dim']})"), case)
+    vit = injected(parse(f"{method}(bottleneck={case.hyper['dim']})"), case)
     case.compare(vit.blocks, parameters(vit))
 
 
 @pytest.mark.parametrize("name", ADAPTER_PLUS)
-def test_adapter_starts_as_published(name: str) -> None:
+def test_adapter_initialisation(name: str) -> None:
     method, parameters = ADAPTER_PLUS[name]
-    official = MANIFEST[name]["official_init_d768"]
-    if isinstance(official, str):
-        official = MANIFEST[official.removeprefix("same as ")]["official_init_d768"]
-    vit = one_block_vit(768)
-    torch.manual_seed(0)
-    parse(method).inject(vit)
-    assert_same_start(official, parameters(vit))
+    assert_official_init(name, parameters(base_with(method)))
 
 
-def test_drop_path_takes_the_adapter_from_whole_images() -> None:
+def test_drop_path_drops_the_adapter_for_whole_images() -> None:
     torch.manual_seed(0)
     adapter = Bottleneck(8, 4, nn.GELU(), drop_path=0.25)
     x = torch.randn(64, 5, 8)
@@ -149,23 +154,22 @@ def test_drop_path_takes_the_adapter_from_whole_images() -> None:
 
 
 @pytest.mark.parametrize("method", sorted(method for method, _ in ADAPTER_PLUS.values()))
-def test_drop_path_of_the_method_reaches_its_adapters(method: str) -> None:
+def test_drop_path_field_reaches_the_adapters(method: str) -> None:
     vit = one_block_vit()
     parse(f"{method}(drop_path=0.25)").inject(vit)
     assert {module.drop_path.drop_prob for module in vit.modules() if isinstance(module, Bottleneck)} == {0.25}
 
 
 def test_noah_adapter() -> None:
-    case, r = Case("noah_adapter"), MANIFEST["noah_adapter"]["hyper"]["r"]
-    adapter = noah_adapter(one_block_vit(), r).double()
+    case = Case("noah_adapter")
+    r = case.hyper["r"]
+    adapter = noah_adapter(vit_for(case), r).double()
     with torch.no_grad():  # the case cuts r units out of a larger adapter, the rest of which gets no gradient
         adapter.down.weight.copy_(case["param.ln1.weight"][:r])
         adapter.down.bias.copy_(case["param.ln1.bias"][:r])
         adapter.up.weight.copy_(case["param.ln2.weight"][:, :r])
         adapter.up.bias.copy_(case["param.ln2.bias"])
-    x = case["x"].clone().requires_grad_(True)
-    y = Residual(adapter)(x)
-    (y * case["cotangent"]).sum().backward()
+    y, x = case.backward(Residual(adapter))
     rest = case["param.ln1.weight"].shape[0] - r
     case.check(
         y,
@@ -184,32 +188,31 @@ def noah_adapter(vit: VisionTransformer, bottleneck: int) -> Bottleneck:
     return cast(Bottleneck, vit.get_submodule("blocks.0.drop_path2.1.adapter"))
 
 
-def test_noah_adapter_starts_as_published() -> None:
+def test_noah_adapter_initialisation() -> None:
     torch.manual_seed(0)
     adapter = noah_adapter(one_block_vit(768), 8)
-    ours = weights_and_biases({"ln1": adapter.down, "ln2": adapter.up})
-    assert_same_start(MANIFEST["noah_adapter"]["official_init_d768"], ours)
+    assert_official_init("noah_adapter", weights_and_biases({"ln1": adapter.down, "ln2": adapter.up}))
 
 
-def test_the_parallel_adapter_reads_the_stream_and_not_the_normalised_input() -> None:
+def test_parallel_adapter_reads_the_residual_stream() -> None:
     x, h = torch.randn(2, 3, 8), torch.randn(2, 3, 8)
     assert torch.equal(ReadsResidual(nn.Identity())(x, h), x)
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "facts"),
     [
-        ("adaptformer(bottleneck=0)", "bottleneck must be at least 1"),
-        ("adaptformer(scale='learnt')", "scale must be a number or 'learned', not 'learnt'"),
-        ("adaptformer(layernorm='before')", "layernorm must be one of none, in, out, not 'before'"),
-        ("adapter_plus(bottleneck=0)", "bottleneck must be at least 1"),
-        ("adapter_houlsby(drop_path=1.0)", "drop_path must be at least 0 and below 1, not 1.0"),
-        ("adapter_pre(drop_path=-0.1)", "drop_path must be at least 0 and below 1, not -0.1"),
-        ("adapter_noah(bottleneck=0)", "bottleneck must be at least 1"),
+        ("adaptformer(bottleneck=0)", ("bottleneck", "0")),
+        ("adaptformer(scale='learnt')", ("scale", "'learned'", "'learnt'")),
+        ("adaptformer(layernorm='before')", ("layernorm", "none", "in", "out", "'before'")),
+        ("adapter_plus(bottleneck=0)", ("bottleneck", "0")),
+        ("adapter_houlsby(drop_path=1.0)", ("drop_path", "1.0")),
+        ("adapter_pre(drop_path=-0.1)", ("drop_path", "-0.1")),
+        ("adapter_noah(bottleneck=0)", ("bottleneck", "0")),
     ],
 )
-def test_wrong_hyper_parameters_are_named(spec: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    with raises(ValueError, *facts):
         parse(spec)
 
 

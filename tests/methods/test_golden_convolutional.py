@@ -1,11 +1,21 @@
-"""Convpass and Mona, the adapters that see the patch grid, against numbers computed with official code."""
+"""Compare Convpass and Mona, adapters that read the patch grid, with numbers computed with official code."""
 
+import re
 from typing import cast
 
 import pytest
 import torch
-from golden_blocks import Alone, assert_same_start, injected, one_block_vit, weights_and_biases
-from golden_cases import MANIFEST, Case
+from golden_blocks import (
+    Alone,
+    assert_official_init,
+    base_with,
+    injected,
+    one_block_vit,
+    vit_for,
+    weights_and_biases,
+)
+from golden_cases import Case, official_init
+from refusal import raises
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -30,15 +40,15 @@ def bypasses(vit: VisionTransformer) -> list[Bypass]:
 
 def test_convpass_module() -> None:
     case = Case("convpass_module")
-    vit = one_block_vit(grid=(14, 14))
-    parse(f"convpass_attn(bottleneck={MANIFEST['convpass_module']['hyper']['dim']})").inject(vit)
+    vit = vit_for(case)
+    parse(f"convpass_attn(bottleneck={case.hyper['dim']})").inject(vit)
     (bypass,) = bypasses(vit)
     case.compare(Alone(bypass), bypass_names(bypass))
 
 
 def test_convpass_block() -> None:
-    case, hyper = Case("convpass_block"), MANIFEST["convpass_block"]["hyper"]
-    vit = injected(parse(f"convpass(bottleneck={hyper['dim']}, scale={hyper['s']})"), case, grid=(14, 14))
+    case = Case("convpass_block")
+    vit = injected(parse(f"convpass(bottleneck={case.hyper['dim']}, scale={case.hyper['s']})"), case)
     parameters = {
         f"{prefix}.{name}": ours
         for prefix, bypass in zip(("adapter_attn", "adapter_mlp"), bypasses(vit), strict=True)
@@ -48,20 +58,17 @@ def test_convpass_block() -> None:
 
 
 @pytest.mark.parametrize("method", ["convpass", "convpass_attn"])
-def test_convpass_starts_as_published(method: str) -> None:
-    official = dict(MANIFEST["convpass_module"]["official_init_d768"])
+def test_convpass_initialisation(method: str) -> None:
+    official = official_init("convpass_module")
     xavier = official.pop("adapter_conv.weight [xavier_init=True]")
     if method == "convpass_attn":
         official["adapter_conv.weight"] = xavier
-    vit = one_block_vit(768)
-    torch.manual_seed(0)
-    parse(method).inject(vit)
-    for bypass in bypasses(vit):
-        assert_same_start(official, bypass_names(bypass))
+    for bypass in bypasses(base_with(method)):
+        assert_official_init(official, bypass_names(bypass))
 
 
 def test_identity_kernel_and_xavier_kernel() -> None:
-    """Their statistics are too alike at this size for the test above to tell them apart."""
+    """The test above cannot tell them apart: their statistics are nearly equal at width 768."""
     x = torch.randn(2, 17, 8, generator=torch.Generator().manual_seed(0))
     for method, same in (("convpass", True), ("convpass_attn", False), ("convpass(kernel='xavier')", False)):
         vit = one_block_vit()
@@ -77,7 +84,7 @@ def test_convpass_attn_leaves_the_mlp_branch_alone() -> None:
     assert mlp.beside is None
 
 
-def test_bypass_is_dropped_with_the_rate_of_its_block() -> None:
+def test_bypass_uses_drop_path_of_its_block() -> None:
     vit = one_block_vit(drop_path_rate=0.0)
     vit.blocks[0].drop_path1 = rate = nn.Dropout(1.0)
     parse("convpass").inject(vit)
@@ -87,7 +94,7 @@ def test_bypass_is_dropped_with_the_rate_of_its_block() -> None:
 
 
 def marked(vit: VisionTransformer, token: int) -> Tensor:
-    """[prefix, height, width] of where a convolution that sums 3 x 3 neighbours takes one token; prefix apart."""
+    """Return which tokens [n] receive the value of one token in a convolution that sums 3 x 3 neighbours."""
     convolution = nn.Conv2d(1, 1, 3, padding=1, bias=False)
     nn.init.ones_(convolution.weight)
     over = OnPatchGrid(convolution, vit)
@@ -96,7 +103,7 @@ def marked(vit: VisionTransformer, token: int) -> Tensor:
     return over(x).detach()[0, :, 0]
 
 
-def test_patches_are_laid_out_on_a_grid_that_need_not_be_square() -> None:
+def test_patch_grid_need_not_be_square() -> None:
     vit = one_block_vit(grid=(3, 5), reg_tokens=2)  # 1 class token and 2 registers in front
     row, column = 1, 4  # at the right edge
     seen = marked(vit, 3 + row * 5 + column)
@@ -107,14 +114,14 @@ def test_patches_are_laid_out_on_a_grid_that_need_not_be_square() -> None:
 
 
 @pytest.mark.parametrize("token", [0, 1, 2])
-def test_prefix_token_meets_the_centre_tap_only(token: int) -> None:
+def test_prefix_token_passes_the_centre_tap_only(token: int) -> None:
     seen = marked(one_block_vit(grid=(3, 5), reg_tokens=2), token)
     assert torch.equal(seen, nn.functional.one_hot(torch.tensor(token), 18).float())
 
 
 @pytest.mark.parametrize("method", ["convpass", "mona"])
 @pytest.mark.parametrize("tokens", [{"reg_tokens": 4}, {"class_token": False, "global_pool": "avg"}])
-def test_any_number_of_prefix_tokens_and_any_grid(method: str, tokens: dict[str, int | bool | str]) -> None:
+def test_any_prefix_tokens_and_grid(method: str, tokens: dict[str, int | bool | str]) -> None:
     vit = one_block_vit(grid=(2, 3), **tokens)
     parse(method).inject(vit)
     assert vit(torch.randn(2, 3, 8, 12)).shape == (2, 48)
@@ -138,20 +145,22 @@ def mona_names(adapter: MonaAdapter) -> dict[str, Tensor]:
     }
 
 
-def test_mona_module() -> None:
-    case, hyper = Case("mona_module"), MANIFEST["mona_module"]["hyper"]
-    vit = one_block_vit(grid=tuple(hyper["hw"]), class_token=False, global_pool="avg")
-    adapter = MonaAdapter(vit, hyper["bottleneck"], 0.1)
+def test_mona_module(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case("mona_module")
+    kernels = [value.shape[-1] for name, value in case.items() if re.match(r"param.*conv\d\.weight", name)]
+    monkeypatch.setattr("vtab_peft.methods.mona.KERNELS", kernels)
+    vit = vit_for(case, class_token=False, global_pool="avg")
+    adapter = MonaAdapter(vit, case.hyper["bottleneck"], 0.1)
     case.compare(Residual(adapter), mona_names(adapter))
 
 
-def test_mona_starts_as_published() -> None:
+def test_mona_initialisation() -> None:
     torch.manual_seed(0)
     adapter = MonaAdapter(one_block_vit(768), 64, 0.1)
-    assert_same_start(MANIFEST["mona_module"]["official_init_d768"], mona_names(adapter))
+    assert_official_init("mona_module", mona_names(adapter))
 
 
-def test_mona_stands_behind_each_branch() -> None:
+def test_mona_follows_each_branch() -> None:
     vit = one_block_vit()
     parse("mona").inject(vit)
     attention, first, mlp, second = cast(nn.Sequential, vit.blocks[0].eval())
@@ -165,13 +174,13 @@ def test_mona_stands_behind_each_branch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "facts"),
     [
-        ("convpass(bottleneck=0)", "bottleneck must be at least 1"),
-        ("convpass_attn(kernel='zeros')", "kernel must be one of identity, xavier, not 'zeros'"),
-        ("mona(bottleneck=0)", "bottleneck must be at least 1"),
+        ("convpass(bottleneck=0)", ("bottleneck", "0")),
+        ("convpass_attn(kernel='zeros')", ("kernel", "identity", "xavier", "'zeros'")),
+        ("mona(bottleneck=0)", ("bottleneck", "0")),
     ],
 )
-def test_wrong_hyper_parameters_are_named(spec: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    with raises(ValueError, *facts):
         parse(spec)

@@ -1,11 +1,20 @@
-"""Methods that make new weights of the pretrained ones, against numbers computed with official code."""
+"""Compare methods that transform pretrained weights with numbers computed with official code."""
 
 from typing import cast
 
 import pytest
 import torch
-from golden_blocks import assert_same_start, injected, one_block_vit
-from golden_cases import MANIFEST, Case, block, linear
+from golden_blocks import (
+    assert_official_init,
+    base_with,
+    injected,
+    one_block_vit,
+    trained_params,
+    vit_around,
+    vit_for,
+)
+from golden_cases import Case, block, entry, linear
+from refusal import raises
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -19,28 +28,28 @@ from vtab_peft.methods.updates import TransformedLinear
 
 
 def check_merged_block(vit: VisionTransformer, case: Case) -> None:
-    """The plain block computes what the adapted one of the case does."""
+    """Check that the merged block is plain and computes what the adapted one of the case does."""
     assert list(vit.state_dict()) == list(one_block_vit().state_dict())
-    torch.testing.assert_close(vit.blocks(case["x"]), case["y"], rtol=0, atol=1e-10)
+    case.check_output(vit.blocks)
 
 
 def glora_method(config: dict[str, str], rank: int) -> GLoRA:
-    """The manifest's "LoRA_4", "vector", "constant", "none" in our fields."""
+    """Return our method for the manifest's "LoRA_4", "vector", "constant" and "none"."""
     forms = {name.lower(): form.partition("_")[0].lower() for name, form in config.items()}
     return cast(GLoRA, parse(f"glora(rank={rank}, {', '.join(f'{k}={v!r}' for k, v in forms.items())})"))
 
 
 def used(form: str, whole: Tensor) -> Tensor:
-    """The part of the official first factor [rows, rank], or bias term [rows, 1], that a form reads."""
+    """Return the part of the official first factor [rows, rank], or bias term [rows, 1], that a form reads."""
     rows, columns = {"lora": (None, None), "vector": (None, 1), "constant": (1, 1), "none": (0, 0)}[form]
     return whole[:rows, :columns]
 
 
 @pytest.mark.parametrize("name", ["glora_lora_all", "glora_vector", "glora_constant", "glora_mixed", "glora_none"])
 def test_glora(name: str) -> None:
-    """The official module keeps both factors of every term, of which a form reads a part; ours has only that part."""
-    case, hyper = Case(name), MANIFEST[name]["hyper"]
-    inner, method = linear(case), glora_method(hyper["config"], hyper["rank"])
+    """The official module keeps whole factors, of which a form reads a part; ours has only that part."""
+    case = Case(name)
+    inner, method = linear(case), glora_method(case.hyper["config"], case.hyper["rank"])
     transform = Generalised(inner.weight, inner.bias, method)
     module = TransformedLinear(inner, ("o",), {"o": transform}).double()
     trained: dict[str, nn.Parameter] = {}
@@ -55,39 +64,36 @@ def test_glora(name: str) -> None:
         whole = case[f"param.{key}"]
         ours.data = used(forms[key], whole.reshape(len(whole), -1)).clone()
     assert {id(p) for p in trained.values()} == {id(p) for p in module.parameters() if p.requires_grad}
-    x = case["x"].clone().requires_grad_(True)
-    y = module(x)
-    (y * case["cotangent"]).sum().backward()
+    y, x = case.backward(module)
     gradients = {key: torch.zeros_like(grad) for key, grad in case.part("grad.").items()}
     for key, ours in trained.items():
         whole = gradients[key]
         used(forms[key], whole.reshape(len(whole), -1)).copy_(cast(Tensor, ours.grad))
     case.check(y, x, gradients)
     merged = module.merged()
-    torch.testing.assert_close(merged(case["x"]), case["y"], rtol=0, atol=1e-10)
+    case.check_output(merged)
     if "merged.weight" in case:
-        case.check_merged("merged.weight", merged.weight)
-        case.check_merged("merged.bias", merged.bias)
+        case.check_merged_linear("merged", merged)
 
 
-def test_glora_starts_as_published() -> None:
-    entry = MANIFEST["glora_lora_all"]
+def test_glora_initialisation() -> None:
+    config = entry("glora_lora_all")["hyper"]["config"]
     torch.manual_seed(0)
-    transform = Generalised(torch.zeros(768, 768), torch.zeros(768), glora_method(entry["hyper"]["config"], 4))
+    transform = Generalised(torch.zeros(768, 768), torch.zeros(768), glora_method(config, 4))
     ours = {"D": transform.d.down, "E": transform.e.down}
     for name, support in (("A", transform.a), ("B", transform.b), ("C", transform.c)):
         ours |= {f"{name}d": support.down, f"{name}u": cast(Tensor, support.up)}
-    assert_same_start(entry["official_init_d768"], ours)
+    assert_official_init("glora_lora_all", ours)
 
 
-def test_glora_default_is_a_vector_in_all_terms_but_lora_in_b() -> None:
-    """On one map of 48 by 48: four vectors of 48, two factors of rank 4."""
+def test_glora_default_is_lora_in_b_and_vectors_elsewhere() -> None:
+    """One linear layer of 48 x 48 has four vectors of 48 and two factors of rank 4."""
     method = parse("glora(sites='o')")
     assert method.expected_params(one_block_vit()) == 4 * 48 + 4 * (48 + 48)
 
 
-def test_glora_takes_query_key_and_value_as_one_map() -> None:
-    """GLoRA/utils.py:6-21 replaces every linear map of the model, and there are four in a block."""
+def test_glora_adapts_the_fused_qkv_as_one_layer() -> None:
+    """GLoRA/utils.py:6-21 replaces every linear layer of the model; a block has four."""
     vit = one_block_vit()
     parse("glora").inject(vit)
     shapes = {name: tuple(p.shape) for name, p in vit.get_submodule("blocks.0.attn.qkv").named_parameters()}
@@ -98,37 +104,37 @@ def test_glora_takes_query_key_and_value_as_one_map() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "facts"),
     [
-        ("glora(rank=0)", "rank must be at least 1"),
-        ("glora(a='scalar')", "a must be one of lora, vector, constant, none, not 'scalar'"),
-        ("glora(c='constant')", "c must be one of lora, vector, none, not 'constant'"),
-        ("glora(e='lora')", "e must be one of vector, constant, none, not 'lora'"),
-        ("glora(a='none', b='none', c='none', d='none', e='none')", "leaves nothing to train"),
-        ("glora(sites='w')", "sites='w' must name each of"),
-        ("glora(sites='qv,o')", "sites='qv,o' must name q, k and v together or not at all"),
-        ("snell(rank=7)", "rank must be even and at least 2, as two distances share it, not 7"),
-        ("snell(rank=0)", "rank must be even and at least 2"),
-        ("snell(sparsity=1.0)", "sparsity must be at least 0 and below 1, not 1.0"),
-        ("apla(rank=0)", "rank must be at least 1"),
+        ("glora(rank=0)", ("rank", "0")),
+        ("glora(a='scalar')", ("a must", "lora", "vector", "constant", "none", "'scalar'")),
+        ("glora(c='constant')", ("c must", "lora", "vector", "none", "'constant'")),
+        ("glora(e='lora')", ("e must", "vector", "constant", "none", "'lora'")),
+        ("glora(a='none', b='none', c='none', d='none', e='none')", ("glora",)),
+        ("glora(sites='w')", ("sites='w'",)),
+        ("glora(sites='qv,o')", ("sites='qv,o'", "q, k and v")),
+        ("snell(rank=7)", ("rank", "7", "2")),
+        ("snell(rank=0)", ("rank", "0", "2")),
+        ("snell(sparsity=1.0)", ("sparsity", "1.0")),
+        ("apla(rank=0)", ("rank", "0")),
     ],
 )
-def test_wrong_hyper_parameters_are_named(spec: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    with raises(ValueError, *facts):
         parse(spec)
 
 
-def test_maps_without_bias() -> None:
-    """What changes biases refuses them; what only changes weights does not."""
-    for spec, message in (("rlrr", "rlrr shifts every bias"), ("glora", "set c, d and e of glora to 'none'")):
-        with pytest.raises(ValueError, match=message):
+def test_linear_layers_without_bias() -> None:
+    """Methods that change biases refuse them; methods that only change weights do not."""
+    for spec, facts in (("rlrr", ("rlrr", "bias")), ("glora", ("glora", "c, d and e", "'none'"))):
+        with raises(ValueError, *facts):
             parse(spec).inject(one_block_vit(qkv_bias=False))
     method, vit = parse("glora(c='none', d='none', e='none')"), one_block_vit(qkv_bias=False)
     method.inject(vit)
     method.merge(vit)
     method, vit = parse("apla"), one_block_vit(proj_bias=False)
     method.inject(vit)
-    assert sum(p.numel() for p in vit.parameters() if p.requires_grad) == 8 * 48
+    assert trained_params(vit) == 8 * 48
     method.merge(vit)
 
 
@@ -163,12 +169,10 @@ def test_rlrr_linear() -> None:
     transform = Rescaling(inner.weight, inner.bias)
     module = TransformedLinear(inner, ("o",), {"o": transform})
     case.compare(module, rescaling_names(transform))
-    merged = module.merged()
-    case.check_merged("merged.weight", merged.weight)
-    case.check_merged("merged.bias", merged.bias)
+    case.check_merged_linear("merged", module.merged())
 
 
-def test_rlrr_block_and_what_it_folds_into() -> None:
+def test_rlrr_block_and_merging() -> None:
     case, method = Case("rlrr_block"), parse("rlrr")
     vit = injected(method, case)
     case.compare(vit.blocks, rlrr_names(vit.blocks[0]))
@@ -176,20 +180,17 @@ def test_rlrr_block_and_what_it_folds_into() -> None:
     check_merged_block(vit, case)
 
 
-def test_rlrr_starts_as_published() -> None:
-    vit = one_block_vit(768)
-    torch.manual_seed(0)
-    parse("rlrr").inject(vit)
-    assert_same_start(MANIFEST["rlrr_linear"]["official_init_d768"], rlrr_names(vit.blocks[0]))
+def test_rlrr_initialisation() -> None:
+    assert_official_init("rlrr_linear", rlrr_names(base_with("rlrr").blocks[0]))
 
 
 @pytest.mark.parametrize("name", ["ssf", "rlrr"])
-def test_scale_and_shift_of_a_model_that_averages_its_tokens(name: str) -> None:
-    """Its final norm stands behind the pooling, under another name."""
+def test_scale_and_shift_with_average_pooling(name: str) -> None:
+    """The final norm then follows the pooling, under another name."""
     method, vit = parse(name), one_block_vit(global_pool="avg")
     expected, plain = method.expected_params(vit), list(vit.state_dict())
     method.inject(vit)
-    assert sum(p.numel() for p in vit.parameters() if p.requires_grad) == expected
+    assert trained_params(vit) == expected
     images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     before = vit(images)
     method.merge(vit)
@@ -203,16 +204,16 @@ def kernel_update(shape: tuple[int, int], rank: int, sparsity: float) -> KernelU
 
 @pytest.mark.parametrize("name", ["snell", "snell_dense_klora"])
 def test_snell(name: str) -> None:
-    case, hyper = Case(name), MANIFEST[name]["hyper"]
-    update = kernel_update((72, 48), hyper["q_dim"], hyper["init_thres"] or 0)
+    case = Case(name)
+    shape = case["y"].shape[-1], case.width
+    update = kernel_update(shape, case.hyper["q_dim"], case.hyper["init_thres"] or 0)
     case.compare(update, {"In_Qs": update.inputs, "Out_Qs": update.outputs})
 
 
-def test_snell_starts_as_published() -> None:
+def test_snell_initialisation() -> None:
     torch.manual_seed(0)
     update = kernel_update((768, 768), 16, 0.5)
-    official = MANIFEST["snell"]["official_init_d768"]
-    assert_same_start(official, {"In_Qs": update.inputs, "Out_Qs": update.outputs})
+    assert_official_init("snell", {"In_Qs": update.inputs, "Out_Qs": update.outputs})
 
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.4, 0.95])
@@ -227,13 +228,13 @@ def test_snell_leaves_out_the_smallest_entries(sparsity: float) -> None:
 
 
 def kernel_like(update: KernelUpdate, sparsity: float) -> KernelUpdate:
-    """The same points with another sparsity."""
+    """Return an update with the same points and another sparsity."""
     other = kernel_update((64, 32), 8, sparsity)
     other.load_state_dict(update.state_dict())
     return other
 
 
-def test_snell_drops_the_input_of_all_maps_but_o() -> None:
+def test_snell_dropout_spares_the_output_projection() -> None:
     vit = one_block_vit()
     parse("snell(dropout=0.3)").inject(vit)
     assert {name.rpartition(".")[2]: m.dropout.p for name, m in vit.named_modules() if isinstance(m, KernelUpdate)} == {
@@ -242,8 +243,8 @@ def test_snell_drops_the_input_of_all_maps_but_o() -> None:
 
 
 def test_apla_attention() -> None:
-    case, method = Case("apla_attn"), parse(f"apla(rank={MANIFEST['apla_attn']['hyper']['partial_size']})")
-    vit = one_block_vit()
+    case = Case("apla_attn")
+    vit, method = vit_for(case), parse(f"apla(rank={case.hyper['partial_size']})")
     attention = vit.blocks[0].get_submodule("attn")
     attention.load_state_dict(case.part("frozen.attn."))
     method.inject(vit)
@@ -251,9 +252,7 @@ def test_apla_attention() -> None:
     rows.index.copy_(case["frozen.indices"][: len(rows.index)])
     case.compare(attention, {"proj_weight1": rows.rows, "proj_bias1": cast(Tensor, rows.bias)})
     method.merge(vit)
-    projection = cast(nn.Linear, attention.get_submodule("proj"))
-    case.check_merged("merged.attn.proj.weight", projection.weight)
-    case.check_merged("merged.attn.proj.bias", projection.bias)
+    case.check_merged_linear("merged.attn.proj", cast(nn.Linear, attention.get_submodule("proj")))
 
 
 def test_apla_chooses_other_rows_in_every_block() -> None:
@@ -264,18 +263,16 @@ def test_apla_chooses_other_rows_in_every_block() -> None:
     assert first != second
 
 
-def test_apla_of_more_rows_than_there_are() -> None:
-    with pytest.raises(ValueError, match="rank 49 exceeds the 48 rows"):
+def test_apla_rank_above_the_rows_is_refused() -> None:
+    with raises(ValueError, "rank", 49, 48):
         parse("apla(rank=49)").inject(one_block_vit())
 
 
-def test_difffit_block_and_what_it_folds_into() -> None:
+def test_difffit_block_and_merging() -> None:
     case, method = Case("difffit_block"), parse("difffit")
-    vit = one_block_vit()
     scales = ("difffit_gamma1", "difffit_gamma2")
-    vit.blocks[0] = block(
-        case.part("frozen.") | {name: value for name, value in case.part("param.").items() if name not in scales}
-    )
+    tuned = {name: value for name, value in case.part("param.").items() if name not in scales}
+    vit = vit_around(case, block(case, case.part("frozen.") | tuned))
     method.inject(vit)
     inside = vit.blocks[0]
     ends = {"attn.proj": scales[0], "mlp.fc2": scales[1]}
@@ -293,8 +290,8 @@ def test_difffit_block_and_what_it_folds_into() -> None:
     check_merged_block(vit, case)
 
 
-def test_difffit_scales_the_branch_as_it_is_added() -> None:
-    """With LayerScale too, though the scale sits before it."""
+def test_difffit_scales_the_branch_output() -> None:
+    """This holds with LayerScale too, though the scale comes before it."""
     plain, vit = one_block_vit(init_values=0.1), one_block_vit(init_values=0.1)
     vit.load_state_dict(plain.state_dict())
     parse("difffit").inject(vit)

@@ -1,10 +1,11 @@
-"""DTL's side network and SCT's channel adapter against numbers computed with the authors' code."""
+"""Compare DTL's side network and SCT's channel adapter with numbers computed with official code."""
 
 import numpy as np
 import pytest
 import torch
-from golden_blocks import one_block_vit
-from golden_cases import MANIFEST, Case
+from golden_blocks import assert_official_init, assert_std, encoder, one_block_vit
+from golden_cases import Case, official_init
+from refusal import raises
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from vtab_peft.methods.sct import ChannelAdapter
 
 
 class NormAfterPooling(nn.Module):
-    """The authors' forward on patch tokens: class token and position, blocks, mean of the patches, then the norm."""
+    """The official forward on patch tokens: class token and position, blocks, mean of the patches, then the norm."""
 
     def __init__(self, vit: VisionTransformer) -> None:
         super().__init__()
@@ -25,46 +26,42 @@ class NormAfterPooling(nn.Module):
         return self.vit.norm(self.vit.blocks(self.vit._pos_embed(x))[:, 1:].mean(dim=1))
 
 
-def side_network(case: Case, spec: str, grid: int) -> tuple[NormAfterPooling, SideNetwork]:
-    vit = VisionTransformer(
-        img_size=grid, patch_size=1, embed_dim=32, depth=4, num_heads=4, mlp_ratio=2, num_classes=0
-    ).double()
+def side_network(case: Case) -> tuple[NormAfterPooling, SideNetwork]:
+    side = round(case["x"].shape[1] ** 0.5)
+    vit = encoder(case, (side, side), patch_size=1)
     missing = vit.load_state_dict(case.part("frozen."), strict=False)
     assert set(missing.missing_keys) == {"patch_embed.proj.weight", "patch_embed.proj.bias"}
     assert not missing.unexpected_keys
-    vit.requires_grad_(False)
-    parse(spec).inject(vit)
+    parse(f"{case.name}(rank={case.hyper['r']}, beta={case.hyper['beta']})").inject(vit)
     side = vit.blocks[0]
     assert isinstance(side, SideNetwork)
     return NormAfterPooling(vit), side
 
 
-def test_dtl() -> None:
-    case, hyper = Case("dtl"), MANIFEST["dtl"]["hyper"]
-    module, side = side_network(case, f"dtl(rank={hyper['r']}, beta={hyper['beta']})", grid=4)
-    low_rank = {
-        f"lora_dict.{i}.lora_{name.upper()}": getattr(side.sides[i], name)
-        for i in hyper["lora_before_blocks"]
+def low_rank_names(case: Case, side: SideNetwork) -> dict[str, Tensor]:
+    return {
+        f"lora_dict.{i}.lora_{name.upper()}": side.sides[i].get_parameter(name)
+        for i in case.hyper["lora_before_blocks"]
         for name in "ab"
     }
-    case.compare(module, low_rank)
+
+
+def test_dtl() -> None:
+    case = Case("dtl")
+    module, side = side_network(case)
+    case.compare(module, low_rank_names(case, side))
 
 
 def test_dtl_plus() -> None:
-    """The case reads no block 2; ours does, with an up-projection that is zero as at the start."""
-    case, hyper = Case("dtl_plus"), MANIFEST["dtl_plus"]["hyper"]
-    module, side = side_network(case, f"dtl_plus(rank={hyper['r']}, beta={hyper['beta']})", grid=14)
+    """The case skips some blocks; ours reads them through an up-projection that is still zero."""
+    case = Case("dtl_plus")
+    module, side = side_network(case)
     assert isinstance(side.fusion, OnPatchGrid)
-    low_rank = {
-        f"lora_dict.{i}.lora_{name.upper()}": getattr(side.sides[i], name)
-        for i in hyper["lora_before_blocks"]
-        for name in "ab"
-    }
-    case.compare(module, {**low_rank, "lora_fusion.weight": side.fusion.module.weight})
+    case.compare(module, {**low_rank_names(case, side), "lora_fusion.weight": side.fusion.module.weight})
 
 
-def test_dtl_starts_like_the_authors() -> None:
-    official = MANIFEST["dtl"]["official_init_d768"]
+def test_dtl_initialisation() -> None:
+    official = official_init("dtl")
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=32, embed_dim=768, depth=1, num_classes=0)
     parse("dtl_plus").inject(vit)
@@ -72,13 +69,13 @@ def test_dtl_starts_like_the_authors() -> None:
     assert isinstance(side, SideNetwork)
     low_rank = side.sides[0].requires_grad_(False)
     kernel = side.fusion.get_parameter("module.weight").detach()
-    assert float(low_rank.get_parameter("a").std()) == pytest.approx(official["lora_A"]["std"], rel=0.05)
+    assert_std(low_rank.get_parameter("a"), official["lora_A"])
     assert not low_rank.get_parameter("b").any()
-    assert float(kernel.std()) == pytest.approx(official["lora_fusion.weight"]["std"], rel=0.05)
+    assert_std(kernel, official["lora_fusion.weight"])
     assert float(kernel.abs().max()) <= 1 / 3
 
 
-def test_convolution_of_dtl_plus_learns_where_a_block_follows() -> None:
+def test_convolution_of_dtl_plus_gets_gradients() -> None:
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=32, patch_size=16, embed_dim=16, depth=4, num_heads=2, num_classes=0)
     vit.requires_grad_(False)
@@ -91,7 +88,7 @@ def test_convolution_of_dtl_plus_learns_where_a_block_follows() -> None:
     assert all(p.grad is not None and p.grad.any() for p in vit.parameters() if p.requires_grad)
 
 
-def test_prefix_tokens_pass_the_convolution_and_the_grid_may_be_oblong() -> None:
+def test_prefix_tokens_bypass_the_grid_convolution() -> None:
     torch.manual_seed(0)
     vit = VisionTransformer(img_size=(8, 12), patch_size=4, embed_dim=2, depth=1, num_heads=1, reg_tokens=2)
     module = OnPatchGrid(nn.Conv2d(2, 2, 3, padding=1, groups=2, bias=False), vit, keep_prefix=True)
@@ -107,24 +104,22 @@ def test_prefix_tokens_pass_the_convolution_and_the_grid_may_be_oblong() -> None
 
 
 def test_sct_module() -> None:
-    case, hyper = Case("sct_module"), MANIFEST["sct_module"]["hyper"]
-    adapter = ChannelAdapter(hyper["num_selection"], scale=1.0)
-    adapter.index.copy_(case["frozen.channel_index"][: hyper["num_selection"]])
+    case = Case("sct_module")
+    channels = case.hyper["num_selection"]
+    adapter = ChannelAdapter(channels, scale=1.0)
+    adapter.index.copy_(case["frozen.channel_index"][:channels])
     case.compare(adapter, {f"adapt_linear.{name}": p for name, p in adapter.linear.named_parameters()})
 
 
-def test_sct_starts_like_the_authors() -> None:
+def test_sct_initialisation() -> None:
     torch.manual_seed(0)
-    linear, official = (
-        ChannelAdapter(96, 1.0).linear.requires_grad_(False),
-        MANIFEST["sct_module"]["official_init_d768"],
-    )
-    assert float(linear.weight.std()) == pytest.approx(official["adapt_linear.weight"]["std"], rel=0.05)
-    assert float(linear.weight.abs().max()) > 0.06  # cut at 2, not at 2 standard deviations
-    assert not linear.bias.any()
+    linear = ChannelAdapter(96, 1.0).linear.requires_grad_(False)
+    ours = {f"adapt_linear.{name}": p for name, p in linear.named_parameters()}
+    assert_official_init("sct_module", ours, bounded=False)
+    assert float(linear.weight.abs().max()) > 0.06  # truncated at 2, not at 2 standard deviations
 
 
-def test_scale_of_sct_is_on_the_adapter_alone() -> None:
+def test_sct_scales_the_adapter_only() -> None:
     torch.manual_seed(0)
     adapter, x = ChannelAdapter(3, scale=1.0), torch.randn(2, 5, 8)
     change = adapter(x) - x
@@ -134,7 +129,7 @@ def test_scale_of_sct_is_on_the_adapter_alone() -> None:
 
 
 def inputs_and_outputs(vit: VisionTransformer, images: Tensor) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """What enters each block's norm2 and what leaves each block of the plain model: [b, n, d]."""
+    """Return the inputs of each block's norm2 and the outputs of each block of the plain model: [b, n, d]."""
     entered: list[np.ndarray] = []
     left: list[np.ndarray] = []
     hooks = [
@@ -153,12 +148,12 @@ def inputs_and_outputs(vit: VisionTransformer, images: Tensor) -> tuple[list[np.
 
 
 @pytest.mark.parametrize("place", ["attn", "mlp"])
-def test_sct_chooses_the_loud_channels(vit: VisionTransformer, place: str) -> None:
-    """By a second computation; three classes of unequal size, of which one has no image, in more than one batch."""
+def test_sct_chooses_channels_of_largest_norm(vit: VisionTransformer, place: str) -> None:
+    """Compare with a second computation on classes of unequal size, one of them empty, in several batches."""
     generator = torch.Generator().manual_seed(2)
     images, labels = torch.randn(40, 3, 32, 32, generator=generator), torch.tensor([0] * 30 + [3] * 3 + [1] * 7)
     images[labels == 3] *= 5
-    vit.get_parameter("cls_token")[..., :6] += 20  # loud, but no patch
+    vit.get_parameter("cls_token")[..., :6] += 20  # large, but no patch
     features = inputs_and_outputs(vit, images)[place == "mlp"]
     for block in vit.blocks:
         block.drop_path1 = DropPath(0.9)  # must not act
@@ -174,7 +169,7 @@ def test_sct_chooses_the_loud_channels(vit: VisionTransformer, place: str) -> No
         assert not adapter._forward_hooks
 
 
-def test_sct_finds_channels_that_were_made_loud(vit: VisionTransformer) -> None:
+def test_sct_finds_channels_that_were_made_large(vit: VisionTransformer) -> None:
     bias = vit.blocks[0].get_submodule("attn.proj").get_parameter("bias")
     bias.data[[5, 11, 30]] += 50
     method = parse("sct(channels=3)")
@@ -183,8 +178,8 @@ def test_sct_finds_channels_that_were_made_loud(vit: VisionTransformer) -> None:
     assert all(m.index.tolist() == [5, 11, 30] for m in vit.modules() if isinstance(m, ChannelAdapter))
 
 
-def test_sct_in_the_mlp_acts_on_its_output_before_layer_scale() -> None:
-    """models/vision_transformer_sct.py: ls2(sct_mlp(mlp(.)))"""
+def test_sct_in_the_mlp_acts_before_layer_scale() -> None:
+    """The official code computes ls2(sct_mlp(mlp(.))) (models/vision_transformer_sct.py)."""
     vit, x = one_block_vit(init_values=0.3), torch.randn(2, 17, 48)
     block = vit.blocks[0]
     parse("sct(channels=48, place='mlp', scale=0.5)").inject(vit)
@@ -198,13 +193,13 @@ def test_sct_in_the_mlp_acts_on_its_output_before_layer_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "message"),
+    ("spec", "facts"),
     [
-        ("sct(place='qkv')", "place must be one of attn, mlp, not 'qkv'"),
-        ("sct(channels=0)", "channels must be at least 1, not 0"),
-        ("dtl(rank=0)", "rank must be at least 1, not 0"),
+        ("sct(place='qkv')", ("place", "attn", "mlp", "'qkv'")),
+        ("sct(channels=0)", ("channels", "0")),
+        ("dtl(rank=0)", ("rank", "0")),
     ],
 )
-def test_wrong_hyper_parameters(spec: str, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
+def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    with raises(ValueError, *facts):
         parse(spec)

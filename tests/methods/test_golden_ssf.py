@@ -1,4 +1,4 @@
-"""SSF against numbers computed with its official code."""
+"""Compare SSF with numbers computed with its official code."""
 
 import torch
 from golden_cases import Case, block
@@ -8,7 +8,7 @@ from vtab_peft.methods.ssf import ScaledShifted
 
 def test_ssf_block() -> None:
     case = Case("ssf_block")
-    module = block(case.part("frozen."))
+    module = block(case)
     places = {
         "norm1": ("", "1"),
         "norm2": ("", "2"),
@@ -27,9 +27,10 @@ def test_ssf_block() -> None:
 
 def test_ssf_patch_embedding() -> None:
     case = Case("ssf_patch_embed")
-    convolution = nn.Conv2d(3, 48, 4, 4, dtype=torch.float64).requires_grad_(False)
+    d, channels, *patch = case["frozen.patch_embed.proj.weight"].shape
+    convolution = nn.Conv2d(channels, d, tuple(patch), tuple(patch), dtype=torch.float64).requires_grad_(False)
     convolution.load_state_dict(case.part("frozen.patch_embed.proj."))
-    wrapped = ScaledShifted(convolution, 48)
+    wrapped = ScaledShifted(convolution, d)
     case.compare(
         nn.Sequential(wrapped, nn.Flatten(2), Transposed()),
         {"ssf_scale_1": wrapped.gamma, "ssf_shift_1": wrapped.beta},
@@ -37,5 +38,7 @@ def test_ssf_patch_embedding() -> None:
 
 
 class Transposed(nn.Module):
+    """[b, d, n] -> [b, n, d]."""
+
     def forward(self, x: Tensor) -> Tensor:
         return x.transpose(1, 2)
