@@ -21,7 +21,7 @@ ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$
 	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
-.PHONY: help benchmark test test-slow test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
+.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -34,6 +34,9 @@ test: $(VENV)/installed-test  ## the fast tests: under 5 minutes on 2 cores
 
 test-slow: $(VENV)/installed-test  ## the slow tests: under 15 minutes
 	$(PYTEST) -m slow
+
+test-golden: $(VENV)/installed-test  ## methods against official numbers; VTAB_PEFT_GOLDEN=DIR reads another set
+	$(PYTEST) -rs tests/methods/test_golden_*.py
 
 test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chromium
 	@command -v chromium chromium-browser google-chrome >/dev/null || \
