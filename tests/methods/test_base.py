@@ -1,4 +1,4 @@
-"""Spec strings and the registry: what is refused, and how well the refusal helps."""
+"""Test which spec strings and registrations are refused, and that the errors name what helps."""
 
 import re
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from refusal import assert_refused, raises
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.methods import METHODS, LinearUpdateMethod, Method, method, parse
 from vtab_peft.methods.arguments import PositiveInt, coerce
@@ -17,39 +18,38 @@ from vtab_peft.methods.lora import LoRA
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "facts"),
     [
-        ("lorra", "did you mean lora"),
-        ("LoRA", r"no method 'LoRA'; did you mean lora\? There are: adalora, "),
-        ("LoRA(rank=4)", r"no method 'LoRA'; did you mean lora\?"),
-        ("AOFT-LoRA", r"name\(argument=value, ...\); did you mean aoft_lora\?$"),
-        ("VPT-Deep(tokens=5)", r"; did you mean vpt_deep\?$"),
-        ("Adapter+", r"; did you mean adapter_plus\?$"),
-        ("Adapter (Houlsby)", r"; did you mean adapter_houlsby\?$"),
-        ("unheard_of", "no method 'unheard_of'. There are: adalora, .*; one of a plug-in file needs --plugin FILE"),
-        ("lora,linear", "separate methods by spaces"),
-        ("lora,", "separate methods by spaces"),
-        ("lora(x=4)", r"has no argument 'x'\. It takes: "),
-        ("lora(Rank=4)", r"did you mean rank\? It takes: "),
-        ("lora(rnak=4)", "did you mean rank"),
-        ("lora(rank=0)", "rank must be at least 1"),
-        ("lora(4)", "write it as name"),
-        ("lora(rank=4", "write it as name"),
-        ("lora(rank=__import__('os'))", "plain literal"),
-        ("lora(rank=2)(rank=4)", "write it as name"),
-        ("lora(sites='qx')", "must name each of q, k, v, o, fc1, fc2"),
-        ("lora(sites='qq')", "at most once"),
-        ("lora(sites='')", "must name"),
-        ("bitfit(rank=4)", "takes: no arguments"),
-        ("aoft_lora(form='papr')", "form must be one of paper, released, exact"),
-        ("aoft_lora(form='exact', start='zeros')", "divides by"),
-        ("", "write it as name"),
-        ("lora\x00", "write it as name"),
+        ("lorra", ("'lorra'", "lora", "adalora")),
+        ("LoRA", ("'LoRA'", "lora", "adalora")),
+        ("LoRA(rank=4)", ("'LoRA'", "lora")),
+        ("AOFT-LoRA", ("aoft_lora",)),
+        ("VPT-Deep(tokens=5)", ("vpt_deep",)),
+        ("Adapter+", ("adapter_plus",)),
+        ("Adapter (Houlsby)", ("adapter_houlsby",)),
+        ("unheard_of", ("'unheard_of'", "adalora", "--plugin FILE")),
+        ("lora,linear", ("spaces",)),
+        ("lora,", ("spaces",)),
+        ("lora(x=4)", ("'x'", "rank", "alpha", "sites")),
+        ("lora(Rank=4)", ("'Rank'", "rank", "alpha", "sites")),
+        ("lora(rnak=4)", ("'rnak'", "rank")),
+        ("lora(rank=0)", ("rank", "0")),
+        ("lora(4)", ("name(argument=value",)),
+        ("lora(rank=4", ("name(argument=value",)),
+        ("lora(rank=__import__('os'))", ("rank", "literal")),
+        ("lora(rank=2)(rank=4)", ("name(argument=value",)),
+        ("lora(sites='qx')", ("sites='qx'", "q, k, v, o, fc1, fc2")),
+        ("lora(sites='qq')", ("sites='qq'", "once")),
+        ("lora(sites='')", ("sites=''", "q, k, v, o, fc1, fc2")),
+        ("bitfit(rank=4)", ("'rank'", "no arguments")),
+        ("aoft_lora(form='papr')", ("form", "paper", "released", "exact")),
+        ("aoft_lora(form='exact', start='zeros')", ("exact", "zeros")),
+        ("", ("name(argument=value",)),
+        ("lora\x00", ("name(argument=value",)),
     ],
 )
-def test_wrong_specs_are_refused_with_help(spec: str, says: str) -> None:
-    with pytest.raises(ValueError, match=says):
-        parse(spec)
+def test_wrong_specs_are_refused_with_help(spec: str, facts: tuple[str, ...]) -> None:
+    assert_refused(spec, *facts)
 
 
 @given(st.text(max_size=60))
@@ -65,9 +65,9 @@ def test_a_name_is_registered_once() -> None:
     class Another(Method):
         """Another LoRA."""
 
-    with pytest.raises(ValueError, match="registered twice"):
+    with raises(ValueError, "'lora'"):
         method("lora")(Another)
-    with pytest.raises(ValueError, match="lower-case"):
+    with raises(ValueError, "Lo-RA"):
         method("Lo-RA")(Another)
     assert METHODS["lora"] is not Another
 
@@ -157,24 +157,23 @@ def test_a_whole_number_is_the_same_argument_as_a_float(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "says"),
+    ("spec", "facts"),
     [
-        ("lora(rank=1.5)", "rank must be a whole number, not 1.5"),
-        ("lora(rank=True)", "rank must be a whole number, not True"),
-        ("lora(rank='4')", "rank must be a whole number, not '4'"),
-        ("lora(alpha=1e999)", "alpha must be a number, not inf"),
-        (f"lora(alpha=1{'0' * 309})", "alpha must be a number, not 1000"),
-        ("lora(sites=b'qv')", "sites must be a text in quotes, not b'qv'"),
-        ("hf(options={'a': {1, 2}})", "options must be a dictionary of plain values or None"),
+        ("lora(rank=1.5)", ("rank", "whole number", "1.5")),
+        ("lora(rank=True)", ("rank", "whole number", "True")),
+        ("lora(rank='4')", ("rank", "whole number", "'4'")),
+        ("lora(alpha=1e999)", ("alpha", "number", "inf")),
+        (f"lora(alpha=1{'0' * 309})", ("alpha", "number")),
+        ("lora(sites=b'qv')", ("sites", "text", "b'qv'")),
+        ("hf(options={'a': {1, 2}})", ("options", "dictionary", "None")),
     ],
 )
-def test_arguments_of_another_kind_are_refused(spec: str, says: str) -> None:
-    with pytest.raises(ValueError, match=re.escape(says)):
-        parse(spec)
+def test_arguments_of_another_kind_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    assert_refused(spec, *facts)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_every_default_and_every_value_of_a_search_is_of_its_kind(name: str) -> None:
+def test_defaults_and_search_values_have_their_type(name: str) -> None:
     cls = METHODS[name]
     coerce(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
     for field, values in cls.search.items():

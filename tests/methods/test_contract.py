@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from refusal import raises
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
 from vtab_peft.benchmark.method_checks import checks as contract
@@ -33,11 +34,11 @@ UNTRAINED: dict[str, frozenset[str]] = {
 
 
 REFUSED = {
-    ("vqt", "attention pooling"): "a class token or a mean, and this backbone pools by attention",
-    ("glora", "no qkv bias"): "set c, d and e of glora to 'none'",
-    ("rlrr", "no qkv bias"): "rlrr shifts every bias",
+    ("vqt", "attention pooling"): ("attention",),
+    ("glora", "no qkv bias"): ("glora", "c, d and e", "'none'"),
+    ("rlrr", "no qkv bias"): ("rlrr", "bias"),
 }
-"""What a method cannot be put into, with what it says."""
+"""Method and backbone that do not fit -> the facts that the error names."""
 
 RELATED_CHECKS = (
     contract.every_trainable_tensor_learns,
@@ -69,9 +70,7 @@ def ready(name: str) -> Method:
 @pytest.mark.parametrize("name", NAMES)
 def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> None:
     if backbone not in backbones_for(METHODS[name]):
-        with pytest.raises(
-            ValueError, match=r"is made for a plain ViT, and this is a Swin Transformer; on it run: .*lora"
-        ):
+        with raises(ValueError, "ViT", "Swin", "lora"):
             put_into(tiny(backbone), ready(name))
         return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
@@ -83,8 +82,8 @@ def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> No
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check: Check) -> None:
-    if refusal := REFUSED.get((name, backbone)):
-        with pytest.raises(ValueError, match=refusal):
+    if facts := REFUSED.get((name, backbone)):
+        with raises(ValueError, *facts):
             put_into(tiny(backbone), ready(name))
         return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
@@ -131,8 +130,9 @@ def test_what_is_excused_from_learning_learns_in_a_deeper_model(name: str, backb
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].mergeable()])
 def test_what_does_not_merge_says_so(name: str) -> None:
-    with pytest.raises(TypeError, match="cannot be merged"):
-        ready(name).merge(put_into(tiny("plain"), ready(name)).vit)
+    method, vit = ready(name), put_into(tiny("plain"), ready(name)).vit
+    with raises(TypeError, name):
+        method.merge(vit)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)

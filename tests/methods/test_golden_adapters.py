@@ -16,7 +16,7 @@ from golden_blocks import (
     weights_and_biases,
 )
 from golden_cases import Case
-from refusal import raises
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -212,8 +212,7 @@ def test_parallel_adapter_reads_the_residual_stream() -> None:
     ],
 )
 def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
-    with raises(ValueError, *facts):
-        parse(spec)
+    assert_refused(spec, *facts)
 
 
 def test_spec_of_a_learned_scale() -> None:

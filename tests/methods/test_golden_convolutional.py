@@ -15,7 +15,7 @@ from golden_blocks import (
     weights_and_biases,
 )
 from golden_cases import Case, official_init
-from refusal import raises
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -182,5 +182,4 @@ def test_mona_follows_each_branch() -> None:
     ],
 )
 def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
-    with raises(ValueError, *facts):
-        parse(spec)
+    assert_refused(spec, *facts)

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from golden_cases import Case
-from refusal import raises
+from refusal import assert_refused, raises
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vtab_peft.methods import parse
@@ -91,5 +91,4 @@ def test_terms_must_divide_the_width(vit: VisionTransformer) -> None:
 
 
 def test_wrong_hyperparameters_are_refused() -> None:
-    with raises(ValueError, "terms", 0):
-        parse("kadaptation(terms=0)")
+    assert_refused("kadaptation(terms=0)", "terms", 0)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from golden_blocks import assert_official_init
 from golden_cases import Case, attention, linear
-from refusal import raises
+from refusal import assert_refused, raises
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vtab_peft.methods import parse
@@ -136,8 +136,7 @@ def test_pissa_adds_the_product_to_a_frozen_residual() -> None:
     [("pissa(alpha=0.0)", ("alpha", "0.0")), ("lora_fused(rank=0)", ("rank", "0"))],
 )
 def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
-    with raises(ValueError, *facts):
-        parse(spec)
+    assert_refused(spec, *facts)
 
 
 def test_pissa_rank_above_the_width_is_refused(vit: VisionTransformer) -> None:

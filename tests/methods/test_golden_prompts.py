@@ -8,7 +8,7 @@ import timm
 import torch
 from golden_blocks import encoder
 from golden_cases import Case, official_init
-from refusal import raises
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from vtab_peft.methods import parse
@@ -107,5 +107,4 @@ def test_dropout_differs_between_images() -> None:
 
 @pytest.mark.parametrize("name", ["vpt_shallow", "vpt_deep"])
 def test_at_least_one_token(name: str) -> None:
-    with raises(ValueError, "tokens", 0):
-        parse(f"{name}(tokens=0)")
+    assert_refused(f"{name}(tokens=0)", "tokens", 0)

@@ -5,7 +5,7 @@ import pytest
 import torch
 from golden_blocks import assert_official_init, assert_std, encoder, one_block_vit
 from golden_cases import Case, official_init
-from refusal import raises
+from refusal import assert_refused
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -201,5 +201,4 @@ def test_sct_in_the_mlp_acts_before_layer_scale() -> None:
     ],
 )
 def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
-    with raises(ValueError, *facts):
-        parse(spec)
+    assert_refused(spec, *facts)
