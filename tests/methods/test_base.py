@@ -43,7 +43,7 @@ from vtab_peft.methods.lora import LoRA
         ("lora(sites='')", ("sites=''", "q, k, v, o, fc1, fc2")),
         ("bitfit(rank=4)", ("'rank'", "no arguments")),
         ("aoft_lora(form='papr')", ("form", "paper", "released", "exact")),
-        ("aoft_lora(form='exact', start='zeros')", ("exact", "zeros")),
+        ("aoft_lora(form='exact', start='zeros')", ("form='exact'", "zero", "start")),
         ("", ("name(argument=value",)),
         ("lora\x00", ("name(argument=value",)),
     ],

@@ -110,7 +110,7 @@ def test_glora_adapts_the_fused_qkv_as_one_layer() -> None:
         ("glora(a='scalar')", ("a must", "lora", "vector", "constant", "none", "'scalar'")),
         ("glora(c='constant')", ("c must", "lora", "vector", "none", "'constant'")),
         ("glora(e='lora')", ("e must", "vector", "constant", "none", "'lora'")),
-        ("glora(a='none', b='none', c='none', d='none', e='none')", ("glora",)),
+        ("glora(a='none', b='none', c='none', d='none', e='none')", ("'none'",)),
         ("glora(sites='w')", ("sites='w'",)),
         ("glora(sites='qv,o')", ("sites='qv,o'", "q, k and v")),
         ("snell(rank=7)", ("rank", "7", "2")),
