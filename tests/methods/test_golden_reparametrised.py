@@ -204,7 +204,7 @@ def kernel_update(shape: tuple[int, int], rank: int, sparsity: float) -> KernelU
 @pytest.mark.parametrize("name", ["snell", "snell_dense_klora"])
 def test_snell(name: str) -> None:
     case = Case(name)
-    shape = case["y"].shape[-1], case.width
+    shape = case["cotangent"].shape[-1], case.width
     update = kernel_update(shape, case.hyper["q_dim"], case.hyper["init_thres"] or 0)
     case.compare(update, {"In_Qs": update.inputs, "Out_Qs": update.outputs})
 
