@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from aoft_products import matrices, rank_two
-from refusal import raises
+from raises import raises_naming
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.method_checks.tiny_models import tiny
 from vtab_peft.methods import METHODS, parse
@@ -129,7 +129,7 @@ def test_released_start_is_a_diagonal_without_its_first_entry() -> None:
 
 
 def test_a_rank_above_the_width_is_refused() -> None:
-    with raises(ValueError, "rank", 33, 32):
+    with raises_naming(ValueError, "rank", 33, 32):
         AOFTUpdate(64, 32, 33, "paper", "zeros", "normal")
 
 

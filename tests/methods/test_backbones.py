@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import timm
 import torch
-from refusal import raises
+from raises import raises_naming
 from safetensors.torch import save_file
 from timm.models.vision_transformer import Attention
 from vtab_peft.benchmark.engine.backbone import BLOCKS, BackboneError, load, names
@@ -123,7 +123,7 @@ def test_drop_path_grows_over_the_stages_of_a_swin() -> None:
 
 def test_weights_of_another_family_are_refused(tmp_path) -> None:
     save_file({"head.weight": torch.zeros(2, 2)}, tmp_path / "w.safetensors")
-    with raises(BackboneError, "w.safetensors"):
+    with raises_naming(BackboneError, "w.safetensors"):
         load(SWIN, str(tmp_path / "w.safetensors"), image_size=56)
 
 

@@ -1,6 +1,5 @@
 """Test which spec strings and registrations are refused, and that the errors name what helps."""
 
-import re
 from collections.abc import Iterator
 from dataclasses import MISSING, FrozenInstanceError, fields
 from typing import Any, Literal
@@ -10,7 +9,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.methods import METHODS, LinearUpdateMethod, Method, method, parse
 from vtab_peft.methods.arguments import PositiveInt, coerce
@@ -65,9 +65,9 @@ def test_a_name_is_registered_once() -> None:
     class Another(Method):
         """Another LoRA."""
 
-    with raises(ValueError, "'lora'"):
+    with raises_naming(ValueError, "'lora'"):
         method("lora")(Another)
-    with raises(ValueError, "Lo-RA"):
+    with raises_naming(ValueError, "Lo-RA"):
         method("Lo-RA")(Another)
     assert METHODS["lora"] is not Another
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
-from refusal import raises
+from raises import raises_naming
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
 from vtab_peft.benchmark.method_checks import checks as contract
@@ -70,7 +70,7 @@ def ready(name: str) -> Method:
 @pytest.mark.parametrize("name", NAMES)
 def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> None:
     if backbone not in backbones_for(METHODS[name]):
-        with raises(ValueError, "ViT", "Swin", "lora"):
+        with raises_naming(ValueError, "ViT", "Swin", "lora"):
             put_into(tiny(backbone), ready(name))
         return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
@@ -83,7 +83,7 @@ def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> No
 @pytest.mark.parametrize("name", NAMES)
 def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check: Check) -> None:
     if facts := REFUSED.get((name, backbone)):
-        with raises(ValueError, *facts):
+        with raises_naming(ValueError, *facts):
             put_into(tiny(backbone), ready(name))
         return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
@@ -131,7 +131,7 @@ def test_what_is_excused_from_learning_learns_in_a_deeper_model(name: str, backb
 @pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].mergeable()])
 def test_what_does_not_merge_says_so(name: str) -> None:
     method, vit = ready(name), put_into(tiny("plain"), ready(name)).vit
-    with raises(TypeError, name):
+    with raises_naming(TypeError, name):
         method.merge(vit)
 
 

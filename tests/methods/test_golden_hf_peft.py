@@ -10,7 +10,8 @@ import pytest
 import torch
 from golden_blocks import assert_official_init, base_with, one_block_vit
 from golden_cases import Case, linear
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.benchmark.commands import method_docs as catalogue
@@ -331,7 +332,7 @@ def test_any_tuner_of_peft_can_be_injected(tuner: str) -> None:
     contract.frozen_weights_do_not_move(case)
     contract.what_was_learned_goes_into_a_fresh_model(case)
     if tuner == "lily":
-        with raises(TypeError, "hf(type='lily'"):
+        with raises_naming(TypeError, "hf(type='lily'"):
             contract.if_it_merges_the_plain_model_computes_the_same(case)
     else:
         contract.if_it_merges_the_plain_model_computes_the_same(case)
@@ -375,7 +376,7 @@ def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) ->
     ],
 )
 def test_impossible_peft_configurations_are_refused(spec: str, facts: tuple[str, ...]) -> None:
-    with raises(ValueError, *facts):
+    with raises_naming(ValueError, *facts):
         parse(spec).inject(one_block_vit())
 
 
@@ -387,7 +388,7 @@ def test_importing_the_methods_does_not_import_peft() -> None:
 @pytest.mark.parametrize("method", [*NAMED, "hf"])
 def test_missing_peft_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
     monkeypatch.setitem(sys.modules, "peft", None)
-    with raises(ValueError, 'pip install "vtab-peft[peft]"'):
+    with raises_naming(ValueError, 'pip install "vtab-peft[peft]"'):
         parse(method).inject(one_block_vit(64))
 
 

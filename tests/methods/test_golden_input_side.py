@@ -14,7 +14,8 @@ from golden_blocks import (
     weights_and_biases,
 )
 from golden_cases import Case
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -137,5 +138,5 @@ def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) ->
 
 
 def test_groups_must_divide_the_width() -> None:
-    with raises(ValueError, "groups=5", 48):
+    with raises_naming(ValueError, "groups=5", 48):
         parse("repadapter(bottleneck=10, groups=5)").inject(one_block_vit())

@@ -3,7 +3,8 @@
 import pytest
 import torch
 from golden_cases import Case
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vtab_peft.methods import parse
@@ -86,7 +87,7 @@ def test_merging_adds_the_bias_to_query_and_value(vit: VisionTransformer) -> Non
 
 
 def test_terms_must_divide_the_width(vit: VisionTransformer) -> None:
-    with raises(ValueError, "terms=24", 32):
+    with raises_naming(ValueError, "terms=24", 32):
         parse("kadaptation(terms=24)").inject(vit)
 
 

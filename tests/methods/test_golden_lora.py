@@ -6,7 +6,8 @@ import pytest
 import torch
 from golden_blocks import assert_official_init
 from golden_cases import Case, attention, linear
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vtab_peft.methods import parse
@@ -140,5 +141,5 @@ def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) ->
 
 
 def test_pissa_rank_above_the_width_is_refused(vit: VisionTransformer) -> None:
-    with raises(ValueError, "rank=33", 32):
+    with raises_naming(ValueError, "rank=33", 32):
         parse("pissa(rank=33)").inject(vit)

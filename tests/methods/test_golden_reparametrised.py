@@ -14,7 +14,8 @@ from golden_blocks import (
     vit_for,
 )
 from golden_cases import Case, block, entry, linear
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
@@ -126,7 +127,7 @@ def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) ->
 def test_linear_layers_without_bias() -> None:
     """Methods that change biases refuse them; methods that only change weights do not."""
     for spec, facts in (("rlrr", ("rlrr", "bias")), ("glora", ("glora", "c, d and e", "'none'"))):
-        with raises(ValueError, *facts):
+        with raises_naming(ValueError, *facts):
             parse(spec).inject(one_block_vit(qkv_bias=False))
     method, vit = parse("glora(c='none', d='none', e='none')"), one_block_vit(qkv_bias=False)
     method.inject(vit)
@@ -263,7 +264,7 @@ def test_apla_chooses_other_rows_in_every_block() -> None:
 
 
 def test_apla_rank_above_the_rows_is_refused() -> None:
-    with raises(ValueError, "rank", 49, 48):
+    with raises_naming(ValueError, "rank", 49, 48):
         parse("apla(rank=49)").inject(one_block_vit())
 
 

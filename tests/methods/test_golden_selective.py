@@ -9,7 +9,8 @@ import timm
 import torch
 from golden_blocks import trained_params
 from golden_cases import Case
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -124,7 +125,7 @@ def test_gps_is_finite_for_single_image_classes(vit: VisionTransformer) -> None:
 
 
 def test_gps_refuses_too_many_connections(vit: VisionTransformer) -> None:
-    with raises(ValueError, "connections=33", 32):
+    with raises_naming(ValueError, "connections=33", 32):
         parse("gps(connections=33)").inject(vit)
 
 
@@ -152,7 +153,7 @@ def test_partial_is_the_last_blocks_and_the_final_norm(blocks: int) -> None:
 
 
 def test_partial_refuses_too_many_blocks(vit: VisionTransformer) -> None:
-    with raises(ValueError, "blocks=3", 2):
+    with raises_naming(ValueError, "blocks=3", 2):
         parse("partial(blocks=3)").inject(vit)
 
 

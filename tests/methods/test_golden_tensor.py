@@ -7,7 +7,8 @@ import timm
 import torch
 from golden_blocks import assert_official_init, assert_std, inject_random, trained_params
 from golden_cases import Case, official_init
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import Method, parse
@@ -192,7 +193,7 @@ def test_another_mlp_ratio(spec: str, ratio: int) -> None:
 
 @pytest.mark.parametrize("spec", ["fact_tt", "fact_tk", "cara"])
 def test_mlp_width_must_be_a_multiple_of_the_width(spec: str) -> None:
-    with raises(ValueError, 48, 120):
+    with raises_naming(ValueError, 48, 120):
         parse(spec).inject(vit_of(mlp_ratio=2.5))
 
 

@@ -9,7 +9,8 @@ import pytest
 import torch
 from golden_blocks import one_block_vit
 from numpy.typing import NDArray
-from refusal import assert_refused, raises
+from raises import raises_naming
+from refusal import assert_refused
 from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -178,7 +179,7 @@ def test_vqt_starts_like_prompts_with_a_plain_sum() -> None:
 
 def test_vqt_refuses_attention_pooling_and_zero_tokens() -> None:
     vit = one_block_vit(24, global_pool="map", class_token=False)
-    with raises(ValueError, "attention"):
+    with raises_naming(ValueError, "attention"):
         parse("vqt").inject(vit)
     assert_refused("vqt(tokens=0)", "tokens", 0)
 
@@ -358,8 +359,8 @@ def test_spt_counts_the_modules_of_the_release() -> None:
 
 
 def test_spt_refuses_impossible_budgets(vit: VisionTransformer) -> None:
-    with raises(ValueError, "budget=31", 32):
+    with raises_naming(ValueError, "budget=31", 32):
         tuned(vit, "spt_lora(budget=31)")
-    with raises(ValueError, "rank=17", 1088, 1024):
+    with raises_naming(ValueError, "rank=17", 1088, 1024):
         tuned(vit, "spt_lora(rank=17)")
     assert_refused("spt_adapter(budget=0)", "budget", 0)
