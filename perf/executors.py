@@ -1,17 +1,15 @@
-"""What an executor costs a cell: the same short cells through the local one, a crew of one, and one worker on Ray.
+"""Measure the overhead of an executor per run: short runs through one local worker and one worker on Ray.
 
     python perf/executors.py
 
-The worker is warm when the clock starts.  What is left of a cell's time without training and evaluation is what it
-costs to hand it out, to set up its model and to store its result; where executors differ in that, it is their doing.
-They run in turn, round after round.  Printed are the median over cells and the lower decile, which is what a machine
-without other work would show.  Writes perf/results/executors.json.
+The worker is warm when the clock starts.  A run's time without training and evaluation is the time to schedule it, to
+set up its model and to store its result; only scheduling differs between executors.  They take turns in each round.
+Prints the median over runs and the lower decile, which estimates an idle machine.  Writes perf/results/executors.json.
 """
 
 import argparse
 import io
 import os
-import sys
 import tempfile
 import time
 from pathlib import Path
@@ -19,57 +17,54 @@ from pathlib import Path
 import numpy as np
 import torch
 from measured import keep
-from short_cells import Work
+from short_runs import Work
 from vtab_peft.benchmark.commands.run import cached_tasks
 from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.execution.local_pool import local_pool
+from vtab_peft.benchmark.execution.messages import ResolveRequest, RunFinished, WorkerConfig
 from vtab_peft.benchmark.execution.pool import WorkerPool
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.ray_pool import RayBackend, Share
-from vtab_peft.benchmark.execution.supervised_worker import LocalBackend
-from vtab_peft.benchmark.execution.worker import ResolveRequest, RunSummary
-from vtab_peft.benchmark.execution.worker_process import Executor, WorkerProcess
+from vtab_peft.benchmark.execution.ray_pool import RayBackend
 from vtab_peft.benchmark.plan import PlannedRun, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import find
 
-NAMES = ("local", "crew of one", "Ray, one worker")
+NAMES = ("local", "Ray, one worker")
 WARM = 4
-"""Cells before the clock counts."""
+"""Runs before the clock counts."""
 
 
 class Clock(Progress):
-    """When each cell ended, on `time.perf_counter`."""
+    """Records the end of each run, on `time.perf_counter`."""
 
-    def __init__(self, cells: list[PlannedRun]) -> None:
-        super().__init__(cells, io.StringIO())
+    def __init__(self, runs: list[PlannedRun]) -> None:
+        super().__init__(runs, io.StringIO())
         self.ends = [time.perf_counter()]
 
-    def finished(self, cell: PlannedRun, summary: RunSummary) -> None:
+    def finished(self, run: PlannedRun, result: RunFinished) -> None:
         self.ends.append(time.perf_counter())
 
 
-def executor(name: str, results: Path) -> Executor:
-    if name == "local":
-        return WorkerProcess(results, Numerics(1))
-    station = results, Numerics(1), [], sys.argv
-    whole = Share(float(os.cpu_count() or 1), 0.0)
-    return WorkerPool(LocalBackend(1, station) if name == "crew of one" else RayBackend(None, whole, station))
+def pool(name: str, results: Path) -> WorkerPool:
+    config = WorkerConfig(results, Numerics(1))
+    cpus = float(os.cpu_count() or 1)
+    return local_pool(config) if name == "local" else WorkerPool(RayBackend(None, cpus, 0.0, config))
 
 
 def timed(name: str, folders: list[str], seeds: int, results: Path) -> list[tuple[float, float]]:
-    """Of each cell: milliseconds from the end of the one before to its own, and of these training and evaluation."""
+    """Return for each run the milliseconds since the end of the last one, and those of training and evaluation."""
     choice, store = SweepConfig(RECIPES["smoke"], range(seeds)), Store(results)
-    worker = executor(name, results)
+    workers = pool(name, results)
     try:
-        backbone, methods = worker.describe(ResolveRequest("toy_vit", "random", None, "fp32", ["lora(rank=2)"]))
+        backbone, methods = workers.resolve(ResolveRequest("toy_vit", "random", None, "fp32", ["lora(rank=2)"]))
         tasks = cached_tasks(find(folders, None, None), choice.preprocessing(backbone))
-        cells = make_plan(backbone, methods, tasks, choice)
-        clock = Clock(cells)
-        worker.execute(cells, store, clock)
+        runs = make_plan(backbone, methods, tasks, choice)
+        clock = Clock(runs)
+        workers.execute(runs, store, clock)
     finally:
-        worker.stop()
-    results_of = [record["result"] for cell in cells if (record := store.get(cell.spec))]
+        workers.stop()
+    results_of = [record["result"] for run in runs if (record := store.get(run.spec, []))]
     learning = [1000 * (result["train_seconds"] + result["eval_seconds"]) for result in results_of]
     return list(zip((1000 * np.diff(clock.ends)).tolist(), learning, strict=True))[WARM:]
 
@@ -91,9 +86,9 @@ def main() -> None:
     rows = []
     for name, own in seen.items():
         whole, learning = np.array(own).T
-        parts = {"cell": whole, "training and evaluation": learning, "everything else": whole - learning}
+        parts = {"run": whole, "training and evaluation": learning, "everything else": whole - learning}
         milliseconds = {what: np.percentile(values, (50, 10)).round(1).tolist() for what, values in parts.items()}
-        rows.append({"executor": name, "cells": len(own), "median and lower decile, ms": milliseconds})
+        rows.append({"executor": name, "runs": len(own), "median and lower decile, ms": milliseconds})
         print(rows[-1], flush=True)
     keep("executors", {"rows": rows, "load": os.getloadavg()[0]}, torch.device("cpu"))
 

@@ -24,8 +24,8 @@ from measured import keep
 from vtab_peft.benchmark.commands.run import cached_tasks
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.engine.timing import provenance
-from vtab_peft.benchmark.execution.worker import ResolveRequest
-from vtab_peft.benchmark.execution.worker_process import WorkerProcess
+from vtab_peft.benchmark.execution.local_pool import local_pool
+from vtab_peft.benchmark.execution.messages import ResolveRequest, WorkerConfig
 from vtab_peft.benchmark.plan import PlannedRun, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import PROTOCOL
@@ -49,9 +49,9 @@ def plan(cells: int) -> tuple[list[PlannedRun], int]:
     """At least so many cells, and for how many seeds."""
     recipe = RECIPES["toy"]
     with tempfile.TemporaryDirectory() as folder:
-        worker = WorkerProcess(Path(folder), Numerics(1))
+        worker = local_pool(WorkerConfig(Path(folder), Numerics(1)))
         try:
-            backbone, methods = worker.describe(ResolveRequest("toy_vit", None, None, recipe.precision, ["all"]))
+            backbone, methods = worker.resolve(ResolveRequest("toy_vit", None, None, recipe.precision, ["all"]))
         finally:
             worker.stop()
     tasks = find(["all"], "toy", None)

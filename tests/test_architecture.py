@@ -23,10 +23,16 @@ STOREYS = (
 """Of `benchmark/`, from the top floor down."""
 LIGHT = (
     *("cli", "spec", "plan", "recipes", "commands.tuning_space"),
-    *("execution.scheduler", "execution.locks", "execution.pool", "execution.worker_process", "execution.progress"),
+    *(
+        "execution.scheduler",
+        "execution.locks",
+        "execution.pool",
+        "execution.local_pool",
+        "execution.messages",
+        "execution.progress",
+    ),
     *(
         "execution.ray_pool",
-        "execution.supervised_worker",
         "execution.signals",
         "storage.schema",
         "storage.json_io",

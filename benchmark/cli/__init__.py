@@ -37,9 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     from ...datasets.task import DataError
     from ..commands.regression_gate import BaselineError
-    from ..execution.scheduler import ResultsNotWritable
+    from ..execution.errors import ConfigurationError, ResultsNotWritable, WorkerStartError
     from ..execution.signals import EXIT_STATUS, Terminated, exit_on_sigterm
-    from ..execution.worker_process import ConfigurationError, WorkerLost
     from ..storage.json_io import StoreError
 
     module, _, function = options.work.partition(":")
@@ -52,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ConfigurationError, BaselineError, ValueError) as error:
         print(f"vtab-peft: {error}", file=sys.stderr)
         return 2
-    except (DataError, StoreError, ResultsNotWritable, WorkerLost, OSError) as error:
+    except (DataError, StoreError, ResultsNotWritable, WorkerStartError, OSError) as error:
         print(f"vtab-peft: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

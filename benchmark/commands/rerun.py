@@ -11,8 +11,9 @@ from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import find
 from ..checkpoints.lookup import of_one_cell
 from ..engine.numerics import Numerics
-from ..execution.worker import ResolveRequest
-from ..execution.worker_process import WorkerProcess
+from ..execution.local_pool import local_pool
+from ..execution.messages import ResolveRequest, WorkerConfig
+from ..execution.pool import WorkerPool
 from ..plan import PlannedRun, estimate
 from ..spec import RunSpec
 from ..storage.json_io import BROKEN, StoreError, from_text
@@ -35,12 +36,12 @@ def rerun(options: argparse.Namespace) -> int:
     store = Store(options.results)
     record = stored(store, options.key)
     spec = RunSpec.from_json(record["spec"])
-    worker = WorkerProcess(store.root, numerics_of(record, options.threads), options.plugin)
+    pool = local_pool(WorkerConfig(store.root, numerics_of(record, options.threads), options.plugin))
     try:
-        run = _plan(spec, record, options, worker)
-        result = sweep([run], worker, store)
+        run = _plan(spec, record, options, pool)
+        result = sweep([run], pool, store)
     finally:
-        worker.stop()
+        pool.stop()
     say_outcome(result, store)
     again = store.get(spec, complaints := [])
     say_all(complaints)
@@ -117,7 +118,7 @@ def numerics_of(record: dict[str, Any], threads: int | None) -> Numerics:
     return Numerics(**known)
 
 
-def _plan(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, worker: WorkerProcess) -> PlannedRun:
+def _plan(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, pool: WorkerPool) -> PlannedRun:
     """Return the run of a record; raise `ValueError` if weights, method or data are not those of the record."""
     made_by = " ".join(record["provenance"].get("argv", []))
     hint = f"; the stored command is: {made_by}" if made_by else ""
@@ -125,7 +126,7 @@ def _plan(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, wo
     if method.plugin and not options.plugin:
         raise ValueError(f"{method.spec} needs its plug-in file {method.plugin[:12]}: give it with --plugin{hint}")
     request = ResolveRequest(spec.backbone.name, options.weights, recipe.image_size, recipe.precision, [method.spec])
-    backbone, (found,) = worker.describe(request)
+    backbone, (found,) = pool.resolve(request)
     if backbone.ref != spec.backbone:
         raise ValueError(
             f"weights of {spec.backbone.name} are {backbone.ref.sha256[:12]}, the record has "

@@ -15,11 +15,12 @@ from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.task import DataError, Task
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
+from ..execution.local_pool import local_pool
+from ..execution.messages import ResolveRequest, WorkerConfig
+from ..execution.pool import WorkerPool
 from ..execution.progress import Progress, advance
 from ..execution.scheduler import SweepResult
 from ..execution.signals import GRACE_SECONDS, Terminated, graceful_shutdown
-from ..execution.worker import ResolveRequest
-from ..execution.worker_process import Executor, WorkerProcess, command
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
 from ..recipes import RECIPES
 from ..reporting.wording import pluralize
@@ -86,7 +87,7 @@ def sweep_config(options: argparse.Namespace) -> SweepConfig:
 
 
 def resolve_names(
-    options: argparse.Namespace, pool: Executor, variants: bool = False
+    options: argparse.Namespace, pool: WorkerPool, variants: bool = False
 ) -> tuple[BackboneInfo, list[MethodInfo]]:
     """Resolve the names of backbone and methods in a worker, and print the notes about them.
 
@@ -94,18 +95,18 @@ def resolve_names(
 
     Raises:
         ConfigurationError: a name, argument or weights file is wrong.
-        WorkerLost: the worker died.
+        WorkerStartError: the worker died or hung.
     """
     recipe = RECIPES[options.recipe]
     request = ResolveRequest(
         options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods, variants=variants
     )
-    backbone, methods = pool.describe(request)
+    backbone, methods = pool.resolve(request)
     say_all(backbone.notes)
     return backbone, methods
 
 
-def open_pool(options: argparse.Namespace) -> Executor:
+def open_pool(options: argparse.Namespace) -> WorkerPool:
     """Start the workers that the options ask for.
 
     Raises:
@@ -117,20 +118,15 @@ def open_pool(options: argparse.Namespace) -> Executor:
     if options.executor == "local":
         if given := [name for name, value in cluster.items() if value is not None]:
             raise ValueError(f"{given[0]} is an option of Ray; add --executor ray")
-        if options.workers == 1 or options.dry_run:
-            return WorkerProcess(options.results, numerics(options), options.plugin)
     elif options.workers != 1:
         raise ValueError("--workers is for the local executor; with Ray, --gpus-per-run sets the number of workers")
-    from ..execution.pool import WorkerPool
-    from ..execution.supervised_worker import LocalBackend
-
-    station = options.results, numerics(options), options.plugin, command()
+    config = WorkerConfig(options.results, numerics(options), options.plugin)
     if options.executor == "local":
-        return WorkerPool(LocalBackend(options.workers, station))
-    from ..execution.ray_pool import RayBackend, Share
+        return local_pool(config, options.workers)
+    from ..execution.ray_pool import RayBackend
 
-    share = Share(options.cpus_per_cell or options.threads, options.gpus_per_cell)
-    return WorkerPool(RayBackend(options.ray_address, share, station))
+    cpus = options.cpus_per_cell or options.threads
+    return WorkerPool(RayBackend(options.ray_address, cpus, options.gpus_per_cell, config))
 
 
 def numerics(options: argparse.Namespace) -> Numerics:
@@ -163,7 +159,7 @@ def deadline_in(minutes: float | None) -> float | None:
 
 def sweep(
     runs: Sequence[PlannedRun],
-    pool: Executor,
+    pool: WorkerPool,
     store: Store,
     deadline: float | None = None,
     grace_seconds: float = GRACE_SECONDS,

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
-from ..execution.worker import ResolveRequest
-from ..execution.worker_process import WorkerProcess
+from ..execution.local_pool import local_pool
+from ..execution.messages import ResolveRequest, WorkerConfig
 from ..plan import SweepConfig, make_plan
 from ..recipes import RECIPES
 from ..reporting.report import write
@@ -45,16 +45,16 @@ def smoke(options: argparse.Namespace) -> int:
 
 def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store) -> int:
     config = SweepConfig(recipe=RECIPES["smoke"], seeds=SEEDS)
-    worker = WorkerProcess(store.root, Numerics(options.threads), options.plugin)
+    pool = local_pool(WorkerConfig(store.root, Numerics(options.threads), options.plugin))
     try:
         request = ResolveRequest("toy_vit", None, None, config.recipe.precision, METHODS, all_plugged=True)
-        backbone, methods = worker.describe(request)
+        backbone, methods = pool.resolve(request)
         tasks = cached_tasks(find(["all"], "toy", None), config.preprocessing(backbone))
         runs = make_plan(backbone, methods, tasks, config)
         say(announcement(runs, runs, backbone, config.recipe, "eager"))
-        result = sweep(runs, worker, store)
+        result = sweep(runs, pool, store)
     finally:
-        worker.stop()
+        pool.stop()
     report = write(store, store.root)
     print(report.text)
     print(CAVEAT)

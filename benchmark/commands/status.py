@@ -10,9 +10,10 @@ from tabulate import tabulate
 
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
-from ..execution.locks import current
+from ..execution.local_pool import local_pool
+from ..execution.locks import list_locks
+from ..execution.messages import WorkerConfig
 from ..execution.progress import duration
-from ..execution.worker_process import WorkerProcess
 from ..plan import PlannedRun, make_plan, shard
 from ..reporting.wording import pluralize
 from ..spec import RunSpec
@@ -48,11 +49,11 @@ def status(options: argparse.Namespace) -> int:
 
 def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> list[str]:
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
-    worker = WorkerProcess(options.results, Numerics(options.threads), options.plugin)
+    pool = local_pool(WorkerConfig(options.results, Numerics(options.threads), options.plugin))
     try:
-        backbone, methods = resolve_names(options, worker)
+        backbone, methods = resolve_names(options, pool)
     finally:
-        worker.stop()
+        pool.stop()
     ready, unread = read_cache(tasks, config.preprocessing(backbone))
     runs = shard(make_plan(backbone, methods, ready, config), options.shard, backbone)
     states = states_of(runs, store)
@@ -70,7 +71,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> l
 def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
     """Return run ID -> one of `STATES`; a failed run that is being retried counts as running."""
     missing = {run.spec.run_id() for run in missing_runs(store, runs)}
-    running = {run_id for run_id, _, abandoned in current(store.root / "claims") if not abandoned}
+    running = {run_id for run_id, _, abandoned in list_locks(store.root / "claims") if not abandoned}
     failed = {path.stem for path in (store.root / "failed").glob("*.json")}
 
     def state(run_id: str) -> str:
@@ -100,9 +101,9 @@ def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
     """Return a line per locked run."""
     return _shorten(
         [
-            f"{'abandoned' if abandoned else 'running'}: {claim.cell}, by {claim}, "
-            f"started {duration(max(0.0, time.time() - claim.started))} ago"
-            for run_id, claim, abandoned in current(store.root / "claims")
+            f"{'abandoned' if abandoned else 'running'}: {lock.run}, by {lock}, "
+            f"started {duration(max(0.0, time.time() - lock.started))} ago"
+            for run_id, lock, abandoned in list_locks(store.root / "claims")
             if run_ids is None or run_id in run_ids
         ]
     )

@@ -9,9 +9,9 @@ from tabulate import tabulate
 from ...datasets.cache import CachedTask
 from ...datasets.task import Task
 from ...datasets.tasks import find
+from ..execution.pool import WorkerPool
 from ..execution.scheduler import SweepResult
 from ..execution.signals import Terminated
-from ..execution.worker_process import Executor
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from ..recipes import RECIPES
 from ..reporting.wording import pluralize
@@ -79,7 +79,7 @@ def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequen
 
 
 def _run_trials(
-    options: argparse.Namespace, trials: Sequence[Trials], pool: Executor, store: Store, deadline: float | None
+    options: argparse.Namespace, trials: Sequence[Trials], pool: WorkerPool, store: Store, deadline: float | None
 ) -> SweepResult:
     """Run the trials that are pending."""
     damaged: list[str] = []
@@ -111,7 +111,7 @@ def _choose(search: Search, trials: Sequence[Trials], result: SweepResult, store
 def _run_refits(
     options: argparse.Namespace,
     refits: Sequence[list[PlannedRun]],
-    pool: Executor,
+    pool: WorkerPool,
     store: Store,
     deadline: float | None,
 ) -> SweepResult:

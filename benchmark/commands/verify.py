@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 
 from ...datasets.atomic_io import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
-from ..execution.locks import current
+from ..execution.locks import list_locks
 from ..reporting.wording import pluralize
 from ..spec import RunSpec
 from ..storage.json_io import BROKEN, StoreError
@@ -145,9 +145,9 @@ def check_folder(store: Store) -> Iterator[str]:
         if record["key"] in stored:
             yield f"{root / 'failed' / record['key']}.json: the run has succeeded since; delete it"
     yield from damaged
-    for run_id, claim, abandoned in current(root / "claims"):
+    for run_id, lock, abandoned in list_locks(root / "claims"):
         if abandoned:
-            yield f"{root / 'claims' / run_id}.json: abandoned by {claim}; the next `run` takes it over"
+            yield f"{root / 'claims' / run_id}.json: abandoned by {lock}; the next `run` takes it over"
     for path in sorted(path for path in (root / "damaged").rglob("*") if path.is_file()):
         yield f"{path}: quarantined as damaged; delete it after repeating its run"
 

@@ -1,1 +1,1 @@
-"""Who runs which cell when: claims, workers here and elsewhere, progress."""
+"""Execution of planned runs: scheduling, locks, local and Ray workers, progress, signals."""

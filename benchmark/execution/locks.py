@@ -1,11 +1,11 @@
-"""Who runs which cell now, so that several commands can share one results folder.
+"""Locks of runs, so that several commands can share one results folder.
 
-    results/claims/<key>.json     the cell's name and the host and process that run it; touched while they live
+    results/claims/<run ID>.json     the run's name (field `cell`), and the host and process that execute it
 
-The host is that of `datasets/atomic.py`: processes of two containers are as those of two machines.
-
-A claim saves work and guards nothing: should two commands run one cell all the same (a clock that jumped, a process
-that was suspended), the store keeps the first of the two results.
+The holder touches the file while it lives.  Folder and fields keep their old names for commands of older versions.
+A lock only saves work: if two commands execute one run all the same, the store keeps the first result.
+Not `filelock`: its leases expire only for a waiter that watched one for its whole duration, so neither a run that
+passes by nor `status` can tell an abandoned one, and processes of two containers with one host name look alike.
 """
 
 import json
@@ -15,25 +15,26 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from ...datasets.atomic_io import PREFIX, create, host, is_alive, temporary_name
 from ..storage.json_io import unwritable
 
-BEAT_SECONDS = 20.0
+HEARTBEAT_SECONDS = 20.0
 EXPIRES_SECONDS = 180.0
-"""A claim not touched for so long belongs to nobody; nine beats (ours: a network file system may stall for minutes)."""
-TRIES = 9
-"""At a folder that others remove in between (ours)."""
+"""Age of the last touch after which a lock is abandoned: nine heartbeats (ours; network file systems may stall)."""
+CREATE_TRIES = 9
+"""Tries to create a lock while other commands remove the empty folder (ours)."""
 
 
 @dataclass(frozen=True)
-class Claim:
-    """What a claim says."""
+class RunLock:
+    """Content of a lock file."""
 
-    cell: str
+    run: str
     host: str
+    """Machine and PID namespace, see `datasets/atomic_io.py`."""
     process: int
     started: float
     """Seconds since 1970, by the clock of `host`."""
@@ -41,119 +42,128 @@ class Claim:
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
 
+    def to_json(self) -> bytes:
+        fields = {"cell": self.run, "host": self.host, "process": self.process, "started": self.started}
+        return json.dumps(fields).encode()
 
-class Claims:
-    """The claims of this process in one results folder."""
+
+class RunLocks:
+    """The locks that this process holds in one folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._held: dict[str, bytes] = {}
         self._closed = threading.Event()
 
-    def take(self, key: str, cell: str) -> bool:
-        """Claim a cell; False while somebody else has it.
+    def acquire(self, run_id: str, run: str) -> bool:
+        """Lock a run; return False if another process holds the lock.
 
         Raises:
             StoreError: the results folder cannot be written.
         """
-        claim = Claim(cell, host(), os.getpid(), time.time())
-        text = json.dumps(asdict(claim)).encode()
+        content = RunLock(run, host(), os.getpid(), time.time()).to_json()
         try:
-            mine = self._create(key, text) or (self._remove_abandoned(key) and self._create(key, text))
+            acquired = self._create(run_id, content) or (
+                self._remove_abandoned(run_id) and self._create(run_id, content)
+            )
         except OSError as error:
-            raise unwritable(self._path(key), error) from None
-        if mine:
+            raise unwritable(self._path(run_id), error) from None
+        if acquired:
             if not self._held:
-                threading.Thread(target=self._beat, args=(self._closed,), daemon=True).start()
-            self._held[key] = text
-        return mine
+                threading.Thread(target=self._heartbeat, args=(self._closed,), daemon=True).start()
+            self._held[run_id] = content
+        return acquired
 
-    def release(self, key: str) -> None:
-        """Give a cell back; a claim that somebody took over meanwhile stays."""
-        text = self._held.pop(key)
+    def release(self, run_id: str) -> None:
+        """Release a lock, unless another process took it over meanwhile."""
+        content = self._held.pop(run_id)
         with suppress(OSError):
-            if self._path(key).read_bytes() == text:
-                self._path(key).unlink()
+            if self._path(run_id).read_bytes() == content:
+                self._path(run_id).unlink()
         if not self._held:
             self._closed.set()
             self._closed = threading.Event()
 
     def close(self) -> None:
-        """Give everything back, and remove what nobody stands behind: its cell may have been stored all the same."""
-        for key in list(self._held):
-            self.release(key)
+        """Release all locks, and remove abandoned ones, whose runs may be stored so that nobody acquires them."""
+        for run_id in list(self._held):
+            self.release(run_id)
         with suppress(OSError):
             for path in self.folder.glob("*.json"):
                 self._remove_abandoned(path.stem)
-            self.folder.rmdir()  # if nobody else claims anything
+            self.folder.rmdir()  # fails if another process holds a lock
 
-    def holder(self, key: str) -> Claim | None:
-        return read(self._path(key))
+    def holder(self, run_id: str) -> RunLock | None:
+        return _read(self._path(run_id))
 
-    def _path(self, key: str) -> Path:
-        return self.folder / f"{key}.json"
+    def _path(self, run_id: str) -> Path:
+        return self.folder / f"{run_id}.json"
 
-    def _create(self, key: str, text: bytes) -> bool:
-        """It appears with its content: who dies while writing it leaves no claim that nobody can judge."""
-        for _ in range(TRIES):
-            with suppress(FileNotFoundError):  # whoever released the last claim has just removed the folder
-                return create(self._path(key), text)
-        return create(self._path(key), text)  # or no folder can be made there at all
+    def _create(self, run_id: str, content: bytes) -> bool:
+        """Create a lock file with its content in one step, so that no unreadable lock is left by a crash."""
+        for _ in range(CREATE_TRIES):
+            with suppress(FileNotFoundError):  # another command has just removed the empty folder
+                return create(self._path(run_id), content)
+        return create(self._path(run_id), content)
 
-    def _remove_abandoned(self, key: str) -> bool:
-        """Whether the claim is gone.  It is moved before it is judged again: of many who try, one gets it."""
-        path, aside = self._path(key), self.folder / temporary_name()
+    def _remove_abandoned(self, run_id: str) -> bool:
+        """Remove a lock if it is abandoned, and return True if there is none any more.
+
+        It is renamed before a second check: of several processes that try, only one gets it.
+        """
+        path, aside = self._path(run_id), self.folder / temporary_name()
         try:
-            if not is_abandoned(path, _now(self.folder)):
+            if not is_abandoned(path, _file_system_time(self.folder)):
                 return not path.exists()
             path.rename(aside)
-        except FileNotFoundError:  # with its folder, maybe
+        except FileNotFoundError:  # the lock or the whole folder
             return True
-        if not is_abandoned(aside, _now(self.folder)):  # somebody was faster, and this is his new claim
+        if not is_abandoned(aside, _file_system_time(self.folder)):  # a new lock of a faster process: put it back
             with suppress(FileExistsError):
                 os.link(aside, path)
         aside.unlink()
         return not path.exists()
 
-    def _beat(self, closed: threading.Event) -> None:
-        while not closed.wait(BEAT_SECONDS):
-            for key in list(self._held):
+    def _heartbeat(self, closed: threading.Event) -> None:
+        while not closed.wait(HEARTBEAT_SECONDS):
+            for run_id in list(self._held):
                 with suppress(OSError):
-                    os.utime(self._path(key))
+                    os.utime(self._path(run_id))
 
 
 def is_abandoned(path: Path, now: float) -> bool:
-    """Whether nobody stands behind a claim any more."""
+    """Return True if the lock expired, or its process on this machine is dead."""
     try:
-        age = abs(now - path.stat().st_mtime)  # a claim from the future is one from before a clock was set back
+        age = abs(now - path.stat().st_mtime)  # a time in the future means that a clock was set back
     except FileNotFoundError:
         return False
-    claim = read(path)
-    return age > EXPIRES_SECONDS or (claim is not None and claim.host == host() and not is_alive(claim.process))
+    lock = _read(path)
+    return age > EXPIRES_SECONDS or (lock is not None and lock.host == host() and not is_alive(lock.process))
 
 
-def _now(folder: Path) -> float:
-    """By the clock of the file system, which stamps the claims.  A file without a name tells it, so nothing changes."""
+def list_locks(folder: Path) -> Iterator[tuple[str, RunLock, bool]]:
+    """Yield (run ID, lock, abandoned or not) for every lock in a folder."""
+    if not (paths := sorted(folder.glob("*.json"))):
+        return
+    try:
+        now = _file_system_time(folder)
+    except OSError:  # a read-only folder
+        now = time.time()
+    for path in paths:
+        if (lock := _read(path)) is not None:
+            yield path.stem, lock, is_abandoned(path, now)
+
+
+def _file_system_time(folder: Path) -> float:
+    """Return the time by the file system's clock, which also stamps the locks."""
     with tempfile.TemporaryFile(prefix=PREFIX, dir=folder) as probe:
         return os.fstat(probe.fileno()).st_mtime
 
 
-def read(path: Path) -> Claim | None:
-    """None where there is no claim, or one that cannot be read (yet)."""
+def _read(path: Path) -> RunLock | None:
+    """Return the lock, or None if there is none or it is not readable yet."""
     try:
-        return Claim(**json.loads(path.read_bytes()))
-    except (OSError, ValueError, TypeError):
+        fields = json.loads(path.read_bytes())
+        return RunLock(fields["cell"], fields["host"], fields["process"], fields["started"])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-
-
-def current(folder: Path) -> Iterator[tuple[str, Claim, bool]]:
-    """(key, claim, whether it is abandoned) of all claims in a results folder."""
-    if not (paths := sorted(folder.glob("*.json"))):
-        return
-    try:
-        now = _now(folder)
-    except OSError:  # somebody else's folder, where we may only look
-        now = time.time()
-    for path in paths:
-        if (claim := read(path)) is not None:
-            yield path.stem, claim, is_abandoned(path, now)

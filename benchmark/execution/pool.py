@@ -1,159 +1,191 @@
-"""Several workers at once, here or on other machines: whoever is free takes the next cell.
-
-A cell whose worker is lost goes to another one; if that happens `TRIES` times, the cell is taken for the culprit,
-recorded as failed and left.
-"""
+"""A pool of 1..N workers, local or on Ray: an idle worker gets the next run, and a lost worker is replaced."""
 
 import time
-from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Protocol, TypeVar
 
-from ..plan import PlannedRun
+from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..storage.store import Store
+from . import messages
+from .errors import ConfigurationError, ResultsNotWritable, WorkerStartError
 from .progress import Progress
-from .scheduler import Kind, Scheduler, SweepResult, kind
-from .supervised_worker import Answer, PoolBackend, WorkerHandle
-from .worker import ResolveRequest
-from .worker_process import ConfigurationError, Description
+from .scheduler import ModelKey, Scheduler, SweepResult, model_key
 
-TRIES = 3
-"""Workers that a cell may lose before it is taken for the culprit (ours)."""
-TICK_SECONDS = 1.0
-"""Between two looks at who is there (ours)."""
+Reply = TypeVar("Reply")
+
+TICK_SECONDS = 0.5
+"""Longest wait before progress and capacity are looked at again (ours)."""
+
+
+class WorkerHandle(Protocol):
+    """One worker, on this machine or another."""
+
+    name: str
+    """Set by the pool once the worker has answered."""
+    model: ModelKey | None
+    """Model that the worker holds, set by the pool after each run."""
+
+    @property
+    def progress(self) -> messages.ProgressUpdate | None:
+        """Latest update of the current run, if the worker reports any."""
+        ...
+
+    def resolve(self, request: messages.ResolveRequest) -> "Future[messages.ResolveReply]": ...
+
+    def run(self, run: PlannedRun) -> "Future[messages.RunReply]": ...
+
+    def stop(self) -> None: ...
+
+
+class PoolBackend(Protocol):
+    """Source of workers."""
+
+    def capacity(self) -> int:
+        """Return the current maximum number of workers."""
+        ...
+
+    def spawn(self, number: int) -> WorkerHandle: ...
+
+    def close(self) -> None: ...
 
 
 class WorkerPool:
-    """The executor of several workers."""
+    """Workers of one backend, which resolve a plan's names and execute its runs."""
 
-    def __init__(self, office: PoolBackend) -> None:
-        self._office = office
-        self._hired = 0
-        self._turned_away = 0
-        self._request: ResolveRequest | None = None
-        self._description: Description | None = None
-        self._arriving: dict[Future[Answer], WorkerHandle] = {}
-        self._idle: list[tuple[WorkerHandle, str, Kind | None]] = []
-        """WorkerHandle, place, and what it ran last."""
-        self._running: dict[Future[Answer], tuple[WorkerHandle, str, PlannedRun]] = {}
+    def __init__(self, backend: PoolBackend) -> None:
+        self._backend = backend
+        self._spawned = self._rejected = 0
+        self._request: messages.ResolveRequest | None = None
+        self._resolved: messages.Resolved | None = None
+        self._starting: dict[Future[messages.ResolveReply], WorkerHandle] = {}
+        self._idle: list[WorkerHandle] = []
+        self._running: dict[Future[messages.RunReply], tuple[WorkerHandle, PlannedRun]] = {}
 
-    def describe(self, request: ResolveRequest) -> Description:
-        """What names mean to the first worker; others that find something else are not given cells."""
-        weights = request.weights
-        absolute = str(Path(weights).resolve()) if weights and Path(weights).exists() else weights
-        self._request = replace(request, weights=absolute)
-        self._hire()
-        (arrival,) = self._arriving
-        word, answer = arrival.result()
-        if word == "refused":
-            raise ConfigurationError(answer.partition(": ")[2])
-        self._description = answer[1]
-        return answer[1]
+    def resolve(self, request: messages.ResolveRequest) -> tuple[BackboneInfo, list[MethodInfo]]:
+        """Ask a worker for the backbone and methods that a command names.
+
+        Workers that join later and find other weights or methods get no runs.
+
+        Raises:
+            ConfigurationError: a name is wrong, or backbone and method do not fit.
+            WorkerStartError: the worker died or hung.
+        """
+        if request.weights and (path := Path(request.weights)).exists():
+            request = replace(request, weights=str(path.resolve()))
+        self._request = request
+        self._spawn()
+        (starting,) = self._starting
+        match _result(starting):
+            case messages.Resolved() as resolved:
+                self._resolved = resolved
+                return resolved.backbone, resolved.methods
+            case messages.ConfigurationRefused(reason):
+                raise ConfigurationError(reason)
+            case messages.WorkerLost(reason):
+                raise WorkerStartError(reason)
 
     def execute(
-        self, cells: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
+        self, runs: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
     ) -> SweepResult:
-        """Raises `ResultsNotWritable`, `ConfigurationError` when no worker can do what the plan asks."""
-        losses: Counter[str] = Counter()
-        for _, place, _ in self._idle:
-            progress.idle(place)
-        with Scheduler(cells, store, progress, deadline) as agenda:
-            while agenda.waiting() or self._running:
-                self._recruit(agenda.waiting(), progress)
-                self._assign(agenda, progress)
-                progress.tick()
-                flights = [*self._running, *self._arriving]
-                if not flights:
+        """Execute runs until none is left.
+
+        Args:
+            deadline: on `time.monotonic`; no run is started that cannot end before it.
+
+        Raises:
+            ResultsNotWritable: the results folder is full or read-only.
+            ConfigurationError: all workers found other weights or methods than the plan.
+        """
+        with Scheduler(runs, store, progress, deadline) as scheduler:
+            while scheduler.waiting() or self._running:
+                self._scale_up(scheduler.waiting(), progress)
+                self._assign(scheduler)
+                busy = {worker.name: run for worker, run in self._running.values()}
+                updates = [worker.progress for worker, _ in self._running.values()]
+                progress.show({worker.name: None for worker in self._idle} | busy, *updates[:1])
+                pending = [*self._running, *self._starting]
+                if not pending:
                     time.sleep(TICK_SECONDS)
-                for future in wait(flights, TICK_SECONDS, FIRST_COMPLETED).done if flights else ():
-                    if future in self._arriving:
-                        self._welcome(future, progress)
+                    continue
+                for future in wait(pending, TICK_SECONDS, FIRST_COMPLETED).done:
+                    if future in self._starting:
+                        self._register(self._starting.pop(future), _result(future), progress)
                     else:
-                        self._settle(future, agenda, progress, losses)
-            return agenda.tally
+                        self._handle_reply(*self._running.pop(future), _result(future), scheduler)
+            return scheduler.result
 
     def stop(self) -> None:
-        members = [*self._arriving.values(), *(m for m, *_ in self._idle), *(m for m, *_ in self._running.values())]
-        with ThreadPoolExecutor(len(members) or 1) as pool:  # each may take a moment to end
-            list(pool.map(lambda member: member.stop(), members))
-        self._office.close()
+        """Stop all workers, including those in the middle of a run."""
+        workers = [*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())]
+        with ThreadPoolExecutor(len(workers) or 1) as threads:  # each may take seconds to stop
+            list(threads.map(lambda worker: worker.stop(), workers))
+        self._backend.close()
 
-    def _hire(self) -> None:
-        assert self._request is not None
-        self._hired += 1
-        member = self._office.hire(self._hired)
-        self._arriving[member.describe(self._request)] = member
+    def _spawn(self) -> None:
+        assert self._request is not None, "resolve the plan's names first"
+        self._spawned += 1
+        worker = self._backend.spawn(self._spawned)
+        self._starting[worker.resolve(self._request)] = worker
 
-    def _recruit(self, waiting: int, progress: Progress) -> None:
-        there = len(self._arriving) + len(self._idle) + len(self._running)
-        wanted = min(self._office.room() - self._turned_away, len(self._running) + waiting)
-        for _ in range(wanted - there):
-            self._hire()
-        if not there and wanted <= 0 and waiting:
-            progress.tell_once("no worker is left; waiting for the cluster to offer one (Ctrl-C stops)")
+    def _scale_up(self, waiting: int, progress: Progress) -> None:
+        """Spawn as many workers as the backend has room for and the runs need."""
+        present = len(self._starting) + len(self._idle) + len(self._running)
+        wanted = min(self._backend.capacity() - self._rejected, len(self._running) + waiting)
+        for _ in range(wanted - present):
+            self._spawn()
+        if not present and wanted <= 0 and waiting:
+            progress.say_once("no worker is left; waiting for the cluster to offer one (Ctrl-C stops)")
 
-    def _assign(self, agenda: Scheduler, progress: Progress) -> None:
-        resting = []
-        while self._idle:
-            member, place, warm = self._idle.pop()
-            if (cell := agenda.take(warm)) is None:
-                resting.append((member, place, warm))
-            else:
-                progress.started(cell, place)
-                self._running[member.run(cell)] = member, place, cell
-        self._idle = resting
+    def _assign(self, scheduler: Scheduler) -> None:
+        """Give each idle worker a run, while there are runs."""
+        for worker in reversed(self._idle.copy()):
+            if (run := scheduler.next_run(worker.model)) is not None:
+                self._idle.remove(worker)
+                self._running[worker.run(run)] = worker, run
 
-    def _welcome(self, arrival: "Future[Answer]", progress: Progress) -> None:
-        """Give a member that has arrived its place, or turn it away if it sees other weights or methods."""
-        member = self._arriving.pop(arrival)
-        word, answer = _outcome(arrival)
-        if word == "described":
-            place, description = answer
-            if _refs(description) == _refs(self._description):
-                self._idle.append((member, place, None))
-                progress.idle(place)
+    def _register(self, worker: WorkerHandle, reply: messages.ResolveReply, progress: Progress) -> None:
+        """Add a new worker to the idle ones, or stop it if it finds other weights or methods."""
+        assert self._resolved is not None
+        if isinstance(reply, messages.Resolved):
+            if reply.agrees_with(self._resolved):
+                worker.name = reply.worker
+                self._idle.append(worker)
                 return
-            answer = f"{place} has other weights, method versions or plug-in files than where the plan was made"
-        self._turned_away += word != "gone"
-        progress.say(f"a worker is not used: {answer}")
-        member.stop()
-        if self._turned_away >= self._office.room():
-            raise ConfigurationError(f"no worker can be used: {answer}")
-
-    def _settle(self, flight: "Future[Answer]", agenda: Scheduler, progress: Progress, losses: "Counter[str]") -> None:
-        member, place, cell = self._running.pop(flight)
-        word, answer = _outcome(flight)
-        if word == "gone":
-            member.stop()
+            reason = "it has other weights, method versions or plug-in files than the plan"
         else:
-            self._idle.append((member, place, kind(cell)))
-        if word not in ("gone", "lost"):
-            agenda.settle(cell, word, answer)
-            return
-        losses[cell.spec.run_id()] += 1
-        if not agenda.rescue(cell):
-            if losses[cell.spec.run_id()] == TRIES:
-                agenda.give_up(cell, f"{answer}; so did {TRIES - 1} before it")
-            else:
-                progress.say(f"{cell}: {answer}; it is run again")
-                progress.idle(place)
-                agenda.put_back(cell)
-        if word == "gone":
-            progress.gone(place)
+            reason = reply.reason
+        self._rejected += not (isinstance(reply, messages.WorkerLost) and reply.node)
+        progress.say(f"worker {reply.worker} is not used: {reason}")
+        worker.stop()
+        if self._rejected >= self._backend.capacity():
+            raise ConfigurationError(f"no worker can be used; the last was {reply.worker}: {reason}")
+
+    def _handle_reply(
+        self, worker: WorkerHandle, run: PlannedRun, reply: messages.RunReply, scheduler: Scheduler
+    ) -> None:
+        if isinstance(reply, messages.WorkerLost) and reply.node:
+            worker.stop()
+        else:
+            worker.model = model_key(run)
+            self._idle.append(worker)
+        match reply:
+            case messages.RunFinished():
+                scheduler.complete(run, reply)
+            case messages.RunFailed():
+                scheduler.mark_failed(run, reply)
+            case messages.ResultsUnwritable(reason):
+                raise ResultsNotWritable(reason)
+            case messages.WorkerLost(reason):
+                if not scheduler.recover_if_stored(run):
+                    scheduler.requeue(run, reason)
 
 
-def _outcome(future: "Future[Answer]") -> Answer:
-    """What a member answered, or ("gone", reason) where it cannot answer any more."""
+def _result(future: "Future[Reply]") -> "Reply | messages.WorkerLost":
+    """Return a worker's reply, or the loss of its node, for which each backend has its own exceptions."""
     try:
         return future.result()
-    except Exception as error:  # whatever the way to the member raises
-        return "gone", f"the worker is gone ({type(error).__name__})"
-
-
-def _refs(description: Description | None) -> Any:
-    assert description is not None
-    backbone, methods = description
-    return backbone.ref, [method.ref for method in methods]
+    except Exception as error:
+        return messages.WorkerLost(f"the worker cannot be reached ({type(error).__name__})", node=True)

@@ -1,104 +1,112 @@
-"""Workers on Ray: all GPUs of this machine, or those of a cluster.  Ray places them; which cell goes where is `crew`'s.
+"""Workers on Ray: one per GPU of this machine or of a cluster.
 
-Results are written by the workers into the shared results folder, so neither a dead driver nor a dead node loses any.
+Workers write results into the shared results folder themselves, so a dead driver or node loses no stored result.
 """
 
 import logging
 import os
+import sys
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 from ..plan import PlannedRun
-from .supervised_worker import Answer, SupervisedWorker, WorkerConfig, WorkerHandle
-from .worker import ResolveRequest
-from .worker_process import ConfigurationError
+from .errors import ConfigurationError
+from .local_pool import SupervisedWorker
+from .messages import ProgressUpdate, ResolveReply, ResolveRequest, RunReply, WorkerConfig
+from .scheduler import ModelKey
 
 OBJECT_STORE_BYTES = 100_000_000
-"""Shared memory of a Ray that is started here; cells and answers are a few kilobytes, images never pass through it."""
+"""Shared memory of a Ray started here; messages take a few kilobytes, and images never pass through it."""
 
 START_TRIES = 3
-"""Ray gives up when its helpers are not up in 15 seconds, which on a busy machine they are not always."""
+"""Ray gives up if its processes are not up in 15 seconds, which happens on a busy machine."""
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
-"""Ray reports to nobody, lets workers run like any other program, and hides GPUs from those that ask for none."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one worker takes of a node."""
-
-    cpus: float
-    gpus: float | None = None
-    """None: one where any node has GPUs, otherwise none."""
+"""Send no usage reports, keep the normal priority, and hide GPUs from workers that ask for none."""
 
 
 class RayWorker:
-    """A station that is a Ray actor."""
+    """Handle of a supervised worker that runs as a Ray actor."""
+
+    name = ""
+    model: ModelKey | None = None
+    progress: ProgressUpdate | None = None  # updates stay on the node
 
     def __init__(self, ray: Any, actor: Any) -> None:
         self._ray, self._actor = ray, actor
 
-    def describe(self, request: ResolveRequest) -> "Future[Answer]":
-        return self._actor.describe.remote(request).future()
+    def resolve(self, request: ResolveRequest) -> "Future[ResolveReply]":
+        return self._actor.resolve.remote(request).future()
 
-    def run(self, cell: PlannedRun) -> "Future[Answer]":
-        return self._actor.run.remote(cell).future()
+    def run(self, run: PlannedRun) -> "Future[RunReply]":
+        return self._actor.run.remote(run).future()
 
     def stop(self) -> None:
         self._ray.kill(self._actor)
 
 
 class RaySupervisedWorker(SupervisedWorker):
-    """A station in a Ray worker, which must not show its own main file to the process that it spawns."""
+    """Supervised worker in a Ray process, whose main file the spawned process must not import."""
 
-    def __init__(self, *arguments: Any) -> None:
-        import sys
-
+    def __init__(self, number: int, config: WorkerConfig) -> None:
         vars(sys.modules["__main__"]).pop("__file__", None)
-        super().__init__(*arguments)
+        super().__init__(number, config)
 
 
 class RayBackend:
-    """Places for workers on the nodes of a Ray cluster.
+    """Backend with as many workers as the nodes of a Ray cluster have room for.
 
-    address: of a running cluster, as `ray.init` takes it; None: one of this machine alone, which ends with us.
+    Args:
+        address: of a running cluster, as `ray.init` takes it; None starts one on this machine for this command.
+        cpus: CPUs per worker.
+        gpus: GPUs per worker; None means one if any node has GPUs, otherwise none.
 
     Raises:
         ConfigurationError: Ray is missing, no cluster answers at the address, or no node has room for a worker.
     """
 
-    def __init__(self, address: str | None, share: Share, station: WorkerConfig) -> None:
+    def __init__(self, address: str | None, cpus: float, gpus: float | None, config: WorkerConfig) -> None:
         self._ray = _connect(address)
-        results, numerics, plugins, argv = station
-        self._station = results.resolve(), numerics, [path.expanduser().resolve() for path in plugins], argv
         nodes = self._nodes()
-        self._cpus = share.cpus
-        self._gpus = float(any(node.get("GPU") for node in nodes)) if share.gpus is None else share.gpus
-        if not self.room():
+        gpus = float(any(node.get("GPU") for node in nodes)) if gpus is None else gpus
+        self._share = {"CPU": cpus, "GPU": gpus}
+        self._config = replace(
+            config,
+            results=config.results.resolve(),
+            plugins=[path.expanduser().resolve() for path in config.plugins],
+            concurrent_runs=_fits(1, gpus) if 0 < gpus < 1 else 1,
+        )
+        if not self.capacity():
             self.close()
-            there = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
+            found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise ConfigurationError(
-                f"no node of the cluster has {self._cpus:g} CPUs and {self._gpus:g} GPUs for a worker (there are "
-                f"{there}): say --cpus-per-cell or --gpus-per-cell"
+                f"no node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for a worker (nodes: {found}); "
+                "give smaller --cpus-per-cell or --gpus-per-cell"
             )
 
-    def room(self) -> int:
+    def capacity(self) -> int:
         return sum(
-            min(int(node.get(kind, 0) / of + 1e-9) for kind, of in (("CPU", self._cpus), ("GPU", self._gpus)) if of)
+            min(_fits(node.get(resource, 0), amount) for resource, amount in self._share.items() if amount)
             for node in self._nodes()
         )
 
-    def hire(self, number: int) -> WorkerHandle:
-        actor = self._ray.remote(RaySupervisedWorker).options(num_cpus=self._cpus, num_gpus=self._gpus, max_restarts=0)
-        return RayWorker(self._ray, actor.remote(number, *self._station))
+    def spawn(self, number: int) -> RayWorker:
+        actor = self._ray.remote(RaySupervisedWorker).options(
+            num_cpus=self._share["CPU"], num_gpus=self._share["GPU"], max_restarts=0
+        )
+        return RayWorker(self._ray, actor.remote(number, self._config))
 
     def close(self) -> None:
         self._ray.shutdown()
 
     def _nodes(self) -> list[dict[str, float]]:
-        """The resources of each node that lives."""
+        """Return the resources of each live node."""
         return [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
+
+
+def _fits(available: float, amount: float) -> int:
+    return int(available / amount + 1e-9)
 
 
 def _connect(address: str | None) -> Any:
@@ -115,12 +123,12 @@ def _connect(address: str | None) -> Any:
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise ConfigurationError(f"no Ray cluster can be used at {address}: {_first_line(error)}") from None
         return ray
-    for left in reversed(range(START_TRIES)):
+    for tries_left in reversed(range(START_TRIES)):
         try:
             ray.init("local", include_dashboard=False, object_store_memory=OBJECT_STORE_BYTES, **quiet)
             break
-        except Exception as error:  # Ray raises this very class
-            if not left:
+        except Exception as error:  # Ray raises the base class
+            if not tries_left:
                 raise ConfigurationError(f"Ray cannot be started on this machine: {_first_line(error)}") from None
     return ray
 

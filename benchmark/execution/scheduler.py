@@ -1,24 +1,24 @@
-"""What a sweep still has to do and what became of the rest, whoever runs the cells."""
+"""The scheduler of a sweep: which run comes next, and what became of each."""
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from ..plan import PlannedRun
+from ..storage.json_io import StoreError
 from ..storage.store import Store
-from . import signals as termination
-from .locks import Claims
+from . import signals
+from .errors import ResultsNotWritable
+from .locks import RunLocks
+from .messages import RunFailed, RunFinished, WorkerLost
 from .progress import Progress
-from .worker import RunSummary
 
-Kind = tuple[str, str]
-"""Backbone and method: cells of one kind run on one model, which stays as it was built and compiled."""
+TRIES = 3
+"""Workers that a run may lose before it is recorded as failed (ours)."""
 
-
-class ResultsNotWritable(Exception):
-    """Results cannot be stored; going on would lose work."""
+ModelKey = tuple[str, str]
+"""Backbone and method; runs with the same model key reuse the built and compiled model."""
 
 
 @dataclass
@@ -27,150 +27,160 @@ class SweepResult:
 
     finished: int = 0
     failed: list[tuple[PlannedRun, str]] = field(default_factory=list)
+    """Runs and the reasons of their failures."""
     left: int = 0
-    """Cells not started for lack of time."""
+    """Number of runs not started for lack of time."""
     elsewhere: int = 0
-    """Cells that another command runs, or has run meanwhile."""
+    """Number of runs that another command executes or has executed meanwhile."""
 
 
 class Scheduler:
-    """The cells of a sweep, handed out one at a time; each is claimed, so that no other command runs it too.
+    """Hands out the runs of a sweep one at a time; each is locked, so that no other command executes it too.
 
-    deadline: on `time.monotonic`; no cell is handed out that cannot end before it.
+    Args:
+        deadline: on `time.monotonic`; no run is handed out that cannot end before it.
     """
 
     def __init__(
-        self, cells: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
+        self, runs: Sequence[PlannedRun], store: Store, progress: Progress, deadline: float | None = None
     ) -> None:
-        self.tally = SweepResult()
+        self.result = SweepResult()
         self._store, self._progress, self._deadline = store, progress, deadline
-        self._claims = Claims(store.root / "claims")
-        self._repeated = store.finished([cell.spec for cell in cells])
-        self._waiting: dict[Kind, deque[tuple[int, PlannedRun]]] = {}
-        self._busy: dict[str, tuple[Kind, int]] = {}
-        """Of each key that is out: its kind, and how many times it was stored before."""
-        self._claimed_elsewhere: list[PlannedRun] = []
-        for place, cell in enumerate(cells):
-            self._waiting.setdefault(kind(cell), deque()).append((place, cell))
+        self._locks = RunLocks(store.root / "claims")
+        self._stored_before = store.finished([run.spec for run in runs])
+        self._waiting: dict[ModelKey, deque[tuple[int, PlannedRun]]] = {}
+        """Model key -> (position in the plan, run)."""
+        self._running: dict[str, tuple[ModelKey, int]] = {}
+        """Run ID -> (model key, repetitions stored at dispatch)."""
+        self._locked_elsewhere: list[PlannedRun] = []
+        self._losses: Counter[str] = Counter()
+        """Run ID -> number of workers lost."""
+        for position, run in enumerate(runs):
+            self._waiting.setdefault(model_key(run), deque()).append((position, run))
 
     def __enter__(self) -> "Scheduler":
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._claims.close()
+        self._locks.close()
 
-    def take(self, warm: Kind | None = None) -> PlannedRun | None:
-        """The next cell, None when there is none left that this command can run.
+    def next_run(self, last: ModelKey | None = None) -> PlannedRun | None:
+        """Return the next run, or None if this command can start no more.
 
-        warm: what the worker ran before; it goes on with that.  Otherwise the plan's order holds, and where several
-        workers ask, each begins with what no other is busy with, or else helps where most is left.
+        A worker keeps the model of its last run as long as there are runs for it.  Otherwise it takes the first run
+        of the plan whose model no other worker has, or else helps with the model that has most work left.
         """
-        while not termination.shutdown_requested() and (cell := self._next(warm)) is not None:
-            if self._deadline is not None and time.monotonic() + self._progress.pace.expected(cell) > self._deadline:
-                self.tally.left += 1
-                self._progress.skipped(cell, "no time left for it")
-            elif self._is_ours(cell):
-                self._set_damaged_aside(cell)
-                stored = len(self._store.repetitions(cell.spec))
-                self._busy[cell.spec.run_id()] = kind(cell), stored
-                return cell
+        while not signals.shutdown_requested() and (run := self._pick(last)) is not None:
+            if self._deadline is not None and time.monotonic() + self._progress.pace.expected(run) > self._deadline:
+                self.result.left += 1
+                self._progress.ended(run, "not started: no time left for it")
+            elif self._lock(run):
+                self._quarantine_damaged(run)
+                self._running[run.spec.run_id()] = model_key(run), len(self._store.repetitions(run.spec))
+                return run
         return None
 
-    def settle(self, cell: PlannedRun, word: str, answer: Any) -> None:
-        """word, answer: what a worker says of a cell it ends with, as the top of worker.py lists it.
+    def complete(self, run: PlannedRun, finished: RunFinished) -> None:
+        """Count a run that its worker has stored."""
+        self._release(run)
+        self.result.finished += 1
+        self._progress.finished(run, finished)
+
+    def mark_failed(self, run: PlannedRun, failure: RunFailed) -> None:
+        """Record a failure.
 
         Raises:
-            ResultsNotWritable: the results folder is full or read-only.
+            ResultsNotWritable: the record cannot be written.
         """
-        if word == "unwritable":
-            raise ResultsNotWritable(answer)
-        self._release(cell)
-        if isinstance(answer, RunSummary):
-            self.tally.finished += 1
-            self._progress.finished(cell, answer)
-        else:
-            self.tally.failed.append((cell, answer))
-            self._progress.failed(cell, answer)
+        try:
+            self._store.put_failure(run.spec, failure.reason, failure.traceback, failure.error_type)
+        except StoreError as error:
+            raise ResultsNotWritable(f"{run} failed ({failure.reason}) and cannot be recorded: {error}") from None
+        self._release(run)
+        self.result.failed.append((run, failure.reason))
+        self._progress.ended(run, f"FAILED: {failure.reason}")
 
-    def rescue(self, cell: PlannedRun) -> bool:
-        """Whether a lost worker had stored the cell's result before its end; then that is settled."""
-        stored = len(self._store.repetitions(cell.spec)) > self._busy[cell.spec.run_id()][1]
+    def recover_if_stored(self, run: PlannedRun) -> bool:
+        """If the lost worker had already stored the result, mark the run finished and return True."""
+        stored = len(self._store.repetitions(run.spec)) > self._running[run.spec.run_id()][1]
         if stored:
-            self._release(cell)
-            self.tally.finished += 1
-            self._progress.rescued(cell)
+            self._release(run)
+            self.result.finished += 1
+            self._progress.ended(run, "stored; its worker was lost right after that")
         return stored
 
-    def give_up(self, cell: PlannedRun, reason: str) -> None:
-        """Record that a cell's worker was lost."""
-        self._store.put_failure(cell.spec, reason, "")
-        self.settle(cell, "failed", reason)
-
-    def put_back(self, cell: PlannedRun) -> None:
-        """Let another worker have it, before anything else of its kind."""
-        self._release(cell)
-        self._waiting.setdefault(kind(cell), deque()).appendleft((-1, cell))
+    def requeue(self, run: PlannedRun, reason: str) -> None:
+        """Put the run of a lost worker back, first of its model; record it as failed after `TRIES` losses."""
+        self._losses[run.spec.run_id()] += 1
+        if self._losses[run.spec.run_id()] == TRIES:
+            self.mark_failed(run, RunFailed(f"{reason}, in each of {TRIES} tries", WorkerLost.__name__))
+            return
+        self._progress.requeued(run, reason)
+        self._release(run)
+        self._waiting.setdefault(model_key(run), deque()).appendleft((-1, run))
 
     def waiting(self) -> int:
-        """Cells that `take` may still hand out."""
-        if termination.shutdown_requested():
+        """Return the number of runs that `next_run` may still hand out."""
+        if signals.shutdown_requested():
             return 0
-        return sum(map(len, self._waiting.values())) + len(self._claimed_elsewhere)
+        return sum(map(len, self._waiting.values())) + len(self._locked_elsewhere)
 
-    def _release(self, cell: PlannedRun) -> None:
-        self._claims.release(cell.spec.run_id())
-        del self._busy[cell.spec.run_id()]
+    def _release(self, run: PlannedRun) -> None:
+        self._locks.release(run.spec.run_id())
+        del self._running[run.spec.run_id()]
 
-    def _next(self, warm: Kind | None) -> PlannedRun | None:
-        full = [kind for kind, cells in self._waiting.items() if cells]
-        if not full:
-            return self._second_look()
-        busy = {kind for kind, _ in self._busy.values()}
-        if warm in full:
-            chosen = warm
-        elif free := [kind for kind in full if kind not in busy]:
-            chosen = min(free, key=lambda kind: self._waiting[kind][0][0])
+    def _pick(self, last: ModelKey | None) -> PlannedRun | None:
+        waiting = [key for key, runs in self._waiting.items() if runs]
+        if not waiting:
+            return self._retry_locked()
+        taken = {key for key, _ in self._running.values()}
+        if last in waiting:
+            key = last
+        elif free := [key for key in waiting if key not in taken]:
+            key = min(free, key=lambda key: self._waiting[key][0][0])
         else:
-            chosen = max(full, key=lambda kind: sum(cell.seconds for _, cell in self._waiting[kind]))
-        return self._waiting[chosen].popleft()[1]
+            key = max(waiting, key=lambda key: sum(run.seconds for _, run in self._waiting[key]))
+        return self._waiting[key].popleft()[1]
 
-    def _second_look(self) -> PlannedRun | None:
-        """A cell that another command had claimed before and has no more, without a result."""
-        while self._claimed_elsewhere:
-            cell = self._claimed_elsewhere.pop()
-            key = cell.spec.run_id()
-            if self._is_done_elsewhere(cell):
+    def _retry_locked(self) -> PlannedRun | None:
+        """Return a run whose lock another command gave up without storing a result."""
+        while self._locked_elsewhere:
+            run = self._locked_elsewhere.pop()
+            run_id = run.spec.run_id()
+            if self._done_elsewhere(run):
                 continue
-            if self._claims.take(key, str(cell)):
-                self._claims.release(key)
-                return cell
-            self.tally.elsewhere += 1
-            self._progress.skipped(cell, f"{self._claims.holder(key) or 'another command'} runs it")
+            if self._locks.acquire(run_id, str(run)):
+                self._locks.release(run_id)
+                return run
+            self.result.elsewhere += 1
+            holder = self._locks.holder(run_id) or "another command"
+            self._progress.ended(run, f"not started: {holder} runs it")
         return None
 
-    def _is_ours(self, cell: PlannedRun) -> bool:
-        if not self._claims.take(cell.spec.run_id(), str(cell)):
-            self._claimed_elsewhere.append(cell)
+    def _lock(self, run: PlannedRun) -> bool:
+        if not self._locks.acquire(run.spec.run_id(), str(run)):
+            self._locked_elsewhere.append(run)
             return False
-        if self._is_done_elsewhere(cell):
-            self._claims.release(cell.spec.run_id())
+        if self._done_elsewhere(run):
+            self._locks.release(run.spec.run_id())
             return False
         return True
 
-    def _set_damaged_aside(self, cell: PlannedRun) -> None:
-        """So that no repetition is compared with it, and none is counted that goes away meanwhile."""
-        complaints: list[str] = []
-        self._store.get(cell.spec, complaints)
-        for complaint in complaints:
-            self._progress.say(complaint)
+    def _quarantine_damaged(self, run: PlannedRun) -> None:
+        """Move damaged records away before repetitions are counted, so that the count stays comparable."""
+        problems: list[str] = []
+        self._store.get(run.spec, problems)
+        for problem in problems:
+            self._progress.say(problem)
 
-    def _is_done_elsewhere(self, cell: PlannedRun) -> bool:
-        done = cell.spec.run_id() not in self._repeated and self._store.has(cell.spec)
+    def _done_elsewhere(self, run: PlannedRun) -> bool:
+        done = run.spec.run_id() not in self._stored_before and self._store.has(run.spec)
         if done:
-            self.tally.elsewhere += 1
-            self._progress.skipped(cell, "another command has run it meanwhile")
+            self.result.elsewhere += 1
+            self._progress.ended(run, "not started: another command has run it meanwhile")
         return done
 
 
-def kind(cell: PlannedRun) -> Kind:
-    return cell.spec.backbone.name, cell.spec.method.spec
+def model_key(run: PlannedRun) -> ModelKey:
+    """Return the backbone and method of a run."""
+    return run.spec.backbone.name, run.spec.method.spec

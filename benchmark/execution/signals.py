@@ -1,6 +1,6 @@
-"""SIGTERM, as Slurm sends it before it takes a machine away: no new cell, a little time for the one in flight.
+"""SIGTERM handling: start no new run, and give the running ones a short time to finish.
 
-The process's signals are the process's state, and so is this module's: whether the end is near.
+Slurm sends SIGTERM before it stops a job.  Signals belong to the process, so the state of this module does too.
 """
 
 import os
@@ -10,68 +10,64 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 GRACE_SECONDS = 25.0
-"""What a cell in flight is given (ours: Slurm kills 30 seconds after SIGTERM unless its KillWait says otherwise)."""
+"""Time for running runs to finish (ours: Slurm's default KillWait is 30 seconds)."""
 EXIT_STATUS = 128 + signal.SIGTERM
 
-_near = False
+_requested = False
 
 
 class Terminated(BaseException):
-    """The process has to end now; like `KeyboardInterrupt` it is no error of what it interrupts."""
+    """The process must end now; not an error of the code it interrupts, like `KeyboardInterrupt`."""
 
 
 def shutdown_requested() -> bool:
-    """Whether SIGTERM came: nothing new is to be begun."""
-    return _near
+    """Return True once SIGTERM arrived; no new run may start then."""
+    return _requested
 
 
 @contextmanager
 def exit_on_sigterm() -> Iterator[None]:
-    """SIGTERM ends the block with `Terminated`, so that what it holds is released and nothing is left half-written."""
+    """Raise `Terminated` in the block on SIGTERM, so that its `finally` clauses clean up."""
     with _handling(signal.SIGTERM, _terminate):
         yield
 
 
 @contextmanager
 def graceful_shutdown(seconds: float) -> Iterator[None]:
-    """Let the block go on for `seconds` after SIGTERM; a second signal, or the end of that time, ends it.
+    """Let the block continue for `seconds` after SIGTERM; a second SIGTERM ends it at once.
 
     Raises:
-        Terminated: in the block, or after it if it ended in time.
+        Terminated: in the block when the time is over, or after the block if it ended in time.
     """
-    global _near
+    global _requested
 
-    def first(*_: object) -> None:
-        global _near
-        if _near or not seconds:
+    def request(*_: object) -> None:
+        global _requested
+        if _requested or not seconds:
             _terminate()
-        _near = True
+        _requested = True
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        _tell(f"SIGTERM: no cell is begun any more; the one in flight has {seconds:g} s to end")
+        text = f"vtab-peft: SIGTERM: no new run is started; running ones have {seconds:g} s to finish\n"
+        os.write(2, text.encode())  # the signal may have interrupted a write to Python's buffered stderr
 
-    with _handling(signal.SIGALRM, _terminate), _handling(signal.SIGTERM, first):
+    with _handling(signal.SIGALRM, _terminate), _handling(signal.SIGTERM, request):
         try:
             yield
-            if _near:
+            if _requested:
                 raise Terminated
         finally:
-            if _near:
+            if _requested:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                _near = False
+                _requested = False
 
 
 def _terminate(*_: object) -> None:
     raise Terminated
 
 
-def _tell(text: str) -> None:
-    """Past Python's buffers, in which a signal may have come."""
-    os.write(2, f"vtab-peft: {text}\n".encode())
-
-
 @contextmanager
 def _handling(number: signal.Signals, handler: Callable[..., None]) -> Iterator[None]:
-    if threading.current_thread() is not threading.main_thread():  # signals are not its business
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield
         return
     before = signal.signal(number, handler)

@@ -1,13 +1,7 @@
-"""The process that does the work.  torch is imported here and nowhere in the parent.
+"""The worker process.  torch is imported here and never in the parent.
 
-A worker keeps its backbone from cell to cell and answers requests on a pipe, one at a time:
-
-    ResolveRequest -> ("progress", (what is downloaded, 0 or 1, 1)) before and after a download, then
-                ("described", (BackboneInfo, [MethodInfo])) or ("refused", message)
-    PlannedRun     -> ("progress", (phase, done, of)) any number of times, then
-                ("finished", RunSummary), ("failed", reason) with the traceback stored, or ("unwritable", reason)
-
-It stores results itself, so that nothing is lost when the parent dies.
+A worker answers the requests of messages.py on a pipe, one at a time, and keeps its backbone from run to run.
+It stores results itself, so that none is lost when the parent dies.
 """
 
 import multiprocessing
@@ -15,118 +9,88 @@ import os
 import signal
 import threading
 import traceback
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from multiprocessing.connection import Connection
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..engine.numerics import Numerics
 from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..spec import MethodRef
+from .messages import (
+    ConfigurationRefused,
+    ProgressUpdate,
+    Resolved,
+    ResolveReply,
+    ResolveRequest,
+    ResultsUnwritable,
+    RunFailed,
+    RunFinished,
+    RunReply,
+    WorkerConfig,
+)
 
 if TYPE_CHECKING:
     from ...methods import Method
     from ..engine.backbone import Backbone
     from ..engine.evaluate import ProgressFn
+    from ..engine.trainer import Trained
 
 SPEED_BATCH = {"cuda": 64, "cpu": 8}
-"""Images in the forward pass that is timed for estimates (ours: a second or so for ViT-B on two cores; on a GPU fewer
-would time the launching of kernels)."""
-
-
-@dataclass(frozen=True)
-class ResolveRequest:
-    """Ask what a backbone and method specs mean."""
-
-    backbone: str
-    weights: str | None
-    image_size: int | None
-    precision: str
-    methods: Sequence[str]
-    """Spec strings; `all` means every registered method."""
-    all_plugged: bool = False
-    """Whether everything that plug-in files register comes along."""
-    variants: bool = False
-    """Whether each method comes with what its `search` grid makes of it."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What the parent shows of a finished cell."""
-
-    path: Path
-    accuracy: float
-    seconds: float
-    images_per_second: float
-    agrees: bool | None
-    """For a repetition: whether it predicts exactly what the stored run did."""
-    shortage: str = ""
-    """How it was run in smaller parts than asked for, for lack of memory."""
+"""Images in the forward pass timed for estimates (ours: about a second for ViT-B on two cores; fewer images on a GPU
+would time kernel launches)."""
 
 
 class Worker:
-    """State kept between requests: the last backbone."""
+    """Answers requests; keeps the last backbone between them."""
 
-    def __init__(self, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
+    def __init__(self, config: WorkerConfig) -> None:
         import torch
 
         from ..engine.live_model import LiveModel
 
-        torch.set_num_threads(numerics.threads)
-        self.results, self.argv, self.plugins = results, argv, plugins
+        torch.set_num_threads(config.numerics.threads)
+        self.config = config
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.live = LiveModel(self.device, numerics)
+        self.live = LiveModel(self.device, config.numerics)
         self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
 
     def backbone(
-        self, name: str, weights: str | None, image_size: int | None, tell: "ProgressFn" = lambda *_: None
+        self, name: str, weights: str | None, image_size: int | None, on_progress: "ProgressFn" = lambda *_: None
     ) -> "Backbone":
         from ..engine.backbone import load
 
         wanted = (name, weights, image_size)
         if self._loaded is None or self._loaded[0] != wanted:
-            self._loaded = (wanted, load(*wanted, tell))
+            self._loaded = (wanted, load(*wanted, on_progress))
         return self._loaded[1]
 
-    def describe(
-        self, request: ResolveRequest, tell: "ProgressFn" = lambda *_: None
-    ) -> tuple[BackboneInfo, list[MethodInfo]]:
-        """tell: called before and after a download.
+    def resolve(self, request: ResolveRequest, on_progress: "ProgressFn" = lambda *_: None) -> Resolved:
+        """Load the backbone, parse the methods and check that they fit.
+
+        Args:
+            on_progress: called before and after a download.
 
         Raises:
             BackboneError, ValueError: with a message for the user.
         """
-        from ...methods import METHODS, default_specs, parse
-        from ...methods.anatomy import FAMILIES, backbone_family
-        from ...methods.base import check_backbone, missing_packages
+        from ...methods import parse
+        from ...methods.base import check_backbone
         from ..engine.timing import device_name
 
         plugged = self.load_plugins()
         named = [spec for spec in request.methods if spec != "all"] + (plugged if request.all_plugged else [])
-        asked = [parse(spec) for spec in named]  # a wrong name is refused before weights are looked for
-        backbone = self.backbone(request.backbone, request.weights, request.image_size, tell)
-        here = backbone_family(backbone.vit)
-        every = default_specs() if "all" in request.methods else []
-        fitting = [parse(name) for name in every if here in METHODS[name].backbones]
+        asked = [parse(spec) for spec in named]  # refuse a wrong name before weights are looked for
+        backbone = self.backbone(request.backbone, request.weights, request.image_size, on_progress)
+        fitting, notes = _all_methods(backbone) if "all" in request.methods else ([], [])
         methods = list({method.spec(): method for method in (*fitting, *asked)}.values())
         for method in methods:
             check_backbone(method, backbone.vit)
-        notes = list(backbone.notes)
-        if left_out := len(every) - len(fitting):
-            notes.append(f"`all` leaves out what is not made for {FAMILIES[here]}: {left_out} of {len(every)} methods")
-        for package in sorted(missing_packages()) if every else ():
-            needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
-            if names := ", ".join(name for name in needing if here in METHODS[name].backbones):
-                hint = f"package {package} is missing; pip install 'vtab-peft[{package}]'"
-                notes.append(f"`all` leaves out {names}: {hint}")
         info = BackboneInfo(
             ref=backbone.ref,
             weights=request.weights,
             mean=backbone.mean,
             std=backbone.std,
             image_size=backbone.image_size,
-            notes=tuple(notes),
+            notes=(*backbone.notes, *notes),
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
             on_gpu=self.device.type == "cuda",
@@ -135,15 +99,16 @@ class Worker:
         for method in methods:
             variants = tuple(_info(v, backbone) for v in method.variants()) if request.variants else ()
             infos.append(replace(_info(method, backbone), variants=variants))
-        return info, infos
+        return Resolved(info, infos)
 
     def load_plugins(self) -> list[str]:
-        """Names of the methods that the plug-in files register."""
+        """Load the plug-in files and return the names of the methods they register."""
         from ...methods.plugin import load_plugin
 
-        return [name for path in self.plugins for name in load_plugin(path)]
+        return [name for path in self.config.plugins for name in load_plugin(path)]
 
-    def run(self, cell: PlannedRun, connection: Connection) -> RunSummary:
+    def run(self, run: PlannedRun, on_progress: "ProgressFn") -> RunFinished:
+        """Train, evaluate and store a run."""
         from ...methods import parse
         from ...methods.plugin import plugin_sha256
         from ..checkpoints.adapter_checkpoint import pack
@@ -151,43 +116,47 @@ class Worker:
         from ..engine.trainer import train_and_evaluate
         from ..storage.store import Store
 
-        self.load_plugins()  # a worker that replaces a lost one has not described anything
-        spec, store = cell.spec, Store(self.results)
-        backbone = self.backbone(spec.backbone.name, cell.weights, spec.recipe.image_size)
+        self.load_plugins()  # a worker that replaces a lost one has resolved nothing
+        spec, store = run.spec, Store(self.config.results)
+        backbone = self.backbone(spec.backbone.name, run.weights, spec.recipe.image_size, on_progress)
         if backbone.ref != spec.backbone:
             raise RuntimeError(f"the weights of {spec.backbone.name} changed since the plan was made")
         method = parse(spec.method.spec)
         if plugin_sha256(method) != spec.method.plugin:
             raise RuntimeError(f"the plug-in file of {spec.method.spec} changed since the plan was made")
-        earlier = store.get(spec, [])  # what was damaged has been set aside and named by the agenda
-        repetition = store.next_repetition(spec)  # which one this is, whatever others store meanwhile
-        kept: list[bytes] = []
+        earlier = store.get(spec, [])  # the scheduler has quarantined damaged records
+        repetition = store.next_repetition(spec)  # fixed now, whatever others store meanwhile
+        adapters: list[bytes] = []
+
+        def pack_adapter(trained: "Trained") -> None:
+            adapters.append(pack(spec, trained, run.data.task.class_names))
+
         result, predictions = train_and_evaluate(
             spec,
             method,
             backbone,
-            cell.data,
+            run.data,
             self.live,
-            lambda *progress: connection.send(("progress", progress)),
-            evaluate_each_epoch=cell.oracle,
-            on_trained=lambda trained: (
-                kept.append(pack(spec, trained, cell.data.task.class_names)) if cell.keep_adapter else None
-            ),
+            on_progress,
+            evaluate_each_epoch=run.oracle,
+            on_trained=pack_adapter if run.keep_adapter else None,
         )
-        facts = {"group": cell.data.task.group, "classes": cell.data.classes, "title": cell.method.title, **cell.facts}
+        origin = provenance(self.device, self.config.argv, self.live.numerics)
+        facts = {"group": run.data.task.group, "classes": run.data.classes, "title": run.method.title, **run.facts}
         record = {
             "result": result.to_json(),
             "facts": facts,
-            "provenance": provenance(self.device, self.argv, self.live.numerics),
+            "provenance": {**origin, "concurrent_runs": self.config.concurrent_runs},
         }
-        correct = predictions == cell.data.labels(spec.split)
-        path = store.put(spec, record, predictions, correct, kept[0] if kept else None, repetition)
+        correct = predictions == run.data.labels(spec.split)
+        path = store.put(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
         stored = store.load(path)
         agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
         seconds = result.train_seconds + result.eval_seconds
-        return RunSummary(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.oom_summary)
+        return RunFinished(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.oom_summary)
 
     def _seconds_per_image(self, backbone: "Backbone", precision: str) -> float:
+        """Time one forward pass of the frozen backbone, after one to warm up."""
         import copy
 
         import torch
@@ -200,10 +169,30 @@ class Worker:
         batch = SPEED_BATCH[self.device.type]
         images = torch.zeros(batch, 3, backbone.image_size, backbone.image_size, device=self.device)
         with torch.no_grad(), torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16"):
-            vit(images)  # the first pass also sets things up
+            vit(images)
             started = now(self.device)
             vit(images)
         return (now(self.device) - started) / batch
+
+
+def _all_methods(backbone: "Backbone") -> tuple[list["Method"], list[str]]:
+    """Return the methods that `all` means for a backbone, and notes on those it leaves out."""
+    from ...methods import METHODS, default_specs, parse
+    from ...methods.anatomy import FAMILIES, backbone_family
+    from ...methods.base import missing_packages
+
+    family = backbone_family(backbone.vit)
+    names = default_specs()
+    fitting = [parse(name) for name in names if family in METHODS[name].backbones]
+    notes = []
+    if left_out := len(names) - len(fitting):
+        notes.append(f"`all` leaves out {left_out} of {len(names)} methods, which do not support {FAMILIES[family]}")
+    for package in sorted(missing_packages()):
+        needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
+        if left_out := ", ".join(name for name in needing if family in METHODS[name].backbones):
+            hint = f"package {package} is missing; pip install 'vtab-peft[{package}]'"
+            notes.append(f"`all` leaves out {left_out}: {hint}")
+    return fitting, notes
 
 
 def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
@@ -224,62 +213,48 @@ def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
     )
 
 
-def serve(connection: Connection, results: Path, numerics: Numerics, argv: list[str], plugins: Sequence[Path]) -> None:
-    """The worker's life: answer until the parent closes the pipe or dies."""
-    for end in (signal.SIGINT, signal.SIGTERM):  # Ctrl-C and Slurm reach all processes; they are the parent's to handle
-        signal.signal(end, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a cell ten times slower on a machine that
+def serve(connection: Connection, config: WorkerConfig) -> None:
+    """Run the worker process: answer requests until the parent closes the pipe or dies."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job; only the parent handles them
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
+    # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a run ten times slower on a machine that
     # others use too; not spinning at all made it twice as slow on an idle one (toy_vit, 2 threads).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    worker = Worker(results, numerics, argv, plugins)
+    worker = Worker(config)
     try:
         while True:
             request = connection.recv()
-            connection.send(answer(worker, request, connection))
+            connection.send(reply_to(request, worker, lambda *update: connection.send(ProgressUpdate(*update))))
     except (EOFError, BrokenPipeError):
         return
 
 
-def _end_with_parent() -> None:
-    """A worker whose parent was killed must not go on: the cell is another's now, and so may be the GPU."""
+def _exit_with_parent() -> None:
+    """Exit when the parent is killed: another command may own the run and the GPU by now."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
         os._exit(1)
 
 
-def answer(worker: Worker, request: ResolveRequest | PlannedRun, connection: Connection) -> tuple[str, Any]:
-    """What the parent is told, as the top of this file lists it; progress goes over the connection meanwhile."""
-    if isinstance(request, ResolveRequest):
-        return _described(worker, request, connection)
-    return _done(worker, request, connection)
-
-
-def _described(worker: Worker, request: ResolveRequest, connection: Connection) -> tuple[str, Any]:
+def reply_to(
+    request: ResolveRequest | PlannedRun, worker: Worker, on_progress: "ProgressFn"
+) -> ResolveReply | RunReply:
+    """Answer a request; exceptions become messages."""
     from ..engine.backbone import BackboneError
-
-    try:
-        return "described", worker.describe(request, lambda *progress: connection.send(("progress", progress)))
-    except (BackboneError, ValueError) as error:
-        return "refused", str(error)
-    except Exception as error:  # a plug-in's mistake shows here first
-        return "refused", f"{type(error).__name__}: {error}"
-
-
-def _done(worker: Worker, cell: PlannedRun, connection: Connection) -> tuple[str, Any]:
     from ..storage.json_io import CorruptRecord, StoreError
-    from ..storage.store import Store
 
     try:
-        return "finished", worker.run(cell, connection)
-    except BrokenPipeError:
+        if isinstance(request, ResolveRequest):
+            return worker.resolve(request, on_progress)
+        return worker.run(request, on_progress)
+    except BrokenPipeError:  # the parent is gone
         raise
-    except Exception as error:  # one cell fails, the sweep goes on; the traceback is stored
+    except Exception as error:
+        error_type = type(error).__name__
+        if isinstance(request, ResolveRequest):  # errors of other types come from plug-in files
+            expected = isinstance(error, BackboneError | ValueError)
+            return ConfigurationRefused(str(error) if expected else f"{error_type}: {error}")
         if isinstance(error, StoreError) and not isinstance(error, CorruptRecord):
-            return "unwritable", str(error)
-        reason = f"{type(error).__name__}: {error}"
-        try:
-            Store(worker.results).put_failure(cell.spec, reason, traceback.format_exc())
-        except StoreError as unwritable:
-            return "unwritable", f"{cell} failed ({reason}), and that cannot be recorded: {unwritable}"
-        return "failed", reason
+            return ResultsUnwritable(str(error))
+        return RunFailed(f"{error_type}: {error}", error_type, traceback.format_exc())

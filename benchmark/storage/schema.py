@@ -93,15 +93,24 @@ def _row(path: Path, record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _device(origin: dict[str, Any]) -> str:
-    """With how many cells at once the command let share it, so that times are compared with times of the same kind."""
+    """Return the device and how many runs shared it, so that only comparable times are compared."""
+    runs = origin["concurrent_runs"] if "concurrent_runs" in origin else _concurrent_runs_from_argv(origin)
+    return f"{origin['device']}, shared by {runs}" if runs > 1 else origin["device"]
+
+
+def _concurrent_runs_from_argv(origin: dict[str, Any]) -> int:
+    """Read the number of concurrent runs from the command, for records without the field."""
     typed = " ".join(map(str, origin.get("argv", ())))
     if workers := re.search(r"--workers[ =](\d+)", typed):
-        cells = int(workers[1])
-    elif share := re.search(r"--gpus-per-(?:cell|run)[ =](0?\.\d*[1-9])", typed):
-        cells = round(1 / float(share[1]))
-    else:
-        cells = 1
-    return f"{origin['device']}, shared by {cells}" if cells > 1 else origin["device"]
+        return int(workers[1])
+    if share := re.search(r"--gpus-per-(?:cell|run)[ =](0?\.\d*[1-9])", typed):
+        return round(1 / float(share[1]))
+    return 1
+
+
+def error_type_of(failure: dict[str, Any]) -> str:
+    """Return the exception's class name; records without the field begin their reason with it."""
+    return failure.get("error_type") or failure["reason"].partition(":")[0]
 
 
 def _normalisation(mean: list[float], std: list[float]) -> str:

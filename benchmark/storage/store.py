@@ -38,7 +38,7 @@ from .json_io import (
     what_is_wrong,
     write_atomically,
 )
-from .schema import COLUMNS, repetition_of, row_of
+from .schema import COLUMNS, error_type_of, repetition_of, row_of
 
 SCHEMA = 1
 """Version of the record's layout (not of the protocol, which is in the key)."""
@@ -161,7 +161,7 @@ class Store:
         """Whether the last attempt ended with a loss that was not finite, as it would again."""
         path = self.failure(spec)
         try:
-            return bool(from_text(path.read_text(encoding="utf-8"))["reason"].startswith("Diverged"))
+            return error_type_of(from_text(path.read_text(encoding="utf-8"))) == "Diverged"
         except FileNotFoundError:
             return False
         except (OSError, *BROKEN) as error:
@@ -206,12 +206,14 @@ class Store:
         """Where the choice of settings for the task and method of a trial lies."""
         return self.root / "chosen" / self.folder(spec).relative_to(self.root / "runs")
 
-    def put_failure(self, spec: RunSpec, reason: str, traceback: str) -> Path:
+    def put_failure(self, spec: RunSpec, reason: str, traceback: str, error_type: str = "") -> Path:
+        """Record a failed run.  error_type: class name of the exception."""
         record = {
             "schema": SCHEMA,
             "key": spec.run_id(),
             "spec": spec.to_json(),
             "reason": reason,
+            "error_type": error_type,
             "traceback": traceback,
         }
         write_atomically(self.failure(spec), to_text(record).encode())

@@ -7,18 +7,19 @@ import contextlib
 import json
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from in_process import LOCAL_BACKEND, InProcessBackend, InProcessWorker
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine.numerics import Numerics
+from vtab_peft.benchmark.execution.messages import ResolveRequest, WorkerConfig
+from vtab_peft.benchmark.execution.pool import WorkerPool
 from vtab_peft.benchmark.execution.scheduler import SweepResult
-from vtab_peft.benchmark.execution.worker import Worker, answer
-from vtab_peft.benchmark.execution.worker_process import ConfigurationError
 from vtab_peft.benchmark.spec import RunSpec, canonical_json
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import Store
@@ -58,28 +59,24 @@ STRANGE = [
 """Words that people or scripts type by mistake."""
 
 
-class InProcess:
-    """Stand-in for the worker process that resolves names and executes no run."""
+class Resolver(InProcessWorker):
+    """Worker that resolves names once per request."""
 
-    answers: dict[str, Any] = {}
+    replies: dict[str, Any] = {}
 
-    def __init__(self, results: Path, numerics: Numerics, plugins: Any = (), argv: Any = None) -> None:
-        self.worker = Worker(results, Numerics(1), [], plugins)
+    def __init__(self, number: int, config: WorkerConfig) -> None:
+        super().__init__(number, replace(config, numerics=Numerics(1)))
 
-    def describe(self, request: Any) -> Any:
-        asked = f"{request} {self.worker.plugins}"
-        if asked not in self.answers:
-            self.answers[asked] = answer(self.worker, request, None)  # type: ignore[arg-type]
-        word, said = self.answers[asked]
-        if word == "refused":
-            raise ConfigurationError(said)
-        return said
+    def resolve(self, request: ResolveRequest) -> Any:
+        asked = f"{request} {self.worker.config.plugins}"
+        if asked not in self.replies:
+            self.replies[asked] = super().resolve(request)
+        return self.replies[asked]
 
-    def execute(self, *_: Any) -> SweepResult:
-        return SweepResult()
 
-    def stop(self) -> None:
-        pass
+class ResolverBackend(InProcessBackend):
+    def spawn(self, number: int) -> Resolver:
+        return Resolver(number, self.config)
 
 
 @pytest.fixture
@@ -89,8 +86,8 @@ def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def unreachable(*_: Any, **__: Any) -> str:
         raise OSError("no network")
 
-    for module in ("run", "status", "rerun", "smoke"):
-        monkeypatch.setattr(f"vtab_peft.benchmark.commands.{module}.WorkerProcess", InProcess)
+    monkeypatch.setattr(LOCAL_BACKEND, ResolverBackend)
+    monkeypatch.setattr(WorkerPool, "execute", lambda *_: SweepResult())
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
     monkeypatch.chdir(tmp_path)
 

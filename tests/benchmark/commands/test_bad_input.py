@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from asking import BASE, command
+from in_process import LOCAL_BACKEND
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands import run as sweep
 from vtab_peft.datasets.cache import Preprocessing
@@ -44,7 +45,7 @@ def test_missing_folders_are_named_before_a_worker_starts(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A worker would first try to download weights."""
-    monkeypatch.setattr(sweep, "WorkerProcess", lambda *_: pytest.fail("a worker was started"))
+    monkeypatch.setattr(LOCAL_BACKEND, lambda *_: pytest.fail("a worker was started"))
     ask = [name, "--suite", "vtab1k", "--data", str(tmp_path), "--methods", "lora", "--backbone", "vit"]
     assert main([*ask, "--results", str(tmp_path / "results")]) == 1
     err = capsys.readouterr().err

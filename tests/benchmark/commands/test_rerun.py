@@ -8,8 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from in_process import LOCAL_BACKEND
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.commands import rerun as rerunning
 from vtab_peft.benchmark.commands.rerun import exact, numerics_of, verdict
 from vtab_peft.benchmark.storage.store import Store
 
@@ -52,7 +52,7 @@ def test_perfect_accuracy_may_lose_one_image() -> None:
 def test_run_of_a_plugin_needs_its_file(
     store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(rerunning, "WorkerProcess", lambda *_: SimpleNamespace(stop=lambda: None))
+    monkeypatch.setattr(LOCAL_BACKEND, lambda *_: SimpleNamespace(close=lambda: None))
     spec = fake.spec(method="mine", plugin="ab" * 32)
     store.put_failure(spec, "out of memory", "")
     assert main(["rerun", spec.run_id(), "--results", str(store.root)]) == 2

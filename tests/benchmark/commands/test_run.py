@@ -14,9 +14,8 @@ from typing import Any
 import psutil
 import pytest
 from asking import command
-from here_worker import HereWorker
+from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.commands import run as sweep
 from vtab_peft.benchmark.commands.messages import announcement, estimate_of, one_worker, say_outcome
 from vtab_peft.benchmark.engine.numerics import Engine
 from vtab_peft.benchmark.execution.scheduler import SweepResult
@@ -169,7 +168,7 @@ def test_damaged_record_is_quarantined_and_its_run_repeated(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(sweep, "WorkerProcess", HereWorker)
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
     results = tmp_path / "results"
     ask = [*words, *command(make_task(), results, "--methods", "linear", "--seeds", "0", "1")[1:]]
     assert main(ask) == 0
@@ -301,12 +300,12 @@ def test_max_minutes_includes_the_start_of_the_worker(
     """The worker takes an hour to start; the clock is otherwise still."""
     now = [1000.0]
 
-    class SlowToStart(HereWorker):
+    class SlowToStart(InProcessBackend):
         def __init__(self, *arguments: Any) -> None:
             super().__init__(*arguments)
             now[0] += 3600
 
-    monkeypatch.setattr(sweep, "WorkerProcess", SlowToStart)
+    monkeypatch.setattr(LOCAL_BACKEND, SlowToStart)
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     ask = [*words, *command(make_task(), tmp_path / "results", "--methods", "linear", "--seeds", "0")[1:]]
     main([*ask, "--max-minutes", "50"])

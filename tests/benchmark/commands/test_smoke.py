@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands import smoke as smoke_module
 from vtab_peft.benchmark.commands.regression_gate import (
@@ -14,8 +15,8 @@ from vtab_peft.benchmark.commands.regression_gate import (
     read_baseline,
     write_baseline,
 )
+from vtab_peft.benchmark.execution.errors import WorkerStartError
 from vtab_peft.benchmark.execution.signals import Terminated
-from vtab_peft.benchmark.execution.worker_process import WorkerLost
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.methods.plugin import PluginError, load_plugin
 
@@ -130,7 +131,7 @@ def test_unreadable_baseline_is_refused_before_any_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
+    monkeypatch.setattr(LOCAL_BACKEND, NoWorker)
     if content is not None:
         (tmp_path / "base.json").write_text(content)
     assert main(["smoke", "--baseline", str(tmp_path / "base.json")]) == 2
@@ -143,14 +144,14 @@ def test_unreadable_baseline_is_refused_before_any_run(
 def test_unwritable_baseline_is_refused_before_any_run(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(smoke_module, "WorkerProcess", NoWorker)
+    monkeypatch.setattr(LOCAL_BACKEND, NoWorker)
     (tmp_path / "file").touch()
     (tmp_path / "folder").mkdir()
     assert main(["smoke", "--write-baseline", str(tmp_path / where)]) == 2
     assert str(tmp_path / where) in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(("end", "status"), [(KeyboardInterrupt, 130), (Terminated, 143), (WorkerLost, 1)])
+@pytest.mark.parametrize(("end", "status"), [(KeyboardInterrupt, 130), (Terminated, 143), (WorkerStartError, 1)])
 def test_folder_is_removed_unless_it_has_tracebacks(
     end: type[BaseException],
     status: int,
@@ -161,20 +162,14 @@ def test_folder_is_removed_unless_it_has_tracebacks(
 ) -> None:
     fails = False
 
-    class Ends:
-        def __init__(self, results: Path, *_: Any) -> None:
-            self.results = results
-
-        def describe(self, _: Any) -> None:
-            assert self.results.is_dir()
+    class Ends(InProcessBackend):
+        def spawn(self, number: int) -> Any:
+            assert self.config.results.is_dir()
             if fails:
-                Store(self.results).put_failure(fake.spec(), "broke", "Traceback ...")
+                Store(self.config.results).put_failure(fake.spec(), "broke", "Traceback ...")
             raise end
 
-        def stop(self) -> None:
-            pass
-
-    monkeypatch.setattr(smoke_module, "WorkerProcess", Ends)
+    monkeypatch.setattr(LOCAL_BACKEND, Ends)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert main(["smoke"]) == status
     assert not list(tmp_path.iterdir())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.status import states_of
-from vtab_peft.benchmark.execution.locks import Claims
+from vtab_peft.benchmark.execution.locks import RunLocks
 from vtab_peft.benchmark.storage.store import Store
 
 
@@ -18,9 +18,9 @@ def test_every_run_has_one_state(store: Store, put: Callable[..., Any], fake: An
     put("flowers", "lora", 0, 0.5)
     for spec in (failed, retried):
         store.put_failure(spec, "out of memory", "")
-    claims = Claims(store.root / "claims")
+    locks = RunLocks(store.root / "claims")
     for spec in (running, retried):
-        assert claims.take(spec.run_id(), "a run")
+        assert locks.acquire(spec.run_id(), "a run")
     runs: list[Any] = [
         SimpleNamespace(spec=spec, oracle=False, keep_adapter=False)
         for spec in (done, running, failed, retried, missing)
@@ -36,15 +36,15 @@ def test_folder_is_counted_by_leaderboard(
         put("flowers", "lora", seed, 0.5)
     put("flowers", "lora", 2, 0.5, split="val")
     store.put_failure(fake.spec(seed=3), "ran out of memory", "")
-    claims = Claims(store.root / "claims")
-    assert claims.take("0123456789abcdef", "svhn · lora · seed 0")
+    locks = RunLocks(store.root / "claims")
+    assert locks.acquire("0123456789abcdef", "svhn · lora · seed 0")
     assert main(["status", "--results", str(store.root)]) == 0
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines() if line.startswith("own ")]
     assert [(row[3], *row[4:]) for row in rows] == [("test", "2", "1", "1"), ("val", "1", "0", "0")]
     assert "running: svhn · lora · seed 0" in said
     assert "failed: flowers · lora · seed 3: ran out of memory" in said
-    claims.close()
+    locks.close()
 
 
 @pytest.mark.parametrize("command", ["status", "verify"])

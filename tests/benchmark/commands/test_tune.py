@@ -9,18 +9,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from here_worker import HereWorker
+from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.commands import run as sweep
+from vtab_peft.benchmark.execution.local_pool import LocalBackend
 from vtab_peft.benchmark.storage.store import Store
 
 BASE = ("tune", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
 METHODS = ("--methods", "linear", "lora(rank=2)", "--max-configs", "3")
 
 
-@pytest.fixture(params=[HereWorker, pytest.param(sweep.WorkerProcess, marks=pytest.mark.slow)])
+@pytest.fixture(params=[InProcessBackend, pytest.param(LocalBackend, marks=pytest.mark.slow)])
 def some_worker(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sweep, "WorkerProcess", request.param)
+    monkeypatch.setattr(LOCAL_BACKEND, request.param)
 
 
 def chosen(results: Path) -> dict[str, bytes]:

@@ -12,7 +12,8 @@ from vtab_peft.benchmark.commands import tuning_space as searching
 from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
 from vtab_peft.benchmark.engine import trainer
 from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.execution.worker import ResolveRequest, Worker
+from vtab_peft.benchmark.execution.messages import ResolveRequest, WorkerConfig
+from vtab_peft.benchmark.execution.worker import Worker
 from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
@@ -26,15 +27,16 @@ SMOKE = RECIPES["smoke"]
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
-    return Worker(tmp_path_factory.mktemp("results"), Numerics(threads=1), [], [])
+    return Worker(WorkerConfig(tmp_path_factory.mktemp("results"), Numerics(threads=1)))
 
 
 @pytest.fixture(scope="module")
-def describe(worker: Worker) -> Callable[..., tuple[BackboneInfo, list[MethodInfo]]]:
-    def describe(*methods: str) -> tuple[BackboneInfo, list[MethodInfo]]:
-        return worker.describe(ResolveRequest("toy_vit", "random", None, "fp32", methods, variants=True))
+def resolve(worker: Worker) -> Callable[..., tuple[BackboneInfo, list[MethodInfo]]]:
+    def resolve(*methods: str) -> tuple[BackboneInfo, list[MethodInfo]]:
+        resolved = worker.resolve(ResolveRequest("toy_vit", "random", None, "fp32", methods, variants=True))
+        return resolved.backbone, resolved.methods
 
-    return describe
+    return resolve
 
 
 @pytest.fixture
@@ -46,8 +48,8 @@ def points(method: MethodInfo, recipe: Recipe = UNIFORM) -> list[tuple[str, floa
     return [(s.method.ref.spec, s.lr, s.weight_decay) for s in settings(method, recipe)]
 
 
-def test_grid_is_the_full_product_with_the_default_first(describe) -> None:
-    _, (lora, linear) = describe("lora", "linear")
+def test_grid_is_the_full_product_with_the_default_first(resolve) -> None:
+    _, (lora, linear) = resolve("lora", "linear")
     rates, decays = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2), (1e-4, 1e-2, 1e-1)
     specs = ("lora", "lora(alpha=0.8)", "lora(alpha=80.0)")
     assert points(lora)[0] == ("lora", 1e-3, 1e-4)
@@ -56,9 +58,9 @@ def test_grid_is_the_full_product_with_the_default_first(describe) -> None:
     assert sorted(points(linear)) == sorted(("linear", lr, wd) for lr in rates for wd in decays)
 
 
-def test_all_names_methods_without_their_package(describe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_names_methods_without_their_package(resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("vtab_peft.methods.base.find_spec", lambda package: None)
-    backbone, methods = describe("all")
+    backbone, methods = resolve("all")
     with_peft = {name for name, cls in METHODS.items() if cls.needs == "peft" and not cls.stands_for_many}
     assert len(methods) == 53
     assert len(with_peft) == 10
@@ -67,18 +69,18 @@ def test_all_names_methods_without_their_package(describe, monkeypatch: pytest.M
     assert all(name in note for name in with_peft)
 
 
-def test_no_note_if_no_requested_method_is_missing(describe, monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone, methods = describe("all")
+def test_no_note_if_no_requested_method_is_missing(resolve, monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone, methods = resolve("all")
     assert len(methods) == 63
     assert "vtab-peft[peft]" not in str(backbone.notes)
     monkeypatch.setattr("vtab_peft.methods.base.find_spec", lambda package: None)
-    backbone, methods = describe("lora")
+    backbone, methods = resolve("lora")
     assert len(methods) == 1
     assert "vtab-peft[peft]" not in str(backbone.notes)
 
 
-def test_explicit_argument_is_not_searched(describe) -> None:
-    _, (fixed, free) = describe("lora(alpha=3.0)", "lora(rank=4)")
+def test_explicit_argument_is_not_searched(resolve) -> None:
+    _, (fixed, free) = resolve("lora(alpha=3.0)", "lora(rank=4)")
     assert {spec for spec, _, _ in points(fixed)} == {"lora(alpha=3.0)"}
     assert {spec for spec, _, _ in points(free)} == {
         "lora(rank=4)",
@@ -87,21 +89,21 @@ def test_explicit_argument_is_not_searched(describe) -> None:
     }
 
 
-def test_invalid_arguments_are_left_out(describe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_arguments_are_left_out(resolve, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(METHODS["adalora"], "search", {"target_rank": (2, 99)})  # it must be below rank
-    _, (adalora,) = describe("adalora")
+    _, (adalora,) = resolve("adalora")
     assert {spec for spec, _, _ in points(adalora)} == {"adalora", "adalora(target_rank=2)"}
 
 
-def test_learning_rates_are_multiples_of_the_default(describe) -> None:
-    _, (full, linear) = describe("full", "linear")
+def test_learning_rates_are_multiples_of_the_default(resolve) -> None:
+    _, (full, linear) = resolve("full", "linear")
     assert points(full)[0] == ("full", 1e-4, 1e-4)
     for (_, low, decay), (_, lr, same) in zip(points(full), points(linear), strict=True):
         assert (10 * low, decay) == pytest.approx((lr, same))
 
 
-def test_grid_of_a_recipe_is_used(describe) -> None:
-    _, (full, linear) = describe("full", "linear")
+def test_grid_of_a_recipe_is_used(resolve) -> None:
+    _, (full, linear) = resolve("full", "linear")
     osu = sorted((lr, wd) for lr in (1e-3, 1e-2) for wd in (1e-4, 1e-3))
     for method in (full, linear):
         assert sorted((lr, wd) for _, lr, wd in points(method, RECIPES["osu"])) == osu
@@ -109,8 +111,8 @@ def test_grid_of_a_recipe_is_used(describe) -> None:
     assert fair_budget(RECIPES["vpt"]) == len(points(linear, RECIPES["vpt"])) == 40
 
 
-def test_budget_larger_than_a_grid_is_refused(describe) -> None:
-    _, methods = describe("lora", "linear")
+def test_budget_larger_than_a_grid_is_refused(resolve) -> None:
+    _, methods = resolve("lora", "linear")
     assert budget(None, UNIFORM, methods) == fair_budget(UNIFORM) == 15
     assert budget(7, UNIFORM, methods) == 7
     with pytest.raises(ValueError, match=r"linear.* 15 .*16.*--max-configs 15"):
@@ -150,8 +152,8 @@ def put(store: Store, run: PlannedRun, accuracy: float, fake: Any) -> None:
     store.put(run.spec, fake.record(accuracy), np.zeros(3, dtype=np.int64))
 
 
-def test_choice_depends_on_trials_alone(describe, data: CachedTask, store: Store, fake: Any) -> None:
-    backbone, (lora,) = describe("lora")
+def test_choice_depends_on_trials_alone(resolve, data: CachedTask, store: Store, fake: Any) -> None:
+    backbone, (lora,) = resolve("lora")
     search = search_of(backbone)
     trials = search.trials(lora, data)
     for run, accuracy in zip(trials.runs[:3], (0.4, 0.6, 0.5), strict=True):
@@ -177,8 +179,8 @@ def test_choice_depends_on_trials_alone(describe, data: CachedTask, store: Store
     assert [row["val_key"] for row in choice["tried"]] == [run.spec.run_id() for run in trials.runs]
 
 
-def test_failed_trial_is_repeated(describe, data: CachedTask, store: Store, fake: Any) -> None:
-    backbone, (linear,) = describe("linear")
+def test_failed_trial_is_repeated(resolve, data: CachedTask, store: Store, fake: Any) -> None:
+    backbone, (linear,) = resolve("linear")
     trials = search_of(backbone).trials(linear, data)
     first = trials.runs[0].spec
     for run in trials.runs[1:]:
@@ -189,8 +191,8 @@ def test_failed_trial_is_repeated(describe, data: CachedTask, store: Store, fake
     assert trials.accuracies(store, [], failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5]
 
 
-def test_refit_has_the_best_setting_and_names_its_trial(describe, data: CachedTask) -> None:
-    backbone, (lora,) = describe("lora")
+def test_refit_has_the_best_setting_and_names_its_trial(resolve, data: CachedTask) -> None:
+    backbone, (lora,) = resolve("lora")
     trials = search_of(backbone).trials(lora, data)
     refits = search_of(backbone).refits(trials, [0.4, 0.6, 0.5, None])
     assert [run.spec.seed for run in refits] == [0, 1, 2]
@@ -208,8 +210,8 @@ def test_refit_has_the_best_setting_and_names_its_trial(describe, data: CachedTa
     assert search_of(backbone).refits(trials, [None] * 4) == []
 
 
-def test_smaller_budget_is_a_prefix(describe, data: CachedTask) -> None:
-    backbone, (lora,) = describe("lora")
+def test_smaller_budget_is_a_prefix(resolve, data: CachedTask) -> None:
+    backbone, (lora,) = resolve("lora")
     few, many = (search_of(backbone, n).trials(lora, data).runs for n in (4, 15))
     assert [run.spec.run_id() for run in many[:4]] == [run.spec.run_id() for run in few]
     assert len({run.spec.run_id() for run in many}) == 15
@@ -238,8 +240,8 @@ class Guarded:
         return self.open("labels", split)
 
 
-def test_trials_do_not_open_test_data(describe, worker: Worker, data: CachedTask) -> None:
-    info, methods = describe("linear", "lora", "sct")  # sct uses examples before it trains
+def test_trials_do_not_open_test_data(resolve, worker: Worker, data: CachedTask) -> None:
+    info, methods = resolve("linear", "lora", "sct")  # sct uses examples before it trains
     backbone, guarded = worker.backbone("toy_vit", "random", None), Guarded(data)
     for method in methods:
         for run in search_of(info).trials(method, data).runs:

@@ -21,8 +21,8 @@ from vtab_peft.benchmark.engine.numerics import ENGINES, Engine, Numerics
 from vtab_peft.benchmark.engine.random_streams import Stream, derive_seed
 from vtab_peft.benchmark.engine.trainer import RunResult, make_head, train, train_and_evaluate
 from vtab_peft.benchmark.engine.transforms import resize
+from vtab_peft.benchmark.execution.messages import RunFinished
 from vtab_peft.benchmark.execution.progress import Progress
-from vtab_peft.benchmark.execution.worker import RunSummary, Worker, answer
 from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
@@ -299,25 +299,9 @@ def test_outputs_that_are_no_numbers_are_no_accuracy(
 # What becomes of it
 
 
-class Full(Worker):
-    """A worker whose cell fails in a folder that cannot be written."""
-
-    def run(self, cell: Any, connection: Any) -> Any:
-        raise Diverged("the training loss became nan")
-
-
-def test_a_failure_that_cannot_be_recorded_ends_the_sweep_in_words(fake: Any) -> None:
-    worker = Full(Path("/proc/results"), Numerics(1), [], [])
-    cell: Any = SimpleNamespace(spec=fake.spec())
-    word, said = answer(worker, cell, None)  # type: ignore[arg-type]
-    assert word == "unwritable"
-    assert "the training loss became nan" in said
-    assert "cannot write /proc/results/failed" in said
-
-
 def test_a_shortage_is_shown_beside_the_result(fake: Any) -> None:
     out = io.StringIO()
     cell: Any = SimpleNamespace(spec=fake.spec(), seconds=1.0)
-    summary = RunSummary(Path("x.json"), 0.5, 1.0, 100.0, None, "trained 8 images at a time")
+    summary = RunFinished(Path("x.json"), 0.5, 1.0, 100.0, None, "trained 8 images at a time")
     Progress([cell], out).finished(cell, summary)
     assert "100 images/s, trained 8 images at a time for lack of memory" in out.getvalue()

@@ -275,4 +275,4 @@ def test_the_record_is_named_last_when_all_beside_it_is_on_the_disk(store, fake,
 def test_a_place_where_nobody_can_write_is_named_before_a_cell_is_run(fake):
     cells = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
     with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another --results folder"):
-        Scheduler(cells, Store(Path("/proc/results")), Progress(cells)).take()
+        Scheduler(cells, Store(Path("/proc/results")), Progress(cells)).next_run()

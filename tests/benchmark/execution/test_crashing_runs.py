@@ -1,4 +1,4 @@
-"""Cells that take their process down: a segmentation fault, a hang; in real processes, at the cost of that one cell."""
+"""Runs that crash or hang their process, in real processes, with one worker and with several."""
 
 import json
 import os
@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.execution import worker_process as executor
+from vtab_peft.benchmark.execution import local_pool
+from vtab_peft.benchmark.storage.store import Store
 
 pytestmark = pytest.mark.slow
 
@@ -44,43 +45,41 @@ class Hangs(Bad):
 
 
 @pytest.fixture
-def ask(make_task: Callable[..., Path], tmp_path: Path) -> Callable[..., list[str]]:
+def command(make_task: Callable[..., Path], tmp_path: Path) -> Callable[..., list[str]]:
     (tmp_path / "bad.py").write_text(PLUGIN)
     task = make_task()
 
-    def ask(*methods: str) -> list[str]:
+    def command(*methods: str) -> list[str]:
         base = ["run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1"]
         where = ["--tasks", str(task), "--results", str(tmp_path / "results"), "--plugin", str(tmp_path / "bad.py")]
         return [*base, *where, "--seeds", "0", "--methods", *methods]
 
-    return ask
+    return command
 
 
-def test_a_crash_and_a_hang_cost_their_cells_and_no_other(
-    ask: Callable[..., list[str]],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
+@pytest.mark.parametrize("workers", [1, 2])
+def test_crashes_and_hangs_fail_only_their_runs(
+    workers: int, command: Callable[..., list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "HANG_TIMEOUT_S", 30.0)  # a new worker imports torch in this time
-    assert main(ask("crashes", "linear", "hangs", "bitfit")) == 1
-    said = capfd.readouterr().err
-    assert "crashes · seed 0: FAILED: the worker was killed by signal 11" in said
-    assert "hangs · seed 0: FAILED: the worker was silent for 30 s" in said
+    monkeypatch.setattr(local_pool, "HANG_TIMEOUT_S", 20.0)  # enough for a new worker to import torch
+    assert main([*command("crashes", "linear", "hangs", "bitfit"), "--workers", str(workers)]) == 1
     results = tmp_path / "results"
     stored = [json.loads(path.read_text())["spec"]["method"]["name"] for path in (results / "runs").rglob("*.json")]
-    failed = [json.loads(path.read_text())["spec"]["method"]["name"] for path in (results / "failed").iterdir()]
+    failed = {record["spec"]["method"]["name"]: record for record in Store(results).failures([])}
     assert (sorted(stored), sorted(failed)) == (["bitfit", "linear"], ["crashes", "hangs"])
+    assert {record["error_type"] for record in failed.values()} == {"WorkerLost"}
+    assert "signal 11" in failed["crashes"]["reason"]
+    assert "20 s" in failed["hangs"]["reason"]
     assert not (results / "claims").exists()
 
 
-@pytest.mark.parametrize(("grace", "signals"), [("1", 1), ("600", 2)])
-def test_a_cell_that_does_not_end_is_given_up_after_the_grace_or_at_a_second_signal(
-    grace: str, signals: int, ask: Callable[..., list[str]], tmp_path: Path
+@pytest.mark.parametrize(("grace", "count"), [("1", 1), ("600", 2)])
+def test_a_hanging_run_is_ended_after_the_grace_time(
+    grace: str, count: int, command: Callable[..., list[str]], tmp_path: Path
 ) -> None:
     code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
     run = subprocess.Popen(
-        [sys.executable, "-c", code, *ask("hangs", "linear"), "--grace", grace],
+        [sys.executable, "-c", code, *command("hangs", "linear"), "--grace", grace],
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -88,10 +87,12 @@ def test_a_cell_that_does_not_end_is_given_up_after_the_grace_or_at_a_second_sig
     )
     assert run.stdout is not None
     assert run.stdout.readline() == "hanging\n"
-    for _ in range(signals):
+    for _ in range(count):
         os.killpg(run.pid, signal.SIGTERM)
         time.sleep(0.5)
     _, err = run.communicate(timeout=60)
     assert run.returncode == 143
     assert "Traceback" not in err
-    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()], "a claim or a part of a file"
+    assert not [path for path in (tmp_path / "results").rglob("*") if path.is_file()], (
+        "a lock or a partial file is left"
+    )

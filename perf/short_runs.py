@@ -1,4 +1,4 @@
-"""A sweep of many short cells, run as users run it: what the campaign strikes, and executors are timed on."""
+"""A sweep of many short runs, started as a user would; used by campaign.py and executors.py."""
 
 import os
 import subprocess
@@ -18,14 +18,14 @@ SIZES = {"train800": 24, "val200": 12, "test": 18}
 
 @dataclass
 class Work:
-    """What every sweep of a campaign does: two tasks of a few images, four methods, some seeds."""
+    """Two tasks with a few images, four methods, some seeds."""
 
     folder: Path
     seeds: int
     first_seconds: float = 0.0
-    """From the start of an undisturbed command to its first result."""
-    cell_seconds: float = 0.0
-    """From one result to the next."""
+    """Time from the start of an undisturbed command to its first result."""
+    run_seconds: float = 0.0
+    """Time from one result to the next."""
 
     def __post_init__(self) -> None:
         rng = np.random.default_rng(0)
@@ -42,7 +42,7 @@ class Work:
             (self.folder / task / "train800val200.txt").write_text("".join(texts))
 
     @property
-    def cells(self) -> int:
+    def runs(self) -> int:
         return 2 * len(METHODS) * self.seeds
 
     def start(self, results: Path, *more: str) -> psutil.Popen:
@@ -52,32 +52,32 @@ class Work:
         return self.command(ask, results)
 
     def command(self, arguments: list[str], results: Path) -> psutil.Popen:
-        """Started; what it says goes into a file beside the results."""
+        """Start a command; its output goes to a file beside the results."""
         own = {"VTAB_PEFT_CACHE": f"{self.folder}/cache", "OMP_NUM_THREADS": "1"}
         code = "import sys; from vtab_peft.benchmark.cli import main; sys.exit(main())"
-        with said_of(results).open("ab") as said:
+        with output_of(results).open("ab") as output:
             return psutil.Popen(
                 [sys.executable, "-c", code, *arguments, "--results", str(results)],
                 env={**os.environ, **own},
-                stdout=said,
+                stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # as from a terminal of its own
+                start_new_session=True,  # its own process group, as from a terminal
             )
 
     def undisturbed(self) -> Path:
-        """The results of a sweep that nobody disturbs; it is timed."""
+        """Run and time an undisturbed sweep; return its results folder."""
         results, began = self.folder / "undisturbed", time.monotonic()
-        run = self.start(results)
-        wait_for(run, results, 1)
+        process = self.start(results)
+        wait_for(process, results, 1)
         self.first_seconds, first = time.monotonic() - began, time.monotonic()
-        wait_for(run, results, self.cells)
-        self.cell_seconds = (time.monotonic() - first) / (self.cells - 1)
-        if run.wait():
-            sys.exit(f"the undisturbed sweep failed:\n{said_of(results).read_text()}")
+        wait_for(process, results, self.runs)
+        self.run_seconds = (time.monotonic() - first) / (self.runs - 1)
+        if process.wait():
+            sys.exit(f"the undisturbed sweep failed:\n{output_of(results).read_text()}")
         return results
 
 
-def said_of(results: Path) -> Path:
+def output_of(results: Path) -> Path:
     return results.with_name(f"{results.name}.txt")
 
 
@@ -85,7 +85,7 @@ def stored(results: Path) -> int:
     return sum(not path.name.startswith(PREFIX) for path in (results / "runs").rglob("*.json"))
 
 
-def wait_for(run: psutil.Popen, results: Path, n: int) -> None:
-    """Until there are `n` results, or the command ends."""
-    while run.poll() is None and stored(results) < n:
+def wait_for(process: psutil.Popen, results: Path, n: int) -> None:
+    """Wait until `n` results are stored or the command ends."""
+    while process.poll() is None and stored(results) < n:
         time.sleep(0.05)
