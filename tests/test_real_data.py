@@ -15,14 +15,14 @@ WEIGHTS = DATA / "weights" / "vit_tiny_patch16_224.augreg_in21k_ft_in1k.fp16.saf
 pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="no ../shared/data beside the checkout")
 
 
-def test_every_folder_of_real_images_is_found_whole() -> None:
+def test_every_folder_of_real_images_is_complete() -> None:
     verdicts = {path.name: check(folder_task(path)) for path in sorted((DATA / "tasks").iterdir())}
     assert {name: verdict.state for name, verdict in verdicts.items()} == dict.fromkeys(verdicts, "found")
     assert all((v.counts["train"], v.counts["val"]) == (800, 200) for v in verdicts.values())
 
 
 @pytest.mark.slow
-def test_pretrained_features_tell_textures_apart(tmp_path: Path) -> None:
+def test_pretrained_features_separate_textures(tmp_path: Path) -> None:
     """Nearest class mean on dtd_10cls, far above chance (10 %): weights, normalisation and labels fit together."""
     backbone = load("vit_tiny_patch16_224.augreg_in21k_ft_in1k", str(WEIGHTS))
     data = build(folder_task(DATA / "tasks" / "dtd_10cls"), Preprocessing(224, "bicubic"), tmp_path)

@@ -1,4 +1,4 @@
-"""The verbs that look after the data: `data check`, `status`, `cache`, `fetch`, `build`."""
+"""Parsers of the commands `data check`, `status`, `cache`, `fetch` and `build`."""
 
 import argparse
 from pathlib import Path
@@ -7,38 +7,44 @@ from .options import Commands, add_tasks
 
 
 def declare(verbs: Commands) -> None:
-    data = verbs.add_parser("data", help="look after the data")
+    data = verbs.add_parser("data", help="check, fetch, build and cache data")
     family = data.add_subparsers(required=True, metavar="VERB")
 
-    check = family.add_parser("check", help="one line per task: is it there, whole, and what to do next")
+    check = family.add_parser("check", help="check that the data of each task is complete, and print what to do next")
     add_tasks(check)
-    check.add_argument("--deep", action="store_true", help="decode every image and look for leaks between the splits")
+    check.add_argument(
+        "--deep", action="store_true", help="decode every image and look for test images in train or val"
+    )
     check.set_defaults(work="commands.data:check_data")
 
-    status = family.add_parser("status", help="the counts at a probe: `check` without the reasons")
+    status = family.add_parser("status", help="print the counts per task: `check` without the reasons")
     add_tasks(status)
     status.set_defaults(work="commands.data:status")
 
-    cache = family.add_parser("cache", help="what decoded images take on the disk, and room for others")
+    cache = family.add_parser("cache", help="list or prune the cache of decoded images")
     act = cache.add_mutually_exclusive_group(required=True)
-    act.add_argument("--list", action="store_true", help="every task: its size, its last use, and where it came from")
-    act.add_argument("--prune", action="store_true", help="remove what nobody can use any more")
-    cache.add_argument("--dry-run", action="store_true", help="with --prune: only say what would go")
+    act.add_argument("--list", action="store_true", help="list every task with its size, last use and source folder")
+    act.add_argument("--prune", action="store_true", help="remove files that nothing can use any more")
+    cache.add_argument("--dry-run", action="store_true", help="with --prune: only print what would be removed")
     cache.set_defaults(work="commands.data:cache")
 
-    fetch = family.add_parser("fetch", help="get the original files, or be told what to put where by hand")
+    fetch = family.add_parser("fetch", help="download the original files, or print what to download manually")
     _add_official(fetch)
-    fetch.add_argument("--raw", type=Path, metavar="FOLDER", help="where the original files go, a folder per task")
-    fetch.add_argument("--archive", action="store_true", help="take the shared vtab-1k archive (JPEG) instead")
-    fetch.add_argument("--data", type=Path, metavar="FOLDER", help="with --archive: where its task folders go")
-    fetch.add_argument("--dry-run", action="store_true", help="print what is there, and what would be done")
+    fetch.add_argument(
+        "--raw", type=Path, metavar="FOLDER", help="folder for the original files, with a subfolder per data set"
+    )
+    fetch.add_argument("--archive", action="store_true", help="fetch the shared vtab-1k archive (JPEG) instead")
+    fetch.add_argument("--data", type=Path, metavar="FOLDER", help="with --archive: folder for its task folders")
+    fetch.add_argument(
+        "--dry-run", action="store_true", help="print the state of all files and what would be downloaded"
+    )
     fetch.set_defaults(work="commands.data_fetch:fetch_data")
 
-    build = family.add_parser("build", help="make official tasks out of the original files, without loss")
+    build = family.add_parser("build", help="build official tasks from the original files, without loss")
     _add_official(build)
-    build.add_argument("--raw", type=Path, required=True, metavar="FOLDER", help="holds a folder of originals per task")
-    build.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="where the task folders go")
-    build.add_argument("--again", action="store_true", help="replace tasks that are there")
+    build.add_argument("--raw", type=Path, required=True, metavar="FOLDER", help="folder with the original files")
+    build.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder for the task folders")
+    build.add_argument("--again", action="store_true", help="replace existing tasks")
     build.set_defaults(work="commands.data_build:build_data")
 
 

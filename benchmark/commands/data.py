@@ -1,4 +1,4 @@
-"""The verbs `data check`, `data status` and `data cache`: what data there is, and what became of it."""
+"""The commands `data check`, `data status` and `data cache`."""
 
 import argparse
 from collections.abc import Sequence
@@ -15,56 +15,59 @@ from ...datasets.tasks import find_valid
 from ..reporting.wording import pluralize
 
 REASONS: dict[Reason, str] = {
-    "unfinished": "left unfinished by builds that were killed",
-    "damaged": "manifests that cannot be read",
-    "source gone": "of tasks whose folder is not there any more",
-    "unnamed": "arrays that no task names",
+    "unfinished": "left by killed builds",
+    "damaged": "unreadable manifests",
+    "source gone": "of tasks whose folder is gone",
+    "unnamed": "arrays that no task uses",
 }
 
 
 def check_data(options: argparse.Namespace) -> int:
-    """`vtab-peft data check`: one line per task; exit status 1 unless all can be used."""
-    verdicts = _verdicts(options, options.deep)
-    print(_table(verdicts))
-    for label, verdict in verdicts:
-        for problem in verdict.problems:
+    """Print one line per task; return exit status 1 unless all can be used."""
+    results = _check_tasks(options, options.deep)
+    print(_table(results))
+    for label, result in results:
+        for problem in result.problems:
             print(f"{label}: {problem}")
-        if verdict.state != "found":
-            print(f"{label}: {verdict.advice}")
-    return 0 if all(verdict.state == "found" for _, verdict in verdicts) else 1
+        if result.state != "found":
+            print(f"{label}: {result.advice}")
+    return 0 if all(result.state == "found" for _, result in results) else 1
 
 
 def status(options: argparse.Namespace) -> int:
-    """`vtab-peft data status`: the table of `data check`, and no judgement: exit status 0."""
-    verdicts = _verdicts(options, deep=False)
-    print(_table(verdicts))
-    ready = sum(verdict.state == "found" for _, verdict in verdicts)
-    print(f"{ready} of {len(verdicts)} can be used" + ("" if ready == len(verdicts) else "; `data check` says why"))
+    """Print the table of `data check` without reasons; return exit status 0."""
+    results = _check_tasks(options, deep=False)
+    print(_table(results))
+    ready = sum(result.state == "found" for _, result in results)
+    print(
+        f"{ready} of {len(results)} can be used"
+        + ("" if ready == len(results) else "; `data check` prints the reasons")
+    )
     return 0
 
 
-def _verdicts(options: argparse.Namespace, deep: bool) -> list[tuple[str, CheckResult]]:
-    """What each task is called, or its folder where that is no task, and what is to be said of it."""
+def _check_tasks(options: argparse.Namespace, deep: bool) -> list[tuple[str, CheckResult]]:
+    """Return the label (or the path, if it is not a task) and the check result of each task."""
     tasks, refused = find_valid(options.tasks, options.suite, options.data)
-    verdicts = [(task.label, check(task, deep)) for task in tasks]
+    results = [(task.label, check(task, deep)) for task in tasks]
     for name, why in refused.items():
         state = "wrong" if Path(name).expanduser().is_dir() else "missing"
-        verdicts.append((name, CheckResult(state, problems=(why,), advice="make a task of it, or leave it out")))
-    return verdicts
+        results.append((name, CheckResult(state, problems=(why,), advice="correct it, or remove it from --tasks")))
+    return results
 
 
-def _table(verdicts: Sequence[tuple[str, CheckResult]]) -> str:
+def _table(results: Sequence[tuple[str, CheckResult]]) -> str:
     rows = [
-        (label, verdict.state, *(verdict.counts.get(split, "") for split in SPLITS), verdict.provenance)
-        for label, verdict in verdicts
+        (label, result.state, *(result.counts.get(split, "") for split in SPLITS), result.provenance)
+        for label, result in results
     ]
     return tabulate(rows, ("task", "state", *SPLITS, "provenance"), tablefmt="simple")
 
 
 def cache(options: argparse.Namespace) -> int:
-    """`vtab-peft data cache --list` or `--prune`."""
+    """Print the content of the cache (`--list`), or remove useless files (`--prune`)."""
     if options.dry_run and not options.prune:
-        raise ValueError("--dry-run goes with --prune; --list changes nothing")
+        raise ValueError("--dry-run requires --prune; --list changes nothing")
     found = survey(default_root())
     if options.list:
         print(_contents(found))
@@ -88,7 +91,7 @@ def _contents(found: CacheReport) -> str:
     ]
     headers = ("task", "form", "size", "last used", "source")
     table = tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", "right", "left", "left"))
-    total = f"{found.root} holds {size_text(found.bytes)}; images that tasks share count once"
+    total = f"{found.root} has {size_text(found.bytes)}; shared images count once"
     free = sum(file.bytes for file in found.useless)
     hint = [f"`vtab-peft data cache --prune` would free {size_text(free)}"] if found.useless else []
     return "\n".join([*([table] if rows else []), total, *hint])
@@ -103,7 +106,7 @@ def _removals(found: CacheReport, verb: str) -> str:
     gone = [f"  {entry.task}: {entry.folder}" for entry in found.entries if entry.source_gone]
     if found.waiting:
         lines.append(
-            f"kept: {size_text(found.waiting)} that no task names yet, for a day: they may be of a running build"
+            f"kept: {size_text(found.waiting)} without a task that are younger than a day and may belong to a running build"
         )
     total = size_text(sum(file.bytes for file in found.useless))
     last = f"{verb} {total} in {found.root}" if found.useless else f"nothing to remove in {found.root}"
@@ -111,7 +114,7 @@ def _removals(found: CacheReport, verb: str) -> str:
 
 
 def size_text(number: int) -> str:
-    """Bytes for people, in powers of 1000 as disks are sold."""
+    """Format bytes in powers of 1000."""
     for unit, power in (("GB", 9), ("MB", 6)):
         if number >= 10**power:
             return f"{number / 10**power:,.1f} {unit}"

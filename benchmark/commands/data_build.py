@@ -1,4 +1,4 @@
-"""The verb `data build`: official tasks out of the original files."""
+"""The command `data build`: build official tasks from the original files."""
 
 import argparse
 import sys
@@ -14,7 +14,7 @@ from ..execution.progress import advance, duration
 
 
 def build_data(options: argparse.Namespace) -> int:
-    """`vtab-peft data build`: one line per task; exit status 1 unless all are there in the end."""
+    """Build tasks and print one line per task; return exit status 1 if one fails."""
     tasks = find_official(options.tasks, options.suite, options.data)
     sources = {task.name: _source(task) for task in tasks}
     failed = [task for task in tasks if not _built(task, sources[task.name], options)]
@@ -38,6 +38,6 @@ def _built(task: Task, source: Source, options: argparse.Namespace) -> bool:
         print(f"vtab-peft: {error}", file=sys.stderr, flush=True)
         return False
     counts = " + ".join(f"{built.counts[split]:,}" for split in SPLITS)
-    how = f"built in {duration(time.monotonic() - begun)}" if built.made else "is there already, left alone"
+    how = f"built in {duration(time.monotonic() - begun)}" if built.made else "exists, unchanged"
     print(f"{task.label}: {how}: {counts} images, {built.provenance}, {built.folder}", flush=True)
     return True

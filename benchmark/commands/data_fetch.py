@@ -1,4 +1,4 @@
-"""The verb `data fetch`: what tasks are made of, from its public homes, or what to put where by hand."""
+"""The command `data fetch`: download original files, or print what to download manually."""
 
 import argparse
 import sys
@@ -19,14 +19,14 @@ from ..reporting.wording import pluralize
 from .data import size_text
 
 TENTHS = 10
-"""Lines a file where there is no terminal (ours)."""
+"""Progress lines per file without a terminal (our choice)."""
 
 
 def fetch_data(options: argparse.Namespace) -> int:
-    """`vtab-peft data fetch`: exit status 1 unless all is there in the end, 130 when stopped by Ctrl-C."""
+    """Fetch files; return exit status 1 if some are missing in the end, 130 after Ctrl-C."""
     place = options.data if options.archive else options.raw
     if place is None or None not in (options.raw, options.data):
-        raise ValueError("say `--raw FOLDER` for the original files, or `--archive --data FOLDER`, and not both")
+        raise ValueError("use either `--raw FOLDER` for the original files, or `--archive --data FOLDER`")
     tasks = find_official(options.tasks, options.suite, place)
     try:
         if options.archive:
@@ -34,12 +34,12 @@ def fetch_data(options: argparse.Namespace) -> int:
         wanted = items(tasks, place, SOURCES)
         return _plan(wanted) if options.dry_run else _fetch(wanted, place)
     except KeyboardInterrupt:
-        print("\nvtab-peft: stopped; what has come is kept, and the next call goes on from there", file=sys.stderr)
+        print("\nvtab-peft: interrupted; the next call resumes", file=sys.stderr)
         return 130
 
 
 def _plan(wanted: Sequence[Item]) -> int:
-    """`--dry-run`: what there is and what would be done; exit status 0."""
+    """Print the state of all files and what would be downloaded (`--dry-run`); return exit status 0."""
     rows = [
         (
             ", ".join(item.tasks),
@@ -66,9 +66,9 @@ def _fetch(wanted: Sequence[Item], raw: Path) -> int:
     absent = [item for item in wanted if not _fetched(item)]
     if absent:
         names = ", ".join(dict.fromkeys(task for item in absent for task in item.tasks))
-        print(f"vtab-peft: not all is there for {names}", file=sys.stderr)
+        print(f"vtab-peft: files are missing for {names}", file=sys.stderr)
         return 1
-    print(f"all is there; next: vtab-peft data build --raw {raw} --data FOLDER")
+    print(f"all files are present; next: vtab-peft data build --raw {raw} --data FOLDER")
     return 0
 
 
@@ -76,66 +76,66 @@ def _fetched(item: Item) -> bool:
     named = f"{', '.join(item.tasks)}: {item.file.path}"
     state, begun = item.state, time.monotonic()
     if state == "present":
-        print(f"{named}: is there already", flush=True)
+        print(f"{named}: exists", flush=True)
         return True
     if state in ("manual", "archive only"):
         print(item.instructions(), flush=True)
-        return state == "archive only"  # which is no matter of the raw folder
-    meter = Meter(sys.stderr)
+        return state == "archive only"  # not a file of the raw folder
+    printer = ProgressPrinter(sys.stderr)
     try:
-        fetch(item, meter)
+        fetch(item, printer)
     except DataError as error:
         print(f"vtab-peft: {error}", file=sys.stderr, flush=True)
         return False
     finally:
-        meter.close()
+        printer.close()
     print(f"{named}: in {item.folder}, after {duration(time.monotonic() - begun)}", flush=True)
     if state == "to extract":
-        print(f"{item.download} is not needed any more", flush=True)
+        print(f"{item.download} is no longer needed", flush=True)
     return True
 
 
 def _shared(tasks: Sequence[Task], data: Path, dry_run: bool) -> int:
-    """`--archive`: the folders of the shared archive, which need no building."""
+    """Fetch task folders of the shared archive (`--archive`), which need no build."""
     if dry_run:
         rows = [(task.name, "present" if task.folder and task.folder.exists() else "to fetch") for task in tasks]
         print(tabulate(rows, ("task", "state"), tablefmt="simple"))
         return 0
-    meter = Meter(sys.stderr)
+    printer = ProgressPrinter(sys.stderr)
     try:
-        came = fetch_shared(tasks, data, meter)
+        came = fetch_shared(tasks, data, printer)
     finally:
-        meter.close()
+        printer.close()
     for task in tasks:
-        print(f"{task.label}: {'' if task.name in came else 'is there already, '}{task.folder}")
+        print(f"{task.label}: {'' if task.name in came else 'exists: '}{task.folder}")
     print(f"next: vtab-peft data check --suite vtab1k --data {data}")
     return 0
 
 
-class Meter:
-    """Bytes as they come: a bar on a terminal, a line now and then elsewhere."""
+class ProgressPrinter:
+    """Shows bytes as a bar on a terminal, and as occasional lines elsewhere."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.bar: tqdm | None = None
 
     def begin(self, what: str) -> ProgressFn:
-        """Begin something; what comes back takes the bytes that are there, and all where known."""
+        """Start a step; return a function that takes (bytes done, bytes in all if known)."""
         self.close()
         if self.stream.isatty():
             bar = self.bar = tqdm(desc=what, unit="B", unit_scale=True, leave=False, file=self.stream)
             return lambda done, total: advance(bar, done, total)
         self._line(what)
-        told = 0
+        printed = 0
 
-        def tell(done: int, total: int | None) -> None:
-            nonlocal told
+        def report(done: int, total: int | None) -> None:
+            nonlocal printed
             tenth = TENTHS * done // total if total else 0
-            if tenth > told:
-                told = tenth
+            if tenth > printed:
+                printed = tenth
                 self._line(f"{what}: {100 * tenth // TENTHS} % of {size_text(total or 0)}")
 
-        return tell
+        return report
 
     def note(self, text: str) -> None:
         if self.bar is not None:

@@ -13,23 +13,13 @@ from typing import Any
 import numpy as np
 
 from ..task import DataError, SplitName
-from .source import Examples, Source, original_files, splits_from_train
+from .source import Examples, Source, class_names, original_files, splits_from_train
 
 ROWS = {"train": 50_000, "test": 10_000}
 RECORD = np.dtype([("coarse", "u1"), ("fine", "u1"), ("planes", "u1", (3, 32, 32))])
 """An image of the binary version: two labels, and the red, green and blue planes."""
 FILES = original_files("cifar100")
-FINE_LABELS = (
-    "apple aquarium_fish baby bear beaver bed bee beetle bicycle bottle bowl boy bridge bus butterfly camel can "
-    "castle caterpillar cattle chair chimpanzee clock cloud cockroach couch crab crocodile cup dinosaur dolphin "
-    "elephant flatfish forest fox girl hamster house kangaroo keyboard lamp lawn_mower leopard lion lizard "
-    "lobster man maple_tree motorcycle mountain mouse mushroom oak_tree orange orchid otter palm_tree pear "
-    "pickup_truck pine_tree plain plate poppy porcupine possum rabbit raccoon ray road rocket rose sea seal "
-    "shark shrew skunk skyscraper snail snake spider squirrel streetcar sunflower sweet_pepper table tank "
-    "telephone television tiger tractor train trout tulip turtle wardrobe whale willow_tree wolf woman worm"
-)
-"""Content of `fine_label_names.txt` of the binary version."""
-CLASSES = tuple(FINE_LABELS.split())
+CLASSES = class_names("cifar100")
 
 
 def read(raw: Path) -> Mapping[SplitName, Examples]:

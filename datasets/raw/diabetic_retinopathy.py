@@ -11,8 +11,7 @@ import numpy as np
 
 from ..reading import import_optional, read_bytes, read_text
 from ..task import DataError, SplitName
-from .files import number, require_files
-from .opencv import decode, jpeg
+from .files import decode, jpeg, number, require_files
 from .source import Examples, Source, official_splits, original_files
 
 RADIUS = 300

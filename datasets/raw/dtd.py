@@ -4,16 +4,9 @@ from pathlib import Path
 
 from ..task import SplitName
 from .files import class_id, lines, require_files
-from .source import Examples, Source, official_splits, original_files
+from .source import Examples, Source, class_names, official_splits, original_files
 
-CLASSES = tuple(
-    """\
-banded blotchy braided bubbly bumpy chequered cobwebbed cracked crosshatched crystalline dotted fibrous flecked
-freckled frilly gauzy grid grooved honeycombed interlaced knitted lacelike lined marbled matted meshed paisley
-perforated pitted pleated polka-dotted porous potholed scaly smeared spiralled sprinkled stained stratified
-striped studded swirly veined waffled woven wrinkled zigzagged""".split()  # noqa: SIM905 - a list would take many lines
-)
-"""Class names in TFDS's order (image_classification/dtd_key_attributes.txt)."""
+CLASSES = class_names("dtd")
 FILES = original_files("dtd")
 
 

@@ -4,13 +4,9 @@ from pathlib import Path
 
 from ..task import SplitName
 from .files import class_folders
-from .source import Examples, Source, original_files, splits_60_20_20
+from .source import Examples, Source, class_names, original_files, splits_60_20_20
 
-CLASSES = (
-    *("AnnualCrop", "Forest", "HerbaceousVegetation", "Highway", "Industrial"),
-    *("Pasture", "PermanentCrop", "Residential", "River", "SeaLake"),
-)
-"""Class names in TFDS's order."""
+CLASSES = class_names("eurosat")
 FILES = original_files("eurosat")
 
 

@@ -1,13 +1,20 @@
-"""Helpers for sources that consist of image files, lists and MATLAB files."""
+"""Helpers for sources that consist of image files, lists and MATLAB files.
+
+TFDS prepares the images of some tasks with OpenCV, an optional dependency.
+"""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..reading import read_text
 from ..task import DataError
 from .source import Examples
+
+COLOUR = 3
+"""IMREAD_COLOR | IMREAD_ANYDEPTH, the flags with which TFDS decodes."""
 
 
 def lines(path: Path) -> list[str]:
@@ -76,3 +83,16 @@ def load_mat(path: Path, *names: str) -> list[np.ndarray]:
     except Exception as error:  # scipy raises many types on damaged files
         arrays = " and ".join(names)
         raise DataError(f"{path} is not a MATLAB 5 file with {arrays} ({error!r}); download it again") from None
+
+
+def decode(cv2: Any, path: Path, data: bytes) -> np.ndarray:
+    """Decode an image to BGR pixels [height, width, 3] uint8; `path` is used in error messages only."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), COLOUR) if data else None
+    if image is None:
+        raise DataError(f"{path}: OpenCV cannot decode this image; unpack the archive again")
+    return image
+
+
+def jpeg(cv2: Any, image: np.ndarray, quality: int) -> bytes:
+    """Encode BGR pixels [height, width, 3] uint8 as JPEG."""
+    return cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])[1].tobytes()

@@ -4,17 +4,9 @@ from pathlib import Path
 
 from ..task import DataError, SplitName
 from .files import lines, number, require_files
-from .source import Examples, Source, original_files, splits_from_train
+from .source import Examples, Source, class_names, original_files, splits_from_train
 
-CLASSES = tuple(
-    """\
-Abyssinian american_bulldog american_pit_bull_terrier basset_hound beagle Bengal Birman Bombay boxer
-British_Shorthair chihuahua Egyptian_Mau english_cocker_spaniel english_setter german_shorthaired great_pyrenees
-havanese japanese_chin keeshond leonberger Maine_Coon miniature_pinscher newfoundland Persian pomeranian pug
-Ragdoll Russian_Blue saint_bernard samoyed scottish_terrier shiba_inu Siamese Sphynx staffordshire_bull_terrier
-wheaten_terrier yorkshire_terrier""".split()  # noqa: SIM905 - a list would take many lines
-)
-"""Class names in TFDS's order, which is the order of the numbers in the lists."""
+CLASSES = class_names("oxford_iiit_pet")
 FILES = IMAGES, ANNOTATIONS = original_files("oxford_iiit_pet")
 
 

@@ -4,17 +4,9 @@ from pathlib import Path
 
 from ..task import SplitName
 from .files import class_folders
-from .source import Examples, Source, original_files, splits_60_20_20
+from .source import Examples, Source, class_names, original_files, splits_60_20_20
 
-CLASSES = tuple(
-    """\
-airplane airport baseball_diamond basketball_court beach bridge chaparral church circular_farmland cloud
-commercial_area dense_residential desert forest freeway golf_course ground_track_field harbor industrial_area
-intersection island lake meadow medium_residential mobile_home_park mountain overpass palace parking_lot railway
-railway_station rectangular_farmland river roundabout runway sea_ice ship snowberg sparse_residential stadium
-storage_tank tennis_court terrace thermal_power_station wetland""".split()  # noqa: SIM905 - a list would take many lines
-)
-"""Class names in TFDS's order."""
+CLASSES = class_names("resisc45")
 FILES = original_files("resisc45")
 
 

@@ -81,12 +81,17 @@ class RawFile:
 
 def original_files(data_set: str) -> tuple[RawFile, ...]:
     """Return the files that original_files.toml lists for a raw data set, in its order."""
-    return tuple(_raw_file(row) for row in _file_table()[data_set])
+    return tuple(_raw_file(row) for row in _toml("original_files.toml")[data_set])
+
+
+def class_names(data_set: str) -> tuple[str, ...]:
+    """Return the class names that class_names.toml lists for a raw data set."""
+    return tuple(_toml("class_names.toml")[data_set])
 
 
 @cache
-def _file_table() -> dict[str, list[dict[str, Any]]]:
-    return tomllib.loads((Path(__file__).parent / "original_files.toml").read_text("utf-8"))
+def _toml(name: str) -> dict[str, list[Any]]:
+    return tomllib.loads((Path(__file__).parent / name).read_text("utf-8"))
 
 
 def _raw_file(row: dict[str, Any]) -> RawFile:

@@ -14,8 +14,7 @@ from PIL import Image
 from ..pixels import DECODE_ERRORS
 from ..reading import import_optional, read_bytes
 from ..task import DataError, SplitName
-from .files import require_files
-from .opencv import decode, jpeg
+from .files import decode, jpeg, require_files
 from .source import Examples, Source, official_splits, original_files
 
 LISTS = Path(__file__).parent / "sun397_lists"

@@ -38,7 +38,7 @@ def test_images_and_labels_come_in_the_order_of_the_lists(make_folder: MakeFolde
     assert {split: len(part.images) for split, part in splits.items()} == {"train": 6, "val": 4, "test": 5}
 
 
-def test_lists_may_have_plain_names_windows_line_ends_and_spaces_in_paths(make_folder: MakeFolder) -> None:
+def test_lists_may_have_other_names_and_line_ends(make_folder: MakeFolder) -> None:
     folder = make_folder()
     for old, new in (("train800", "train"), ("val200", "val"), ("train800val200", "trainval")):
         (folder / f"{old}.txt").rename(folder / f"{new}.txt")
@@ -152,7 +152,7 @@ def test_a_union_list_that_is_not_the_union_is_refused(make_folder: MakeFolder) 
     assert "train800val200.txt" in complaint(official(folder))
 
 
-def test_all_problems_are_told_at_once(make_folder: MakeFolder) -> None:
+def test_all_problems_are_reported_at_once(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "val200.txt").unlink()
     (folder / "images/test_3.png").unlink()
@@ -161,7 +161,7 @@ def test_all_problems_are_told_at_once(make_folder: MakeFolder) -> None:
     assert "images/test_3.png" in text
 
 
-def test_own_data_has_the_classes_of_its_list_or_as_many_as_its_labels_need(make_folder: MakeFolder) -> None:
+def test_custom_tasks_count_classes_by_list_or_labels(make_folder: MakeFolder) -> None:
     folder = make_folder()
     assert folder_task(folder).classes == 2
     (folder / "classes.txt").write_text("cat\ndog\nfox\n")
@@ -169,7 +169,7 @@ def test_own_data_has_the_classes_of_its_list_or_as_many_as_its_labels_need(make
     assert folder_task(folder).classes == 3
 
 
-def test_own_data_needs_two_classes(make_folder: MakeFolder) -> None:
+def test_custom_tasks_need_two_classes(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "classes.txt").write_text("cat\n")
     with raises_naming(DataError, "1 class", "at least 2"):
@@ -184,7 +184,7 @@ def test_the_tasks_in_a_folder_that_is_none_are_named(make_folder: MakeFolder) -
         folder_task(parent)
 
 
-def test_own_data_without_lists_says_what_is_missing(make_folder: MakeFolder) -> None:
+def test_custom_tasks_without_lists_name_them(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "test.txt").unlink()
     with raises_naming(DataError, "test.txt", "docs/data.md"):
@@ -197,7 +197,7 @@ def test_official_class_names_must_be_as_many_as_the_classes(make_folder: MakeFo
     assert "names 3 classes, vtab1k/cifar has 2" in complaint(official(folder))
 
 
-def test_a_folder_tells_about_itself_in_task_toml(make_folder: MakeFolder) -> None:
+def test_task_toml_states_the_facts(make_folder: MakeFolder) -> None:
     folder = make_folder()
     assert (folder_task(folder).suite, folder_task(folder).name, folder_task(folder).group) == ("own", "pets", "own")
     facts = 'suite = "farm"\nname = "cows"\ngroup = "animals"\nprovenance = "lossless"\nversion = 2\nlicence = "CC0"\n'
@@ -228,7 +228,7 @@ def test_wrong_facts_in_task_toml_are_refused(case: str, make_folder: MakeFolder
         folder_task(folder)
 
 
-def test_a_folder_name_that_is_no_task_name_needs_another_in_task_toml(make_folder: MakeFolder) -> None:
+def test_an_invalid_folder_name_needs_task_toml(make_folder: MakeFolder) -> None:
     folder = make_folder("my pets")
     with raises_naming(DataError, "'my pets'", folder / "task.toml"):
         folder_task(folder)
@@ -236,7 +236,7 @@ def test_a_folder_name_that_is_no_task_name_needs_another_in_task_toml(make_fold
     assert folder_task(folder).name == "my_pets"
 
 
-def test_the_provenance_of_official_images_is_seen_from_the_files_or_stated(make_folder: MakeFolder) -> None:
+def test_provenance_comes_from_files_or_manifest(make_folder: MakeFolder) -> None:
     png, jpeg = official(make_folder("a")), official(make_folder("b", suffix="jpg"))
     assert seen_provenance(png) == "lossless"
     assert seen_provenance(jpeg) == "jpeg75"

@@ -50,16 +50,14 @@ def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Log:
 
 
 @pytest.mark.parametrize("write", [replace, create])
-def test_content_reaches_the_disk_before_the_name_and_the_name_before_anything_else(
-    write: Callable[[Path, bytes], Any], tmp_path: Path, log: Log
-) -> None:
+def test_content_is_synced_before_the_rename(write: Callable[[Path, bytes], Any], tmp_path: Path, log: Log) -> None:
     write(tmp_path / "a/b/x.json", b"{}")
     assert log == [("sync", "."), ("sync", "a"), ("sync", "a/b/new"), ("name", "a/b/x.json"), ("sync", "a/b")]
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO])
 @pytest.mark.parametrize("write", [replace, create])
-def test_whichever_step_fails_there_is_the_old_file_or_the_new_one_and_nothing_else(
+def test_a_failing_step_leaves_the_old_or_the_new_file(
     write: Callable[[Path, bytes], Any], code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = 0
@@ -93,9 +91,7 @@ def test_whichever_step_fails_there_is_the_old_file_or_the_new_one_and_nothing_e
     assert fails >= 4
 
 
-def test_where_folders_cannot_be_synced_files_are_written_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_files_are_written_without_folder_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = os.fsync
 
     def files_only(number: int) -> None:
@@ -110,9 +106,7 @@ def test_where_folders_cannot_be_synced_files_are_written_all_the_same(
 
 
 @pytest.mark.parametrize("jump", [-10 * 365 * 24 * 3600, 10 * 365 * 24 * 3600])
-def test_a_clock_that_jumps_takes_nothing_from_a_writer_that_lives(
-    jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_clock_jump_does_not_remove_live_files(jump: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     now = time.time()
     with atomic_write(tmp_path / "x") as file:
         file.write(b"1")
@@ -121,7 +115,7 @@ def test_a_clock_that_jumps_takes_nothing_from_a_writer_that_lives(
     assert (tmp_path / "x").read_bytes() == b"1"
 
 
-def test_what_another_machine_left_in_the_future_is_abandoned_too() -> None:
+def test_temp_files_from_the_future_are_abandoned() -> None:
     mine = f"{atomic.PREFIX}{host()}-{os.getpid()}-aa"
     assert not is_abandoned(mine, 0.0)
     assert not is_abandoned(f"{atomic.PREFIX}far-7-aa", time.time() + 60)
@@ -151,9 +145,7 @@ def test_where_there_are_no_namespaces_the_machine_is_the_host(tmp_path: Path, m
     assert not is_abandoned(temporary_name(), 0.0)
 
 
-def test_what_another_container_of_the_same_name_writes_goes_by_its_age(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_temp_files_of_other_containers_go_by_age(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its processes have numbers of their own; most of them are nobody's here."""
     (tmp_path / "namespace").touch()
     with monkeypatch.context() as there:

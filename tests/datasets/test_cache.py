@@ -79,7 +79,7 @@ def test_large_images_are_pillows_squash_to_the_input_size(
 
 @pytest.mark.parametrize("size", [(500, 375), (375, 500), (301, 300), (40, 90), (224, 224)])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear"])
-def test_framings_that_crop_are_evaluated_on_what_vpt_and_rlrr_evaluate(
+def test_crops_in_evaluation_equal_vpt_and_rlrr(
     interpolation: Literal["bicubic", "bilinear"], size: tuple[int, int]
 ) -> None:
     """Their transforms, by torchvision: `Resize(256)` and `Resize((256, 256))`, each followed by `CenterCrop(224)`."""
@@ -94,7 +94,7 @@ def test_framings_that_crop_are_evaluated_on_what_vpt_and_rlrr_evaluate(
 
 
 @pytest.mark.parametrize(("image_size", "side"), [(224, 256), (384, 438), (448, 512)])
-def test_images_to_be_cropped_are_stored_as_large_as_vpt_makes_them(image_size: int, side: int) -> None:
+def test_images_for_crops_have_the_size_of_vpt(image_size: int, side: int) -> None:
     assert Preprocessing(image_size, "bicubic", "square_crop").side == side
     assert Preprocessing(image_size, "bicubic").side == image_size
 
@@ -107,7 +107,7 @@ def test_small_images_that_are_to_be_cropped_are_stored_enlarged(make_folder: Ma
     assert cached(task, Preprocessing(28, "bicubic"), root) is None
 
 
-def test_caches_of_before_there_were_framings_are_found_by_their_names() -> None:
+def test_caches_without_resize_mode_are_still_found() -> None:
     assert Preprocessing(224, "bicubic").cache_facts == {"image_size": 224, "interpolation": "bicubic"}
     framings: list[Literal["squash", "squash_crop", "square_crop"]] = ["squash", "squash_crop", "square_crop"]
     assert len({str(Preprocessing(224, "bicubic", framing).cache_facts) for framing in framings}) == 3
@@ -122,9 +122,7 @@ def test_small_images_of_one_size_are_kept_as_they_are(make_folder: MakeFolder, 
 
 
 @pytest.mark.parametrize("side", [97, 11])
-def test_one_image_of_another_size_or_one_pixel_too_many_and_all_are_resized(
-    side: int, make_folder: MakeFolder, root: Path
-) -> None:
+def test_mixed_or_too_large_sizes_are_resized(side: int, make_folder: MakeFolder, root: Path) -> None:
     folder = make_folder(side=97 if side == 97 else 12)
     if side != 97:
         Image.new("RGB", (side, 12)).save(folder / "images/test_0.png")
@@ -195,9 +193,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_the_hash_depends_on_what_can_change_a_result_and_the_cache_notices(
-    change: str, make_folder: MakeFolder, root: Path
-) -> None:
+def test_changed_data_changes_hash_and_invalidates_cache(change: str, make_folder: MakeFolder, root: Path) -> None:
     folder = make_folder()
     (folder / "train800val200.txt").unlink()
     before = build(folder_task(folder), BICUBIC, root)
@@ -208,7 +204,7 @@ def test_the_hash_depends_on_what_can_change_a_result_and_the_cache_notices(
     assert cached(folder_task(folder), BICUBIC, root) == after
 
 
-def test_tasks_with_the_same_images_share_them_and_keep_their_own_labels(make_folder: MakeFolder, root: Path) -> None:
+def test_tasks_with_the_same_images_share_arrays(make_folder: MakeFolder, root: Path) -> None:
     location, orientation = make_folder("location"), make_folder("orientation")
     for path in orientation.glob("*.txt"):
         path.write_text(path.read_text().replace(" 1\n", " 2\n"))
@@ -241,7 +237,7 @@ def truncate(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-300])
 
 
-def test_a_procedural_task_is_built_again_when_the_code_beside_it_changes(
+def test_code_changes_rebuild_procedural_tasks(
     tmp_path: Path, make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "code").mkdir()
@@ -325,7 +321,7 @@ def test_of_many_damaged_images_ten_are_named(make_folder: MakeFolder, root: Pat
     assert str(caught.value).count("the file is empty") == 10
 
 
-def test_truncated_images_are_refused_even_if_pillow_was_told_to_accept_them(
+def test_truncated_images_are_refused_despite_pillows_flag(
     make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(side=32)
@@ -335,9 +331,7 @@ def test_truncated_images_are_refused_even_if_pillow_was_told_to_accept_them(
         build(folder_task(folder), BICUBIC, root)
 
 
-def test_a_killed_build_leaves_nothing_that_looks_complete_and_the_next_one_clears_up(
-    make_folder: MakeFolder, root: Path
-) -> None:
+def test_a_killed_build_leaves_no_complete_files(make_folder: MakeFolder, root: Path) -> None:
     folder = make_folder(side=100)
     process = builder(folder, root, stop_at=15 + 6 + 4 + 2)  # amid the test images
     assert process.stdout is not None
@@ -396,7 +390,7 @@ def test_too_little_space_is_said_before_anything_is_decoded(
     assert not files(root)
 
 
-def test_a_disk_that_fills_up_during_the_build_is_named_and_nothing_half_written_stays(
+def test_a_full_disk_is_named_and_leaves_no_files(
     make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fsync(_: int) -> None:

@@ -89,7 +89,7 @@ def test_nothing_of_a_cache_in_use_is_removed(make_folder: MakeFolder, root: Pat
     assert files(root) == before
 
 
-def test_a_task_whose_folder_is_gone_goes_but_not_what_others_share(make_folder: MakeFolder, root: Path) -> None:
+def test_prune_removes_orphans_but_no_shared_arrays(make_folder: MakeFolder, root: Path) -> None:
     gone, there = make_folder("gone", side=100, seed=1), make_folder("there", side=100, seed=1)
     lists = there / "test.txt"
     lists.write_text("".join(reversed(lists.read_text().splitlines(keepends=True))))
@@ -132,7 +132,7 @@ def test_a_damaged_manifest_goes_and_its_arrays_a_day_later(text: str, make_fold
     assert not files(root)
 
 
-def test_what_builds_left_unfinished_goes_when_nobody_writes_it_any_more(root: Path) -> None:
+def test_prune_removes_temp_files_of_dead_writers(root: Path) -> None:
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
     here, me = host(), os.getpid()
@@ -188,7 +188,7 @@ def test_pruning_during_a_build_does_not_disturb_it(old: str, make_folder: MakeF
 
 
 @pytest.mark.parametrize("stop_after", range(7))
-def test_a_pruning_that_is_stopped_leaves_no_manifest_without_its_arrays(
+def test_an_interrupted_prune_leaves_no_broken_manifest(
     stop_after: int, make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = make_folder(side=100)
@@ -220,7 +220,7 @@ def test_the_list_shows_every_entry_and_what_pruning_would_free(
     make_folder: MakeFolder, root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("VTAB_PEFT_CACHE", str(root))
-    assert said(capsys, "cache", "--list") == f"{root} holds 0.0 kB; images that tasks share count once\n"
+    assert said(capsys, "cache", "--list") == f"{root} has 0.0 kB; shared images count once\n"
     gone, there = make_folder("gone", side=100, seed=1), make_folder("there", side=100)
     for folder in (gone, there):
         build(folder_task(folder), BICUBIC, root)
@@ -249,11 +249,11 @@ def test_a_dry_run_says_what_pruning_then_does(
     before = files(root)
     announced = said(capsys, "cache", "--prune", "--dry-run")
     assert files(root) == before
-    kept = "kept: 5.0 kB that no task names yet, for a day: they may be of a running build"
+    kept = "kept: 5.0 kB without a task that are younger than a day and may belong to a running build"
     size = f"{(sum(before.values()) - 5000) / 1000:.1f} kB"
     assert announced.splitlines()[:2] == [
         f"  own/pets: {folder}",
-        f"{size} in 7 files: of tasks whose folder is not there any more",
+        f"{size} in 7 files: of tasks whose folder is gone",
     ]
     assert announced.endswith(f"would free {size} in {root}\n")
     assert kept in announced
@@ -261,7 +261,7 @@ def test_a_dry_run_says_what_pruning_then_does(
     assert files(root) == {f"images/{'0' * 64}.npy": 5000}
     age(root)
     assert said(capsys, "cache", "--prune").splitlines() == [
-        "5.0 kB in 1 file: arrays that no task names",
+        "5.0 kB in 1 file: arrays that no task uses",
         f"freed 5.0 kB in {root}",
     ]
     assert said(capsys, "cache", "--prune") == f"nothing to remove in {root}\n"
@@ -279,6 +279,6 @@ def test_status_counts_without_judging(make_folder: MakeFolder, capsys: pytest.C
     out = said(capsys, "status", "--tasks", str(good), str(bad)).splitlines()
     assert out[2].split() == ["own/good", "found", "6", "4", "5", "own"]
     assert out[3].split() == ["own/bad", "partial", "6", "4", "5", "unknown"]
-    assert out[4:] == ["1 of 2 can be used; `data check` says why"]
+    assert out[4:] == ["1 of 2 can be used; `data check` prints the reasons"]
     assert main(["data", "check", "--tasks", str(bad)]) == 1
     assert "1 listed images are not in" in capsys.readouterr().out

@@ -46,7 +46,7 @@ BREAK: dict[str, tuple[Callable[[Path], object], str, str]] = {
 
 
 @pytest.mark.parametrize("what", BREAK)
-def test_an_incomplete_task_is_partial_and_a_contradictory_one_wrong(what: str, make_folder: MakeFolder) -> None:
+def test_incomplete_is_partial_and_contradictory_is_wrong(what: str, make_folder: MakeFolder) -> None:
     act, state, message = BREAK[what]
     folder = make_folder()
     act(folder)

@@ -76,7 +76,7 @@ def test_a_later_call_goes_on_where_an_earlier_one_gave_up(server: FileServer, t
     assert left_in(target.parent) == ["data.bin"]
 
 
-def test_waits_grow_and_end_in_an_error_that_names_the_address(server: FileServer, target: Path) -> None:
+def test_waits_grow_and_end_in_an_error(server: FileServer, target: Path) -> None:
     waited: list[tuple[float, str]] = []
     server.cut_after = [10] * 10
     server.ranges = False
@@ -155,7 +155,7 @@ def test_a_weak_tag_is_no_condition_for_a_range(server: FileServer, target: Path
     assert server.requests[-1].if_range == server.modified
 
 
-def test_a_part_that_nothing_tells_from_another_version_is_not_continued(server: FileServer, target: Path) -> None:
+def test_a_part_without_version_is_not_resumed(server: FileServer, target: Path) -> None:
     break_off(server, target)
     facts = {"url": server.url("/data.bin"), "etag": None, "modified": None, "length": None}
     target.with_name("data.bin.part.json").write_text(json.dumps(facts))
@@ -201,9 +201,7 @@ def test_a_wrong_checksum_leaves_nothing(kind: str, server: FileServer, target: 
     assert left_in(target.parent) == []
 
 
-def test_another_length_than_the_published_one_is_refused_before_it_is_downloaded(
-    server: FileServer, target: Path
-) -> None:
+def test_a_wrong_length_is_refused_before_the_download(server: FileServer, target: Path) -> None:
     with raises_naming(DataError, server.url("/data.bin"), "307,200 bytes", "instead of 5"):
         download(server.url("/data.bin"), target, KnownFile(size=5), waits=())
     assert left_in(target.parent) == []
@@ -217,9 +215,7 @@ def test_a_missing_file_is_reported_at_once(server: FileServer, target: Path) ->
 
 
 @pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_in_the_place_of_a_file_is_refused_and_what_came_before_stays(
-    kind: str, server: FileServer, target: Path
-) -> None:
+def test_a_web_page_is_refused_and_the_part_kept(kind: str, server: FileServer, target: Path) -> None:
     """Quota and login pages come with status 200, some of them as if they were data."""
     break_off(server, target)
     server.files["/data.bin"] = b"\n <!DOCTYPE html><html>Please log in</html>"

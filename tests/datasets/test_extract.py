@@ -250,7 +250,7 @@ def test_two_processes_do_not_unpack_one_archive(tmp_path: Path) -> None:
             pass
 
 
-def test_merging_keeps_what_only_the_target_has_and_replaces_files(tmp_path: Path) -> None:
+def test_merge_keeps_other_files_and_replaces_same(tmp_path: Path) -> None:
     source, target = tmp_path / "source", tmp_path / "target"
     for root, files in ((source, {"both/new": "1", "both/same": "2"}), (target, {"both/same": "0", "both/old": "3"})):
         for name, text in files.items():

@@ -98,13 +98,13 @@ def test_tasks_are_found_however_deep_they_lie(top: str, hub: SimpleNamespace, t
     assert (tmp_path / "dtd" / "images" / "1.jpg").read_bytes() == b"jpeg"
 
 
-def test_shadow_files_of_a_mac_are_left_out(hub: SimpleNamespace, tmp_path: Path) -> None:
+def test_macos_shadow_files_are_skipped(hub: SimpleNamespace, tmp_path: Path) -> None:
     hub.archive = zipped({"__MACOSX/vtab-1k/cifar/._test.txt": b"", "vtab-1k/cifar/test.txt": LIST})
     fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
     assert names(tmp_path / "cifar") == {"test.txt"}
 
 
-def test_a_task_that_the_archive_lacks_is_named_and_no_other_appears(hub: SimpleNamespace, tmp_path: Path) -> None:
+def test_a_task_missing_in_the_archive_is_named(hub: SimpleNamespace, tmp_path: Path) -> None:
     with raises_naming(DataError, tmp_path / "vtab-1k.zip", "svhn"):
         fetch_shared(located(tmp_path, "cifar", "svhn"), tmp_path, SILENT)
     assert names(tmp_path) == {"vtab-1k.zip"}
@@ -116,7 +116,7 @@ def test_an_archive_that_leads_out_is_refused(hub: SimpleNamespace, tmp_path: Pa
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
 
 
-def test_what_the_hub_says_is_passed_on(hub: SimpleNamespace, tmp_path: Path) -> None:
+def test_errors_of_the_hub_are_reported(hub: SimpleNamespace, tmp_path: Path) -> None:
     hub.archive = RuntimeError("401 Client Error")
     with raises_naming(DataError, "RuntimeError: 401 Client Error", tmp_path / "vtab-1k.zip"):
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)

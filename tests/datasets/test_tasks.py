@@ -23,7 +23,7 @@ needs_reference = pytest.mark.skipif(not REFERENCE.exists(), reason="../shared/r
 ROWS = [*VTAB1K.values(), *FGVC.values()]
 
 
-def test_vtab1k_has_19_tasks_in_groups_of_7_4_and_8_in_this_order() -> None:
+def test_vtab1k_has_groups_of_7_4_and_8_in_order() -> None:
     groups = [task.group for task in VTAB1K.values()]
     assert groups == ["natural"] * 7 + ["specialized"] * 4 + ["structured"] * 8
 
@@ -33,7 +33,7 @@ def test_vtab1k_has_940_classes_and_387904_test_images() -> None:
     assert sum(task.sizes["test"][0] for task in VTAB1K.values()) == 387_904
 
 
-def test_caltech101_is_accepted_with_either_number_of_test_images() -> None:
+def test_caltech101_accepts_both_test_counts() -> None:
     assert VTAB1K["caltech101"].sizes["test"] == (6_084, 6_085)
 
 
@@ -59,7 +59,7 @@ def test_fgvc_agrees_with_the_reference_table() -> None:
 
 
 @pytest.mark.parametrize("task", ROWS, ids=lambda task: task.label)
-def test_every_row_says_where_the_data_comes_from_and_what_one_may_do_with_it(task: Task) -> None:
+def test_every_row_states_source_licence_and_citation(task: Task) -> None:
     assert task.source.startswith("http")
     assert task.licence
     assert any(year in task.citation for year in map(str, range(2004, 2021)))
@@ -130,7 +130,7 @@ def test_the_documented_copy_is_what_pillow_saves_by_default(
             assert saved.size == original.size
 
 
-def test_the_documented_sizes_of_the_cache_are_those_of_its_arrays() -> None:
+def test_documented_cache_sizes_are_those_of_the_arrays() -> None:
     """Tasks of the same images in the same order (CLEVR, dSprites, smallNORB) share them."""
     once = [task for task in VTAB1K.values() if task.name not in ("clevr_dist", "dsprites_ori", "smallnorb_ele")]
     all_at_224 = 3 * 224 * 224 * sum(sizes[0] for task in VTAB1K.values() for sizes in task.sizes.values())
@@ -156,17 +156,17 @@ def test_tasks_come_in_the_order_asked_for_and_each_once(tmp_path: Path) -> None
     assert len(find(["svhn", "natural", "all"], "vtab1k", tmp_path)) == 19
 
 
-def test_a_task_on_disk_is_looked_for_under_its_name_in_the_data_folder(tmp_path: Path) -> None:
+def test_a_task_on_disk_has_its_name_as_folder(tmp_path: Path) -> None:
     assert find(["dtd"], "vtab1k", tmp_path)[0].folder == tmp_path / "dtd"
 
 
-def test_a_task_on_disk_needs_a_data_folder_and_a_procedural_one_does_not() -> None:
+def test_only_tasks_on_disk_need_a_data_folder() -> None:
     with raises_naming(ValueError, "vtab1k/dtd", "--data"):
         find(["dtd"], "vtab1k", None)
     assert len(find(["all"], "toy", None)) == len(suite_tasks("toy"))
 
 
-def test_an_unknown_name_is_answered_with_near_matches_and_what_exists(tmp_path: Path) -> None:
+def test_unknown_names_get_near_matches_and_choices(tmp_path: Path) -> None:
     with raises_naming(ValueError, "'cifr'", "cifar", *VTAB1K):
         find(["cifr"], "vtab1k", tmp_path)
     with raises_naming(ValueError, "'vtab'", "vtab1k, fgvc, toy", "did you mean vtab1k"):
@@ -201,9 +201,7 @@ def test_without_a_suite_only_folders_are_found(make_folder: MakeFolder, monkeyp
         find(["cats"], None, None)
 
 
-def test_a_bare_name_that_is_both_task_and_folder_is_never_guessed(
-    make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_name_of_a_task_and_a_folder_is_refused(make_folder: MakeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_folder("dtd").parent)
     with raises_naming(ValueError, "--suite vtab1k", "./dtd"):
         find(["dtd"], None, None)
@@ -211,7 +209,7 @@ def test_a_bare_name_that_is_both_task_and_folder_is_never_guessed(
     assert find(["dtd"], "vtab1k", Path("data"))[0].suite == "vtab1k"
 
 
-def test_a_homemade_caltech101_and_the_official_one_lie_side_by_side(make_folder: MakeFolder, tmp_path: Path) -> None:
+def test_a_custom_caltech101_coexists_with_the_official(make_folder: MakeFolder, tmp_path: Path) -> None:
     own = make_folder("caltech101")
     both = find([str(own), "caltech101"], "vtab1k", tmp_path / "data")
     assert [(task.suite, task.name) for task in both] == [("own", "caltech101"), ("vtab1k", "caltech101")]

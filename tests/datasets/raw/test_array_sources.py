@@ -220,7 +220,7 @@ def norb(array: np.ndarray) -> bytes:
 
 
 @pytest.mark.parametrize("zipped", [False, True])
-def test_small_norb_is_the_first_camera_with_azimuth_and_elevation(
+def test_small_norb_reads_camera_azimuth_and_elevation(
     zipped: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(smallnorb, "ROWS", 36)

@@ -77,7 +77,7 @@ def listing(data: Path) -> list[str]:
     return sorted(path.name for path in data.iterdir())
 
 
-def test_the_folder_is_the_archives_layout_with_what_the_source_says(raw: Path, data: Path) -> None:
+def test_the_folder_has_the_archives_layout(raw: Path, data: Path) -> None:
     seen: list[tuple[int, int]] = []
     built = build(source(), raw, data, lambda done, of: seen.append((done, of)))
     assert (built.folder, built.counts, built.provenance, built.made) == (data / "kitti", COUNTS, "lossless", True)
@@ -186,7 +186,7 @@ WRONG: list[tuple[dict[str, Any], tuple[str, ...]]] = [
 
 
 @pytest.mark.parametrize(("facts", "named"), WRONG)
-def test_what_is_wrong_is_named_and_nothing_is_left(facts: dict, named: tuple[str, ...], raw: Path, data: Path) -> None:
+def test_wrong_sources_are_named_and_leave_no_files(facts: dict, named: tuple[str, ...], raw: Path, data: Path) -> None:
     with raises_naming(DataError, *named):
         build(source(**facts), raw, data)
     assert not data.exists() or listing(data) == []
@@ -273,7 +273,7 @@ def builder(raw: Path, data: Path) -> subprocess.Popen:
     return process
 
 
-def test_a_killed_builder_leaves_no_task_and_the_next_one_clears_up(raw: Path, data: Path) -> None:
+def test_a_killed_build_leaves_no_task_and_is_cleaned_up(raw: Path, data: Path) -> None:
     process = builder(raw, data)
     process.send_signal(signal.SIGKILL)
     process.communicate()
@@ -321,7 +321,7 @@ def test_a_builder_that_is_overtaken_leaves_the_others_task(raw: Path, data: Pat
 # The verb
 
 
-def test_the_verb_prints_one_line_a_task(
+def test_the_command_prints_one_line_per_task(
     raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setitem(sources.SOURCES, "kitti", source())
@@ -331,7 +331,7 @@ def test_the_verb_prints_one_line_a_task(
     assert line.startswith("vtab1k/kitti: built in ")
     assert line.endswith(f": 20 + 10 + 30 images, lossless, {data / 'kitti'}")
     assert main(arguments) == 0
-    assert "is there already, left alone" in capsys.readouterr().out
+    assert "exists, unchanged" in capsys.readouterr().out
     assert main([*arguments, "--again"]) == 0
     assert "built in " in capsys.readouterr().out
     assert main(["data", "check", "--suite", "vtab1k", "--tasks", "kitti", "--data", str(data)]) == 0

@@ -66,7 +66,7 @@ def test_labels_are_those_worked_out_by_hand(raw: Path, task: str, column: int) 
         assert found == {name: known[column] for name, known in scenes.items()}
 
 
-def test_val_is_behind_90_percent_of_train_and_test_is_the_validation_set(raw: Path) -> None:
+def test_val_is_train_from_90_percent_and_test_is_val(raw: Path) -> None:
     """Seven scenes: 6.3, rounded down to 6."""
     splits = READ["clevr_count"](raw)
     assert splits["train"].keys == by_md5("train", SCENES)

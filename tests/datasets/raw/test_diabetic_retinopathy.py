@@ -31,7 +31,7 @@ def raw(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_validation_is_the_public_part_of_the_test_images_and_test_the_private_one(raw: Path) -> None:
+def test_val_is_the_public_and_test_the_private_part(raw: Path) -> None:
     splits = diabetic_retinopathy.read(raw)
     found = {split: dict(zip(examples.keys, examples.labels, strict=True)) for split, examples in splits.items()}
     assert found == {"train": TRAIN, "val": PUBLIC, "test": PRIVATE}
@@ -62,7 +62,7 @@ def test_pictures_are_prepared_from_the_files_their_keys_name(raw: Path) -> None
         ("trainLabels.csv", "image,level\n99_left,1\n", "train/99_left.jpeg"),
     ],
 )
-def test_a_table_that_is_wrong_is_named(raw: Path, file: str, text: str, message: str) -> None:
+def test_wrong_tables_are_named(raw: Path, file: str, text: str, message: str) -> None:
     (raw / file).write_text(text)
     with raises_naming(DataError, raw, message):
         diabetic_retinopathy.read(raw)
@@ -97,20 +97,20 @@ def test_an_eyeball_gets_radius_300_and_270_of_it_are_kept(tmp_path: Path) -> No
     assert np.abs(image[:40, :40] - 128).max() <= 2
 
 
-def test_an_eyeball_that_is_cut_off_above_and_below_gives_a_lower_image(tmp_path: Path) -> None:
+def test_a_cut_off_eyeball_gives_a_lower_image(tmp_path: Path) -> None:
     """Radius 100 becomes 300 (201 pixels are not dark: times 600 / 201), so that 150 rows become 448."""
     image = prepared(eyeball(tmp_path / "x.jpeg", 150, 260, radius=100))
     assert image.shape == (448, 540, 3)
 
 
-def test_what_differs_from_its_surroundings_stands_out_four_times(tmp_path: Path) -> None:
+def test_local_contrast_is_amplified_four_times(tmp_path: Path) -> None:
     """A small square 40 brighter than around it: 128 + 4 * 40 is above 255."""
     image = prepared(eyeball(tmp_path / "x.jpeg", 200, 300, radius=60, spot=4))
     assert image[270, 270].min() > 200
     assert np.abs(image[270, 400] - 128).max() <= 3
 
 
-def test_a_photograph_in_which_nothing_is_seen_is_scaled_by_its_height(tmp_path: Path) -> None:
+def test_a_dark_photograph_is_scaled_by_its_height(tmp_path: Path) -> None:
     Image.new("RGB", (80, 60)).save(tmp_path / "x.png")  # 60 rows become 600, 80 columns 800
     image = prepared(tmp_path / "x.png")
     assert image.shape == (540, 540, 3)

@@ -111,7 +111,7 @@ def shifted(rows: Sequence[Row], split: str) -> int:
     return sum(own[row.number] != train[row.number] for row in rows if row.split == split)
 
 
-def test_nabirds_val_labels_would_shift_if_every_split_numbered_its_own_classes() -> None:
+def test_nabirds_val_labels_shift_with_one_mapping_per_split() -> None:
     rows = split_rows("nabirds")
     absent = {row.number for row in rows} - {row.number for row in rows if row.split == "val"}
     assert absent == {627, 975}

@@ -35,9 +35,7 @@ def thing(kind: str, depth: float) -> str:
         ([], 3),
     ],
 )
-def test_the_label_is_the_distance_of_the_nearest_car_van_or_truck(
-    tmp_path: Path, objects: list[str], label: int
-) -> None:
+def test_label_is_distance_of_nearest_car_van_or_truck(tmp_path: Path, objects: list[str], label: int) -> None:
     path = tmp_path / "000000.txt"
     path.write_text("".join(f"{line}\n" for line in objects))
     assert vehicle_distance(path) == label

@@ -83,7 +83,7 @@ def test_the_official_rows_are_those_of_the_released_lists(task: str) -> None:
 
 
 @pytest.mark.parametrize("task", RELEASED)
-def test_the_official_rows_are_name_by_name_those_of_the_released_lists(task: str) -> None:
+def test_official_rows_equal_the_released_lists(task: str) -> None:
     released = released_lists(RELEASED[task])
     assert {split: set(found) for split, found in names(task).items()} == {
         split: set(listed) for split, listed in released.items()
@@ -148,9 +148,7 @@ RAW = {
 
 
 @pytest.mark.parametrize("task", RAW)
-def test_a_source_yields_the_official_rows_and_the_whole_test_set(
-    task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sources_return_official_rows_and_full_test(task: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make, tests = RAW[task]
     make(tmp_path / "raw", monkeypatch)
     splits = SOURCES[task].read(tmp_path / "raw")

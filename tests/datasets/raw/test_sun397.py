@@ -80,7 +80,7 @@ def test_images_are_made_to_have_at_most_about_120000_pixels(
     assert (image.height, image.width) == expected
 
 
-def test_images_are_encoded_with_the_quality_of_the_code_and_not_of_the_texts(tmp_path: Path) -> None:
+def test_images_have_the_jpeg_quality_of_tfds_code(tmp_path: Path) -> None:
     """The first entries of the table that JPEG prescribes for quality 95 are a tenth of 16, 11, 10, 16."""
     image = made(picture(tmp_path / "x.png", 32, 32))
     assert image.format == "JPEG"
