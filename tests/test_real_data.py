@@ -1,4 +1,4 @@
-"""Real images and real weights, where they lie beside the checkout; skipped, saying so, where they do not."""
+"""Tests with real images and weights in ../shared/data; skipped where this folder is missing."""
 
 from pathlib import Path
 
@@ -16,14 +16,14 @@ pytestmark = pytest.mark.skipif(not WEIGHTS.exists(), reason="no ../shared/data 
 
 
 def test_every_folder_of_real_images_is_complete() -> None:
-    verdicts = {path.name: check(folder_task(path)) for path in sorted((DATA / "tasks").iterdir())}
-    assert {name: verdict.state for name, verdict in verdicts.items()} == dict.fromkeys(verdicts, "found")
-    assert all((v.counts["train"], v.counts["val"]) == (800, 200) for v in verdicts.values())
+    results = {path.name: check(folder_task(path)) for path in sorted((DATA / "tasks").iterdir())}
+    assert {name: result.state for name, result in results.items()} == dict.fromkeys(results, "found")
+    assert all((v.counts["train"], v.counts["val"]) == (800, 200) for v in results.values())
 
 
 @pytest.mark.slow
 def test_pretrained_features_separate_textures(tmp_path: Path) -> None:
-    """Nearest class mean on dtd_10cls, far above chance (10 %): weights, normalisation and labels fit together."""
+    """Nearest class mean on dtd_10cls is far above chance (10 %) if weights, normalisation and labels match."""
     backbone = load("vit_tiny_patch16_224.augreg_in21k_ft_in1k", str(WEIGHTS))
     data = build(folder_task(DATA / "tasks" / "dtd_10cls"), Preprocessing(224, "bicubic"), tmp_path)
 

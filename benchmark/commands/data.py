@@ -106,7 +106,7 @@ def _removals(found: CacheReport, verb: str) -> str:
     gone = [f"  {entry.task}: {entry.folder}" for entry in found.entries if entry.source_gone]
     if found.waiting:
         lines.append(
-            f"kept: {size_text(found.waiting)} without a task that are younger than a day and may belong to a running build"
+            f"kept: {size_text(found.waiting)} without a task, younger than a day (perhaps of a running build)"
         )
     total = size_text(sum(file.bytes for file in found.useless))
     last = f"{verb} {total} in {found.root}" if found.useless else f"nothing to remove in {found.root}"

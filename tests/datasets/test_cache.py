@@ -99,7 +99,7 @@ def test_images_for_crops_have_the_size_of_vpt(image_size: int, side: int) -> No
     assert Preprocessing(image_size, "bicubic").side == image_size
 
 
-def test_small_images_that_are_to_be_cropped_are_stored_enlarged(make_folder: MakeFolder, root: Path) -> None:
+def test_small_images_for_crops_are_stored_enlarged(make_folder: MakeFolder, root: Path) -> None:
     task = folder_task(make_folder())
     framed = build(task, Preprocessing(28, "bicubic", "square_crop"), root)
     assert not framed.native
@@ -296,9 +296,7 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize("suffix", ["png", "jpg"])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_damaged_images_are_named_together_and_nothing_is_cached(
-    damage: str, suffix: str, make_folder: MakeFolder, root: Path
-) -> None:
+def test_damaged_images_are_named_and_not_cached(damage: str, suffix: str, make_folder: MakeFolder, root: Path) -> None:
     act, message = DAMAGE[damage]
     folder = make_folder(side=32, suffix=suffix)
     bad = [folder / f"images/train800_0.{suffix}", folder / f"images/test_3.{suffix}"]
@@ -346,7 +344,7 @@ def test_a_killed_build_leaves_no_complete_files(make_folder: MakeFolder, root: 
     assert (rebuilt.data, pixels(rebuilt)) == (clean.data, pixels(clean))
 
 
-def test_a_build_does_not_take_away_what_a_living_one_is_writing(make_folder: MakeFolder, root: Path) -> None:
+def test_a_build_keeps_the_files_of_a_running_build(make_folder: MakeFolder, root: Path) -> None:
     folder = make_folder(side=100)
     process = builder(folder, root, stop_at=15 + 6 + 4 + 2)
     assert process.stdout is not None

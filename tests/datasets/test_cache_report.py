@@ -233,7 +233,7 @@ def test_the_list_shows_every_entry_and_what_pruning_would_free(
     assert first.endswith(f"{gone} (gone)")
     assert second.split()[0] == "own/there"
     assert second.endswith(str(there))
-    assert total.startswith(f"{root} holds {sum(files(root).values()) / 1000:.1f} kB")
+    assert total.startswith(f"{root} has {sum(files(root).values()) / 1000:.1f} kB")
     assert re.fullmatch(r"`vtab-peft data cache --prune` would free 2\d\.\d kB", hint)
 
 
@@ -249,7 +249,7 @@ def test_a_dry_run_says_what_pruning_then_does(
     before = files(root)
     announced = said(capsys, "cache", "--prune", "--dry-run")
     assert files(root) == before
-    kept = "kept: 5.0 kB without a task that are younger than a day and may belong to a running build"
+    kept = "kept: 5.0 kB without a task, younger than a day (perhaps of a running build)"
     size = f"{(sum(before.values()) - 5000) / 1000:.1f} kB"
     assert announced.splitlines()[:2] == [
         f"  own/pets: {folder}",
@@ -269,7 +269,7 @@ def test_a_dry_run_says_what_pruning_then_does(
 
 def test_a_dry_run_of_the_list_is_bad_input(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "cache", "--list", "--dry-run"]) == 2
-    assert "--dry-run goes with --prune" in capsys.readouterr().err
+    assert "--prune" in capsys.readouterr().err
 
 
 def test_status_counts_without_judging(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:

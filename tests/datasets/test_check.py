@@ -21,17 +21,17 @@ def official(folder: Path) -> Task:
 
 
 def test_a_good_task_is_found_with_counts_and_provenance(make_folder: MakeFolder) -> None:
-    verdict = check(official(make_folder()), deep=True)
-    assert (verdict.state, verdict.problems, verdict.notes, verdict.advice) == ("found", (), (), "ready")
-    assert verdict.counts == {"train": 6, "val": 4, "test": 5}
-    assert verdict.provenance == "lossless"
+    result = check(official(make_folder()), deep=True)
+    assert (result.state, result.problems, result.notes, result.advice) == ("found", (), (), "ready")
+    assert result.counts == {"train": 6, "val": 4, "test": 5}
+    assert result.provenance == "lossless"
 
 
 def test_a_task_that_is_not_there_is_missing(tmp_path: Path) -> None:
-    verdict = check(official(tmp_path / "cifar"))
-    assert verdict.state == "missing"
-    assert verdict.problems == (f"there is no folder {tmp_path / 'cifar'}",)
-    assert verdict.advice.startswith(f"put the task into {tmp_path / 'cifar'}")
+    result = check(official(tmp_path / "cifar"))
+    assert result.state == "missing"
+    assert result.problems == (f"there is no folder {tmp_path / 'cifar'}",)
+    assert result.advice.startswith(f"put the task into {tmp_path / 'cifar'}")
     (tmp_path / "cifar").mkdir()
     assert check(official(tmp_path / "cifar")).state == "missing"
 
@@ -50,11 +50,11 @@ def test_incomplete_is_partial_and_contradictory_is_wrong(what: str, make_folder
     act, state, message = BREAK[what]
     folder = make_folder()
     act(folder)
-    verdict = check(official(folder))
-    assert verdict.state == state
-    assert any(message in problem for problem in verdict.problems)
-    assert str(folder) in verdict.advice
-    assert verdict.provenance == "unknown"
+    result = check(official(folder))
+    assert result.state == state
+    assert any(message in problem for problem in result.problems)
+    assert str(folder) in result.advice
+    assert result.provenance == "unknown"
 
 
 def test_only_a_deep_look_finds_damaged_images(make_folder: MakeFolder) -> None:
@@ -62,20 +62,20 @@ def test_only_a_deep_look_finds_damaged_images(make_folder: MakeFolder) -> None:
     for number in (1, 3):
         (folder / f"images/test_{number}.png").write_bytes(b"")
     assert check(folder_task(folder)).state == "found"
-    verdict = check(folder_task(folder), deep=True)
-    assert verdict.state == "wrong"
-    assert "2 damaged images" in verdict.problems[0]
-    assert str(folder / "images/test_3.png") in verdict.problems[0]
+    result = check(folder_task(folder), deep=True)
+    assert result.state == "wrong"
+    assert "2 damaged images" in result.problems[0]
+    assert str(folder / "images/test_3.png") in result.problems[0]
 
 
-def test_a_deep_look_tells_which_test_images_are_in_train_or_val(make_folder: MakeFolder) -> None:
+def test_deep_check_notes_test_images_in_train_or_val(make_folder: MakeFolder) -> None:
     folder = make_folder()
     shutil.copy(folder / "images/train800_5.png", folder / "images/test_0.png")
     shutil.copy(folder / "images/val200_2.png", folder / "images/test_4.png")
-    verdict = check(folder_task(folder), deep=True)
-    assert verdict.state == "found"
-    assert verdict.notes[0].startswith("2 test images are byte for byte in train or val: ")
-    assert str(folder / "images/test_4.png") in verdict.notes[0]
+    result = check(folder_task(folder), deep=True)
+    assert result.state == "found"
+    assert result.notes[0].startswith("2 test images are byte for byte in train or val: ")
+    assert str(folder / "images/test_4.png") in result.notes[0]
 
 
 def test_a_folder_that_is_no_task_is_a_row_of_the_table_too(

@@ -343,4 +343,4 @@ def test_ctrl_c_exits_with_130(
 
     monkeypatch.setattr(fetching, "fetch", stopped)
     assert main(["data", "fetch", "svhn", "--raw", str(tmp_path)]) == 130
-    assert "what has come is kept" in capsys.readouterr().err
+    assert "interrupted" in capsys.readouterr().err

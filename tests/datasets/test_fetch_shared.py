@@ -122,9 +122,7 @@ def test_errors_of_the_hub_are_reported(hub: SimpleNamespace, tmp_path: Path) ->
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
 
 
-def test_without_the_hubs_client_the_package_to_install_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_missing_hub_client_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with raises_naming(DataError, 'pip install "vtab-peft[data]"'):
         fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)

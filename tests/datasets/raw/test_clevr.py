@@ -116,7 +116,7 @@ def test_a_scene_without_a_label_is_named(raw: Path, task: str, depths: list[flo
         lambda text: text.replace('"scenes"', '"views"'),
     ],
 )
-def test_scenes_that_are_not_described_as_they_must_be_are_named(raw: Path, damage: Any) -> None:
+def test_malformed_scenes_are_named(raw: Path, damage: Any) -> None:
     path = raw / "CLEVR_v1.0" / "scenes" / "CLEVR_train_scenes.json"
     path.write_text(damage(path.read_text()))
     with raises_naming(DataError, "CLEVR_train_scenes.json"):

@@ -98,7 +98,7 @@ def test_features_of_other_kinds_are_passed_over() -> None:
 
 @settings(max_examples=50, deadline=None)
 @given(st.binary(max_size=60))
-def test_bytes_that_are_no_message_are_refused_and_nothing_worse(data: bytes) -> None:
+def test_malformed_messages_are_refused(data: bytes) -> None:
     with suppress(ValueError):
         features(data)
 

@@ -47,7 +47,7 @@ def test_read_gives_the_released_1000(tmp_path: Path, monkeypatch: pytest.Monkey
         )
 
 
-def test_the_file_that_nothing_decodes_is_far_from_the_first_800() -> None:
+def test_the_undecodable_file_is_not_among_the_800() -> None:
     assert UNDECODABLE in names("tr")
     assert part_of_range("train", UNDECODABLE) > 0.87  # the 800 end at 0.0105
 
