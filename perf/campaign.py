@@ -35,7 +35,7 @@ HALF = str(max(1, (os.cpu_count() or 1) // 2))
 EXECUTORS = {
     "one worker": [],
     "two workers": ["--workers", "2"],
-    "Ray, two workers": ["--executor", "ray", "--cpus-per-cell", HALF],
+    "Ray, two workers": ["--executor", "ray", "--cpus-per-run", HALF],
 }
 KILLS = (120, 120, 60)
 """Kills per executor; starting Ray takes longest.  A strike often kills a parent and its workers at once."""

@@ -4,8 +4,8 @@
 
 The holder touches the file while it lives.  Folder and fields keep their old names for commands of older versions.
 A lock only saves work: if two commands execute one run all the same, the store keeps the first result.
-Not `filelock`: its leases expire only for a waiter that watched one for its whole duration, so neither a run that
-passes by nor `status` can tell an abandoned one, and processes of two containers with one host name look alike.
+Not `filelock`: one process must watch its lease for the full duration before it may take over an abandoned one, so a
+`run` that tries once and `status` cannot tell which locks are abandoned, and older versions cannot read its marker.
 """
 
 import json

@@ -82,7 +82,7 @@ class RayBackend:
             found = "; ".join(f"{node.get('CPU', 0):g} CPUs, {node.get('GPU', 0):g} GPUs" for node in nodes)
             raise ConfigurationError(
                 f"no node of the cluster has {cpus:g} CPUs and {gpus:g} GPUs for a worker (nodes: {found}); "
-                "give smaller --cpus-per-cell or --gpus-per-cell"
+                "give smaller --cpus-per-run or --gpus-per-run"
             )
 
     def capacity(self) -> int:

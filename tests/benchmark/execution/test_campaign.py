@@ -50,7 +50,7 @@ def test_a_removed_ray_node_loses_no_run(tmp_path: Path, monkeypatch: pytest.Mon
     try:
         nodes = [cluster.add_node(**node) for _ in range(2)]
         cluster.wait_for_nodes()
-        run = work.start(results, "--executor", "ray", "--ray-address", cluster.address, "--cpus-per-cell", "1")
+        run = work.start(results, "--executor", "ray", "--ray-address", cluster.address, "--cpus-per-run", "1")
         wait_for(run, results, 2)
         cluster.remove_node(next(node for node in nodes if has_worker(node)), allow_graceful=False)
         assert stored(results) < work.runs, "the node was removed too late"
