@@ -1,4 +1,4 @@
-"""Small tasks in the archive's layout, made in the test's own folder."""
+"""Fixtures: small tasks in the archive's layout."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +12,7 @@ SIZES = {"train800": 6, "val200": 4, "test": 5}
 
 @pytest.fixture
 def make_folder(tmp_path: Path) -> Callable[..., Path]:
-    """Writes a task of two classes and 15 noise images; returns its folder."""
+    """Return a function that writes a task of two classes and 15 noise images, and returns its folder."""
 
     def make(name: str = "pets", side: int = 12, suffix: str = "png", seed: int = 0) -> Path:
         folder = tmp_path / name

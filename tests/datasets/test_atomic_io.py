@@ -1,4 +1,4 @@
-"""A file is there whole or not at all: after a power cut, on a full disk, whatever the clock says."""
+"""Tests of atomic writes: complete or absent after power failures, on full disks, at any clock time."""
 
 import errno
 import os

@@ -1,4 +1,4 @@
-"""The cache holds Pillow's own pixels, shares what is equal, notices changes, and survives whatever kills it."""
+"""Tests of the cache: Pillow's pixels, shared arrays, detected changes, and killed builds."""
 
 import errno
 import importlib

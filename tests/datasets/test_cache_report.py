@@ -1,4 +1,4 @@
-"""The cache can be looked through, and only what nobody can use any more is removed."""
+"""Tests of the cache report: every entry is listed, and only useless files are removed."""
 
 import json
 import os

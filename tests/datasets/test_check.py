@@ -1,4 +1,4 @@
-"""`data check` says of each task whether it is there and right, and what to do."""
+"""Tests of `data check`: the state of each task, and what to do."""
 
 import shutil
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""A download is whole and right, or it is not there; what broke off goes on; every refusal says what to do."""
+"""Tests of downloads: complete and verified or absent, resumed, and refused with advice."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""Archives of strangers are unpacked into their folder and nowhere else, up to a bound, or refused with a reason."""
+"""Tests of extracting archives: only into their folder, up to a bound, or refused with a reason."""
 
 import errno
 import fcntl

@@ -1,4 +1,4 @@
-"""`data fetch` brings what tasks are made of into the raw folder, or says what to put where."""
+"""Tests of `data fetch`: original files in the raw folder, or instructions for manual downloads."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""The shared vtab-1k archive comes through the hub's client, and only the tasks that were asked for are unpacked."""
+"""Tests of fetching the shared vtab-1k archive through the hub's client."""
 
 import inspect
 import sys

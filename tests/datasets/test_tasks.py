@@ -1,4 +1,4 @@
-"""The task table holds the field's facts, and names lead to the tasks people mean."""
+"""Tests of the task table and of the names that select tasks."""
 
 import csv
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The suite `toy`: fixed pixels, balanced classes, and labels that agree with what is to be seen."""
+"""Tests of the suite `toy`: fixed pixels, balanced classes, and labels that agree with the pictures."""
 
 import hashlib
 from itertools import pairwise

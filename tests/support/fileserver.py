@@ -1,4 +1,4 @@
-"""A local web server whose faults can be chosen, and archives for it to serve."""
+"""A local web server with configurable faults, and archives to serve."""
 
 import io
 import tarfile
@@ -16,29 +16,29 @@ class Request:
     range: str | None
     if_range: str | None
     sent: int = 0
-    """Bytes of the body."""
+    """Bytes of the body that were sent."""
 
 
 class FileServer:
-    """Serves `files` by path, and remembers every request."""
+    """Serves `files` by path, and records every request."""
 
     def __init__(self, files: dict[str, bytes]) -> None:
         self.files = files
         self.requests: list[Request] = []
         self.ranges = True
-        """Whether it can send a part of a file."""
+        """True if the server supports range requests."""
         self.heeds_if_range = True
         self.etag: str | None = '"first"'
         self.modified: str | None = formatdate(1_700_000_000, usegmt=True)
         self.content_type = "application/octet-stream"
         self.moved: dict[str, str] = {}
-        """Paths that are answered with another address."""
+        """Redirects: path -> URL."""
         self.cut_after: list[int] = []
-        """Bytes of the body after which it closes the connection, of the next answers."""
+        """Bytes after which the next answers are cut off."""
         self.refuse: list[int] = []
-        """Statuses of the next answers."""
+        """Error statuses of the next answers."""
         self.pause_after: int | None = None
-        """Bytes of the body after which it goes silent."""
+        """Bytes after which the server sends nothing more."""
         self._stop = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
         self._server.daemon_threads = True

@@ -1,5 +1,7 @@
-"""What is known of the official splits: digests of the released lists, the lists themselves where they lie beside
-the checkout, and the raw rows of the tasks whose examples are numbered (tests/golden/splits/README.md).
+"""References for the official splits (tests/golden/splits/README.md).
+
+They are digests of the released lists, the lists themselves if they are beside the checkout, and the raw rows of tasks
+with numbered examples.
 """
 
 import csv
@@ -13,21 +15,21 @@ import pytest
 
 FOLDER = Path(__file__).parents[1] / "golden" / "splits"
 RELEASED = Path(__file__).parents[3] / "shared" / "reference" / "vtab_trainval_splits_VPT.json"
-"""The lists' licence (CC BY-NC) lets them be used here to verify, not be part of the project."""
+"""The licence of the lists (CC BY-NC) allows their use for verification, but not as part of the project."""
 
 
 def digest(names: Iterable[str]) -> str:
-    """Of a list as a set: SHA-256 of the sorted names, one a line."""
+    """Return the SHA-256 of the sorted names, one a line."""
     return hashlib.sha256("\n".join(sorted(names)).encode()).hexdigest()
 
 
 def released_digests(task: str) -> dict[str, str]:
-    """The digests of the released train800 and val200, keyed `train` and `val`; always there."""
+    """Return the digests of the released train800 and val200, by `train` and `val`."""
     return json.loads((FOLDER / "released_digests.json").read_text())[task]
 
 
 def released_lists(task: str) -> dict[str, list[str]]:
-    """The released train800 and val200 as they were published, keyed `train` and `val`; skips where they are absent.
+    """Return the released train800 and val200, by `train` and `val`; skip the test if they are absent.
 
     `task` is the key used there, such as `resisc45` or `kitti(task="closest_vehicle_distance")`.
     """
@@ -37,7 +39,7 @@ def released_lists(task: str) -> dict[str, list[str]]:
 
 
 def official_rows(task: str) -> dict[str, list[tuple[str, int]]]:
-    """Of a task whose examples are numbered: (raw split, row) of train800 and val200, in the official order."""
+    """Return (raw split, row) of train800 and val200 in official order, for tasks with numbered examples."""
     rows: dict[str, list[tuple[str, int]]] = {"train": [], "val": []}
     with gzip.open(FOLDER / "index_rows.csv.gz", "rt", newline="") as file:
         for line in csv.DictReader(file):

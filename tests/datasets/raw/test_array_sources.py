@@ -1,4 +1,4 @@
-"""Every raw format of arrays, written here as its publishers write it, comes out as pixels and labels."""
+"""Tests of sources that are arrays, with files written here in the formats of their publishers."""
 
 import gzip
 import itertools

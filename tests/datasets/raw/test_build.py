@@ -1,4 +1,4 @@
-"""A built task appears whole or not at all, is what its source says, and is right for `data check`."""
+"""Tests of building tasks: complete or absent, equal to the source, and valid for `data check`."""
 
 import errno
 import json

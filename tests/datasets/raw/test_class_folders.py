@@ -1,4 +1,4 @@
-"""Tasks whose originals are a folder per class: EuroSAT and NWPU-RESISC45."""
+"""Tests of sources with one folder per class: EuroSAT and NWPU-RESISC45."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""CLEVR: how many objects there are, and how far the nearest is."""
+"""Tests of CLEVR: the number of objects and the distance of the nearest."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Diabetic Retinopathy: Kaggle's tables, and photographs prepared as the configuration btgraham-300 says."""
+"""Tests of Diabetic Retinopathy: Kaggle's tables, and photographs prepared like btgraham-300."""
 
 import io
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""DMLab: TFRecord files, checksums and messages, read without TensorFlow and written here by other code."""
+"""Tests of DMLab: TFRecord files, checksums and messages, written here by independent code."""
 
 import struct
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Both dSprites tasks at their official size, out of all 737,280 re-rendered images where these lie at hand."""
+"""Tests of both dSprites tasks at official size, from the 737,280 re-rendered images if available."""
 
 import hashlib
 import itertools

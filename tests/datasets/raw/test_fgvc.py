@@ -1,4 +1,4 @@
-"""FGVC comes out of the original archives with the published splits, and one class has one label in all of them."""
+"""Tests of FGVC from the original archives: the published splits, with one label per class in all of them."""
 
 import json
 import tomllib

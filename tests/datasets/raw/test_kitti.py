@@ -1,4 +1,4 @@
-"""KITTI: the nearest vehicle, and images of one video stay in one split."""
+"""Tests of KITTI: the nearest vehicle, and one split for all images of a video."""
 
 from pathlib import Path
 

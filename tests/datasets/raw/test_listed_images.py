@@ -1,4 +1,4 @@
-"""Tasks whose originals are image files and lists of them: DTD, Oxford Flowers 102, Oxford-IIIT Pet."""
+"""Tests of sources with image files and lists: DTD, Oxford Flowers 102, Oxford-IIIT Pet."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The official 1000 images follow from the examples' keys alone, and every array source yields exactly them."""
+"""Tests that keys alone give the official 1000 images, and that array sources return exactly these."""
 
 import struct
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""PNG files by hand: read back by Pillow exactly, and the same bytes everywhere."""
+"""Tests of the PNG writer: read back exactly by Pillow, with fixed bytes."""
 
 import hashlib
 import io

@@ -1,4 +1,4 @@
-"""SUN397: the shipped lists are TFDS's, and the images are made as TFDS makes them."""
+"""Tests of SUN397: TFDS's lists, and images prepared like TFDS's."""
 
 import hashlib
 import io
