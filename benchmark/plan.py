@@ -1,4 +1,4 @@
-"""The plan: which cells a command means.  Plain data, no torch; the worker tells what names and weights mean."""
+"""Expand a command's options into the list of planned runs.  Plain data without torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,17 +11,17 @@ from ..datasets.cache import CachedTask, Preprocessing
 from .spec import BackboneRef, MethodRef, Recipe, RunSpec, TaskRef
 
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]] | None] = {
-    "own": None,  # the backbone's own
+    "own": None,  # the values of the backbone
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""What published code feeds a ViT, by name; see docs/data.md."""
+"""Mean and std by name, as used by published code; see docs/data.md."""
 
 
 @dataclass(frozen=True)
 class BackboneInfo:
-    """A backbone as the worker found it."""
+    """A backbone as resolved by the worker."""
 
     ref: BackboneRef
     weights: str | None
@@ -30,43 +30,43 @@ class BackboneInfo:
     image_size: int
     notes: tuple[str, ...]
     seconds_per_image: float
-    """Of one forward pass in the recipe's precision on the worker's device, as measured."""
+    """Measured time of a forward pass in the recipe's precision on the worker's device."""
     device: str
     on_gpu: bool = False
 
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """A method as the worker parsed it."""
+    """A method as resolved by the worker."""
 
     ref: MethodRef
     title: str
     lr: float | None
     frozen_features: bool
     trainable_params: int
-    """Closed form, for this backbone, without head."""
+    """Closed-form number of trainable parameters for this backbone, without head."""
     variants: tuple["MethodInfo", ...] = ()
-    """`Method.variants`, itself first, where they were asked for."""
+    """`Method.variants`, the method itself first, if requested."""
 
 
 @dataclass(frozen=True)
 class PlannedRun:
-    """One unit of work, with all a worker needs to do it."""
+    """A run to execute, with everything a worker needs."""
 
     spec: RunSpec
     data: CachedTask
     weights: str | None
     method: MethodInfo
     seconds: float
-    """Estimate from the measured forward pass: training costs three forwards an image, evaluation one."""
+    """Estimated time: three measured forward passes per training image, one per evaluated image."""
     oracle: bool = False
-    """Whether to record the best epoch on the evaluation split too; it cannot change the number."""
+    """Also record the best epoch on the evaluated split; this does not change the result."""
     label: str = ""
-    """What tells it from others of the same task, method and seed, for people."""
+    """Short text that distinguishes runs of the same task, method and seed in messages."""
     facts: Mapping[str, Any] = field(default_factory=dict)
-    """What its record says beside what the worker knows; it cannot change the number."""
+    """Additional facts for the record; they do not change the result."""
     keep_adapter: bool = False
-    """Whether the trained adapter and head are stored beside the record."""
+    """Store the trained adapter and head beside the record."""
 
     def __str__(self) -> str:
         parts = (self.spec.task.name, self.spec.method.spec, self.label, f"seed {self.spec.seed}")
@@ -75,7 +75,7 @@ class PlannedRun:
 
 @dataclass(frozen=True)
 class SweepConfig:
-    """What the user chose, beyond backbone, methods and tasks."""
+    """The user's choices beyond backbone, methods and tasks."""
 
     recipe: Recipe
     seeds: Sequence[int]
@@ -87,49 +87,54 @@ class SweepConfig:
 
     @cached_property
     def recipe_base(self) -> str:
+        """`Recipe.base` of the chosen recipe."""
         return self.recipe.base
 
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
+        """Return the preprocessing of images for a backbone."""
         return Preprocessing(backbone.image_size, self.interpolation, self.recipe.framing)
 
 
 def make_plan(
-    backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], choice: SweepConfig
+    backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], config: SweepConfig
 ) -> list[PlannedRun]:
-    """All cells, one seed after the other, so that a table of one seed is complete early."""
-    recipes = {
-        (method.ref.spec, data.task.label): resolve(choice.recipe.for_task(data.task.name), method, backbone)
+    """Return all runs, ordered by seed, so that a table of one seed is complete early."""
+    first = [
+        plan_run(backbone, method, data, resolve(config.recipe.for_task(data.task.name), method, backbone), config, 0)
         for method, data in product(methods, tasks)
-    }
-    return [
-        make_cell(backbone, method, data, recipes[method.ref.spec, data.task.label], choice, seed)
-        for seed, method, data in product(choice.seeds, methods, tasks)
     ]
+    return [replace(run, spec=run.spec.with_seed(seed)) for seed, run in product(config.seeds, first)]
 
 
-def shard(cells: Sequence[PlannedRun], part: tuple[int, int], backbone: BackboneInfo) -> list[PlannedRun]:
-    """Part i of n, balanced by cost, in the plan's order.
+def shard(runs: Sequence[PlannedRun], part: tuple[int, int], backbone: BackboneInfo) -> list[PlannedRun]:
+    """Return part i of n of the runs, balanced by cost, in the plan's order.
 
-    The longest cell goes first, each to the part that has least: as every part reckons over the whole plan, and in
-    images instead of this machine's seconds, all agree without talking, whatever is stored already.
+    The longest run is assigned first, each to the part with the least cost so far.  The cost is counted in images
+    over the whole plan, so that all machines agree, whatever is stored already.
     """
     index, parts = part
-    costs = [round(cell.seconds / backbone.seconds_per_image) for cell in cells]
+    if parts == 1:
+        return list(runs)
+    costs = [round(run.seconds / backbone.seconds_per_image) for run in runs]
     loads = [(0, number) for number in range(1, parts + 1)]
-    mine = []
-    for place in sorted(range(len(cells)), key=lambda place: (-costs[place], place)):
+    assigned = []
+    for place in sorted(range(len(runs)), key=lambda place: (-costs[place], place)):
         load, number = heappop(loads)
         heappush(loads, (load + costs[place], number))
         if number == index:
-            mine.append(place)
-    return [cells[place] for place in sorted(mine)]
+            assigned.append(place)
+    return [runs[place] for place in sorted(assigned)]
 
 
-def make_cell(
-    backbone: BackboneInfo, method: MethodInfo, data: CachedTask, recipe: Recipe, choice: SweepConfig, seed: int
+def plan_run(
+    backbone: BackboneInfo, method: MethodInfo, data: CachedTask, recipe: Recipe, config: SweepConfig, seed: int
 ) -> PlannedRun:
-    """recipe: what `resolve` made of the choice's recipe, with whatever else is settled."""
-    mean, std = NORMALISATIONS[choice.normalisation] or (backbone.mean, backbone.std)
+    """Plan one run.
+
+    Args:
+        recipe: The recipe as returned by `resolve`, with any tuned values filled in.
+    """
+    mean, std = NORMALISATIONS[config.normalisation] or (backbone.mean, backbone.std)
     task = data.task
     spec = RunSpec(
         backbone=backbone.ref,
@@ -142,21 +147,21 @@ def make_cell(
         ),
         method=method.ref,
         recipe=recipe,
-        recipe_base=choice.recipe_base,
-        split=choice.split,
+        recipe_base=config.recipe_base,
+        split=config.split,
         seed=seed,
         mean=mean,
         std=std,
-        interpolation=choice.interpolation,
+        interpolation=config.interpolation,
     )
-    seconds = estimate(spec, method, data, backbone, choice.oracle)
-    return PlannedRun(spec, data, backbone.weights, method, seconds, choice.oracle, keep_adapter=choice.keep_adapters)
+    seconds = estimate(spec, method, data, backbone, config.oracle)
+    return PlannedRun(spec, data, backbone.weights, method, seconds, config.oracle, keep_adapter=config.keep_adapters)
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:
-    """A task's recipe with nothing left open: the method's learning rate, probe epochs, and image size filled in.
+    """Return a task's recipe with the method's learning rate, probe epochs and the image size filled in.
 
-    A tuned recipe keeps its learning rate: a method's own replaces one that was chosen for all alike.
+    A tuned recipe keeps its learning rate, because the method's own is one value for all tasks.
     """
     if method.frozen_features and recipe.augmentation == "none":
         recipe = recipe.for_probe()
@@ -165,6 +170,7 @@ def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recip
 
 
 def estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:
+    """Return the estimated time of a run in seconds."""
     train = data.counts["train"] + (data.counts["val"] if spec.split == "test" else 0)
     cached = method.frozen_features and spec.recipe.augmentation == "none"
     passes = train if cached else 3 * train * spec.recipe.epochs

@@ -1,9 +1,9 @@
-"""The named training recipes.  A new one is an entry here; an existing one is never edited, only superseded.
+"""The named training recipes.  Existing recipes are never edited; add a new entry instead.
 
-Where a paper's numbers differ from task to task they lie in `recipe_tables/`, a CSV per recipe whose first line says
-where it comes from.  Of such recipes only the numbers are taken, not the way they were chosen: most of their authors
-report the best epoch on the test images, and will have tuned the same way.  A recipe is about training; arguments of
-a method that papers tune per task, such as FacT's scale, are not in it: `tune` chooses them on val200.
+Values that differ from task to task are in `recipe_tables/`, one CSV file per recipe; its first line names the source.
+Only the values are taken from papers, not how they were selected: most authors report the best epoch on the test
+images.  Recipes are about training.  Arguments of methods that papers tune per task, such as FacT's scale, are not
+included: use `tune`, which selects them on val200.
 """
 
 import csv
@@ -17,8 +17,8 @@ TABLES = Path(__file__).with_name("recipe_tables")
 
 
 def task_table(name: str) -> dict[str, dict[str, Any]]:
-    """Task -> the fields of `Recipe` that its row of `recipe_tables/<name>.csv` replaces."""
-    kinds = {"batch_size": int, "augmentation": str}  # the others are fractions
+    """Read `recipe_tables/<name>.csv`: task -> fields of `Recipe` that it replaces."""
+    kinds = {"batch_size": int, "augmentation": str}  # all others are floats
     lines = (TABLES / f"{name}.csv").read_text(encoding="utf-8").splitlines()
     rows = csv.DictReader(line for line in lines if not line.startswith("#"))
     return {
@@ -41,11 +41,11 @@ UNIFORM = Recipe(
     warmup_lr=0.0,
     min_lr=0.0,
     cooldown_epochs=0,
-    schedule_per="step",  # ours: the same curve, and it makes sense for short recipes too
+    schedule_per="step",  # ours: the same curve, also suitable for short recipes
     schedule_lag=0,
     cosine_from="warmup",
     batch_size=64,
-    drop_last=True,  # as the FacT family does; every batch has one shape, and each epoch drops another remainder
+    drop_last=True,  # as FacT; all batches have one shape, and each epoch drops other images
     drop_path=0.1,
     branch_dropout=0.0,
     mlp_dropout=0.0,
@@ -82,7 +82,7 @@ RLRR = replace(
     source="train_vtab.py and RLRRDatasets/VTABConfig.py of zstarN70/RLRR 287c772: per task; 10 epochs more at min_lr; "
     "'drop path' is element-wise dropout; float16 there. Best test epoch there, the last epoch here",
     weight_decay=5e-5,
-    decayed="matrices",  # theirs goes by names; of RLRR's own tensors, rows and columns are decayed and shifts are not
+    decayed="matrices",  # by name in the original; of RLRR's tensors, rows and columns are decayed, shifts are not
     warmup_lr=1e-7,
     min_lr=1e-8,
     cooldown_epochs=10,
@@ -149,7 +149,7 @@ RECIPES: dict[str, Recipe] = {
             "Chosen on val200 after the last epoch, as here",
             optimizer="sgd",
             lr=1.25,
-            decayed="no biases, no norms",  # theirs spares the head's bias; prompts have none
+            decayed="no biases, no norms",  # the original excludes the head's bias; prompts have none
             momentum=0.9,
             schedule_per="epoch",
             drop_last=False,
@@ -183,11 +183,11 @@ RECIPES: dict[str, Recipe] = {
             source="train_vtab.py, model/configs.py and AOFTDatasets/VTABConfig.py of CalliopeYang/AOFT 2ffd89c: as "
             "RLRR, but MLP dropout, as its ViT-B has, and another table. drop_last as RLRR's (their loader is not "
             "released). Best test epoch there, the last epoch here. Their FGVC settings are left out",
-            decayed="no biases, no norms",  # theirs goes by "bias" and "norm" anywhere in the name
+            decayed="no biases, no norms",  # the original looks for "bias" and "norm" anywhere in the name
             mlp_dropout=0.1,
             tasks=task_table("aoft_released"),
         ),
-        # FGVC: `uniform` once more, as adapter_plus trains FGVC too with its one setting for all, with random crops.
+        # FGVC: `uniform` with random crops; adapter_plus uses one setting for FGVC too.
         replace(
             UNIFORM,
             name="fgvc",

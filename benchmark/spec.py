@@ -1,117 +1,121 @@
-"""What a run is: the protocol, the recipe and the spec whose hash names the result.
+"""Define a run: the protocol, the recipe and the spec whose hash is the run ID.
 
-Everything that can change the number is in `RunSpec`, and nothing else.  A spec is plain data: it is
-built, hashed and compared without torch, so a plan can be made on any machine.
+`RunSpec` holds everything that can change the accuracy, and nothing else.
+Specs are plain data without torch, so a plan can be made on any machine.
 """
 
 import hashlib
 import json
+import marshal
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any, Literal
 
 PROTOCOL = 1
-"""Version of the rules every result obeys; it is hashed into every key.
+"""Version of the evaluation protocol; part of every run ID.
 
-1: train on train800 + val200 (`split="test"`) or on train800 (`split="val"`); evaluate once, after the
-   last epoch, the trained unmerged model, on test or on val200.
+1: train on train800 + val200 (`split="test"`) or on train800 (`split="val"`).  Evaluate the trained, unmerged model
+   once, after the last epoch, on test or on val200.
 """
 
-
-def canonical_json(value: Any) -> str:
-    """One text for one value: sorted keys, no spaces, ASCII; floats as Python prints them."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
+"""Encode a value as its one canonical JSON text: sorted keys, no spaces, ASCII, floats as Python prints them."""
 
 
 def fingerprint(value: Any, length: int = 16) -> str:
-    """The first `length` hexadecimal digits of the SHA-256 of a JSON-able value."""
+    """Return the first `length` hexadecimal digits of the SHA-256 of a value's canonical JSON."""
     return digest(canonical_json(value), length)
 
 
 def digest(text: str, length: int = 16) -> str:
+    """Return the first `length` hexadecimal digits of the SHA-256 of a text."""
     return hashlib.sha256(text.encode()).hexdigest()[:length]
 
 
 def versioned_field(neutral: Any) -> Any:
-    """A recipe field that came after results existed: at `neutral`, what was done before, keys stay as they were."""
+    """Declare a recipe field that was added after results existed.
+
+    Run IDs leave the field out where its value is `neutral`, which means the earlier behaviour.
+    """
     return field(metadata={"neutral": neutral})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """What a spec is made of.  Many specs share a part, and its text is made once: a plan has 50,000 keys."""
+    """Base class of the parts of a spec.  Thousands of specs share a part, so its canonical text is cached."""
 
     def hashed(self) -> dict[str, Any]:
-        """All that can change a number."""
+        """Return the fields that can change the accuracy."""
         return asdict(self)
 
     @cached_property
     def canonical(self) -> str:
+        """Canonical JSON of the hashed fields."""
         return canonical_json(self.hashed())
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Part):
-    """Every number of the training protocol.  No field has a default: a recipe hides no choice.
+    """All hyper-parameters of training.  No field has a default, so that every choice is visible.
 
-    Results hang on the hash of its fields, so a new field is declared with `versioned_field`.
+    The hash of the fields is part of the run ID: declare new fields with `versioned_field`.
     """
 
     name: str
     source: str
-    """Where the numbers come from: paper and table, repository path, or "ours" with the reason."""
+    """Source of the values: paper and table, repository path, or "ours" with the reason."""
     optimizer: Literal["adamw", "sgd"]
     lr: float
-    """Peak learning rate; a method's own `lr` replaces it (and is printed in every table)."""
+    """Peak learning rate; replaced by the method's own `lr` if it has one."""
     weight_decay: float
     decayed: Literal["all", "matrices", "no biases, no norms"]
-    """What weight decay acts on: every trainable tensor, those with two or more axes, or those whose own name does not
-    say bias and that are no LayerNorm's."""
+    """Weight-decay parameters: all, those with at least two axes, or all except biases and LayerNorms."""
     momentum: float
-    """Of SGD; AdamW uses betas 0.9 and 0.999."""
+    """Momentum of SGD; AdamW uses betas 0.9 and 0.999."""
     epochs: int
     probe_epochs: int
-    """Epochs of methods that leave the features as they are: they train on cached features in seconds."""
+    """Epochs of methods with frozen features, which train on cached features."""
     warmup_epochs: float
-    """Linear from `warmup_lr` to `lr`."""
+    """Epochs of linear warm-up from `warmup_lr` to `lr`."""
     warmup_lr: float
     min_lr: float
-    """Where the cosine ends."""
+    """Final learning rate of the cosine."""
     cooldown_epochs: float
     """Extra epochs at `min_lr` after the cosine."""
     schedule_per: Literal["step", "epoch"]
     schedule_lag: int = versioned_field(0)
-    """Epochs that the schedule is late: 1 where `step(epoch)` is called after epoch `epoch`, so that the first two run
-    at `warmup_lr`."""
+    """Delay of the schedule in epochs: 1 if `step(epoch)` is called after epoch `epoch` (two epochs at `warmup_lr`)."""
     cosine_from: Literal["warmup", "start"] = versioned_field("warmup")
-    """Where the cosine is at its top: after the warm-up, or at epoch 0, under the warm-up (timm's default)."""
+    """Begin of the cosine: after the warm-up, or at epoch 0, hidden by the warm-up (timm's default)."""
     batch_size: int
     drop_last: bool
     drop_path: float
-    """Stochastic depth; the rate grows linearly from 0 to this with depth."""
+    """Rate of stochastic depth in the last block; it grows linearly from 0 with depth."""
     branch_dropout: float
-    """Element-wise dropout on each branch output instead, growing the same way (RLRR's and AOFT's "drop path")."""
+    """Rate of element-wise dropout on branch outputs, growing in the same way ("drop path" of RLRR and AOFT)."""
     mlp_dropout: float = versioned_field(0.0)
-    """Dropout after both layers of each MLP, the same in every block."""
+    """Rate of dropout after both layers of each MLP, equal in all blocks."""
     label_smoothing: float
     clip_norm: float | None
     head_init: Literal["trunc_normal", "zeros", "uniform", "kaiming"]
-    """Of the weight [k, d]: sigma 0.02, cut at 2 sigma; zeros; uniform up to 1/sqrt(d), as torch's own; normal with
-    sigma sqrt(2/k).  The bias starts at zero."""
+    """Initialisation of the head's weight [k, d]; the bias is zero.
+
+    trunc_normal: sigma 0.02, cut at 2 sigma; uniform: up to 1/sqrt(d), torch's default; kaiming: sigma sqrt(2/k).
+    """
     image_size: int | None
-    """Side in pixels; None: what the backbone was trained at (resolved before it is hashed)."""
+    """Side in pixels; None: the backbone's own size, filled in before hashing."""
     framing: Literal["squash", "squash_crop", "square_crop"] = versioned_field("squash")
-    """How images come to the model's size, as `datasets.pixels.Preprocessing` says; results of before squashed all."""
+    """Resize mode, see `datasets.pixels.Preprocessing`."""
     augmentation: Literal["none", "flip", "crop_flip"]
-    """Of training images: mirrored at random, or cut at random and mirrored.  Evaluation takes the centre."""
+    """Augmentation of training images: random flip, or random crop and flip.  Evaluation uses the centre crop."""
     precision: Literal["bf16", "fp32"]
     tuned: bool
-    """Whether its numbers were tuned per method or task; tables made with an untuned recipe say so."""
+    """True if the values were tuned per method or task; tables mark untuned recipes."""
     tasks: Mapping[str, Mapping[str, Any]] = versioned_field({})
-    """Task -> the fields that it replaces; empty: the same numbers for all."""
+    """Task -> fields that it replaces; empty: all tasks use the same values."""
     search: Mapping[str, tuple[float, ...]] = versioned_field({})
-    """What `tune` searches: field -> values; empty: `tuning.FACTORS` and `tuning.WEIGHT_DECAYS`."""
+    """Search space of `tune`: field -> values; empty: the default space of `commands.tuning_space`."""
 
     def __post_init__(self) -> None:
         problems = []
@@ -124,7 +128,7 @@ class Recipe(Part):
         if self.drop_path and self.branch_dropout:
             problems.append("drop_path and branch_dropout exclude each other")
         if self.augmentation == "crop_flip" and self.framing == "squash":
-            problems.append("augmentation 'crop_flip' needs a framing that leaves something to cut off")
+            problems.append("augmentation 'crop_flip' needs framing 'squash_crop' or 'square_crop'")
         if self.warmup_epochs > self.epochs:
             problems.append(f"warmup_epochs ({self.warmup_epochs}) exceeds epochs ({self.epochs})")
         if problems:
@@ -132,34 +136,34 @@ class Recipe(Part):
 
     @property
     def base(self) -> str:
-        """`name:hash` of the recipe as named, before anything is resolved: what a board is made with."""
+        """`name:hash` of the recipe before `resolve`; part of a leaderboard's identity."""
         return f"{self.name}:{fingerprint(self.hashed(), 8)}"
 
     def hashed(self) -> dict[str, Any]:
-        """All that can change a number; what came later only where it does."""
+        """Return the fields that can change the accuracy, without versioned fields at their neutral value."""
         known = {name: value for name, value in asdict(self).items() if name not in ("source", "tuned")}
         return {name: value for name, value in known.items() if self.neutral().get(name, ...) != value}
 
     @classmethod
     def neutral(cls) -> dict[str, Any]:
-        """The later fields, each at the value that changes nothing."""
+        """Return the neutral value of each versioned field."""
         return {f.name: f.metadata["neutral"] for f in fields(cls) if "neutral" in f.metadata}
 
     def for_task(self, task: str) -> "Recipe":
-        """The numbers for one task: its row filled in, and neither table nor grid left.
+        """Return the recipe for one task: its values filled in, table and search space removed.
 
         Raises:
-            ValueError: the recipe has a table without this task.
+            ValueError: The recipe has a table without this task.
         """
         if self.tasks and task not in self.tasks:
             raise ValueError(
-                f"recipe {self.name!r} has no numbers for task {task!r}, only for {', '.join(self.tasks)}; "
-                "take one that is the same for all tasks, such as uniform"
+                f"recipe {self.name!r} has no values for task {task!r}, only for {', '.join(self.tasks)}; "
+                "use a recipe with the same values for all tasks, such as uniform"
             )
         return replace(self, **self.tasks.get(task, {}), tasks={}, search={})
 
     def for_probe(self) -> "Recipe":
-        """The recipe of a method that leaves the features as they are: the same shape over `probe_epochs`."""
+        """Return the recipe for frozen features: the schedule scaled to `probe_epochs`, no dropout in the backbone."""
         stretch = self.probe_epochs / self.epochs
         return replace(
             self,
@@ -174,7 +178,7 @@ class Recipe(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class BackboneRef(Part):
-    """A frozen ViT: timm's explicit name with its tag, and the hash of the weights it was loaded from."""
+    """A frozen backbone: timm's name with its tag, and the SHA-256 of its weights."""
 
     name: str
     sha256: str
@@ -182,7 +186,7 @@ class BackboneRef(Part):
 
 @dataclass(frozen=True, kw_only=True)
 class TaskRef(Part):
-    """A task and the very data it was run on."""
+    """A task and its data."""
 
     suite: str
     name: str
@@ -190,39 +194,45 @@ class TaskRef(Part):
     data: str
     """Hash of split lists, labels and image bytes."""
     provenance: str
-    """"lossless", "jpeg75" or "own"."""
+    """Provenance of the images: "lossless", "jpeg75" or "own"."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRef(Part):
-    """A method with every hyper-parameter spelled out, also those left at their default."""
+    """A method with all its hyper-parameters, including defaults."""
 
     name: str
     args: dict[str, Any]
     version: int
     plugin: str | None
-    """SHA-256 of the plug-in file, None for a method of the suite."""
+    """SHA-256 of the plug-in file; None for built-in methods."""
     spec: str
-    """The short form people type, only what differs from the defaults; derived, so not hashed."""
+    """Short form as typed, without defaults; derived from the rest, so not hashed."""
     asked: str | None = None
-    """The short form that `tune` was given, where it chose the arguments; None: they were given by hand."""
+    """Short form given to `tune`, where it chose the arguments; None: the user chose them."""
+
+    @cached_property
+    def args_json(self) -> str:
+        """Canonical JSON of all hyper-parameters."""
+        return canonical_json(self.args)
 
     def hashed(self) -> dict[str, Any]:
+        """Return the fields that can change the accuracy."""
         known = {"name": self.name, "args": self.args, "version": self.version, "plugin": self.plugin}
         return known if self.asked is None else known | {"asked": self.asked}
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """One cell: all that can change its number, nothing else."""
+    """The specification of a run: everything that can change its accuracy, and nothing else."""
 
     backbone: BackboneRef
     task: TaskRef
     method: MethodRef
     recipe: Recipe
-    """Resolved: the method's learning rate, the task's row and the image size are filled in."""
+    """Resolved recipe: the method's learning rate, the task's values and the image size are filled in."""
     recipe_base: str
-    """`Recipe.base` of the recipe it was resolved from."""
+    """`Recipe.base` of the recipe before it was resolved."""
     split: Literal["val", "test"]
     seed: int
     mean: tuple[float, float, float]
@@ -230,30 +240,70 @@ class RunSpec:
     interpolation: str
 
     def to_json(self) -> dict[str, Any]:
+        """Return the spec as plain JSON values."""
         return json.loads(canonical_json(asdict(self)))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> "RunSpec":
-        """Raises `ValueError` naming the field when `data` is not a spec of this version of the code."""
+        """Build a spec from JSON values.
+
+        Raises:
+            ValueError: `data` is not a spec of this version of the code; the message names the field.
+        """
         try:
-            parts = {name: _part(name, canonical_json(data[name])) for name in PARTS}
+            parts = {name: _part(name, marshal.dumps(data[name], 2)) for name in PARTS}
             return cls(**{**data, **parts, "mean": tuple(data["mean"]), "std": tuple(data["std"])})
         except (KeyError, TypeError, AttributeError) as error:
             known = ", ".join(f.name for f in fields(cls))
             raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
 
+    def with_seed(self, seed: int) -> "RunSpec":
+        """Return the spec with another seed.  Faster than `replace`, because the canonical text is computed once."""
+        _ = self._text_around_seed
+        other = object.__new__(RunSpec)
+        other.__dict__.update(self.__dict__, seed=seed)
+        other.__dict__.pop("_run_id", None)
+        return other
+
     def run_id(self) -> str:
-        """16 hexadecimal digits naming this cell; equal specs have equal keys, on every machine."""
-        values = {"protocol": PROTOCOL, **{f.name: getattr(self, f.name) for f in fields(self)}}
-        texts = {name: v.canonical if isinstance(v, Part) else canonical_json(v) for name, v in values.items()}
-        return digest("{" + ",".join(f'"{name}":{text}' for name, text in sorted(texts.items())) + "}")
+        """Return the run ID, 16 hexadecimal digits; equal specs have equal IDs on every machine."""
+        return self._run_id
+
+    @cached_property
+    def _run_id(self) -> str:
+        before, after = self._text_around_seed
+        return digest(f"{before}{canonical_json(self.seed)}{after}")
+
+    @cached_property
+    def _text_around_seed(self) -> tuple[str, str]:
+        """Canonical JSON of protocol and spec before and after the value of the seed."""
+        values = [getattr(self, name) for name in _NAMES]
+        texts = (value.canonical if isinstance(value, Part) else canonical_json(value) for value in values)
+        return _around_seed(PROTOCOL, *texts)
 
 
-PARTS: dict[str, type[Part]] = {"backbone": BackboneRef, "task": TaskRef, "method": MethodRef, "recipe": Recipe}
+_NAMES = tuple(sorted(f.name for f in fields(RunSpec) if f.name != "seed"))
 
 
 @lru_cache(maxsize=4096)
-def _part(name: str, text: str) -> Part:
-    """A part of a spec from its JSON; thousands of records share a few.  Raises `TypeError` when it is none."""
+def _around_seed(protocol: int, *texts: str) -> tuple[str, str]:
+    """Join the canonical texts of the fields `_NAMES`; runs that differ only in the seed share the result."""
+    items = sorted([("protocol", str(protocol)), *zip(_NAMES, texts, strict=True)])
+    before = ",".join(f'"{name}":{text}' for name, text in items if name < "seed")
+    after = ",".join(f'"{name}":{text}' for name, text in items if name > "seed")
+    return f'{{{before},"seed":', f",{after}}}"
+
+
+PARTS: dict[str, type[Part]] = {"backbone": BackboneRef, "task": TaskRef, "method": MethodRef, "recipe": Recipe}
+"""Fields of `RunSpec` that are parts."""
+
+
+@lru_cache(maxsize=4096)
+def _part(name: str, data: bytes) -> Part:
+    """Build a part from its marshalled JSON values, which thousands of records share.
+
+    Raises:
+        TypeError, ValueError: The values are not those of the part.
+    """
     absent = Recipe.neutral() if name == "recipe" else {}
-    return PARTS[name](**{**absent, **json.loads(text)})
+    return PARTS[name](**{**absent, **marshal.loads(data)})

@@ -64,8 +64,8 @@ def timed(name: str, folders: list[str], seeds: int, results: Path) -> list[tupl
         workers.execute(runs, store, clock)
     finally:
         workers.stop()
-    results_of = [record["result"] for run in runs if (record := store.get(run.spec, []))]
-    learning = [1000 * (result["train_seconds"] + result["eval_seconds"]) for result in results_of]
+    stored = [found for run in runs if (found := store.latest(run.spec)[0])]
+    learning = [1000 * (found.train_seconds + found.eval_seconds) for found in stored]
     return list(zip((1000 * np.diff(clock.ends)).tolist(), learning, strict=True))[WARM:]
 
 

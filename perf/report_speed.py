@@ -1,12 +1,9 @@
-"""How long `report` takes for a full benchmark: 20 methods x 24 tasks (VTAB-1k and FGVC) x 5 seeds, 2,400 records.
-
-The records are made up, in a folder that is deleted afterwards; nothing is trained.
+"""Measure `report` for a full benchmark: 20 methods x 24 tasks (VTAB-1k and FGVC) x 5 seeds, 2,400 runs.
 
     python perf/report_speed.py
 
-Writes perf/results/report_speed.json: seconds of the processor and of the clock for the whole report and for its parts,
-with the number of processes that wanted a core meanwhile (a load above the number of cores stretches the clock), and
-the size of the page.
+The records are synthetic, in a temporary folder.  Writes perf/results/report_speed.json: processor and wall-clock
+seconds of the whole report and of its parts, the load of the machine, and the size of the page.
 """
 
 import argparse
@@ -25,14 +22,14 @@ import torch
 from measured import keep
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting import (
-    boards,
     markup,
     report,
     significance_text,
     tables,
 )
-from vtab_peft.benchmark.reporting import leaderboards as leaderboard
 from vtab_peft.benchmark.reporting.figures import figures
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
+from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.published import load
 from vtab_peft.benchmark.reporting.published_vs_measured import compare_with_published
 from vtab_peft.benchmark.reporting.significance import significance
@@ -47,7 +44,7 @@ TARGET_SECONDS = 10.0
 
 
 def fill(store: Store, tasks: Iterable[Task], titles: Sequence[str], seeds: int) -> int:
-    """Store a made-up record of every cell; how many there are."""
+    """Store a synthetic record of every run.  Returns their number."""
     rng = random.Random(0)
     levels = {title: 0.5 + 0.3 * rng.random() for title in titles}
     stored = 0
@@ -55,7 +52,8 @@ def fill(store: Store, tasks: Iterable[Task], titles: Sequence[str], seeds: int)
         for place, title in enumerate(titles):
             for seed in range(seeds):
                 accuracy = round(min(1.0, levels[title] + 0.1 * rng.random()), 4)
-                store.put(_spec(task, f"m{place}", seed), _record(task, title, place, accuracy), np.zeros(1, dtype=int))
+                record = _record(task, title, place, accuracy)
+                store.save(_spec(task, f"m{place}", seed), record, np.zeros(1, dtype=int))
                 stored += 1
     return stored
 
@@ -86,12 +84,12 @@ def _record(task: Task, title: str, place: int, accuracy: float) -> dict[str, An
     return {
         "facts": {"group": task.group, "classes": task.classes, "title": title},
         "result": result,
-        "provenance": {"device": "none: made up"},
+        "provenance": {"device": "none: synthetic"},
     }
 
 
 def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
-    """What it returned, and how long it took."""
+    """Call `work` and return its result with the elapsed time."""
     clock, processor = time.perf_counter(), time.process_time()
     found = work()
     return found, {
@@ -101,20 +99,20 @@ def timed(work: Callable[[], Any]) -> tuple[Any, dict[str, float]]:
 
 
 def parts(store: Store) -> dict[str, dict[str, float]]:
-    """The steps of the report, one after the other."""
-    frame, reading = timed(lambda: store.frame([]))
-    found, ranking = timed(lambda: [(leaderboard.leaderboard(*own), own[1]) for own in boards.boards(frame)])
-    judged, judging = timed(lambda: [(*own, significance(*own)) for own in found])
-    _, drawing = timed(lambda: [figures(*own) for own in judged])
+    """Measure the steps of the report, one after the other."""
+    (runs, _), reading = timed(store.load_runs)
+    found, ranking = timed(lambda: [(leaderboard(*own), own[1]) for own in by_leaderboard(runs)])
+    evaluated, evaluating = timed(lambda: [(*own, significance(*own)) for own in found])
+    _, drawing = timed(lambda: [figures(*own) for own in evaluated])
     _, writing = timed(
         lambda: [
             (tables.to_csv(e), markup.to_markdown(e), markup.to_latex(e), significance_text.to_page(e, s))
-            for e, _, s in judged
+            for e, _, s in evaluated
         ]
     )
     _, comparing = timed(lambda: [compare_with_published(entry, load()) for entry, _ in found])
     return {
-        **{"read the records": reading, "leaderboards": ranking, "significance": judging, "figures": drawing},
+        **{"read the records": reading, "leaderboards": ranking, "significance": evaluating, "figures": drawing},
         **{"tables": writing, "published numbers": comparing},
     }
 

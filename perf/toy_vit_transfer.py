@@ -5,53 +5,61 @@ methods that fine-tune.  Prints Markdown; README.md holds what it prints for the
 """
 
 import argparse
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 
-import pandas as pd
 from tabulate import tabulate
-from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.tables import DASH, percent
+from vtab_peft.benchmark.storage.schema import Run
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
 
 RECIPE = "toy"
 
 
-def transfer_table(runs: pd.DataFrame) -> str:
+def transfer_table(runs: Sequence[Run]) -> str:
     """Accuracy in percent, mean ± standard deviation over seeds, per toy task.
 
-    runs: rows of `Store.frame`; the random twin is the backbone on which only the probe was run.  Methods with fewer
+    The random twin is the backbone on which only the probe was run.  Methods with fewer
     seeds than the probe are left out.
 
     Raises:
         ValueError: there are no runs of the probe on two backbones to compare.
     """
-    own = [own for board, own in boards(runs) if board.suite == "toy" and board.recipe == RECIPE]
-    if len(own) != 2:
-        raise ValueError(f"need runs of recipe {RECIPE} on the pretrained backbone and one random twin, not {len(own)}")
-    twin, pretrained = sorted(own, key=lambda frame: frame["spec"].nunique())
-    seeds = {spec: set(own["seed"]) for spec, own in pretrained.groupby("spec")}
-    complete = [str(spec) for spec in seeds if seeds[spec] == seeds["linear"]]
+    found = [runs for board, runs in by_leaderboard(runs) if board.suite == "toy" and board.recipe == RECIPE]
+    if len(found) != 2:
+        raise ValueError(f"need {RECIPE} runs on the pretrained backbone and one random twin, not {len(found)}")
+    twin, pretrained = sorted(found, key=lambda runs: len({run.method_spec for run in runs}))
+    by_spec: dict[str, list[Run]] = defaultdict(list)
+    for run in pretrained:
+        by_spec[run.spec.method.spec].append(run)
+    seeds = {spec: {run.spec.seed for run in runs} for spec, runs in by_spec.items()}
+    complete = [spec for spec in seeds if seeds[spec] == seeds["linear"]]
     specs = sorted(complete, key=lambda spec: (spec != "linear", spec))
-    columns = {"linear, random twin": twin, **{spec: pretrained[pretrained["spec"] == spec] for spec in specs}}
+    columns = {"linear, random twin": twin, **{spec: by_spec[spec] for spec in specs}}
     rows = []
     for task in suite_tasks("toy"):
-        cells = [_cell(frame.loc[frame["task"] == task, "accuracy"]) for frame in columns.values()]
+        cells = [_cell([run.accuracy for run in runs if run.spec.task.name == task]) for runs in columns.values()]
         rows.append([task, *cells])
-    means = [_cell(frame.groupby("seed")["accuracy"].mean()) for frame in columns.values()]
+    means = [_cell(_by_seed(runs)) for runs in columns.values()]
     return tabulate([*rows, ["**mean**", *means]], ["task", *columns], tablefmt="github", disable_numparse=True)
 
 
-def _cell(accuracies: pd.Series) -> str:
+def _by_seed(runs: Sequence[Run]) -> list[float]:
+    return [fmean(run.accuracy for run in runs if run.spec.seed == seed) for seed in {run.spec.seed for run in runs}]
+
+
+def _cell(accuracies: Sequence[float]) -> str:
     return f"{percent(fmean(accuracies))} ± {percent(stdev(accuracies))}" if len(accuracies) > 1 else DASH
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=Path("results"))
-    print(transfer_table(Store(parser.parse_args(arguments).results).frame([])))
+    print(transfer_table(Store(parser.parse_args(arguments).results).load_runs()[0]))
 
 
 if __name__ == "__main__":

@@ -49,7 +49,7 @@ LIGHT = (
     ),
     *(
         "checkpoints.lookup",
-        "reporting.boards",
+        "reporting.leaderboard_id",
         "reporting.leaderboards",
         "reporting.tables",
         "reporting.figures",

@@ -12,11 +12,12 @@ from leaderboards import leaderboards
 from scipy import stats
 from tabulate import tabulate
 from toy_vit_transfer import transfer_table
-from vtab_peft.benchmark.reporting.boards import boards
 from vtab_peft.benchmark.reporting.compare import compare
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.report import write
 from vtab_peft.benchmark.reporting.tables import percent, to_terminal
+from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.datasets.tasks import suite_tasks
@@ -25,10 +26,13 @@ ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 
 
+def stored_runs() -> pd.DataFrame:
+    return to_frame(Store(RESULTS).load_runs()[0])
+
+
 def test_every_record_is_sound() -> None:
-    complaints: list[str] = []
-    runs = Store(RESULTS).frame(complaints)
-    assert not complaints
+    runs, problems = Store(RESULTS).load_runs()
+    assert not problems
     assert len(runs) > 0
 
 
@@ -54,7 +58,7 @@ def test_tables_in_the_readme_are_what_the_records_say() -> None:
 
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])
 def test_transfer_table_is_what_the_records_say(readme: Path) -> None:
-    assert transfer_table(Store(RESULTS).frame([])) in readme.read_text()
+    assert transfer_table(Store(RESULTS).load_runs()[0]) in readme.read_text()
 
 
 @pytest.mark.parametrize(
@@ -62,7 +66,7 @@ def test_transfer_table_is_what_the_records_say(readme: Path) -> None:
     [("toy", "toy", list(suite_tasks("toy"))), ("own", "uniform_3ep", ["dtd_10cls", "dsprites_loc", "dsprites_ori"])],
 )
 def test_table_of_starts_is_what_the_records_say(suite: str, recipe: str, tasks: list[str]) -> None:
-    page, runs = (ROOT / "docs" / "aoft.md").read_text(), Store(RESULTS).frame([])
+    page, runs = (ROOT / "docs" / "aoft.md").read_text(), stored_runs()
     on_val = (runs["split"] == "val") & (runs["suite"] == suite) & (runs["recipe"] == recipe) & (runs["lr"] == 1e-3)
     table = starts_table(runs[on_val & runs["spec"].str.startswith("aoft_lora")], tasks)
     assert table in page, f"put this into docs/aoft.md:\n{table}"
@@ -104,12 +108,12 @@ def ends(differences: pd.Series) -> str:
 
 def test_table_of_the_oracle_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
-    table = oracle_table(Store(RESULTS).frame([]))
+    table = oracle_table(stored_runs())
     assert table in page, f"put this into docs/results.md:\n{table}"
 
 
 def test_every_choice_is_the_best_of_trials_that_are_there() -> None:
-    runs = Store(RESULTS).frame([]).set_index("key")
+    runs = stored_runs().set_index("key")
     refits = runs[runs["configurations"].notna()]
     justified = {json.loads(Path(path).read_text())["facts"]["tuning"]["val_key"] for path in refits["path"]}
     won = set()
@@ -125,7 +129,7 @@ def test_every_choice_is_the_best_of_trials_that_are_there() -> None:
 
 def test_the_tuned_board_in_the_docs_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "tuning.md").read_text()
-    tuned = [entry for entry in leaderboards(Store(RESULTS)) if entry.board.recipe == "smoke_tuned5"]
+    tuned = [entry for entry in leaderboards(Store(RESULTS)) if entry.id.recipe == "smoke_tuned5"]
     assert [to_terminal(board) in page for board in tuned] == [True], (
         f"put this into docs/tuning.md:\n{to_terminal(tuned[0])}"
     )
@@ -136,7 +140,7 @@ def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> N
     shutil.copytree(RESULTS / "runs" / "toy_vit", tmp_path / "runs" / "toy_vit", ignore=shutil.ignore_patterns("*.npz"))
     page = (ROOT / "docs" / "results.md").read_text()
     ((board, runs),) = [
-        own for own in boards(Store(tmp_path).frame([])) if own[0].slug.startswith("toy--toy_vit--toy--24")
+        own for own in by_leaderboard(Store(tmp_path).load_runs()[0]) if own[0].slug.startswith("toy--toy_vit--toy--24")
     ]
     entry = leaderboard(board, runs)
     rows = {row["spec"]: row for row in entry.rows}
@@ -146,7 +150,7 @@ def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> N
 
 def test_table_of_differences_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
-    table = differences_table(Store(RESULTS).frame([]))
+    table = differences_table(stored_runs())
     assert table in page, f"put this into docs/results.md:\n{table}"
 
 
@@ -185,7 +189,7 @@ def oracle_table(runs: pd.DataFrame) -> str:
 
 def test_table_of_preprocessing_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "data.md").read_text()
-    table = preprocessing_table(Store(RESULTS).frame([]))
+    table = preprocessing_table(stored_runs())
     assert table in page, f"put this into docs/data.md:\n{table}"
 
 

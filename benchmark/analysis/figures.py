@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..reporting.boards import one_line
 from ..reporting.figures.style import (
     BLUE,
     COLUMN,
@@ -19,6 +18,7 @@ from ..reporting.figures.style import (
     text_width,
     write_title,
 )
+from ..reporting.leaderboard_id import one_line
 from ..reporting.tables import cut
 from .angles import Group, density
 

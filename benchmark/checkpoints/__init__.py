@@ -1,1 +1,1 @@
-"""Cells that were kept: opened again, analysed, and taken away in other formats."""
+"""Adapter checkpoints: read, restored, and exported to other formats."""

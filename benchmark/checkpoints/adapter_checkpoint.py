@@ -1,7 +1,7 @@
-"""A trained cell kept beside its record: what the method added or changed, and the head, as one safetensors file.
+"""Adapter checkpoints: the tensors that a method added or changed, and the head, as one safetensors file.
 
-Its metadata hold the key and the spec.  With the backbone that the spec names it is the whole model; `restore` refuses
-anything that does not fit together.  Nothing is ever unpickled.
+The metadata holds run ID and spec.  Together with the backbone that the spec names, the file is the whole model.
+`restore` refuses backbones and methods that do not match.  Nothing is unpickled.
 """
 
 import json
@@ -22,45 +22,46 @@ from ..engine.injection import Injected, inject, wants_examples
 from ..engine.random_streams import Stream, derive_seed
 from ..engine.trainer import Trained
 from ..spec import RunSpec, canonical_json
-from ..storage.json_io import CorruptRecord, StoreError
+from ..storage.json_io import CorruptRecord, StoreError, what_is_wrong
 
 _HEAD, _ADAPTER = "head.", "adapter."
+ADVICE = "train the run with --keep-adapters (of `vtab-peft run` or `tune`)"
 
 
 @dataclass(frozen=True)
 class AdapterCheckpoint:
-    """What the file of a kept cell says."""
+    """The content of an adapter checkpoint."""
 
     spec: RunSpec
     adapter: dict[str, Tensor]
     head: nn.Linear
     facts: dict[str, Any]
-    """What is good to know of it: `classes` (names, where the task has them), and `record` in an exported file."""
+    """Further facts: `classes` (names, if the task has them), and `record` in an exported file."""
 
-    def packed(self, **facts: Any) -> bytes:
-        """The file, with more facts."""
+    def to_bytes(self, **facts: Any) -> bytes:
+        """Return the file with additional facts."""
         tensors = {_ADAPTER + name: tensor for name, tensor in self.adapter.items()}
         tensors |= {_HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
-        return _packed(self.spec, tensors, {**self.facts, **facts})
+        return _to_bytes(self.spec, tensors, {**self.facts, **facts})
 
 
 def pack(spec: RunSpec, trained: Trained, class_names: Sequence[str] = ()) -> bytes:
-    """The file of a trained cell."""
+    """Return the checkpoint of a model that has just been trained."""
     tensors = {_ADAPTER + name: tensor for name, tensor in trained.injected.adapter().items()}
     for name, tensor in trained.head.state_dict().items():
         tensors[_HEAD + name] = tensor.detach().to("cpu", copy=True)
-    return _packed(spec, tensors, {"classes": list(class_names)} if class_names else {})
+    return _to_bytes(spec, tensors, {"classes": list(class_names)} if class_names else {})
 
 
-def _packed(spec: RunSpec, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
+def _to_bytes(spec: RunSpec, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
     texts = {"key": spec.run_id(), "spec": canonical_json(spec.to_json()), "facts": canonical_json(facts)}
     return in_order(save(tensors, texts))
 
 
 def in_order(file: bytes) -> bytes:
-    """A safetensors file with sorted metadata: the library writes them in any order, other bytes each time.
+    """Return a safetensors file with sorted metadata, so that equal content gives equal bytes.
 
-    The format: 8 bytes that give the length of a JSON header, the header, the tensors (safetensors' README).
+    The format is 8 bytes with the length of a JSON header, the header, and the tensors (safetensors' README).
     """
     end = 8 + int.from_bytes(file[:8], "little")
     header = json.loads(file[8:end])
@@ -72,35 +73,31 @@ def in_order(file: bytes) -> bytes:
 
 
 def read(path: Path) -> AdapterCheckpoint:
-    """The file of a kept cell, its key recomputed.
+    """Read and check an adapter checkpoint.
 
     Raises:
-        StoreError: it is not there.
-        CorruptRecord: it is not such a file, or its parts contradict each other.
+        StoreError: The file does not exist.
+        CorruptRecord: The file is not a checkpoint or contradicts itself.
     """
     if not path.is_file():
-        raise StoreError(f"{path} is not there; train the cell with --keep-adapters (of `vtab-peft run` or `tune`)")
+        raise StoreError(f"{path} does not exist; {ADVICE}")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
         spec, facts = RunSpec.from_json(json.loads(metadata["spec"])), json.loads(metadata.get("facts", "{}"))
         if not spec.run_id() == metadata["key"]:
-            raise ValueError("its key does not match its spec")
+            raise ValueError("the run ID does not match the spec")
         weight, bias = tensors.pop(_HEAD + "weight"), tensors.pop(_HEAD + "bias")
         if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise ValueError("its head is not a linear map")
+            raise ValueError("the head is not a linear layer")
         if not isinstance(facts, dict):
-            raise ValueError("its facts are no JSON object")
+            raise ValueError("facts is not a JSON object")
         odd = [name for name in tensors if not name.startswith(_ADAPTER)]
         if odd:
             raise ValueError(f"tensor {odd[0]!r} belongs neither to the adapter nor to the head")
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
-        raise CorruptRecord(f"{path} is damaged: {error}; train the cell again with --keep-adapters") from None
-    except KeyError as error:
-        raise CorruptRecord(
-            f"{path} is damaged: it has no {error}; train the cell again with --keep-adapters"
-        ) from None
+    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError, KeyError) as error:
+        raise CorruptRecord(f"{path} is damaged: {what_is_wrong(error)}; {ADVICE}") from None
     head = nn.Linear(weight.shape[1], weight.shape[0])
     head.load_state_dict({"weight": weight, "bias": bias})
     return AdapterCheckpoint(
@@ -108,41 +105,44 @@ def read(path: Path) -> AdapterCheckpoint:
     )
 
 
-def restore(kept: AdapterCheckpoint, backbone: Backbone, examples: tuple[Tensor, Tensor] | None = None) -> Injected:
-    """The backbone with the kept adapter in it, in evaluation mode, fp32.
+def restore(
+    checkpoint: AdapterCheckpoint, backbone: Backbone, examples: tuple[Tensor, Tensor] | None = None
+) -> Injected:
+    """Return the backbone with the stored adapter, in evaluation mode and fp32.
 
-    examples: as for `inject`, the training images and labels, for a method that looks at them first.
+    Args:
+        examples: Training images and labels as for `inject`, for methods that are initialised from data.
 
     Raises:
-        ValueError: another backbone, another version of the method, missing examples, or names or shapes that differ.
+        ValueError: The backbone, the method's version, or names or shapes of tensors differ, or examples are missing.
     """
-    spec, method = kept.spec, _method(kept.spec)
+    spec, method = checkpoint.spec, _method(checkpoint.spec)
     if backbone.ref != spec.backbone:
         trained, here = (f"{ref.name} with the weights {ref.sha256[:12]}" for ref in (spec.backbone, backbone.ref))
-        raise ValueError(f"the cell was trained on {trained}, and this is {here}; give its weights as --weights FILE")
-    looks = wants_examples(method) and not method.restores_without_examples
-    if looks and examples is None:
+        raise ValueError(f"the run was trained on {trained}, and this is {here}; give its weights as --weights FILE")
+    needs_examples = wants_examples(method) and not method.restores_without_examples
+    if needs_examples and examples is None:
         raise ValueError(
-            f"{spec.method.spec} builds itself from the training images, which are not at hand here; "
+            f"{spec.method.spec} is initialised from the training images, which are not available here; "
             "it can be trained and compared, but not restored from its adapter alone"
         )
-    if kept.head.in_features != backbone.vit.num_features:
+    if checkpoint.head.in_features != backbone.vit.num_features:
         raise ValueError(
-            f"the head takes {kept.head.in_features} features, the backbone has {backbone.vit.num_features}"
+            f"the head takes {checkpoint.head.in_features} features, the backbone has {backbone.vit.num_features}"
         )
     seed = derive_seed(spec.seed, Stream.INITIAL_VALUES)
-    injected = inject(backbone.vit, method, spec.recipe, seed, examples if looks else None)
+    injected = inject(backbone.vit, method, spec.recipe, seed, examples if needs_examples else None)
     try:
         with torch.no_grad():
-            injected.load_adapter(kept.adapter)
-    except RuntimeError as error:  # torch's word for a shape that differs
+            injected.load_adapter(checkpoint.adapter)
+    except RuntimeError as error:  # torch raises it for shapes that differ
         raise ValueError(f"the adapter does not fit {spec.backbone.name}: {error}") from None
     injected.vit.eval()
     return injected
 
 
 def _method(spec: RunSpec) -> Method:
-    """Raises `ValueError`: the method is not there, or is not the one that was trained."""
+    """Return the method of a spec.  Raises `ValueError` if it is unknown or differs from the trained one."""
     asked = spec.method
     if asked.plugin and asked.name not in METHODS:
         raise ValueError(
@@ -150,10 +150,10 @@ def _method(spec: RunSpec) -> Method:
         )
     method = parse(asked.spec)
     if method.version != asked.version:
-        raise ValueError(f"{asked.name} is now version {method.version}, the cell's is {asked.version}")
+        raise ValueError(f"{asked.name} is now version {method.version}, the run's is {asked.version}")
     if (file := plugin_sha256(method)) != asked.plugin:
         trained, here = (
-            f"plug-in {text[:12]}" if text else f"the suite's {asked.name}" for text in (asked.plugin, file)
+            f"plug-in {text[:12]}" if text else f"the built-in {asked.name}" for text in (asked.plugin, file)
         )
-        raise ValueError(f"the cell was trained with {trained}, this is {here}; give its file as --plugin FILE")
+        raise ValueError(f"the run was trained with {trained}, this is {here}; give its file as --plugin FILE")
     return method

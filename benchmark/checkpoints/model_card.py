@@ -1,4 +1,4 @@
-"""README.md of an exported cell: what it is, how good it was, what it was made of, and how to load it."""
+"""Model card of an exported model: results, training settings, and how to load it."""
 
 import json
 import re
@@ -11,37 +11,37 @@ from .restore import TrainedModel, head_name, timm_arguments, with_head
 LIBRARY = {"adapter": "vtab-peft", "merged": "timm", "peft": "peft"}
 
 
-def card(cell: TrainedModel, form: str, folder: str) -> str:
-    """Markdown with the header that model hubs read."""
-    spec = cell.spec
+def card(model: TrainedModel, form: str, folder: str) -> str:
+    """Return the model card as Markdown with the header that model hubs read."""
+    spec = model.spec
     tables = [
-        ("Result", _result(cell)),
-        ("What it was trained on and how", _training(cell)),
-        ("Made with", _made_with(cell.record)),
+        ("Result", _result(model)),
+        ("What it was trained on and how", _training(model)),
+        ("Made with", _made_with(model.record)),
     ]
     head = "\n".join(["---", f"library_name: {LIBRARY[form]}", "pipeline_tag: image-classification", "---"])
     title = f"# {_one_line(spec.method.spec)} on {_one_line(spec.task.name)} ({_one_line(spec.backbone.name)})"
-    parts = [head, title, WHAT[form], _how(cell, form, folder)]
+    parts = [head, title, WHAT[form], _how(model, form, folder)]
     for name, rows in tables:
         table = tabulate([[key, _one_line(str(value))] for key, value in rows], ["", ""], "pipe", disable_numparse=True)
         parts.append(f"## {name}\n\n{table}")
-    if cell.class_names:
-        names = ", ".join(f"{index} {_one_line(name)}" for index, name in enumerate(cell.class_names))
+    if model.class_names:
+        names = ", ".join(f"{index} {_one_line(name)}" for index, name in enumerate(model.class_names))
         parts.append(f"## Classes\n\n{names}")
     return "\n\n".join(parts) + "\n"
 
 
 WHAT = {
-    "adapter": "The trained parameters and the classifier of one run of vtab-peft. The backbone is not in it.",
+    "adapter": "The trained parameters and the classifier of one run of vtab-peft. The backbone is not included.",
     "merged": "A plain timm model: the trained update is folded into the weights, in fp32.",
     "peft": "The trained update as LoRA factors, and the classifier, for Hugging Face peft on the plain timm model. "
-    "timm has query, key and value in one linear map, so an update of some of them is one of the whole, with rows of "
-    "zeros; the factors are those of its singular value decomposition, and `lora_alpha` equals `r`.",
+    "timm computes query, key and value with one linear layer, so an update of some of them is an update of the whole "
+    "layer with rows of zeros. The factors come from its singular value decomposition, and `lora_alpha` equals `r`.",
 }
 
 
-def _how(cell: TrainedModel, form: str, folder: str) -> str:
-    name, arguments = timm_arguments(cell.backbone, cell.kept.head.out_features)
+def _how(model: TrainedModel, form: str, folder: str) -> str:
+    name, arguments = timm_arguments(model.backbone, model.checkpoint.head.out_features)
     if form == "adapter":
         return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {folder}\n```"
     if form == "merged":
@@ -52,44 +52,44 @@ def _how(cell: TrainedModel, form: str, folder: str) -> str:
     lines = ["import timm", "from peft import PeftModel", ""]
     lines += [f'plain = timm.create_model("{name}", {given})  # and the weights named below']
     lines += [f'model = PeftModel.from_pretrained(plain, "{folder}").eval()']
-    return "```python\n" + "\n".join(lines) + "\n```\n\n" + _preparation(cell)
+    return "```python\n" + "\n".join(lines) + "\n```\n\n" + _preparation(model)
 
 
-def _preparation(cell: TrainedModel) -> str:
-    spec, head = cell.spec, head_name(with_head(cell.backbone, cell.backbone.vit, cell.kept.head))
+def _preparation(model: TrainedModel) -> str:
+    spec, head = model.spec, head_name(with_head(model.backbone, model.backbone.vit, model.checkpoint.head))
     return (
-        f"Images are made {cell.backbone.image_size} pixels square ({spec.recipe.framing}, {spec.interpolation}) and "
-        f"normalised by mean {_numbers(spec.mean)} and deviation {_numbers(spec.std)}. The classifier is `{head}`."
+        f"Images are resized to {model.backbone.image_size} pixels ({spec.recipe.framing}, {spec.interpolation}) and "
+        f"normalised by mean {_numbers(spec.mean)} and std {_numbers(spec.std)}. The classifier is `{head}`."
     )
 
 
-def _result(cell: TrainedModel) -> list[tuple[str, Any]]:
-    if cell.record is None:
+def _result(model: TrainedModel) -> list[tuple[str, Any]]:
+    if model.record is None:
         return [("accuracy", "not stored with this file")]
-    result = cell.record["result"]
-    where = "test" if cell.spec.split == "test" else "val200"
+    result = model.record["result"]
+    where = "test" if model.spec.split == "test" else "val200"
     return [
-        (f"accuracy, {where}, after the last epoch", f"{100 * result['accuracy']:.2f} % (seed {cell.spec.seed})"),
+        (f"accuracy, {where}, after the last epoch", f"{100 * result['accuracy']:.2f} % (seed {model.spec.seed})"),
         ("trainable parameters, without the head", f"{result['trainable_params']:,}"),
         ("parameters of the head", f"{result['head_params']:,}"),
-        ("training", f"{result['train_seconds']:.0f} s on {cell.record['provenance']['device']}"),
-        ("evaluated as", f"trained, unmerged, {cell.spec.recipe.precision}"),
+        ("training", f"{result['train_seconds']:.0f} s on {model.record['provenance']['device']}"),
+        ("evaluated as", f"trained, unmerged, {model.spec.recipe.precision}"),
     ]
 
 
-def _training(cell: TrainedModel) -> list[tuple[str, Any]]:
-    spec, recipe = cell.spec, cell.spec.recipe
+def _training(model: TrainedModel) -> list[tuple[str, Any]]:
+    spec, recipe = model.spec, model.spec.recipe
     return [
-        ("key", spec.run_id()),
+        ("run ID", spec.run_id()),
         ("method", f"{spec.method.spec}, version {spec.method.version}"),
-        ("all its arguments", json.dumps(spec.method.args)),
+        ("all arguments", json.dumps(spec.method.args)),
         ("backbone", spec.backbone.name),
         ("SHA-256 of its weights", spec.backbone.sha256),
         ("task", f"{spec.task.suite}/{spec.task.name}, version {spec.task.version}"),
         ("data fingerprint", f"{spec.task.data} ({spec.task.provenance})"),
         ("recipe", f"{spec.recipe_base}: {recipe.epochs} epochs, lr {recipe.lr:g}, batch {recipe.batch_size}"),
-        ("images", f"{cell.backbone.image_size} px, {recipe.framing}, {spec.interpolation}"),
-        ("normalisation", f"mean {_numbers(spec.mean)}, deviation {_numbers(spec.std)}"),
+        ("images", f"{model.backbone.image_size} px, {recipe.framing}, {spec.interpolation}"),
+        ("normalisation", f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"),
     ]
 
 
@@ -98,7 +98,7 @@ def _made_with(record: dict[str, Any] | None) -> list[tuple[str, Any]]:
         return [("versions", "not stored with this file")]
     made = record["provenance"]
     versions = ", ".join(f"{name} {number}" for name, number in sorted(made["versions"].items()))
-    return [("when", made["created"]), ("versions", versions), ("commit", made.get("git_sha") or "not known")]
+    return [("when", made["created"]), ("versions", versions), ("commit", made.get("git_sha") or "unknown")]
 
 
 def _numbers(values: tuple[float, ...]) -> str:
@@ -106,5 +106,5 @@ def _numbers(values: tuple[float, ...]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """No name can break a table or a heading."""
+    """Escape Markdown, so that no name can break a table or a heading."""
     return re.sub(r"([\\`*_<>|\[\]#])", r"\\\1", " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""A kept cell opened again: its file, its record, its backbone, and the model that was trained."""
+"""Load a trained model: adapter checkpoint, record, backbone, and the model itself."""
 
 import copy
 from collections.abc import Sequence
@@ -21,29 +21,29 @@ from ..engine.fast_path import make_fast
 from ..engine.injection import Injected
 from ..engine.transforms import preprocess
 from ..spec import RunSpec
-from . import adapter_checkpoint as kept
+from . import adapter_checkpoint
 from .adapter_checkpoint import AdapterCheckpoint
 from .lookup import find_adapter, record_of
 
 TOY_AS_TIMM = {"patch_size": 16, "embed_dim": 128, "depth": 4, "num_heads": 4}
-"""`toy_vit` is timm's `vit_tiny_patch16_224` with these arguments; a test compares the two."""
+"""Arguments of timm's `vit_tiny_patch16_224` that build `toy_vit`; a test compares the two."""
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained cell."""
+    """A trained model with its checkpoint and record."""
 
     file: Path
-    kept: AdapterCheckpoint
+    checkpoint: AdapterCheckpoint
     record: dict[str, Any] | None
-    """As stored, if it lies beside the file or was packed into it."""
+    """The record, if it lies beside the file or is part of it."""
     backbone: Backbone
     injected: Injected
-    """In evaluation mode, fp32."""
+    """The backbone with its adapter, in evaluation mode and fp32."""
 
     @property
     def spec(self) -> RunSpec:
-        return self.kept.spec
+        return self.checkpoint.spec
 
     @property
     def method(self) -> Method:
@@ -51,20 +51,20 @@ class TrainedModel:
 
     @property
     def class_names(self) -> list[str]:
-        """Empty where the task has none."""
-        return self.kept.facts.get("classes", [])
+        """Names of the classes; empty if the task has none."""
+        return self.checkpoint.facts.get("classes", [])
 
     def merged(self, dtype: torch.dtype = torch.float32) -> VisionTransformer:
-        """A plain backbone with what was learned folded in.
+        """Return a plain backbone with the adapter merged into its weights.
 
         Raises:
-            ValueError: the method cannot be expressed as weights of the plain model.
+            ValueError: The method cannot be merged.
         """
         vit = copy.deepcopy(self.injected.vit).to(dtype)
         try:
             self.method.merge(vit)
         except TypeError as error:
-            raise ValueError(f"{error}; an adapter of it can be had with --as adapter") from None
+            raise ValueError(f"{error}; export it with --as adapter") from None
         return vit.float() if dtype == torch.float32 else vit
 
     @cached_property
@@ -75,43 +75,42 @@ class TrainedModel:
 
     @torch.no_grad()
     def logits(self, images: np.ndarray) -> Tensor:
-        """What the cell computed in its evaluation, in the precision it was trained in.
-
-        images: uint8 [b, 3, h, w], as `Preprocessing` makes them -> fp32 [b, k]
-        """
+        """Return fp32 logits [b, k] of preprocessed images, uint8 [b, 3, h, w], in the precision of training."""
         bf16 = self.spec.recipe.precision == "bf16"
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
             features = self._as_trained(self.input(torch.from_numpy(images))).float()
-        return self.kept.head(features)
+        return self.checkpoint.head(features)
 
     def input(self, images: Tensor) -> Tensor:
-        """uint8 [b, 3, h, w] -> normalised [b, 3, size, size]"""
+        """Convert uint8 images [b, 3, h, w] to normalised input [b, 3, size, size]."""
         return preprocess(images, self.backbone.image_size, self.spec)
 
 
 def load_trained(text: str, results: Path, weights: str | None = None, plugins: Sequence[Path] = ()) -> TrainedModel:
-    """The cell that KEY_OR_PATH means.
+    """Load the trained model of a run ID or path.
 
-    weights: of its backbone, as for `run`; checked against the hash that the cell was trained on.
+    Args:
+        text: As for `find_adapter`.
+        weights: Weights of the backbone, as for `run`; checked against the hash in the spec.
 
     Raises:
-        StoreError: no such cell, or a damaged file.
-        ValueError: its backbone or method cannot be had, or are not the same.
+        StoreError: There is no such run, or its file is damaged.
+        ValueError: Backbone or method are not available, or differ from those of the run.
     """
     for plugin in plugins:
         load_plugin(plugin)
     file = find_adapter(text, results)
-    found = kept.read(file)
+    found = adapter_checkpoint.read(file)
     record = record_of(file) or found.facts.get("record")
     try:
         backbone = load(found.spec.backbone.name, weights, found.spec.recipe.image_size)
     except BackboneError as error:
         raise ValueError(str(error)) from None
-    return TrainedModel(file, found, record, backbone, kept.restore(found, backbone))
+    return TrainedModel(file, found, record, backbone, adapter_checkpoint.restore(found, backbone))
 
 
 def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any]]:
-    """Name and arguments with which `timm.create_model` builds the plain model with a head, weights aside."""
+    """Return the name and arguments for `timm.create_model` that build the plain model with a head."""
     name, more = backbone.ref.name, {}
     if name == TOY:
         name, more = "vit_tiny_patch16_224", TOY_AS_TIMM
@@ -119,7 +118,7 @@ def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any
 
 
 def with_head(backbone: Backbone, vit: nn.Module, head: nn.Linear) -> nn.Module:
-    """The plain timm model, its weights taken from a backbone without head and a head.
+    """Return the plain timm model with the weights of a backbone and a head.
 
     Raises:
         ValueError: `vit` has other tensors than the plain model.
@@ -129,12 +128,12 @@ def with_head(backbone: Backbone, vit: nn.Module, head: nn.Linear) -> nn.Module:
     prefix = head_name(plain)
     state = {**vit.state_dict(), **{f"{prefix}.{part}": tensor for part, tensor in head.state_dict().items()}}
     if odd := sorted(set(state) ^ set(plain.state_dict())):
-        raise ValueError(f"the merged model is no plain {name}: they differ in {', '.join(odd[:3])}")
+        raise ValueError(f"the merged model differs from the plain {name} in {', '.join(odd[:3])}")
     plain.load_state_dict(state)
     return plain.eval()
 
 
 def head_name(plain: nn.Module) -> str:
-    """Of the classifier's linear map: `head`, in Swin `head.fc`."""
+    """Return the name of the classifier's linear layer: `head`, or `head.fc` in Swin."""
     classifier = cast(Any, plain).get_classifier()
     return next(name for name, module in plain.named_modules() if module is classifier)

@@ -48,19 +48,19 @@ def export(options: argparse.Namespace) -> int:
 
 def adapter(run: TrainedModel) -> dict[str, bytes]:
     """Return the saved adapter with the run's record in its metadata."""
-    return {EXPORTED: run.kept.packed(**({"record": run.record} if run.record else {}))}
+    return {EXPORTED: run.checkpoint.to_bytes(**({"record": run.record} if run.record else {}))}
 
 
 def merged(run: TrainedModel) -> dict[str, bytes]:
     """Return fp32 weights and the configuration that timm loads."""
-    plain = with_head(run.backbone, run.merged(), run.kept.head)
+    plain = with_head(run.backbone, run.merged(), run.checkpoint.head)
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
     return {"model.safetensors": in_order(save(state, {"format": "pt"})), "config.json": _json(timm_config(run))}
 
 
 def timm_config(run: TrainedModel) -> dict[str, Any]:
     """Return timm's `config.json`; `timm.data.resolve_model_data_config` reads the preprocessing from it."""
-    spec, backbone, classes = run.spec, run.backbone, run.kept.head.out_features
+    spec, backbone, classes = run.spec, run.backbone, run.checkpoint.head.out_features
     architecture, arguments = timm_arguments(backbone, classes)
     mode, share = CROPS[spec.recipe.framing]
     return {

@@ -10,6 +10,7 @@ from ..execution.scheduler import SweepResult
 from ..plan import BackboneInfo, PlannedRun
 from ..reporting.wording import pluralize
 from ..spec import Recipe
+from ..storage.json_io import StoreError
 from ..storage.store import Store
 
 LONG_SECONDS = 600.0
@@ -76,8 +77,16 @@ def say_outcome(result: SweepResult, store: Store) -> None:
     if result.left:
         say(f"{pluralize(result.left, 'run')} not started for lack of time; the same command continues from here")
     for run, reason in result.failed:
-        where = f" (traceback in {store.failure(run.spec)})" if store.has_traceback(run.spec) else ""
+        where = f" (traceback in {store.failure_path(run.spec)})" if _has_traceback(store, run) else ""
         say(f"failed: {run}: {reason}{where}")
+
+
+def _has_traceback(store: Store, run: PlannedRun) -> bool:
+    try:
+        failure = store.load_failure(run.spec)
+    except StoreError:
+        return False
+    return failure is not None and bool(failure.traceback)
 
 
 def say_resumable(store: Store) -> None:

@@ -3,19 +3,20 @@
 import errno
 import json
 import math
-from collections.abc import Iterable
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryFile
 from typing import Any
 
-import pandas as pd
 from tabulate import tabulate
 
 from ...datasets.atomic_io import PREFIX, make_folder
 from ..spec import fingerprint
 from ..storage.json_io import BROKEN, from_text, write_atomically
+from ..storage.schema import Run
 
 FORMAT = 1
 SIGMAS = 4.0
@@ -72,8 +73,8 @@ class Baseline:
     """Method, what (as in `Verdict`), lowest and highest value."""
 
 
-def write_baseline(path: Path, runs: pd.DataFrame, test_images: int) -> None:
-    """Store the ranges around the results in `runs` (rows of `Store.frame`).
+def write_baseline(path: Path, runs: Sequence[Run], test_images: int) -> None:
+    """Store the ranges around the results in `runs`.
 
     test_images: number of images behind each accuracy.
     """
@@ -126,7 +127,7 @@ def check_writable(path: Path) -> None:
         raise BaselineError(f"cannot write baseline {path}: {error.strerror}; give another file") from None
 
 
-def compare(baseline: Baseline, runs: pd.DataFrame) -> list[Verdict]:
+def compare(baseline: Baseline, runs: Sequence[Run]) -> list[Verdict]:
     """Compare every stored range with the results in `runs`.
 
     Raises:
@@ -151,21 +152,34 @@ def diff_table(verdicts: Iterable[Verdict]) -> str:
     return "gate:\n" + tabulate(rows, header, tablefmt="simple", disable_numparse=True)
 
 
-def _by_method(runs: pd.DataFrame) -> list[tuple[str, dict[str, float], int]]:
+def _by_method(runs: Sequence[Run]) -> list[tuple[str, dict[str, float], int]]:
     """Return method spec, accuracy by task (mean over seeds) and their mean, and trainable parameters without head."""
+    by_spec: dict[str, dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        by_spec[run.spec.method.spec][run.spec.task.name].append(run)
     found = []
-    for spec, own in runs.groupby("spec", sort=True):
-        tasks = {task: fmean(own.loc[own["task"] == task, "accuracy"]) for task in sorted(set(own["task"]))}
+    for spec, by_task in sorted(by_spec.items()):
+        tasks = {task: fmean(run.accuracy for run in by_task[task]) for task in sorted(by_task)}
         accuracies = {**tasks, MEAN: sum(tasks.values()) / len(tasks)}
-        found.append((str(spec), accuracies, int(own["trainable_params"].iloc[0])))
+        found.append((spec, accuracies, next(iter(by_task.values()))[0].trainable_params))
     return found
 
 
-def _conditions(runs: pd.DataFrame) -> dict[str, Any]:
+def _conditions(runs: Sequence[Run]) -> dict[str, Any]:
     """Return what a baseline depends on."""
-    columns = ["backbone", "backbone_sha256", "recipe_base", "task", "task_version", "data", "seed"]
+    backbones, recipes = {run.spec.backbone for run in runs}, {run.spec.recipe_base for run in runs}
+    tasks = {run.spec.task for run in runs}
+    values = [
+        {backbone.name for backbone in backbones},
+        {backbone.sha256 for backbone in backbones},
+        recipes,
+        {task.name for task in tasks},
+        {str(task.version) for task in tasks},
+        {task.data for task in tasks},
+        {str(run.spec.seed) for run in runs},
+    ]
     return {
-        "backbone": sorted(set(runs["backbone"])),
-        "recipe": sorted(set(runs["recipe_base"])),
-        "fingerprint": fingerprint([sorted({str(value) for value in runs[column]}) for column in columns]),
+        "backbone": sorted(values[0]),
+        "recipe": sorted(recipes),
+        "fingerprint": fingerprint([sorted(texts) for texts in values]),
     }

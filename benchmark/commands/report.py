@@ -24,11 +24,11 @@ def write_report(results: Path, with_published: bool = False, runs: Sequence[Pla
 
     run_ids = None if runs is None else {run.spec.run_id() for run in runs}
     written = write(Store(results), results, with_published, run_ids)
-    say_all(written.complaints)
+    say_all(written.problems)
     print(written.text)
-    if written.boards:
+    if written.leaderboards:
         others = (
             f"and {pluralize(written.others, 'other leaderboard')}" if written.text and written.others else "report"
         )
         print(f"{others}: {results / 'README.md'}, page: {results / 'index.html'}")
-    return 0 if written.boards and not written.complaints else 1
+    return 0 if written.leaderboards and not written.problems else 1

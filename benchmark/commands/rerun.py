@@ -9,14 +9,15 @@ from typing import Any
 from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import find
-from ..checkpoints.lookup import of_one_cell
+from ..checkpoints.lookup import files_of_run
 from ..engine.numerics import Numerics
 from ..execution.local_pool import local_pool
 from ..execution.messages import ResolveRequest, WorkerConfig
 from ..execution.pool import WorkerPool
 from ..plan import PlannedRun, estimate
 from ..spec import RunSpec
-from ..storage.json_io import BROKEN, StoreError, from_text
+from ..storage.json_io import StoreError
+from ..storage.schema import Failure, Run
 from ..storage.store import Store
 from .messages import say_all, say_outcome
 from .run import cached_tasks, sweep
@@ -34,36 +35,35 @@ def rerun(options: argparse.Namespace) -> int:
         ValueError: the run ID is unknown, or weights, data or method are not those of the record.
     """
     store = Store(options.results)
-    record = stored(store, options.key)
-    spec = RunSpec.from_json(record["spec"])
-    pool = local_pool(WorkerConfig(store.root, numerics_of(record, options.threads), options.plugin))
+    before = stored(store, options.key)
+    spec = before.spec
+    pool = local_pool(WorkerConfig(store.root, numerics_of(before, options.threads), options.plugin))
     try:
-        run = _plan(spec, record, options, pool)
+        run = _plan(before, options, pool)
         result = sweep([run], pool, store)
     finally:
         pool.stop()
     say_outcome(result, store)
-    again = store.get(spec, complaints := [])
-    say_all(complaints)
+    again, problems = store.latest(spec)
+    say_all(problems)
     if result.failed or again is None:
         return 1
-    if "result" not in record:
-        print(f"{spec.run_id()}: failed before ({record['reason']}), now it is stored")
+    if isinstance(before, Failure):
+        print(f"{spec.run_id()}: failed before ({before.reason}), now it is stored")
         return 0
-    agrees, text = verdict(record, again, run.data.counts[spec.split])
+    agrees, text = verdict(before, again, run.data.counts[spec.split])
     print(f"{spec.run_id()}: {text}")
     return 0 if agrees else 1
 
 
-def verdict(before: dict[str, Any], now: dict[str, Any], images: int) -> tuple[bool, str]:
+def verdict(before: Run, now: Run, images: int) -> tuple[bool, str]:
     """Return whether a repetition agrees with the record it repeats, and the result as text.
 
     images: number of images behind each accuracy.
     """
-    old, new = (record["result"]["accuracy"] for record in (before, now))
+    old, new = before.accuracy, now.accuracy
     shown = f"accuracy {100 * old:.2f} % before, {100 * new:.2f} % now"
-    same_result = all(before["result"][name] == now["result"][name] for name in ("accuracy", "loss_curve"))
-    if same_result and before["predictions_sha256"] == now["predictions_sha256"]:
+    if all(getattr(before, name) == getattr(now, name) for name in ("accuracy", "loss_curve", "predictions_sha256")):
         return True, f"bit-identical: every prediction and every training loss ({shown})"
     if exact(before, now):
         return False, f"DIFFERS, although processor, threads and versions are the same ({shown})"
@@ -73,19 +73,19 @@ def verdict(before: dict[str, Any], now: dict[str, Any], images: int) -> tuple[b
     return agrees, f"{'agrees within' if agrees else 'DIFFERS by more than'} {limit} ({shown})"
 
 
-def exact(before: dict[str, Any], now: dict[str, Any]) -> bool:
-    """Return True if both records come from a CPU under conditions that give equal bits."""
+def exact(before: Run, now: Run) -> bool:
+    """Return True if both runs come from a CPU under conditions that give equal bits."""
 
-    def conditions(record: dict[str, Any]) -> tuple[Any, ...]:
-        origin = record["provenance"]
+    def conditions(run: Run) -> tuple[Any, ...]:
+        origin = run.provenance
         versions = {name: origin["versions"].get(name) for name in NUMERIC_PACKAGES}
         return origin["device"], {**asdict(Numerics()), **origin["numerics"]}, versions
 
-    on_cpu = before["provenance"]["device"] == before["provenance"]["numerics"]["cpu"]
+    on_cpu = before.provenance["device"] == before.provenance["numerics"]["cpu"]
     return on_cpu and conditions(before) == conditions(now)
 
 
-def stored(store: Store, text: str) -> dict[str, Any]:
+def stored(store: Store, text: str) -> Run | Failure:
     """Return the latest record of the run whose ID begins with `text`, or the record of its failure.
 
     Raises:
@@ -93,34 +93,30 @@ def stored(store: Store, text: str) -> dict[str, Any]:
         StoreError: several run IDs begin with `text`, or the file is damaged.
     """
     files = sorted([*(store.root / "runs").rglob("*.json"), *(store.root / "failed").glob("*.json")])
-    if not (own := of_one_cell(text, files, store.root)):
+    if not (own := files_of_run(text, files, store.root)):
         raise ValueError(f"no run {text!r} in {store.root}/; a run ID is the name of a JSON file in runs/ or failed/")
     path = own[-1]  # "runs" sorts after "failed"
-    if path.parent != store.root / "failed":
-        record = store.get(RunSpec.from_json(store.load(path)["spec"]), complaints := [])
-        say_all(complaints)
-        if record is None:
-            raise StoreError(f"{path} is in the wrong folder for its spec; see `vtab-peft verify`")
-        return record
-    try:
-        record = from_text(path.read_text(encoding="utf-8"))
-        RunSpec.from_json(record["spec"])
-        return {"spec": record["spec"], "reason": str(record["reason"]), "provenance": {}, "facts": {}}
-    except (OSError, *BROKEN) as error:
-        raise StoreError(f"{path} cannot be read ({error}); delete it") from None
+    if path.parent == store.root / "failed":
+        return store.load_failure_at(path)
+    run, problems = store.latest(store.load(path).spec)
+    say_all(problems)
+    if run is None:
+        raise StoreError(f"{path} is in the wrong folder for its spec; see `vtab-peft verify`")
+    return run
 
 
-def numerics_of(record: dict[str, Any], threads: int | None) -> Numerics:
+def numerics_of(before: Run | Failure, threads: int | None) -> Numerics:
     """Return the recorded numerics, with another number of threads if one is given."""
-    recorded = record["provenance"].get("numerics", {})
+    recorded = before.provenance.get("numerics", {}) if isinstance(before, Run) else {}
     known = {f.name: recorded[f.name] for f in fields(Numerics) if f.name in recorded}
     known |= {} if threads is None else {"threads": threads}
     return Numerics(**known)
 
 
-def _plan(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, pool: WorkerPool) -> PlannedRun:
+def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) -> PlannedRun:
     """Return the run of a record; raise `ValueError` if weights, method or data are not those of the record."""
-    made_by = " ".join(record["provenance"].get("argv", []))
+    spec, run = before.spec, before if isinstance(before, Run) else None
+    made_by = " ".join(run.argv) if run else ""
     hint = f"; the stored command is: {made_by}" if made_by else ""
     method, recipe = spec.method, spec.recipe
     if method.plugin and not options.plugin:
@@ -144,8 +140,7 @@ def _plan(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, po
             f"{spec.task.data[:12]}{hint}"
         )
     say_all(backbone.notes)
-    oracle = record.get("result", {}).get("oracle_accuracy") is not None
-    facts = {name: fact for name, fact in record["facts"].items() if name not in ("group", "classes", "title")}
+    oracle = run is not None and run.oracle_accuracy is not None
     return PlannedRun(
         spec,
         data,
@@ -153,8 +148,8 @@ def _plan(spec: RunSpec, record: dict[str, Any], options: argparse.Namespace, po
         replace(found, ref=method),
         estimate(spec, found, data, backbone, oracle),
         oracle,
-        facts=facts,
-        keep_adapter="result" in record and Store(options.results).has_adapter(spec),
+        facts={"tuning": run.tuning} if run and run.tuning else {},
+        keep_adapter=run is not None and Store(options.results).has_adapter(spec),
     )
 
 

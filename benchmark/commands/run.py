@@ -50,7 +50,7 @@ def run_missing(options: argparse.Namespace) -> int:
         ready = cached_tasks(tasks, config.preprocessing(backbone))
         runs = shard(make_plan(backbone, methods, ready, config), options.shard, backbone)
         missing = runs if options.again else missing_runs(store, runs)
-        todo = [run for run in missing if store.failure(run.spec).exists()] if options.only_failed else missing
+        todo = [run for run in missing if store.failure_path(run.spec).exists()] if options.only_failed else missing
         never_tried = len(missing) - len(todo)
         say(announcement(runs, todo, backbone, config.recipe, options.engine, never_tried, one_worker(options)))
         result = sweep(todo, pool, store, deadline, options.grace)
@@ -136,18 +136,16 @@ def numerics(options: argparse.Namespace) -> Numerics:
 
 def missing_runs(store: Store, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
     """Return the runs that are not stored with everything asked for; quarantine damaged records on the way."""
-    stored = store.finished([run.spec for run in runs])
-    complaints: list[str] = []
-    missing = [run for run in runs if run.spec.run_id() not in stored or not _is_complete(store, run, complaints)]
-    say_all(complaints)
-    return missing
+    stored = store.finished(run.spec for run in runs)
+    return [run for run in runs if run.spec.run_id() not in stored or not _is_complete(store, run)]
 
 
-def _is_complete(store: Store, run: PlannedRun, complaints: list[str]) -> bool:
+def _is_complete(store: Store, run: PlannedRun) -> bool:
     """Return True if a stored run has the best test epoch and the adapter, where these are asked for."""
     if run.oracle:
-        record = store.get(run.spec, complaints)
-        if record is None or record["result"].get("oracle_accuracy") is None:
+        found, problems = store.latest(run.spec)
+        say_all(problems)
+        if found is None or found.oracle_accuracy is None:
             return False
     return store.has_adapter(run.spec) if run.keep_adapter else True
 

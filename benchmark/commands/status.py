@@ -4,7 +4,6 @@ import argparse
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
 
 from tabulate import tabulate
 
@@ -17,13 +16,12 @@ from ..execution.progress import duration
 from ..plan import PlannedRun, make_plan, shard
 from ..reporting.wording import pluralize
 from ..spec import RunSpec
+from ..storage.schema import Failure, Run
 from ..storage.store import Store
 from .run import missing_runs, read_cache, resolve_names, sweep_config
 
 SHOWN = 20
 """Largest number of failed runs, and of running runs, that are listed (ours)."""
-Failures = Sequence[dict[str, Any]]
-"""Records of failed runs."""
 STATES = ("done", "running", "failed", "missing")
 
 
@@ -40,14 +38,17 @@ def status(options: argparse.Namespace) -> int:
     store = Store(options.results)
     store.require_results_folder()
     plan = argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})
-    problems: list[str] = []
-    failures = list(store.failures(problems))
-    lines = _of_plan(plan, store, failures) if given else _of_store(store, failures, problems)
+    failures, problems = store.load_failures()
+    if given:
+        lines = _of_plan(plan, store, failures)
+    else:
+        runs, more = store.load_runs()
+        lines, problems = _of_store(store, runs, failures), problems + more
     print("\n".join([*lines, *problems]))
     return 1 if problems else 0
 
 
-def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> list[str]:
+def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failure]) -> list[str]:
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
     pool = local_pool(WorkerConfig(options.results, Numerics(options.threads), options.plugin))
     try:
@@ -65,7 +66,11 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Failures) -> l
     if unread:
         more = len(unread) * len(methods) * len(config.seeds)
         lines.append(f"and {pluralize(more, 'run')} of tasks that are not read yet: {', '.join(unread)}")
-    return [*lines, *_running(store, set(states)), *_failed(store, [one for one in failures if one["key"] in states])]
+    return [
+        *lines,
+        *_running(store, set(states)),
+        *_failed(store, [one for one in failures if one.spec.run_id() in states]),
+    ]
 
 
 def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
@@ -82,19 +87,19 @@ def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
     return {run_id: state(run_id) for run_id in (run.spec.run_id() for run in runs)}
 
 
-def _of_store(store: Store, failures: Failures, problems: list[str]) -> list[str]:
-    runs = store.frame(problems)
+def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure]) -> list[str]:
     columns = ["suite", "backbone", "recipe", "split"]
-    done = Counter(runs[columns].itertuples(index=False, name=None))
-    repeated = Counter(runs.loc[runs["repetition"] > 1, columns].itertuples(index=False, name=None))
-    failed: Counter[tuple[Any, ...]] = Counter(
-        (spec["task"]["suite"], spec["backbone"]["name"], spec["recipe"]["name"], spec["split"])
-        for spec in (record["spec"] for record in failures)
-    )
+    done = Counter(_group(run.spec) for run in runs)
+    repeated = Counter(_group(run.spec) for run in runs if run.repetition > 1)
+    failed = Counter(_group(failure.spec) for failure in failures)
     rows = [(*group, done[group], repeated[group], failed[group]) for group in sorted({*done, *failed})]
     lines = [tabulate(rows, (*columns, "done", "repeated", "failed"), tablefmt="simple")] if rows else []
     total = f"{store.root}/ contains {pluralize(len(runs), 'result')} and {pluralize(len(failures), 'failed run')}"
     return [*lines, total, *_running(store), *_failed(store, failures)]
+
+
+def _group(spec: RunSpec) -> tuple[str, str, str, str]:
+    return spec.task.suite, spec.backbone.name, spec.recipe.name, spec.split
 
 
 def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
@@ -109,16 +114,16 @@ def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
     )
 
 
-def _failed(store: Store, failures: Failures) -> list[str]:
+def _failed(store: Store, failures: Sequence[Failure]) -> list[str]:
     """Return a line per failed run with the path of its record, and advice."""
     lines, retry = [], False
-    for record in failures:
-        spec = RunSpec.from_json(record["spec"])
+    for failure in failures:
+        spec = failure.spec
         outdated = store.has_another_version(spec)
         retry = retry or not outdated
         note = f"; another version of {spec.method.name} has succeeded since: delete this record" if outdated else ""
         name = f"{spec.task.name} · {spec.method.spec} · seed {spec.seed}"
-        lines.append(f"failed: {name}: {record['reason']} ({store.failure(spec)}){note}")
+        lines.append(f"failed: {name}: {failure.reason} ({store.failure_path(spec)}){note}")
     advice = (
         "To run failed runs again, use `vtab-peft retry` with the options of `run`.  If the method or its plug-in file "
         "has changed since, it is another run: delete the record of the failure."

@@ -12,9 +12,10 @@ from itertools import product
 from pathlib import Path
 
 from ...datasets.cache import CachedTask
-from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_cell, resolve
+from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, plan_run, resolve
 from ..spec import Recipe, fingerprint
 from ..storage.json_io import to_text, write_atomically
+from ..storage.schema import Run
 from ..storage.store import Store
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
@@ -107,7 +108,7 @@ class Trials:
 
         complaints: receives the damaged records that were quarantined; their trials are pending.
         """
-        return [run for run in self.runs if store.get(run.spec, complaints) is None and not store.diverged(run.spec)]
+        return [run for run in self.runs if not _latest(store, run, complaints) and not store.diverged(run.spec)]
 
     def accuracies(
         self, store: Store, complaints: list[str], failed: Collection[str] = ()
@@ -118,11 +119,17 @@ class Trials:
         """
         found: list[float | None] = []
         for run in self.runs:
-            record = store.get(run.spec, complaints)
-            if record is None and run.spec.run_id() not in failed and not store.diverged(run.spec):
+            stored = _latest(store, run, complaints)
+            if stored is None and run.spec.run_id() not in failed and not store.diverged(run.spec):
                 return None
-            found.append(None if record is None else record["result"]["accuracy"])
+            found.append(None if stored is None else stored.accuracy)
         return found
+
+
+def _latest(store: Store, run: PlannedRun, complaints: list[str]) -> Run | None:
+    found, problems = store.latest(run.spec)
+    complaints += problems
+    return found
 
 
 def choose(accuracies: Sequence[float | None]) -> int | None:
@@ -176,7 +183,7 @@ class Search:
     def _plan(self, setting: Setting, data: CachedTask, config: SweepConfig, seed: int) -> PlannedRun:
         resolved = resolve(config.recipe.for_task(data.task.name), setting.method, self.backbone)
         recipe = replace(resolved, lr=setting.lr, weight_decay=setting.weight_decay)
-        return make_cell(self.backbone, setting.method, data, recipe, config, seed)
+        return plan_run(self.backbone, setting.method, data, recipe, config, seed)
 
     def write_choice(self, trials: Trials, accuracies: Sequence[float | None], store: Store) -> Path:
         """Write what was tried and what won to `results/chosen/...json`; equal trials give equal bytes."""

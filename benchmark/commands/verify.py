@@ -7,7 +7,6 @@ import math
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
@@ -17,8 +16,8 @@ from ...datasets.atomic_io import PREFIX, is_abandoned
 from ...datasets.cache import array_files, default_root
 from ..execution.locks import list_locks
 from ..reporting.wording import pluralize
-from ..spec import RunSpec
 from ..storage.json_io import BROKEN, StoreError
+from ..storage.schema import Run
 from ..storage.store import Store
 
 DERIVED = (".md", ".csv", ".tex")
@@ -36,7 +35,7 @@ def verify(options: argparse.Namespace) -> int:
     store = Store(options.results)
     store.require_results_folder()
     labels = _cached_labels(default_root())
-    paths = [path for path in sorted((store.root / "runs").rglob("*.json")) if not path.name.startswith(PREFIX)]
+    paths = store.record_paths()
     predicted = compared = 0
     problems: list[str] = []
     for path in paths:
@@ -63,15 +62,14 @@ def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> 
     Level 0: the record alone.  1: also its predictions.  2: also the labels of the task.
     """
     try:
-        record = store.load(path)
+        run = store.load(path)
     except StoreError as error:
         return [str(error).partition(f"{path} ")[2] or str(error)], 0
-    spec = RunSpec.from_json(record["spec"])
-    problems = list(_check_counts(record, spec))
+    spec, problems = run.spec, list(_check_counts(run))
     if path.parent != store.folder(spec):
         problems.append(f"is in the wrong folder; move it to {store.folder(spec)}/")
     adapter = path.with_suffix(".safetensors")
-    if adapter.exists() and _run_id_of(adapter) != record["key"]:
+    if adapter.exists() and _run_id_of(adapter) != run.run_id:
         problems.append("its adapter is damaged or belongs to another run")
     predictions = path.with_suffix(".npz")
     if not predictions.exists():
@@ -80,39 +78,37 @@ def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> 
     try:
         with np.load(predictions) as archive:
             arrays = {name: archive[name] for name in archive.files}
-        problems += _check_predictions(record, arrays, None if answers is None else np.load(answers))
+        problems += _check_predictions(run, arrays, None if answers is None else np.load(answers))
     except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
         return [*problems, f"its predictions cannot be read: {error}"], 0
     return problems, 1 if answers is None else 2
 
 
-def _check_counts(record: dict[str, Any], spec: RunSpec) -> Iterator[str]:
+def _check_counts(run: Run) -> Iterator[str]:
     """Yield numbers of a record that contradict each other."""
-    result, classes, recipe = record["result"], record["facts"]["classes"], spec.recipe
-    trainable, head, total = (result[f"{name}_params"] for name in ("trainable", "head", "total"))
+    classes, recipe = run.classes, run.spec.recipe
+    trainable, head, total = run.trainable_params, run.head_params, run.total_params
     if trainable < 0 or head <= 0 or trainable + head > total:
         yield f"parameters contradict each other: {trainable} trainable, {head} in the head, {total} in total"
     if head % classes:
         yield f"a head for {classes} classes cannot have {head} parameters"
-    if (per_class := result.get("per_class_accuracy")) is not None and len(per_class) != classes:
+    if (per_class := run.per_class_accuracy) is not None and len(per_class) != classes:
         yield f"{len(per_class)} class accuracies for {classes} classes"
     epochs = recipe.epochs + math.ceil(recipe.cooldown_epochs)
-    if (losses := result.get("loss_curve")) is not None and len(losses) != epochs:
+    if (losses := run.loss_curve) is not None and len(losses) != epochs:
         yield f"{len(losses)} training losses for {epochs} epochs"
     for name in ("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes"):
-        if not result[name] >= 0:
-            yield f"{name} is {result[name]}"
+        if not getattr(run, name) >= 0:
+            yield f"{name} is {getattr(run, name)}"
 
 
-def _check_predictions(
-    record: dict[str, Any], arrays: dict[str, np.ndarray], labels: np.ndarray | None
-) -> Iterator[str]:
+def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarray | None) -> Iterator[str]:
     """Yield contradictions between predictions, record and labels."""
-    predictions, accuracy = arrays["predictions"], record["result"]["accuracy"]
-    if hashlib.sha256(predictions.astype("<u2").tobytes()).hexdigest() != record["predictions_sha256"]:
+    predictions, accuracy = arrays["predictions"], run.accuracy
+    if hashlib.sha256(predictions.astype("<u2").tobytes()).hexdigest() != run.predictions_sha256:
         yield "its predictions do not match their hash"
         return
-    classes = record["facts"]["classes"]
+    classes = run.classes
     if predictions.max(initial=0) >= classes:
         yield f"predicts class {predictions.max()}, but the task has {classes} classes"
     correct = arrays.get("correct")
@@ -139,12 +135,12 @@ def check_folder(store: Store) -> Iterator[str]:
             yield f"{path}: not a file of a results folder"
         elif not path.with_suffix(".json").exists():
             yield f"{path}: has no record, because its process was killed; delete it"
-    stored = {path.name.partition(".")[0] for path in (root / "runs").rglob("*.json")}
-    damaged: list[str] = []
-    for record in store.failures(damaged):
-        if record["key"] in stored:
-            yield f"{root / 'failed' / record['key']}.json: the run has succeeded since; delete it"
-    yield from damaged
+    stored = {path.name.partition(".")[0] for path in store.record_paths()}
+    failures, problems = store.load_failures()
+    for failure in failures:
+        if failure.spec.run_id() in stored:
+            yield f"{store.failure_path(failure.spec)}: the run has succeeded since; delete it"
+    yield from problems
     for run_id, lock, abandoned in list_locks(root / "claims"):
         if abandoned:
             yield f"{root / 'claims' / run_id}.json: abandoned by {lock}; the next `run` takes it over"
@@ -159,7 +155,7 @@ def check_derived(store: Store) -> Iterator[str]:
     published = any((store.root / "boards").rglob("published.md"))
     with tempfile.TemporaryDirectory() as folder:
         report = write(store, Path(folder), published)
-        yield from report.complaints
+        yield from report.problems
         for path in report.paths:
             existing = store.root / path.relative_to(folder)
             if path.suffix in DERIVED and (not existing.exists() or existing.read_bytes() != path.read_bytes()):

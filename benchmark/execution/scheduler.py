@@ -93,7 +93,7 @@ class Scheduler:
             ResultsNotWritable: the record cannot be written.
         """
         try:
-            self._store.put_failure(run.spec, failure.reason, failure.traceback, failure.error_type)
+            self._store.save_failure(run.spec, failure.reason, failure.traceback, failure.error_type)
         except StoreError as error:
             raise ResultsNotWritable(f"{run} failed ({failure.reason}) and cannot be recorded: {error}") from None
         self._release(run)
@@ -168,9 +168,7 @@ class Scheduler:
 
     def _quarantine_damaged(self, run: PlannedRun) -> None:
         """Move damaged records away before repetitions are counted, so that the count stays comparable."""
-        problems: list[str] = []
-        self._store.get(run.spec, problems)
-        for problem in problems:
+        for problem in self._store.latest(run.spec)[1]:
             self._progress.say(problem)
 
     def _done_elsewhere(self, run: PlannedRun) -> bool:

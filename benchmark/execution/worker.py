@@ -124,7 +124,7 @@ class Worker:
         method = parse(spec.method.spec)
         if plugin_sha256(method) != spec.method.plugin:
             raise RuntimeError(f"the plug-in file of {spec.method.spec} changed since the plan was made")
-        earlier = store.get(spec, [])  # the scheduler has quarantined damaged records
+        earlier, _ = store.latest(spec)  # the scheduler has quarantined damaged records
         repetition = store.next_repetition(spec)  # fixed now, whatever others store meanwhile
         adapters: list[bytes] = []
 
@@ -149,9 +149,9 @@ class Worker:
             "provenance": {**origin, "concurrent_runs": self.config.concurrent_runs},
         }
         correct = predictions == run.data.labels(spec.split)
-        path = store.put(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
+        path = store.save(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
         stored = store.load(path)
-        agrees = None if earlier is None else earlier["predictions_sha256"] == stored["predictions_sha256"]
+        agrees = None if earlier is None else earlier.predictions_sha256 == stored.predictions_sha256
         seconds = result.train_seconds + result.eval_seconds
         return RunFinished(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.oom_summary)
 

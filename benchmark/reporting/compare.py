@@ -10,11 +10,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from tabulate import tabulate
 
+from ..storage.schema import Run
 from ..storage.store import Store
-from .boards import Board, boards
+from .leaderboard_id import by_leaderboard
 from .leaderboards import Leaderboard, TaskColumn, leaderboard
 from .significance import by_seed
 from .stats import (
@@ -38,16 +38,16 @@ def run(options: argparse.Namespace) -> int:
     Raises:
         ValueError: A or B is on no leaderboard, both are the same row, or several leaderboards have both.
     """
-    complaints: list[str] = []
-    found = [(leaderboard(board, runs), runs) for board, runs in boards(Store(options.results).frame(complaints))]
-    for complaint in complaints:
-        print(complaint, file=sys.stderr)
+    stored, problems = Store(options.results).load_runs()
+    found = [(leaderboard(board, runs), runs) for board, runs in by_leaderboard(stored)]
+    for problem in problems:
+        print(problem, file=sys.stderr)
     board, runs = _find_leaderboard(found, options.a, options.b, options.board, options.results)
     print(compare(board, runs, _row(board, options.a), _row(board, options.b)))
-    return 1 if complaints else 0
+    return 1 if problems else 0
 
 
-def compare(leaderboard: Leaderboard, runs: pd.DataFrame, a: Row, b: Row) -> str:
+def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> str:
     """Return the comparison of two rows of a leaderboard as text."""
     found = by_seed(leaderboard, runs)
     lines, reasons = [], []
@@ -55,7 +55,7 @@ def compare(leaderboard: Leaderboard, runs: pd.DataFrame, a: Row, b: Row) -> str
         of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
         lines.append([task.label, *_over_seeds(of_a, of_b)])
         try:
-            lines[-1] += _over_both(*(_correct(leaderboard.board, runs, row, task) for row in (a, b)))
+            lines[-1] += _over_both(*(_correct(leaderboard, runs, row, task) for row in (a, b)))
         except InsufficientData as refusal:
             lines[-1] += [DASH] * 2
             reasons.append(f"{task.label}: {refusal}.")
@@ -134,21 +134,20 @@ def _over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> str:
     )
 
 
-def _correct(board: Board, runs: pd.DataFrame, row: Row, task: TaskColumn) -> dict[int, np.ndarray]:
+def _correct(leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: TaskColumn) -> dict[int, np.ndarray]:
     """Return seed -> [images] bool, True for correctly classified test images.
 
     Raises:
         InsufficientData: there is no run, a seed has two results, or predictions are missing or invalid.
     """
     bits: dict[int, np.ndarray] = {}
-    for run in runs.to_dict("records"):
-        is_of_row = board.row_of({str(name): value for name, value in run.items()}) == row["identity"]
-        if is_of_row and (run["task"], run["task_version"], run["data"]) == (task.name, task.version, task.data):
-            if run["seed"] in bits:
+    for run in runs:
+        if run.task_id == task.task_id and leaderboard.id.row_identity(run) == row["identity"]:
+            if run.spec.seed in bits:
                 raise InsufficientData(
-                    f"{row['label']} has two results with seed {run['seed']}; delete the outdated one"
+                    f"{row['label']} has two results with seed {run.spec.seed}; delete the outdated one"
                 )
-            bits[run["seed"]] = _load_correct(Path(run["path"]).with_suffix(".npz"), run["accuracy"])
+            bits[run.spec.seed] = _load_correct(run.path.with_suffix(".npz"), run.accuracy)
     if not bits:
         raise InsufficientData(f"{row['label']} was not run")
     return bits
@@ -172,14 +171,14 @@ def _load_correct(path: Path, accuracy: float) -> np.ndarray:
 
 
 def _find_leaderboard(
-    found: Sequence[tuple[Leaderboard, pd.DataFrame]], a: str, b: str, name: str, root: Path
-) -> tuple[Leaderboard, pd.DataFrame]:
+    found: Sequence[tuple[Leaderboard, list[Run]]], a: str, b: str, name: str, root: Path
+) -> tuple[Leaderboard, list[Run]]:
     """Return the only leaderboard that has both rows; `name` is a part of its name."""
     if not found:
         raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or another --results")
-    named = [entry for entry in found if name in entry[0].board.slug]
+    named = [entry for entry in found if name in entry[0].id.slug]
     if not named:
-        slugs = ", ".join(entry[0].board.slug for entry in found)
+        slugs = ", ".join(entry[0].id.slug for entry in found)
         raise ValueError(f"no leaderboard name contains {name!r}; leaderboards: {slugs}")
     for method in (a, b):
         if not any(_matches(board, method) for board, _ in named):
@@ -188,7 +187,7 @@ def _find_leaderboard(
             raise ValueError(f"no row is called {method!r}; similar: {', '.join(similar)}")
     fits = [entry for entry in named if _matches(entry[0], a) and _matches(entry[0], b)]
     if len(fits) != 1:
-        slugs = ", ".join(entry[0].board.slug for entry in fits or named)
+        slugs = ", ".join(entry[0].id.slug for entry in fits or named)
         raise ValueError(
             f"{len(fits) or 'no'} leaderboards have both {a!r} and {b!r}; "
             + (f"choose one with --board: {slugs}" if fits else f"searched: {slugs}")

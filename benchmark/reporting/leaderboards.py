@@ -1,55 +1,75 @@
-"""The leaderboard of a board: its tasks as columns, what is averaged, and who ranks where.
+"""Leaderboards: tasks as columns, means over tasks, and ranks.
 
-A pure function of the runs: no torch, no clock, no dependence on the order of files (`fmean` is exactly rounded, so a
-mean has no order either).
+Pure functions of the runs: no torch, no clock, and no dependence on the order of files, because `fmean` is exactly
+rounded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import fsum
+from operator import attrgetter
 from statistics import fmean, stdev
 from typing import Any
 
-import pandas as pd
-
 from ..spec import fingerprint
-from .boards import IDENTITY, VTAB_GROUPS, Board, Run, one_line, records, table_order
+from ..storage.schema import Run
+from .leaderboard_id import VTAB_GROUPS, LeaderboardId, one_line, table_order
 from .stats import LEAST_SEEDS, over_seeds
 from .wording import pluralize
+
+SHARED: dict[str, Callable[[Run], Any]] = {
+    "lr": lambda run: float(run.spec.recipe.lr),
+    "backbone": attrgetter("spec.backbone.name"),
+    "recipe": attrgetter("spec.recipe.name"),
+    "backbone_sha256": attrgetter("spec.backbone.sha256"),
+    "method_version": attrgetter("spec.method.version"),
+    "plugin": attrgetter("spec.method.plugin"),
+    "args": attrgetter("spec.method.args_json"),
+    "configurations": attrgetter("configurations"),
+}
+"""Columns that are blank where the runs of a row differ, as the settings of a tuned row do."""
 
 
 @dataclass(frozen=True)
 class TaskColumn:
-    """A task as a column: the name with the very data it stands for."""
+    """A task as a column, identified by its data."""
 
     name: str
     version: int
     data: str
     group: str
     label: str
-    """The name; `name@jpeg75` where the data are not of the board's provenance; `name@ab12cd` where a board holds one
-    name with several data hashes or versions."""
+    """The name; `name@jpeg75` if the data have another provenance than the leaderboard; `name@ab12cd` if the
+    leaderboard has several data hashes or versions of a name."""
+
+    @property
+    def task_id(self) -> tuple[str, int, str]:
+        """Name, version and data hash, as `Run.task_id`."""
+        return self.name, self.version, self.data
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A board with its rows in order; accuracies in [0, 1], None where there is none."""
+    """A leaderboard with its rows in order; accuracies are in [0, 1], None where there is none."""
 
-    board: Board
+    id: LeaderboardId
     tasks: tuple[TaskColumn, ...]
     groups: tuple[str, ...]
-    """In order; empty when all tasks are of one group."""
+    """Task groups in order; empty if all tasks are of one group."""
     common: tuple[TaskColumn, ...]
-    """The tasks, two or more, that every row has, where some row lacks another: `mean_common` is over these."""
+    """The tasks that all rows have, if there are at least two and some row lacks another; used by `mean_common`."""
     rows: tuple[dict[str, Any], ...]
-    """One per method, best first: `columns`; `label`, a short name that no other row has; `identity`; `devices`; and
-    `train_seconds`, the sum over tasks of the mean over seeds."""
+    """One row per method, best first, with the values of `columns` and:
+
+    label: short name, unique in the leaderboard; identity: `LeaderboardId.row_identity`; devices: list of devices;
+    train_seconds: sum over tasks of the mean over seeds.
+    """
 
     @property
     def columns(self) -> list[str]:
-        """Of `leaderboard.csv`; docs/results.md describes each."""
-        special = {"vtab1k": ["mean_19", "mean_groups"], "fgvc": ["mean_5"]}.get(self.board.suite, [])
+        """Columns of `leaderboard.csv`; docs/results.md describes each."""
+        special = {"vtab1k": ["mean_19", "mean_groups"], "fgvc": ["mean_5"]}.get(self.id.suite, [])
         return [
             *("rank", "method", "spec", "backbone", "lr", "trainable_params", "trainable_params_with_head"),
             *(f"accuracy_{task.label}" for task in self.tasks),
@@ -58,49 +78,50 @@ class Leaderboard:
             *(["mean_common"] if self.common else []),
             *("seconds", "device", "peak_memory_mb", "seeds", "recipe", "backbone_sha256"),
             *("method_version", "plugin", "args"),
-            *(["configurations"] if self.board.tuned else []),
+            *(["configurations"] if self.id.tuned else []),
             *(["oracle_mean_tasks"] if self.has_oracle else []),
         ]
 
     @property
     def tuning(self) -> str:
-        """How the settings came about."""
+        """How the settings were chosen."""
         tried = max((row["configurations"] or 0 for row in self.rows), default=0)
-        if not self.board.tuned:
+        if not self.id.tuned:
             return "untuned"
         return f"tuned: best of {tried} per task on val200" if tried else "settings per task as published"
 
     @property
     def has_oracle(self) -> bool:
+        """True if some row has the accuracy of the best test epoch."""
         return any(row["oracle_mean_tasks"] is not None for row in self.rows)
 
     @property
     def seeds(self) -> str:
-        """`3 seeds`, or `1 to 3 seeds` where rows differ."""
+        """`3 seeds`, or `1 to 3 seeds` if rows differ."""
         counts = [row["seeds"] for row in self.rows]
         low, high = min(counts), max(counts)
         return f"{low} to {high} seeds" if low != high else pluralize(low, "seed")
 
 
-def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
-    """Rows of a board, best first; rows that lack a task are unranked and last, by their mean over what all have."""
-    every = records(runs)
-    tasks = _task_columns(board, every)
+def leaderboard(board: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
+    """Compute a leaderboard.  Rows that lack a task are unranked and last, ordered by their mean over common tasks."""
+    runs = sorted(runs, key=lambda run: run.run_id)
+    tasks = _task_columns(board, runs)
     present = {task.group for task in tasks}
     groups = [group for group in VTAB_GROUPS if group in present] + sorted(present - set(VTAB_GROUPS))
     groups = groups if len(groups) > 1 else []
-    by_method: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
-    for run in every:
-        by_method[board.row_of(run)].append(run)
+    by_row: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        by_row[board.row_identity(run)].append(run)
     rows: list[dict[str, Any]] = [
-        _row(board, tasks, groups, part) | {"identity": identity} for identity, part in by_method.items()
+        _row(board, tasks, groups, part) | {"identity": identity} for identity, part in by_row.items()
     ]
     for row, label in zip(rows, _method_labels(rows), strict=True):
         row["label"] = label
     means = [row["mean_tasks"] for row in rows if row["mean_tasks"] is not None]
     for row in rows:
-        own = row["mean_tasks"]
-        row["rank"] = None if own is None else 1 + sum(mean > own for mean in means)
+        mean = row["mean_tasks"]
+        row["rank"] = None if mean is None else 1 + sum(other > mean for other in means)
     common = tuple(task for task in tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows))
     common = common if 1 < len(common) < len(tasks) else ()
     for row in rows:
@@ -112,22 +133,24 @@ def leaderboard(board: Board, runs: pd.DataFrame) -> Leaderboard:
     return Leaderboard(board, tuple(tasks), tuple(groups), common, tuple(ordered))
 
 
-def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs: list[Run]) -> dict[str, Any]:
-    """What a method did on a board; means and sums over tasks are blank unless it has all of the board's tasks."""
-    by_task = {task: [run for run in runs if _identity(run) == (task.name, task.version, task.data)] for task in tasks}
-    accuracy = {task: _mean(run["accuracy"] for run in part) for task, part in by_task.items()}
+def _row(board: LeaderboardId, tasks: Sequence[TaskColumn], groups: Sequence[str], runs: list[Run]) -> dict[str, Any]:
+    """Return the row of a method.  Means and sums over tasks are blank unless it has all tasks of the leaderboard."""
+    by_id: dict[tuple[str, int, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        by_id[run.task_id].append(run)
+    by_task = {task: by_id.get(task.task_id, []) for task in tasks}
+    accuracy = {task: _mean(run.accuracy for run in part) for task, part in by_task.items()}
     done = [part for part in by_task.values() if part]
     complete = len(done) == len(tasks)
-    without = fmean(fmean(run["trainable_params"] for run in part) for part in done)
-    head = fmean(fmean(run["head_params"] for run in part) for part in done)
-    seconds = [fmean(run["train_seconds"] + run["eval_seconds"] for run in part) for part in done]
-    devices = sorted({one_line(run["device"]) for run in runs if run["device"]})
-    first = runs[0]
+    without = fmean(fmean(run.trainable_params for run in part) for part in done)
+    head = fmean(fmean(run.head_params for run in part) for part in done)
+    seconds = [fmean(run.train_seconds + run.eval_seconds for run in part) for part in done]
+    devices = sorted({one_line(device) for device in {run.device for run in runs} if device})
+    shared = {name: {get(run) for run in runs} for name, get in SHARED.items()}
     return {
-        **{name: _shared(runs, name) for name in (*IDENTITY, "backbone", "recipe", "backbone_sha256")},
-        "spec": first["asked"],
-        "configurations": None if (tried := _shared(runs, "configurations")) is None else int(tried),
-        "method": one_line(first["title"]),
+        **{name: values.pop() if len(values) == 1 else None for name, values in shared.items()},
+        "spec": runs[0].method_spec,
+        "method": one_line(runs[0].title),
         "trainable_params": round(without),
         "trainable_params_with_head": round(without + head),
         **{f"accuracy_{task.label}": value for task, value in accuracy.items()},
@@ -136,22 +159,17 @@ def _row(board: Board, tasks: Sequence[TaskColumn], groups: Sequence[str], runs:
         **_suite_means(board.suite, {task: value for task, value in accuracy.items() if value is not None}),
         **_over_seeds(list(by_task.values()) if complete else []),
         "seconds": fsum(seconds) if complete else None,
-        "train_seconds": fsum(fmean(run["train_seconds"] for run in part) for part in done) if complete else None,
+        "train_seconds": fsum(fmean(run.train_seconds for run in part) for part in done) if complete else None,
         "devices": devices,
         "device": "; ".join(devices),
-        "peak_memory_mb": max(run["peak_bytes"] for run in runs) / 1e6,
-        "seeds": min(len({run["seed"] for run in part}) for part in done),
-        "oracle_mean_tasks": _mean(_mean(run["oracle_accuracy"] for run in part) for part in by_task.values()),
+        "peak_memory_mb": max(run.peak_bytes for run in runs) / 1e6,
+        "seeds": min(len({run.spec.seed for run in part}) for part in done),
+        "oracle_mean_tasks": _mean(_mean(run.oracle_accuracy for run in part) for part in by_task.values()),
     }
 
 
-def _shared(runs: Sequence[Run], name: str) -> Any:
-    """What all runs have; None where they differ, as the settings of a tuned row do from task to task."""
-    return runs[0][name] if len({run[name] for run in runs}) == 1 else None
-
-
 def _suite_means(suite: str, accuracy: dict[TaskColumn, float]) -> dict[str, float | None]:
-    """The means that only a complete row of an official suite has: every task of the suite, each once."""
+    """Return the means that only rows with exactly the tasks of an official suite have."""
     whole = sorted(task.name for task in accuracy) == sorted(table_order(suite))
     mean = _mean(accuracy.values()) if whole else None
     if suite == "vtab1k":
@@ -161,13 +179,18 @@ def _suite_means(suite: str, accuracy: dict[TaskColumn, float]) -> dict[str, flo
 
 
 def _over_seeds(parts: Sequence[list[Run]]) -> dict[str, float | None]:
-    """Of the mean over tasks: sample standard deviation and 95 % interval.
+    """Return sample standard deviation and 95 % interval of the mean over tasks.
 
-    Blank where tasks have different seeds: over those that all have, they would be of another mean than the printed.
+    Both are blank if tasks have different seeds, because the mean over shared seeds would differ from the one shown.
     """
-    seeds = [sorted({run["seed"] for run in part}) for part in parts]
-    alike = seeds[0] if seeds and seeds.count(seeds[0]) == len(seeds) else []
-    means = [fmean(fmean(run["accuracy"] for run in part if run["seed"] == seed) for part in parts) for seed in alike]
+    by_seed: list[dict[int, list[float]]] = []
+    for part in parts:
+        by_seed.append(defaultdict(list))
+        for run in part:
+            by_seed[-1][run.spec.seed].append(run.accuracy)
+    alike = bool(by_seed) and all(found.keys() == by_seed[0].keys() for found in by_seed)
+    seeds = sorted(by_seed[0]) if alike else []
+    means = [fmean(fmean(found[seed]) for found in by_seed) for seed in seeds]
     interval = over_seeds(means) if len(means) >= LEAST_SEEDS else None
     return {
         "std_over_seeds": stdev(means) if len(means) > 1 else None,
@@ -176,10 +199,11 @@ def _over_seeds(parts: Sequence[list[Run]]) -> dict[str, float | None]:
     }
 
 
-def _task_columns(board: Board, runs: list[Run]) -> list[TaskColumn]:
-    examples = {_identity(run): run for run in reversed(runs)}
+def _task_columns(board: LeaderboardId, runs: list[Run]) -> list[TaskColumn]:
+    examples = {run.task_id: run for run in reversed(runs)}
     tasks = list(examples)
-    marks = ["" if run["provenance"] == board.provenance else f"@{run['provenance']}" for run in examples.values()]
+    provenances = [run.spec.task.provenance for run in examples.values()]
+    marks = ["" if provenance == board.provenance else f"@{provenance}" for provenance in provenances]
     names = [one_line(name) + mark for (name, _, _), mark in zip(tasks, marks, strict=True)]
     labels = distinct(
         names,
@@ -188,7 +212,7 @@ def _task_columns(board: Board, runs: list[Run]) -> list[TaskColumn]:
         [f"{name}@{fingerprint(task)}" for name, task in zip(names, tasks, strict=True)],
     )
     columns = [
-        TaskColumn(*task, one_line(examples[task]["group"]), label) for task, label in zip(tasks, labels, strict=True)
+        TaskColumn(*task, one_line(examples[task].group), label) for task, label in zip(tasks, labels, strict=True)
     ]
     official = {name: place for place, name in enumerate(table_order(board.suite))}
     groups = {group: place for place, group in enumerate(VTAB_GROUPS)}
@@ -197,7 +221,7 @@ def _task_columns(board: Board, runs: list[Run]) -> list[TaskColumn]:
         return (
             official.get(task.name, len(official)),
             *((groups.get(task.group, 9), task.group) if task.name not in official else ()),
-            *(task.name, task.version, task.data),
+            *task.task_id,
         )
 
     return sorted(columns, key=place)
@@ -206,18 +230,19 @@ def _task_columns(board: Board, runs: list[Run]) -> list[TaskColumn]:
 def _method_labels(rows: list[dict[str, Any]]) -> list[str]:
     specs = [one_line(row["spec"]) for row in rows]
     titles = [row["method"] for row in rows]
+    columns = ("method", "spec", "method_version", "plugin", "args", "lr")
     return distinct(
         titles,
         [title + "".join(spec.partition("(")[1:]) for title, spec in zip(titles, specs, strict=True)],
         specs,
         [spec if row["lr"] is None else f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} v{row['method_version']}" for spec, row in zip(specs, rows, strict=True)],
-        [f"{spec} #{fingerprint([row[n] for n in IDENTITY], 6)}" for spec, row in zip(specs, rows, strict=True)],
+        [f"{spec} #{fingerprint([row[n] for n in columns], 6)}" for spec, row in zip(specs, rows, strict=True)],
     )
 
 
 def distinct(*tiers: Sequence[str]) -> list[str]:
-    """The first tier's labels; those that occur twice are replaced by the next tier's, and so on."""
+    """Return the labels of the first tier; labels that occur twice are replaced by those of the next tier."""
     labels = list(tiers[0])
     for tier in tiers[1:]:
         seen = Counter(labels)
@@ -225,12 +250,8 @@ def distinct(*tiers: Sequence[str]) -> list[str]:
     return labels
 
 
-def _identity(run: Run) -> tuple[str, int, str]:
-    return run["task"], run["task_version"], run["data"]
-
-
 def _mean(values: Iterable[float | None]) -> float | None:
-    """None when there is nothing to average, or a gap among it."""
+    """Return the mean; None if there are no values or one is None."""
     numbers = list(values)
     known = [number for number in numbers if number is not None]
     return fmean(known) if known and len(known) == len(numbers) else None

@@ -46,7 +46,7 @@ def to_latex(leaderboard: Leaderboard) -> str:
             rf"\caption{{{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
             rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
             rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}}}",
-            rf"\label{{tab:{leaderboard.board.slug.replace('_', '-')}}}",
+            rf"\label{{tab:{leaderboard.id.slug.replace('_', '-')}}}",
             *([r"\resizebox{\textwidth}{!}{%"] if is_wide else []),
             rf"\begin{{tabular}}{{rl{'r' * (len(table) - 2)}}}",
             r"\toprule",

@@ -14,7 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ...datasets.tasks import suite_tasks
-from .boards import VTAB_GROUPS
+from .leaderboard_id import VTAB_GROUPS
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "published"
 MEANS = {"vtab1k": ("mean_19", "mean_groups"), "fgvc": ("mean_5",)}

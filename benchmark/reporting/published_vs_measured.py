@@ -50,7 +50,7 @@ class PublishedComparison:
 
 def compare_with_published(leaderboard: Leaderboard, published: Sequence[PublishedRow]) -> PublishedComparison:
     """Find the published rows of the same suite, backbone and methods as a leaderboard."""
-    suite, backbone = leaderboard.board.suite, leaderboard.board.backbone
+    suite, backbone = leaderboard.id.suite, leaderboard.id.backbone
     if suite not in MEANS:
         reason = f"there are no published numbers for the suite {suite}, only for {' and '.join(MEANS)}"
         return PublishedComparison((), reason)
@@ -75,7 +75,7 @@ def _columns(
     leaderboard: Leaderboard, row: dict[str, Any], published: list[PublishedRow]
 ) -> dict[str, tuple[float | None, PublishedRange | None]]:
     columns = {}
-    for mean in MEANS[leaderboard.board.suite]:
+    for mean in MEANS[leaderboard.id.suite]:
         columns[mean] = row[mean], recomputed_range(published, mean) or published_range(published, mean)
     for task in leaderboard.tasks:
         columns[task.label] = row[f"accuracy_{task.label}"], published_range(published, task.name)
@@ -108,7 +108,7 @@ def to_terminal(comparison: PublishedComparison, leaderboard: Leaderboard) -> st
         lines.append([cut(row.label, 24), *cells, str(len(row.sources))])
     head = ["method", *(f"{mean}\n{what}" for mean in means for what in ("measured", "published")), "sources"]
     table = tabulate(lines, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])
-    title = f"{HEADING}: {leaderboard.board.title}"
+    title = f"{HEADING}: {leaderboard.id.title}"
     return "\n".join([title, "", table, "", textwrap.fill(CAUTION, TERMINAL_WIDTH), ""])
 
 

@@ -1,18 +1,17 @@
-"""What a board's differences mean: intervals over seeds or images, ranks and pairs over tasks, or why there are none.
+"""Statistics of a leaderboard: intervals over seeds or images, ranks and paired tests over tasks.
 
-A pure function of a leaderboard and its runs; no torch, no files.  `stats.py` holds the tests themselves.
+Pure functions of a leaderboard and its runs, without torch or files.  `stats.py` holds the tests themselves.
 """
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
-import pandas as pd
-
 from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
+from ..storage.schema import Run
 from .leaderboards import Leaderboard
 from .stats import (
     LEAST_SEEDS,
@@ -28,29 +27,29 @@ from .stats import (
 
 T = TypeVar("T")
 Cell = tuple[str, str]
-"""A row and a task, by their labels."""
+"""Labels of a row and a task."""
 
 
 @dataclass(frozen=True)
 class Significance:
-    """Of one board; rows are named by their labels, tasks by theirs.  Accuracies are in [0, 1]."""
+    """Statistics of one leaderboard; rows and tasks are named by their labels, accuracies are in [0, 1]."""
 
     ranking: Ranking | str
-    """Average ranks, Friedman's p and the critical difference of the ranked rows, or why there are none."""
+    """Average ranks, Friedman's p and the critical difference of the ranked rows, or why it is missing."""
     pairs: tuple[PairOverTasks, ...] | str
-    """Every pair of ranked rows by Wilcoxon's test with Holm's correction over all of them, or why there are none."""
+    """Wilcoxon's test of each pair of ranked rows, Holm-corrected over all pairs, or why it is missing."""
     wins: dict[tuple[str, str], tuple[int, int, int]]
-    """(row, other row) -> tasks on which the first is better, as good, worse; of the tasks that both have."""
+    """(row, other row) -> number of common tasks on which the first is better, equal, worse."""
     intervals: dict[Cell, Interval | str]
-    """Mean over seeds with its 95 % interval, or why there is none; no entry where nothing was run."""
+    """Mean over seeds with its 95 % interval, or why it is missing; no entry if nothing was run."""
     image_intervals: dict[Cell, Interval | str]
-    """Of cells with too few seeds for that: the first seed's accuracy with its 95 % interval over test images."""
+    """Accuracy of the first seed with its 95 % interval over test images, if there are too few seeds."""
     group_intervals: dict[tuple[str, str], Interval | str]
-    """(row, group) -> mean over the group's tasks with its 95 % interval over their seeds, or why there is none."""
+    """(row, group) -> mean over the group's tasks with its 95 % interval over seeds, or why it is missing."""
 
 
-def significance(board: Leaderboard, runs: pd.DataFrame) -> Significance:
-    """What `runs`, the test runs of `board`, support."""
+def significance(board: Leaderboard, runs: Iterable[Run]) -> Significance:
+    """Compute the statistics of a leaderboard from its test runs."""
     scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in board.tasks] for row in board.rows}
     complete = {row["label"]: scores[row["label"]] for row in board.rows if row["rank"] is not None}
     seeds = by_seed(board, runs)
@@ -62,38 +61,36 @@ def significance(board: Leaderboard, runs: pd.DataFrame) -> Significance:
         wins={(a, b): _wins(scores[a], scores[b]) for a in scores for b in scores if a != b},
         intervals={cell: _or_reason(lambda f=found: over_seeds(list(f.values()))) for cell, found in seeds.items()},
         image_intervals={
-            cell: _or_reason(lambda c=cell, f=found: _over_images(board.board.suite, names[c[1]], f[min(f)]))
+            cell: _or_reason(lambda c=cell, f=found: _over_images(board.id.suite, names[c[1]], f[min(f)]))
             for cell, found in few.items()
         },
         group_intervals=_group_intervals(board, seeds),
     )
 
 
-def by_seed(board: Leaderboard, runs: pd.DataFrame) -> dict[Cell, dict[int, float]]:
-    """Accuracy by seed of every cell that was run, in the board's order."""
+def by_seed(board: Leaderboard, runs: Iterable[Run]) -> dict[Cell, dict[int, float]]:
+    """Return the accuracy by seed of each row and task that were run, in the leaderboard's order."""
     rows = {row["identity"]: row["label"] for row in board.rows}
-    tasks = {(task.name, task.version, task.data): task.label for task in board.tasks}
+    tasks = {task.task_id: task.label for task in board.tasks}
     found: dict[Cell, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs.to_dict("records"):
-        row = rows[board.board.row_of({str(name): value for name, value in run.items()})]
-        task = tasks[run["task"], run["task_version"], run["data"]]
-        found[row, task][run["seed"]].append(run["accuracy"])
-    places = [(row["label"], task.label) for row in board.rows for task in board.tasks]
-    return {cell: {seed: fmean(found[cell][seed]) for seed in sorted(found[cell])} for cell in places if cell in found}
+    for run in runs:
+        found[rows[board.id.row_identity(run)], tasks[run.task_id]][run.spec.seed].append(run.accuracy)
+    cells = [(row["label"], task.label) for row in board.rows for task in board.tasks]
+    return {cell: {seed: fmean(found[cell][seed]) for seed in sorted(found[cell])} for cell in cells if cell in found}
 
 
 def images_of(suite: str, task: str) -> tuple[int, ...]:
-    """How many test images an official task may have; nothing for a folder of one's own: records do not say."""
+    """Return the possible numbers of test images of an official task; empty for other tasks, as records lack it."""
     return suite_tasks(suite)[task].sizes["test"] if suite in SUITES and task in suite_tasks(suite) else ()
 
 
 def _over_images(suite: str, task: str, accuracy: float) -> Interval:
-    """Wilson's interval; the number of images is the one that the accuracy is a whole part of."""
+    """Return Wilson's interval; the accuracy must be a whole number of correct images."""
     for images in images_of(suite, task):
         correct = round(accuracy * images)
         if abs(correct / images - accuracy) < 1e-9:
             return over_images(correct, images)
-    raise InsufficientData("how many test images there were is not known")
+    raise InsufficientData("the number of test images is not known")
 
 
 def _group_intervals(board: Leaderboard, seeds: dict[Cell, dict[int, float]]) -> dict[tuple[str, str], Interval | str]:
@@ -106,10 +103,13 @@ def _group_intervals(board: Leaderboard, seeds: dict[Cell, dict[int, float]]) ->
 
 
 def _group_interval(parts: list[dict[int, float]]) -> Interval:
-    """Of the mean over tasks.  parts: accuracy by seed of each.
+    """Return the interval of the mean over tasks.
+
+    Args:
+        parts: Accuracy by seed, for each task.
 
     Raises:
-        InsufficientData: there are fewer than 3 seeds, or the tasks have different seeds.
+        InsufficientData: There are fewer than 3 seeds, or the tasks have different seeds.
     """
     seeds = parts[0].keys()
     if any(part.keys() != seeds for part in parts):

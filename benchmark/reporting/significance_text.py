@@ -20,7 +20,7 @@ def summary(significance: Significance) -> str:
 def to_page(leaderboard: Leaderboard, significance: Significance) -> str:
     """Return `significance.md`."""
     blocks = [
-        f"# {markdown(leaderboard.board.title)}: significance of differences",
+        f"# {markdown(leaderboard.id.title)}: significance of differences",
         markdown(heading(leaderboard)[1]) + ".",
         "## Ranks over tasks",
         markdown(_ranks(significance.ranking)),

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from tabulate import tabulate
 
-from .boards import one_line
+from .leaderboard_id import one_line
 from .leaderboards import Leaderboard, TaskColumn, distinct
 
 DASH = "—"
@@ -141,7 +141,7 @@ def count(number: float) -> str:
 
 def heading(leaderboard: Leaderboard) -> list[str]:
     """Return two lines of plain text above a table: what it contains and the conditions."""
-    facts = leaderboard.board
+    facts = leaderboard.id
     return [
         one_line(
             f"{facts.suite} · {facts.backbone} · recipe {facts.recipe}, {leaderboard.tuning} · {leaderboard.seeds}"

@@ -1,1 +1,1 @@
-"""Results as files: one JSON a run, whole or not at all."""
+"""Results on disk: one JSON file per run, written completely or not at all."""

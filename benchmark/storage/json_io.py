@@ -1,4 +1,4 @@
-"""Files of a results folder: JSON that people read, written whole or not at all, and what can be wrong with it."""
+"""Read and write JSON files of a results folder; writes are atomic."""
 
 import json
 import re
@@ -8,22 +8,22 @@ from typing import Any
 from ...datasets.atomic_io import atomic_write, create
 
 BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
-"""What reading a file raises whose JSON is not what was written."""
+"""Exceptions that reading a damaged JSON file may raise."""
 
 
 class StoreError(Exception):
-    """A results folder that cannot be used; the message says what, where, and what to do."""
+    """A results folder cannot be used."""
 
 
 class CorruptRecord(StoreError):
-    """A record that contradicts itself or lacks something; its cell has to be run again."""
+    """A record is damaged or contradicts itself; the run has to be repeated."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """A reader sees all of the file or nothing.
+    """Write a file so that readers see all of it or nothing.
 
     Raises:
-        StoreError: the folder cannot be written (read-only, full disk); nothing is left behind.
+        StoreError: The folder is read-only or the disk is full; nothing is left behind.
     """
     try:
         with atomic_write(path) as file:
@@ -33,46 +33,44 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 def create_new(path: Path, data: bytes) -> bool:
-    """Whether a file could be written that was not there.  Raises `StoreError`."""
+    """Write a file if it does not exist.  Return True if it was written.  Raises `StoreError`."""
     try:
         return create(path, data)
     except OSError as error:
         raise unwritable(path, error) from None
 
 
-def content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-
-
 def unwritable(path: Path, error: OSError) -> StoreError:
+    """Return the error for a file that cannot be written."""
     return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")
 
 
 def to_text(record: dict[str, Any]) -> str:
-    """A record as people read and diff it: indented, sorted keys, short lists on one line."""
+    """Return a record as readable JSON: indented, sorted keys, short lists on one line."""
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
-    flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # a line end is never inside a string, so strings stay as they are
+    flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # line ends never occur inside JSON strings, so strings are safe
     return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
 
 
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a number")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode
+
+
 def from_text(text: str) -> Any:
-    """JSON as `to_text` writes it: without infinite numbers, and with text that can be written again.
+    """Parse JSON as written by `to_text`.
 
     Raises:
-        ValueError, RecursionError: it is none.
+        ValueError, RecursionError: The text is not JSON, or holds NaN, Infinity or half a surrogate pair.
     """
-    if re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(json.loads(text), ensure_ascii=False).encode()  # half a surrogate pair is no text
-    return json.loads(text, parse_constant=_refuse)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no number")
+    values = _decode(text)
+    if "\\u" in text and re.search(r"\\u[dD][89a-fA-F]", text):
+        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair cannot be encoded
+    return values
 
 
 def what_is_wrong(error: Exception) -> str:
-    """Why a record cannot be read."""
+    """Return why a record cannot be read."""
     return f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]

@@ -129,7 +129,7 @@ def put(store, monkeypatch) -> PutFake:
         of_record += ("configurations", "oracle_accuracy", "loss_curve")
         record = fake_record(accuracy, **{name: facts.pop(name) for name in of_record if name in facts})
         spec = fake_spec(task, method, seed, **facts)
-        into.put(spec, record, np.zeros(10, dtype=np.int64))
+        into.save(spec, record, np.zeros(10, dtype=np.int64))
         return spec
 
     return put

@@ -233,9 +233,9 @@ def test_any_record_is_read_or_reported(examples: settings, store: Store, put: A
             told = []
         except StoreError as error:
             told = [str(error)]
-        found = store.frame(complaints := [])
+        found, problems = store.load_runs()
         assert len(found) == 2 - len(told)
-        assert [complaint.partition("; ")[0] for complaint in complaints] == [text.partition("; ")[0] for text in told]
+        assert [problem.partition("; ")[0] for problem in problems] == [text.partition("; ")[0] for text in told]
         assert all(str(there) in text for text in told)
         there.unlink(missing_ok=True)
 
@@ -249,9 +249,9 @@ def test_commands_survive_any_record(
 ) -> None:
     put("flowers", "lora", 1, 0.5)
     spec = put("flowers", "lora", 0, 0.5)
-    path, failure = store.path(spec), store.failure(spec)
+    path, failure = store.path(spec), store.failure_path(spec)
     record = json.loads(path.read_text())
-    failed = json.loads(store.put_failure(spec, "a reason", "a traceback").read_text())
+    failed = json.loads(store.save_failure(spec, "a reason", "a traceback").read_text())
 
     @examples
     @given(spoilt(record), spoilt(failed))

@@ -21,7 +21,7 @@ def parts(images: list[int], n: int, seconds_per_image: float = 1.0) -> list[lis
     return [[cell.place for cell in shard(cells, (i, n), backbone)] for i in range(1, n + 1)]
 
 
-def test_the_longest_goes_where_least_is() -> None:
+def test_longest_run_goes_to_the_smallest_shard() -> None:
     """Graham's example for longest-processing-time-first on three machines: 11, where 9 is possible."""
     images = [5, 5, 4, 4, 3, 3, 3]
     loads = [sum(images[place] for place in own) for own in parts(images, 3)]
@@ -30,9 +30,7 @@ def test_the_longest_goes_where_least_is() -> None:
 
 @settings(deadline=None, max_examples=80)
 @given(st.lists(st.integers(1, 400_000), max_size=60), st.integers(1, 12), st.floats(1e-7, 10))
-def test_parts_cover_the_plan_once_in_order_and_do_not_depend_on_the_machine(
-    images: list[int], n: int, seconds: float
-) -> None:
+def test_shards_cover_the_plan_once_on_any_machine(images: list[int], n: int, seconds: float) -> None:
     found = parts(images, n)
     assert sorted(place for own in found for place in own) == list(range(len(images)))
     assert all(own == sorted(own) for own in found)
@@ -41,17 +39,17 @@ def test_parts_cover_the_plan_once_in_order_and_do_not_depend_on_the_machine(
 
 @settings(deadline=None, max_examples=80)
 @given(st.lists(st.integers(1, 400_000), min_size=1, max_size=60), st.integers(1, 12))
-def test_no_part_takes_longer_than_grahams_bound(images: list[int], n: int) -> None:
+def test_shards_respect_grahams_bound(images: list[int], n: int) -> None:
     """Mean load + (1 - 1/n) of the longest cell (Graham 1966, for any order in which the least loaded takes next)."""
     longest = max(sum(images[place] for place in own) for own in parts(images, n))
     assert longest <= sum(images) / n + (1 - 1 / n) * max(images) + 1e-9
 
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "/", "1/0", "-1/4", "1/4/2", "a/b", "٣/٨"])
-def test_nonsense_is_no_part(text: str) -> None:
+def test_invalid_shard_is_refused(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="such as 3/8"):
         part(text)
 
 
-def test_a_part_is_read() -> None:
+def test_shard_is_parsed() -> None:
     assert part("3/8") == (3, 8)

@@ -26,12 +26,12 @@ from vtab_peft.benchmark.engine.trainer import make_head as head
 from vtab_peft.benchmark.engine.transforms import random_crop, random_flip
 from vtab_peft.benchmark.method_checks.tiny_models import backbones_for, put_into, tiny
 from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.tables import to_csv
 from vtab_peft.benchmark.spec import PROTOCOL, RunSpec, canonical_json, fingerprint
-from vtab_peft.benchmark.storage.schema import COLUMNS
-from vtab_peft.benchmark.storage.store import SCHEMA, Store
+from vtab_peft.benchmark.storage.schema import COLUMNS, SCHEMA
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.identity import data_hash
 from vtab_peft.datasets.pixels import probe
 from vtab_peft.datasets.raw.source import tfds_order
@@ -187,8 +187,8 @@ def records() -> Iterator[dict[str, Any]]:
 
 def tables() -> dict[str, bytes]:
     """Path from `results/boards` of each leaderboard.csv, and its bytes as the stored runs give them today."""
-    made = (leaderboard(board, runs) for board, runs in boards(Store(RESULTS).frame([])))
-    return {f"{entry.board.slug}/leaderboard.csv": to_csv(entry).encode() for entry in made}
+    made = (leaderboard(board, runs) for board, runs in by_leaderboard(Store(RESULTS).load_runs()[0]))
+    return {f"{entry.id.slug}/leaderboard.csv": to_csv(entry).encode() for entry in made}
 
 
 def committed_tables() -> dict[str, bytes]:

@@ -1,8 +1,8 @@
 """Leaderboards of a store that a test has filled, and the 19 tasks to fill it with."""
 
-import pandas as pd
-from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, leaderboard
+from vtab_peft.benchmark.storage.schema import Run
 from vtab_peft.benchmark.storage.store import Store
 
 # Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.
@@ -20,11 +20,11 @@ VTAB = {
 
 
 def leaderboards(store: Store) -> list[Leaderboard]:
-    return [leaderboard(board, runs) for board, runs in boards(store.frame([]))]
+    return [leaderboard(board, runs) for board, runs in by_leaderboard(store.load_runs()[0])]
 
 
-def only_with_runs(store: Store) -> tuple[Leaderboard, pd.DataFrame]:
-    ((board, runs),) = boards(store.frame([]))
+def only_with_runs(store: Store) -> tuple[Leaderboard, list[Run]]:
+    ((board, runs),) = by_leaderboard(store.load_runs()[0])
     return leaderboard(board, runs), runs
 
 

@@ -3,8 +3,9 @@
 Drawing is a pure function of the report's data.  matplotlib is imported only when something is drawn.
 """
 
-import pandas as pd
+from collections.abc import Sequence
 
+from ...storage.schema import Run
 from ..leaderboards import Leaderboard
 from ..significance import Significance
 from . import cost, curves, groups, heat_map, ranks
@@ -21,7 +22,7 @@ FIGURES = {
 """File name without extension -> text of links to it, in the order of the report."""
 
 
-def figures(leaderboard: Leaderboard, runs: pd.DataFrame, significance: Significance) -> dict[str, bytes]:
+def figures(leaderboard: Leaderboard, runs: Sequence[Run], significance: Significance) -> dict[str, bytes]:
     """Draw all figures of a leaderboard and its runs; returns file name -> content, SVG and PNG."""
     with paper_style():
         drawn = {

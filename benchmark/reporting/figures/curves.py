@@ -4,15 +4,13 @@ The best methods have a line each; the range of all others is a band.  The horiz
 training, since recipes may train a linear probe for more epochs.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from ...storage.schema import Run
 from ..leaderboards import Leaderboard
 from ..tables import cut
 from .style import BLUE, COLUMN, GREY, LONGEST, add_axes, add_text, text_width, title, write_title
@@ -33,18 +31,16 @@ Losses = Mapping[tuple[str, str], np.ndarray]
 """(label of a row, label of a task) -> loss at each of FRACTIONS, mean over runs."""
 
 
-def losses(leaderboard: Leaderboard, runs: pd.DataFrame) -> Losses:
-    """Read the curves from the runs' records; records without a curve are skipped."""
+def losses(leaderboard: Leaderboard, runs: Iterable[Run]) -> Losses:
+    """Average the runs' loss curves; runs without a curve are skipped."""
     rows = {row["identity"]: row["label"] for row in leaderboard.rows}
-    tasks = {(task.name, task.version, task.data): task.label for task in leaderboard.tasks}
+    tasks = {task.task_id: task.label for task in leaderboard.tasks}
     found: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
-    for run in runs.to_dict("records"):
-        curve = json.loads(Path(run["path"]).read_text(encoding="utf-8"))["result"].get("loss_curve")
-        if curve:
-            row = rows[leaderboard.board.row_of({str(name): value for name, value in run.items()})]
-            task = tasks[run["task"], run["task_version"], run["data"]]
-            ends = np.arange(1, len(curve) + 1) / len(curve)
-            found[row, task].append(np.interp(FRACTIONS, ends, curve, left=np.nan))
+    for run in runs:
+        if run.loss_curve:
+            ends = np.arange(1, len(run.loss_curve) + 1) / len(run.loss_curve)
+            row = rows[leaderboard.id.row_identity(run)]
+            found[row, tasks[run.task_id]].append(np.interp(FRACTIONS, ends, run.loss_curve, left=np.nan))
     return {place: np.mean(np.sort(curves, axis=0), axis=0) for place, curves in found.items()}
 
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..boards import one_line
+from ..leaderboard_id import one_line
 from ..leaderboards import Leaderboard
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def _text_width(name: str) -> float:
 
 def title(leaderboard: Leaderboard) -> str:
     """Return two lines: suite and backbone, then recipe and seeds."""
-    facts = leaderboard.board
+    facts = leaderboard.id
     tuned = "tuned" if facts.tuned else "untuned"
     second = f"{facts.recipe}, {tuned}, {leaderboard.seeds}"
     return one_line(f"{facts.suite} · {facts.backbone}") + "\n" + one_line(second)

@@ -1,7 +1,7 @@
-"""What the page shows, as plain data: boards, their rows and cells, published numbers, and where each number was made.
+"""The data of the page as JSON values: leaderboards, rows, runs, published numbers and environments.
 
-Accuracies are in percent.  What many cells share is said once: environments are numbered, and a cell's file is found
-from the folders of its board, task and row.
+Accuracies are in percent.  Shared facts are stored once: environments are numbered, and the path of a record consists
+of the folders of its leaderboard, task and row.
 """
 
 import json
@@ -11,10 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from ..boards import one_line
+from ...storage.schema import Run
 from ..families import FAMILIES, family
+from ..leaderboard_id import one_line
 from ..leaderboards import Leaderboard
 from ..published_vs_measured import CAUTION, PublishedComparison, method_name
 from ..significance import Significance, images_of
@@ -24,48 +23,38 @@ from .evidence import over_tasks, student, wilson
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
 Plain = dict[str, Any]
-"""Ready for JSON."""
+"""JSON object."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """A board as the report has it."""
+class LeaderboardReport:
+    """Everything that the report shows of one leaderboard."""
 
     entry: Leaderboard
-    runs: pd.DataFrame
-    """Its runs, with the columns of `Store.frame`."""
+    runs: Sequence[Run]
     significance: Significance
-    """What its differences support."""
     published: PublishedComparison
-    """What papers say beside it."""
+    """Published numbers beside the measured ones."""
     figures: Mapping[str, bytes]
     """Name -> SVG."""
 
 
-def content(parts: Sequence[Part], root: Path) -> Plain:
-    """Everything; `root` is the results folder that the paths of the runs lie in."""
-    environments = sorted({_origin(text)[0] for part in parts for text in part.runs["origin"]})
-    places = {text: number for number, text in enumerate(environments)}
+def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
+    """Return all data of the page; `root` is the results folder that contains the runs."""
+    environments = sorted({run.environment for part in parts for run in part.runs})
+    numbers = {text: number for number, text in enumerate(environments)}
     return {
         "families": [*FAMILIES, "other", "plug-in"],
         "caution": CAUTION,
         "wilson": wilson(),
-        "student": student(max(len(set(part.runs["seed"])) for part in parts)),
+        "student": student(max(len({run.spec.seed for run in part.runs}) for part in parts)),
         "environments": [json.loads(text) for text in environments],
-        "boards": [_board(part, root, places) for part in parts],
+        "boards": [_board(part, root, numbers) for part in parts],
     }
 
 
-def _origin(text: str) -> tuple[str, str]:
-    """Circumstances that many runs share, as text, and the time, which they do not."""
-    facts = json.loads(text)
-    created = facts.pop("created", "")
-    facts.pop("argv", None)  # a run's spec says it better
-    return json.dumps(facts, sort_keys=True), created
-
-
-def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
-    entry, board = part.entry, part.entry.board
+def _board(part: LeaderboardReport, root: Path, environments: Mapping[str, int]) -> Plain:
+    entry, board = part.entry, part.entry.id
     folders = _folders(part.runs, root)
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
     return {
@@ -85,7 +74,7 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
             *(means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")]),
             *([("mean_common", f"mean of the {len(entry.common)} that all have")] if entry.common else []),
         ],
-        "rows": _rows(part, places),
+        "rows": _rows(part, environments),
         "over_tasks": over_tasks(entry, part.significance),
         "published": _published(part.published),
         "figures": {name: data.decode() for name, data in part.figures.items()},
@@ -93,7 +82,7 @@ def _board(part: Part, root: Path, places: Mapping[str, int]) -> Plain:
 
 
 def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
-    board = entry.board
+    board = entry.id
     return [
         ("weights", board.backbone_sha256[:12]),
         ("recipe", one_line(board.recipe_base)),
@@ -103,24 +92,22 @@ def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
     ]
 
 
-def _folders(runs: pd.DataFrame, root: Path) -> dict[str, Any]:
-    """`runs/<backbone>/<suite>` as a list under "board", and the name of each task's folder under the task."""
+def _folders(runs: Sequence[Run], root: Path) -> dict[str, Any]:
+    """Return `runs/<backbone>/<suite>` as a list under "board", and each task's folder under the task's name."""
     found: dict[str, Any] = {}
-    for task, path in zip(runs["task"], runs["path"], strict=True):
-        *board, folder, _, _ = Path(path).relative_to(root).parts
-        found |= {"board": board, task: folder}
+    for task, folder in {run.spec.task.name: run.path.parent.parent for run in runs}.items():
+        *board, name = folder.relative_to(root).parts
+        found |= {"board": board, task: name}
     return found
 
 
-def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
-    entry = part.entry
-    by_row: dict[tuple[Any, ...], list[Plain]] = defaultdict(list)
-    for run in part.runs.to_dict("records"):
-        clean = {str(name): None if value != value else value for name, value in run.items()}
-        by_row[entry.board.row_of(clean)].append(clean)
-    rows = []
+def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plain]:
+    entry, rows = part.entry, []
+    cells: dict[Any, dict[Any, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in sorted(part.runs, key=lambda run: (run.spec.seed, run.run_id)):
+        cells[entry.id.row_identity(run)][run.task_id].append(run)
     for row in entry.rows:
-        runs = sorted(by_row[row["identity"]], key=lambda run: (run["seed"], run["key"]))
+        by_task = cells[row["identity"]]
         name = method_name(row["spec"])
         rows.append(
             {
@@ -128,7 +115,7 @@ def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
                 **{fact: one_line(str(row[fact])) for fact in ("spec", "args")},
                 **{fact: row[fact] for fact in ("lr", "method_version", "plugin", "device", "seeds")},
                 "family": family(name, row["plugin"]),
-                "folder": Path(runs[0]["path"]).parent.name,
+                "folder": next(iter(by_task.values()))[0].path.parent.name,
                 "params": row["trainable_params"],
                 "params_with_head": row["trainable_params_with_head"],
                 "seconds": _rounded(row["seconds"], 1),
@@ -141,24 +128,16 @@ def _rows(part: Part, places: Mapping[str, int]) -> list[Plain]:
                     for mean in ("mean_tasks", *MEANS, "mean_common")
                     if mean in entry.columns
                 },
-                "cells": [
-                    [_cell(run, places) for run in runs if _is_of(run, task.name, task.version, task.data)]
-                    for task in entry.tasks
-                ],
+                "cells": [[_cell(run, environments) for run in by_task[task.task_id]] for task in entry.tasks],
             }
         )
     return rows
 
 
-def _is_of(run: Mapping[str, Any], *task: Any) -> bool:
-    return (run["task"], run["task_version"], run["data"]) == task
-
-
-def _cell(run: Mapping[str, Any], places: Mapping[str, int]) -> list[Any]:
-    """Seed, accuracy, file, seconds of training, when it was made, and the number of its environment."""
-    environment, created = _origin(run["origin"])
-    accuracy, seconds = round(100 * run["accuracy"], 3), round(run["train_seconds"], 1)
-    return [run["seed"], accuracy, Path(run["path"]).name, seconds, created, places[environment]]
+def _cell(run: Run, environments: Mapping[str, int]) -> list[Any]:
+    """Return seed, accuracy, file, seconds of training, time, and the number of the environment."""
+    accuracy, seconds = round(100 * run.accuracy, 3), round(run.train_seconds, 1)
+    return [run.spec.seed, accuracy, run.path.name, seconds, run.created, environments[run.environment]]
 
 
 def _published(found: PublishedComparison) -> Plain:

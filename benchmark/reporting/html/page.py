@@ -13,10 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from .content import Part, content
+from .content import LeaderboardReport, content
 
 
-def page(parts: Sequence[Part], root: Path) -> bytes:
+def page(parts: Sequence[LeaderboardReport], root: Path) -> bytes:
     """`index.html`; `root` is the results folder that the paths of the runs lie in."""
     style, script = _template("page.css"), _template("page.js")
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src blob:"

@@ -118,7 +118,7 @@ def test_the_bound_is_about_what_the_modules_read_of_each_image(make_cell: MakeC
 
 def stored(cell: TrainedModel, folder: Path) -> str:
     path = folder / f"{cell.spec.run_id()}.safetensors"
-    path.write_bytes(cell.kept.packed())
+    path.write_bytes(cell.checkpoint.to_bytes())
     return str(path)
 
 

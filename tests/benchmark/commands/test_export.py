@@ -35,7 +35,7 @@ MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stan
 
 @torch.no_grad()
 def logits(trained: TrainedModel) -> Tensor:
-    return trained.kept.head(trained.injected.vit(pictures()))
+    return trained.checkpoint.head(trained.injected.vit(pictures()))
 
 
 def write(files: dict[str, bytes], folder: Path) -> Path:
@@ -131,7 +131,7 @@ def test_timm_preprocesses_as_in_training(
     trained = make_cell("linear")
     recipe = replace(trained.spec.recipe, framing=framing)
     spec = replace(trained.spec, recipe=recipe, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
-    trained = replace(trained, kept=replace(trained.kept, spec=spec))
+    trained = replace(trained, checkpoint=replace(trained.checkpoint, spec=spec))
     folder = write(exporting.merged(trained), tmp_path / "merged")
     pixels = torch.randint(256, (50, 70, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     Image.fromarray(pixels.numpy()).save(tmp_path / "picture.png")

@@ -96,7 +96,7 @@ def test_wording_is_that_of_the_snapshot(
     ]
     for seed in (0, 0, 1):
         put("flowers", "lora", seed, 0.5)
-    store.put_failure(failed.spec, "a reason", "Traceback ...")
+    store.save_failure(failed.spec, "a reason", "Traceback ...")
     texts += [
         printed(say_outcome, outcome, store),
         *map(command, COMMANDS),

@@ -54,7 +54,7 @@ def test_run_of_a_plugin_needs_its_file(
 ) -> None:
     monkeypatch.setattr(LOCAL_BACKEND, lambda *_: SimpleNamespace(close=lambda: None))
     spec = fake.spec(method="mine", plugin="ab" * 32)
-    store.put_failure(spec, "out of memory", "")
+    store.save_failure(spec, "out of memory", "")
     assert main(["rerun", spec.run_id(), "--results", str(store.root)]) == 2
     err = capsys.readouterr().err
     assert all(fact in err for fact in ("mine", "abababababab", "--plugin"))

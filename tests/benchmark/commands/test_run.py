@@ -67,7 +67,7 @@ def test_path_of_a_traceback_is_printed(
 ) -> None:
     """A worker that was killed leaves none."""
     run: Any = SimpleNamespace(spec=fake.spec())
-    path = store.put_failure(run.spec, "the worker was killed by signal 9", traceback)
+    path = store.save_failure(run.spec, "the worker was killed by signal 9", traceback)
     say_outcome(SweepResult(failed=[(run, "the worker was killed by signal 9")]), store)
     assert (str(path) in capsys.readouterr().err) is pointed_to
 
@@ -320,9 +320,9 @@ def test_split_and_preprocessing_are_in_the_run_id(make_task: Callable[..., Path
     for more in ((), ("--split", "val"), ("--normalisation", "imagenet"), ("--interpolation", "bilinear")):
         assert main(command(task, results, "--methods", "linear", "--seeds", "0", *more)) in (0, 1)
     assert len(records(results)) == 4
-    complaints: list[str] = []
-    assert set(Store(results).frame(complaints)["split"]) == {"test", "val"}
-    assert not complaints
+    runs, problems = Store(results).load_runs()
+    assert {run.spec.split for run in runs} == {"test", "val"}
+    assert not problems
 
 
 def test_report_without_results_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -77,8 +77,8 @@ def test_gate_finds_lost_methods_and_parameter_changes(tmp_path: Path, store: St
         put(task, "lora", 0, 0.6, params=100)
         put(task, "linear", 0, 0.5, params=0)
     baseline = tmp_path / "baseline.json"
-    write_baseline(baseline, store.frame([]), test_images=500)
-    runs = store.frame([])
+    write_baseline(baseline, store.load_runs()[0], test_images=500)
+    runs = store.load_runs()[0]
     assert not any(verdict.regressed for verdict in compare(read_baseline(baseline), runs))
 
     grown = runs.assign(trainable_params=runs["trainable_params"] + 1)
@@ -96,7 +96,7 @@ def test_gate_finds_lost_methods_and_parameter_changes(tmp_path: Path, store: St
 
 def test_gate_refuses_a_baseline_of_another_recipe(tmp_path: Path, store: Store, put) -> None:
     put("a", "lora", 0, 0.6)
-    runs = store.frame([])
+    runs = store.load_runs()[0]
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, runs, test_images=500)
     with pytest.raises(BaselineError, match=str(baseline)):
@@ -166,7 +166,7 @@ def test_folder_is_removed_unless_it_has_tracebacks(
         def spawn(self, number: int) -> Any:
             assert self.config.results.is_dir()
             if fails:
-                Store(self.config.results).put_failure(fake.spec(), "broke", "Traceback ...")
+                Store(self.config.results).save_failure(fake.spec(), "broke", "Traceback ...")
             raise end
 
     monkeypatch.setattr(LOCAL_BACKEND, Ends)

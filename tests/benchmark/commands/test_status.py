@@ -17,7 +17,7 @@ def test_every_run_has_one_state(store: Store, put: Callable[..., Any], fake: An
     done, running, failed, retried, missing = (fake.spec(seed=seed) for seed in range(5))
     put("flowers", "lora", 0, 0.5)
     for spec in (failed, retried):
-        store.put_failure(spec, "out of memory", "")
+        store.save_failure(spec, "out of memory", "")
     locks = RunLocks(store.root / "claims")
     for spec in (running, retried):
         assert locks.acquire(spec.run_id(), "a run")
@@ -35,7 +35,7 @@ def test_folder_is_counted_by_leaderboard(
     for seed in (0, 1, 1):
         put("flowers", "lora", seed, 0.5)
     put("flowers", "lora", 2, 0.5, split="val")
-    store.put_failure(fake.spec(seed=3), "ran out of memory", "")
+    store.save_failure(fake.spec(seed=3), "ran out of memory", "")
     locks = RunLocks(store.root / "claims")
     assert locks.acquire("0123456789abcdef", "svhn · lora · seed 0")
     assert main(["status", "--results", str(store.root)]) == 0
@@ -63,7 +63,7 @@ def test_damaged_failures_are_named(
     command: str, store: Store, put: Callable[..., Any], fake: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     put("flowers", "lora", 0, 0.5)
-    sound = store.put_failure(fake.spec(seed=3), "ran out of memory", "")
+    sound = store.save_failure(fake.spec(seed=3), "ran out of memory", "")
     assert main([command, "--results", str(store.root)]) == 0
     before = capsys.readouterr().out
     for name, text in (("a", "{"), ("b", "[]"), ("c", json.dumps({"key": "c", "spec": None}))):
@@ -82,7 +82,7 @@ def test_failure_of_a_corrected_plugin_is_not_retried(
     """The path of each record is printed; `retry` can repeat only the second."""
     wrong, right = "aa" * 32, "bb" * 32
     outdated, other = (
-        store.put_failure(fake.spec(method="mine", plugin=wrong, seed=seed), "NameError: n", "") for seed in (0, 1)
+        store.save_failure(fake.spec(method="mine", plugin=wrong, seed=seed), "NameError: n", "") for seed in (0, 1)
     )
     put("flowers", "mine", 0, 0.5, plugin=right)
     assert main(["status", "--results", str(store.root)]) == 0

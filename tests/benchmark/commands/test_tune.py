@@ -12,6 +12,7 @@ import pytest
 from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.execution.local_pool import LocalBackend
+from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
 
 BASE = ("tune", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1")
@@ -49,7 +50,7 @@ def test_tune_runs_trials_and_refits_and_resumes(
     assert "8 refits of 8" in said.err
     assert "recipe smoke_tuned3" in said.out
     assert f"\nreport: {results / 'README.md'}" in said.out
-    runs = Store(results).frame([])
+    runs = to_frame(Store(results).load_runs()[0])
     assert runs["split"].value_counts().to_dict() == {"val": 12, "test": 8}
     choices = {json.loads(text)["method"]: json.loads(text) for text in chosen(results).values()}
     assert set(choices) == {"linear", "lora(rank=2)"}
@@ -110,7 +111,7 @@ def test_choice_does_not_depend_on_test_data(
             if len(array) == 18:  # the images and labels of test
                 np.save(path, np.roll(array, 7, axis=0) // 2)
         assert main(ask) == 0
-        runs = Store(results).frame([])
+        runs = to_frame(Store(results).load_runs()[0])
         outcomes.append((chosen(results), runs[runs["split"] == "test"]["accuracy"].tolist()))
     assert outcomes[0][0] == outcomes[1][0]
     assert outcomes[0][1] != outcomes[1][1], "the test data were scrambled"

@@ -149,7 +149,7 @@ def search_of(backbone: BackboneInfo, configurations: int = 4) -> Search:
 
 
 def put(store: Store, run: PlannedRun, accuracy: float, fake: Any) -> None:
-    store.put(run.spec, fake.record(accuracy), np.zeros(3, dtype=np.int64))
+    store.save(run.spec, fake.record(accuracy), np.zeros(3, dtype=np.int64))
 
 
 def test_choice_depends_on_trials_alone(resolve, data: CachedTask, store: Store, fake: Any) -> None:
@@ -160,7 +160,7 @@ def test_choice_depends_on_trials_alone(resolve, data: CachedTask, store: Store,
         put(store, run, accuracy, fake)
     assert trials.pending(store, []) == trials.runs[3:]
     assert trials.accuracies(store, []) is None
-    store.put_failure(trials.runs[3].spec, "Diverged: the training loss is nan", "")
+    store.save_failure(trials.runs[3].spec, "Diverged: the training loss is nan", "")
     assert not trials.pending(store, [])
     accuracies = trials.accuracies(store, [])
     assert accuracies == [0.4, 0.6, 0.5, None]
@@ -185,7 +185,7 @@ def test_failed_trial_is_repeated(resolve, data: CachedTask, store: Store, fake:
     first = trials.runs[0].spec
     for run in trials.runs[1:]:
         put(store, run, 0.5, fake)
-    store.put_failure(first, "the worker was killed by signal 9", "")
+    store.save_failure(first, "the worker was killed by signal 9", "")
     assert trials.pending(store, []) == trials.runs[:1]
     assert trials.accuracies(store, []) is None
     assert trials.accuracies(store, [], failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5]

@@ -27,7 +27,7 @@ def results(store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     """Return a store of two valid runs with three classes, one of them repeated."""
     monkeypatch.setattr("os.fsync", lambda _: None)
     for seed in (0, 0, 1):
-        store.put(fake.spec(seed=seed), record(fake), PREDICTED, CORRECT)
+        store.save(fake.spec(seed=seed), record(fake), PREDICTED, CORRECT)
     return store
 
 
@@ -66,7 +66,7 @@ def test_valid_results_pass(results: Store, capsys: pytest.CaptureFixture[str]) 
 def test_repetition_without_the_first_run_is_valid(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
     """A result may be deleted by removing its files."""
     (second,) = results.root.rglob("*.2.json")
-    spec = results.load(second)["key"]
+    spec = results.load(second).run_id
     for suffix in (".json", ".npz"):
         second.with_name(spec + suffix).unlink()
     status, said = verify(results, capsys)
@@ -139,8 +139,8 @@ def test_outdated_tables_are_named(results: Store, capsys: pytest.CaptureFixture
 
 
 def test_obsolete_failures_and_locks_are_named(results: Store, fake: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    results.put_failure(fake.spec(seed=0), "out of memory", "")  # it has succeeded since
-    results.put_failure(fake.spec(seed=7), "out of memory", "")  # it has not
+    results.save_failure(fake.spec(seed=0), "out of memory", "")  # it has succeeded since
+    results.save_failure(fake.spec(seed=7), "out of memory", "")  # it has not
     (results.root / "failed" / "broken.json").write_text("{}")
     (results.root / "claims").mkdir()
     claim = {"cell": "svhn · lora", "host": "elsewhere", "process": 1, "started": 0.0}
@@ -163,7 +163,7 @@ def test_predictions_are_compared_with_cached_labels(
     guesses = labels.copy()
     guesses[:9] = (guesses[:9] + 1) % 3
     spec = fake.spec("colours", data=data.data)
-    store.put(spec, record(fake, 0.5), guesses, guesses == labels)
+    store.save(spec, record(fake, 0.5), guesses, guesses == labels)
     status, said = verify(store, capsys)
     assert (status, "1 against" in said) == (0, True)
 

@@ -85,12 +85,12 @@ def test_a_result_stored_before_the_crash_counts(
     """times: repetitions stored before the sweep."""
     store = Store(tmp_path)
     for _ in range(times):
-        store.put(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
+        store.save(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
     scheduler = schedule()
     run = scheduler.next_run()
     assert run is runs[0]
     assert not scheduler.recover_if_stored(run), "nothing was stored by the lost worker"
-    store.put(run.spec, fake.record(), np.zeros(3, dtype=int))
+    store.save(run.spec, fake.record(), np.zeros(3, dtype=int))
     assert scheduler.recover_if_stored(run)
     assert scheduler.result.finished == 1
     assert not (tmp_path / "claims" / f"{run.spec.run_id()}.json").exists()
@@ -98,7 +98,7 @@ def test_a_result_stored_before_the_crash_counts(
 
 def test_a_damaged_record_is_quarantined_before_its_run(runs: list[Any], tmp_path: Path, fake: Any) -> None:
     store, out = Store(tmp_path), io.StringIO()
-    damaged = store.put(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
+    damaged = store.save(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
     damaged.write_bytes(b"{")
     scheduler = Scheduler(runs, store, Progress(runs, out))
     run = scheduler.next_run()
@@ -106,7 +106,7 @@ def test_a_damaged_record_is_quarantined_before_its_run(runs: list[Any], tmp_pat
     assert str(damaged) in out.getvalue()
     assert not store.has(runs[0].spec)
     assert not scheduler.recover_if_stored(run)
-    store.put(run.spec, fake.record(), np.zeros(3, dtype=int))
+    store.save(run.spec, fake.record(), np.zeros(3, dtype=int))
     assert scheduler.recover_if_stored(run), "the damaged record was not counted"
 
 
@@ -114,7 +114,7 @@ def test_a_run_stored_by_another_command_is_skipped(
     runs: list[Any], schedule: Callable[..., Scheduler], fake: Any, tmp_path: Path
 ) -> None:
     scheduler = schedule()
-    Store(tmp_path).put(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
+    Store(tmp_path).save(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
     assert scheduler.next_run() is runs[1]
     assert scheduler.result.elsewhere == 1
 
@@ -122,7 +122,7 @@ def test_a_run_stored_by_another_command_is_skipped(
 def test_a_run_stored_before_is_repeated(
     runs: list[Any], schedule: Callable[..., Scheduler], fake: Any, tmp_path: Path
 ) -> None:
-    Store(tmp_path).put(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
+    Store(tmp_path).save(runs[0].spec, fake.record(), np.zeros(3, dtype=int))
     assert schedule().next_run() is runs[0]
 
 

@@ -21,7 +21,7 @@ def fill(store, fake):
         for seed, correct in enumerate(bits):
             record = fake.record(float(correct.mean()), title=method)
             spec = fake.spec(task, method, seed)
-            store.put(spec, record, np.zeros(IMAGES, dtype=int), correct if keep else None)
+            store.save(spec, record, np.zeros(IMAGES, dtype=int), correct if keep else None)
         return bits
 
     return fill

@@ -6,7 +6,7 @@ from math import sqrt
 
 import pytest
 from leaderboards import VTAB, only, put_vtab
-from vtab_peft.benchmark.reporting.boards import boards, one_line
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard, one_line
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, distinct, leaderboard
 
 
@@ -21,7 +21,7 @@ def row(board: Leaderboard, label: str) -> dict:
 # Means
 
 
-def test_a_cell_is_the_mean_over_seeds_and_the_mean_over_tasks_is_unweighted(store, put):
+def test_means_over_seeds_and_tasks(store, put):
     for seed, (flowers, cars) in enumerate([(0.50, 0.10), (0.60, 0.30), (0.70, 0.20)]):
         put("flowers", "lora", seed, flowers)
         put("cars", "lora", seed, cars, group="structured")
@@ -36,7 +36,7 @@ def test_a_cell_is_the_mean_over_seeds_and_the_mean_over_tasks_is_unweighted(sto
     assert only_row["seeds"] == 3
 
 
-def test_tasks_with_different_seeds_give_a_mean_of_all_of_them_and_no_spread_of_another_mean(store, put):
+def test_tasks_with_different_seeds_have_a_mean_but_no_std(store, put):
     for seed in range(3):
         put("flowers", "lora", seed, 0.5 + seed / 100)
         put("cars", "lora", seed, 0.5 + seed / 100)
@@ -90,13 +90,13 @@ def test_the_means_of_nineteen_need_all_nineteen(store, put):
     assert only_row["mean_groups"] is None
 
 
-def test_a_row_with_one_task_twice_and_another_missing_has_no_mean_of_nineteen(store, put):
+def test_row_with_a_task_twice_has_no_mean_of_19(store, put):
     put_vtab(put, skip=["kitti"])
     put("cifar", "lora", 0, 0.5, suite="vtab1k", provenance="lossless", data="ee" * 32)
     assert only(store).rows[0]["mean_19"] is None
 
 
-def test_a_suite_of_ones_own_with_the_nineteen_names_has_no_mean_of_nineteen(store, put):
+def test_own_suite_with_the_19_names_has_no_mean_of_19(store, put):
     put_vtab(put, suite="own")
     board = only(store)
     assert "mean_19" not in board.columns
@@ -119,7 +119,7 @@ def test_the_mean_of_five_is_that_of_a_complete_fgvc_row(store, put):
 # Ranks and rows
 
 
-def test_a_row_that_lacks_a_task_is_unranked_and_last_and_its_gaps_are_blank(store, put):
+def test_incomplete_row_is_unranked_last_and_has_blanks(store, put):
     for method, title, accuracy in [("weak", "Weak", 0.1), ("half", "Half", 0.9)]:
         put("flowers", method, 0, accuracy, title=title)
     put("cars", "weak", 0, 0.1, title="Weak")
@@ -132,7 +132,7 @@ def test_a_row_that_lacks_a_task_is_unranked_and_last_and_its_gaps_are_blank(sto
     assert half["trainable_params"] == 36864
 
 
-def test_rows_that_lack_a_task_stand_in_the_order_of_their_mean_over_what_all_rows_have(store, put):
+def test_incomplete_rows_are_sorted_by_common_mean(store, put):
     cells = {"whole": (0.5, 0.3, 0.1), "a": (0.2, 0.4, None), "b": (0.9, 0.5, None)}
     for method, accuracies in cells.items():
         for task, accuracy in zip(("x", "y", "z"), accuracies, strict=True):
@@ -149,7 +149,7 @@ def test_rows_that_lack_a_task_stand_in_the_order_of_their_mean_over_what_all_ro
 
 
 @pytest.mark.parametrize("gaps", [(), ("y", "z")], ids=["no gap", "one task in common"])
-def test_there_is_no_mean_over_what_all_rows_have_where_it_would_say_nothing_more(store, put, gaps):
+def test_no_common_mean_without_information(store, put, gaps):
     for task in ("x", "y", "z"):
         put(task, "whole", 0, 0.5)
         if task not in gaps:
@@ -159,7 +159,7 @@ def test_there_is_no_mean_over_what_all_rows_have_where_it_would_say_nothing_mor
     assert "mean_common" not in board.columns
 
 
-def test_ties_share_the_lower_rank_and_stand_in_the_order_of_their_specs(store, put):
+def test_ties_share_the_lower_rank_sorted_by_spec(store, put):
     # 0.1 + 0.2 + 0.3 and 0.3 + 0.2 + 0.1 differ in the last bit when they are added up naively.
     for method, cells in [("b", (0.1, 0.2, 0.3)), ("a", (0.3, 0.2, 0.1)), ("best", (0.5, 0.5, 0.5)), ("c", (0, 0, 0))]:
         for task, accuracy in zip(("x", "y", "z"), cells, strict=True):
@@ -177,7 +177,7 @@ def test_ties_share_the_lower_rank_and_stand_in_the_order_of_their_specs(store, 
         {"args": {"rank": 16}},  # another default of the same spec string
     ],
 )
-def test_what_differs_in_the_method_is_a_row_of_its_own_with_a_name_of_its_own(store, put, difference):
+def test_each_method_variant_has_its_row_and_label(store, put, difference):
     put("flowers", "lora", 0, 0.5)
     put("flowers", "lora", 0, 0.7, **difference)
     board = only(store)
@@ -217,7 +217,7 @@ def test_two_versions_of_the_data_of_a_task_are_two_columns(store, put):
     assert board.rows[0]["accuracy_flowers@bbbbbb"] == 0.9
 
 
-def test_two_versions_of_a_task_are_two_columns_even_with_the_same_data(store, put):
+def test_task_versions_are_separate_columns(store, put):
     put("flowers", "lora", 0, 0.5, version=1)
     put("flowers", "lora", 0, 0.9, version=2)
     assert [task.label for task in only(store).tasks] == ["flowers@d0d0d0.v1", "flowers@d0d0d0.v2"]
@@ -240,14 +240,15 @@ def test_a_leaderboard_does_not_depend_on_the_order_of_the_runs(store, put):
         for method in ("a", "b", "c"):
             for seed in range(3):
                 put(task, method, seed, rng.random(), title=method, train_seconds=rng.random())
-    frame = store.frame([])
+    runs, _ = store.load_runs()
 
-    def shown(frame):
-        return json.dumps([leaderboard(*pair).rows for pair in boards(frame)])
+    def shown(runs):
+        return json.dumps([leaderboard(*pair).rows for pair in by_leaderboard(runs)])
 
-    expected = shown(frame)
-    for seed in range(5):
-        assert shown(frame.sample(frac=1, random_state=seed)) == expected
+    expected = shown(runs)
+    for _ in range(5):
+        rng.shuffle(runs)
+        assert shown(runs) == expected
 
 
 def test_labels_stay_short_unless_they_are_alike():
@@ -266,7 +267,7 @@ def put_tuned(put, task, accuracy, *, lr, args, spec, asked="lora", seed=0):
     put(task, "lora", seed, accuracy, tuned=True, configurations=15, **chosen)
 
 
-def test_a_tuned_method_is_one_row_whatever_was_chosen_for_each_task(store, put):
+def test_tuned_method_is_one_row(store, put):
     put_tuned(put, "flowers", 0.8, lr=1e-3, args={"rank": 8}, spec="lora")
     put_tuned(put, "cars", 0.6, lr=1e-2, args={"rank": 4}, spec="lora(rank=4)")
     put_tuned(put, "flowers", 0.7, lr=1e-2, args={"rank": 4}, spec="lora(rank=4)", asked="lora(rank=4)")
@@ -278,7 +279,7 @@ def test_a_tuned_method_is_one_row_whatever_was_chosen_for_each_task(store, put)
     assert board.tuning == "tuned: best of 15 per task on val200"
 
 
-def test_a_recipe_with_a_table_makes_one_row_too_and_is_called_published(store, put):
+def test_recipe_with_task_table_is_one_row(store, put):
     put("flowers", "lora", 0, 0.8, tuned=True, lr=1e-3)
     put("cars", "lora", 0, 0.6, tuned=True, lr=1e-2)
     board = only(store)

@@ -47,7 +47,7 @@ def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> 
     def put(task: str, method: str, seed: int, accuracy: float, title: str, group: str, params: int, **facts) -> None:
         record = fake.record(accuracy, title=title, group=group, params=params)
         record["provenance"] |= {"created": "2026-11-25T10:00:00+00:00", "git_sha": "c0ffee" * 6, "git_dirty": False}
-        store.put(fake.spec(task, method, seed, **facts), record, np.zeros(4, dtype=np.int64))
+        store.save(fake.spec(task, method, seed, **facts), record, np.zeros(4, dtype=np.int64))
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)

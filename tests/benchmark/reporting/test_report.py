@@ -97,13 +97,13 @@ def test_the_report_of_fixed_records_is_the_golden_one(store, put, tmp_path):
     assert made.keys() == contents(GOLDEN).keys()
     for name, text in made.items():
         assert text == (GOLDEN / name).read_text(encoding="utf-8"), name
-    assert report.complaints == ()
+    assert report.problems == ()
 
 
-def test_each_board_has_a_folder_with_these_files_and_the_index_links_them(store, put, tmp_path):
+def test_each_leaderboard_has_its_files_and_links(store, put, tmp_path):
     build(put)
     report = write(store, tmp_path / "out")
-    slugs = [entry.board.slug for entry in report.boards]
+    slugs = [entry.id.slug for entry in report.leaderboards]
     expected = {f"boards/{slug}/{name}" for slug in slugs for name in TEXTS} | {"README.md", "index.html"}
     for slug in slugs:
         names = FIGURES + (MORE_FIGURES if slug.startswith("vtab1k") else ())
@@ -118,7 +118,7 @@ def test_each_board_has_a_folder_with_these_files_and_the_index_links_them(store
     assert {path for path in expected if path.endswith(".svg")} <= linked
 
 
-def test_a_report_is_rebuilt_byte_for_byte_in_any_order_of_files(store, put, tmp_path):
+def test_report_is_rebuilt_byte_for_byte(store, put, tmp_path):
     build(put)
     other = Store(tmp_path / "elsewhere" / "results")
     build(put, order=1, into=other)
@@ -134,7 +134,7 @@ def test_a_report_is_rebuilt_byte_for_byte_in_any_order_of_files(store, put, tmp
 def test_an_empty_store_writes_nothing_and_says_what_to_do(store, tmp_path):
     report = write(store, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    assert report.paths == report.boards == ()
+    assert report.paths == report.leaderboards == ()
     assert "no finished run in" in report.text
     assert "vtab-peft run" in report.text
 
@@ -153,11 +153,11 @@ def test_a_board_that_is_gone_is_left_and_named(store, put, tmp_path):
     (stale / "table.md").write_text("mine")
     report = write(store, tmp_path / "out")
     assert (stale / "table.md").read_text() == "mine"
-    assert len(report.complaints) == 1
-    assert str(stale) in report.complaints[0]
+    assert len(report.problems) == 1
+    assert str(stale) in report.problems[0]
 
 
-def test_a_board_of_one_row_has_its_tables_and_loses_the_figures_it_had(store, put, tmp_path):
+def test_leaderboard_of_one_row_has_no_stale_figures(store, put, tmp_path):
     put("flowers", "lora", 0, 0.5)
     other = store.path(put("flowers", "ssf", 0, 0.6, title="SSF"))
     (folder,) = {path.parent for path in write(store, tmp_path / "out").paths if path.name == "table.md"}
@@ -170,7 +170,7 @@ def test_a_board_of_one_row_has_its_tables_and_loses_the_figures_it_had(store, p
     other.unlink()
     report = write(store, tmp_path / "out")
     assert {path.name for path in folder.iterdir()} == {*TEXTS, "mine.svg"}
-    assert report.complaints == ()
+    assert report.problems == ()
     assert ".svg" not in (tmp_path / "out" / "README.md").read_text()
 
 
@@ -181,11 +181,11 @@ def test_a_damaged_record_is_a_complaint_and_a_gap(store, put, tmp_path):
     path = store.path(put("flowers", "lora", 0, 0.5))
     path.write_text(path.read_text()[:100])
     report = write(store, tmp_path / "out")
-    assert "set aside" in report.complaints[0]
-    assert [row["rank"] for row in report.boards[0].rows] == [1, None]
+    assert str(path) in report.problems[0]
+    assert [row["rank"] for row in report.leaderboards[0].rows] == [1, None]
 
 
-def test_two_results_of_one_cell_are_named(store, fake, put, tmp_path):
+def test_duplicate_runs_are_reported(store, fake, put, tmp_path):
     """The same words, another resolved recipe: code changed without a new version."""
     put("flowers", "lora", 0, 0.5)
     path = store.path(put("flowers", "lora", 1, 0.6))
@@ -199,7 +199,7 @@ def test_two_results_of_one_cell_are_named(store, fake, put, tmp_path):
     record["key"] = spec.run_id()
     store.path(spec).write_text(to_text(record))
     report = write(store, tmp_path / "out")
-    (complaint,) = report.complaints
+    (complaint,) = report.problems
     assert "lora on flowers, seed 0, has 2 results" in complaint
     assert fake.spec("flowers", "lora", 0).run_id() in complaint
     assert spec.run_id() in complaint
@@ -231,13 +231,13 @@ def test_another_process_without_torch_writes_the_same_bytes(store, put, tmp_pat
 
 
 @pytest.mark.slow
-def test_twenty_methods_on_all_tasks_with_five_seeds_take_seconds(store, monkeypatch, tmp_path):
+def test_full_report_takes_seconds(store, monkeypatch, tmp_path):
     monkeypatch.setattr("os.fsync", lambda _: None)
     tasks = [task for suite in ("vtab1k", "fgvc") for task in suite_tasks(suite).values()]
     assert fill(store, tasks, [f"Method {place}" for place in range(20)], seeds=5) == 2400
     start = time.process_time()
     report = write(store, tmp_path / "out")
     assert time.process_time() - start < 10
-    assert [len(entry.rows) for entry in report.boards] == [20, 20]
+    assert [len(entry.rows) for entry in report.leaderboards] == [20, 20]
     assert (tmp_path / "out" / "index.html").stat().st_size < 2e6
-    assert sum(row["seeds"] for entry in report.boards for row in entry.rows) == 200
+    assert sum(row["seeds"] for entry in report.leaderboards for row in entry.rows) == 200

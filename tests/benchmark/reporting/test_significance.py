@@ -2,11 +2,10 @@
 
 import random
 
-import pandas as pd
 import pytest
 from leaderboards import only, only_with_runs
 from scipy import stats
-from vtab_peft.benchmark.reporting.boards import boards
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import Significance, significance
 from vtab_peft.benchmark.reporting.significance_text import summary, to_page
@@ -36,7 +35,7 @@ def test_intervals_over_seeds_are_scipys(store, put):
     assert (found.low, found.high) == pytest.approx((low, high))
 
 
-def test_the_csvs_interval_of_the_mean_is_scipys_over_seeds_of_the_mean(store, put):
+def test_csv_interval_of_the_mean_agrees_with_scipy(store, put):
     first, second = [0.5, 0.6, 0.64], [0.2, 0.25, 0.1]
     for seed in range(3):
         put("flowers", "lora", seed, first[seed])
@@ -73,26 +72,26 @@ def test_a_single_seed_of_an_official_task_has_wilsons_interval(store, put):
     )
 
 
-def test_of_two_sizes_that_a_task_may_have_the_accuracy_tells_which(store, put):
+def test_accuracy_selects_between_two_test_sizes(store, put):
     """caltech101 is published with 6,084 and with 6,085 test images."""
     put("caltech101", "lora", 0, 3_000 / 6_085, suite="vtab1k", provenance="jpeg75")
     expected = stats.binomtest(3_000, 6_085).proportion_ci(method="wilson")
     assert judged(store).image_intervals["LoRA", "caltech101"].low == pytest.approx(expected.low, abs=1e-12)
 
 
-def test_an_unknown_number_of_images_gives_a_reason_and_three_seeds_need_none(store, put):
+def test_unknown_test_size_gives_a_reason(store, put):
     put("flowers", "lora", 0, 0.5)
     put("eurosat", "lora", 0, 0.123456789, suite="vtab1k", provenance="lossless")
-    for board, runs in boards(store.frame([])):
+    for board, runs in by_leaderboard(store.load_runs()[0]):
         (found,) = significance(leaderboard(board, runs), runs).image_intervals.values()
         assert "not known" in found
     for seed in range(3):
         put("flowers", "lora", seed, 0.5)
-    own = next((board, runs) for board, runs in boards(store.frame([])) if board.suite == "own")
+    own = next((board, runs) for board, runs in by_leaderboard(store.load_runs()[0]) if board.suite == "own")
     assert significance(leaderboard(*own), own[1]).image_intervals == {}
 
 
-def test_a_groups_interval_is_scipys_over_the_seeds_of_its_tasks(store, put):
+def test_group_interval_agrees_with_scipy(store, put):
     first, second = [0.5, 0.6, 0.64], [0.2, 0.25, 0.1]
     for seed in range(3):
         put("flowers", "lora", seed, first[seed], group="natural")
@@ -105,7 +104,7 @@ def test_a_groups_interval_is_scipys_over_the_seeds_of_its_tasks(store, put):
     assert "at least 3" in found["LoRA", "structured"]
 
 
-def test_a_group_whose_tasks_have_different_seeds_has_no_interval_of_another_mean(store, put):
+def test_group_with_different_seeds_has_no_interval(store, put):
     for seed in range(4):
         put("flowers", "lora", seed, 0.5 + seed / 10, group="natural")
     for seed in range(3):
@@ -132,7 +131,7 @@ def test_a_group_of_four_tasks_is_refused_with_the_reason(store, put):
     assert "no p-value can fall below" in found.pairs
 
 
-def test_a_row_that_lacks_a_task_is_left_out_of_the_ranks_and_counted_where_it_was_run(store, put):
+def test_incomplete_row_is_not_ranked_but_compared(store, put):
     fill(put)
     put("t0", "short", 0, 0.9, title="Short")
     found = judged(store)
@@ -143,7 +142,7 @@ def test_a_row_that_lacks_a_task_is_left_out_of_the_ranks_and_counted_where_it_w
 def test_statements_do_not_depend_on_the_order_of_runs(store, put):
     fill(put, seeds=3)
     entry, runs = only_with_runs(store)
-    shuffled = pd.DataFrame(runs.sample(frac=1, random_state=1))
+    shuffled = runs[::-1]
     assert to_page(entry, significance(entry, runs)) == to_page(entry, significance(entry, shuffled))
 
 

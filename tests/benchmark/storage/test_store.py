@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from vtab_peft.benchmark.execution.progress import Progress
 from vtab_peft.benchmark.execution.scheduler import Scheduler
-from vtab_peft.benchmark.spec import RunSpec
 from vtab_peft.benchmark.storage import store as store_module
 from vtab_peft.benchmark.storage.json_io import StoreError
-from vtab_peft.benchmark.storage.store import COLUMNS, Store
+from vtab_peft.benchmark.storage.schema import COLUMNS, to_frame
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.atomic_io import host
 
 ROOT = Path(__file__).parents[3]
@@ -25,31 +25,33 @@ ROOT = Path(__file__).parents[3]
 # Round trips
 
 
-def test_a_run_comes_back_as_it_was_put(store, fake):
+def test_run_round_trip(store, fake):
     spec = fake.spec(args={"rank": 4, "sites": "[q,  v]", "scales": [0.1, 1.0]})
     record = fake.record(0.75) | {"curve": [0.5, 0.25], "note": 'two  spaces [1,  2] and "quotes"'}
-    path = store.put(spec, record, np.array([3, 1, 2]))
-    loaded = store.load(path)
-    assert {name: loaded[name] for name in record} == record
-    assert RunSpec.from_json(loaded["spec"]) == spec
-    assert loaded["key"] == spec.run_id() == path.stem
+    path = store.save(spec, record, np.array([3, 1, 2]))
+    loaded, stored = store.load(path), json.loads(path.read_text())
+    assert {name: stored[name] for name in record} == record
+    assert loaded.spec == spec
+    assert loaded.run_id == spec.run_id() == path.stem
+    assert (loaded.accuracy, loaded.title, loaded.provenance) == (0.75, "LoRA", record["provenance"])
     assert store.has(spec)
-    assert store.get(spec, []) == loaded
+    assert store.latest(spec) == (loaded, [])
 
 
-def test_predictions_are_kept_with_their_hash(store, fake):
-    path = store.put(fake.spec(), fake.record(), np.array([3, 1, 65535]))
+def test_predictions_are_stored_with_their_hash(store, fake):
+    path = store.save(fake.spec(), fake.record(), np.array([3, 1, 65535]))
     with np.load(path.with_suffix(".npz")) as archive:
         predictions = archive["predictions"]
     assert predictions.tolist() == [3, 1, 65535]
     expected = hashlib.sha256(np.array([3, 1, 65535], dtype="<u2").tobytes()).hexdigest()
-    assert store.load(path)["predictions_sha256"] == expected
+    assert store.load(path).predictions_sha256 == expected
 
 
-def test_the_frame_has_one_row_per_run_sorted_by_key(store, put):
+def test_table_has_one_row_per_run_sorted_by_run_id(store, put):
     specs = [put("flowers", "lora", seed, 0.5 + seed / 10) for seed in range(3)]
-    frame = store.frame(complaints := [])
-    assert complaints == []
+    runs, problems = store.load_runs()
+    assert problems == []
+    frame = to_frame(runs)
     assert list(frame.columns) == list(COLUMNS)
     assert frame["key"].tolist() == sorted(spec.run_id() for spec in specs)
     by_seed = frame.set_index("seed")["accuracy"].to_dict()
@@ -66,20 +68,20 @@ def test_the_frame_has_one_row_per_run_sorted_by_key(store, put):
         ("run", "H200"),
     ],
 )
-def test_a_device_that_cells_shared_is_another_one(store, fake, typed, told):
+def test_shared_device_has_another_name(store, fake, typed, told):
     record = fake.record(0.7) | {"provenance": {"device": "H200", "argv": typed.split()}}
-    store.put(fake.spec("svhn", "lora", 0), record, np.zeros(10, dtype=int))
-    assert store.frame([])["device"].tolist() == [told]
+    store.save(fake.spec("svhn", "lora", 0), record, np.zeros(10, dtype=int))
+    assert [run.device for run in store.load_runs()[0]] == [told]
 
 
-def test_the_frame_of_an_empty_folder_is_empty_with_all_columns(store):
-    assert list(store.frame([]).columns) == list(COLUMNS)
+def test_table_of_an_empty_folder_has_all_columns(store):
+    assert list(to_frame(store.load_runs()[0]).columns) == list(COLUMNS)
 
 
 # Repetitions and failures
 
 
-def test_a_repetition_never_overwrites_and_the_latest_counts(store, put):
+def test_repetition_never_overwrites_and_the_latest_counts(store, put):
     spec = put("flowers", "lora", 0, 0.5)
     first = store.path(spec)
     before = first.read_bytes(), first.with_suffix(".npz").read_bytes()
@@ -89,33 +91,31 @@ def test_a_repetition_never_overwrites_and_the_latest_counts(store, put):
     assert [path.name for path in store.repetitions(spec)] == [f"{key}.json", f"{key}.2.json", f"{key}.3.json"]
     assert (first.read_bytes(), first.with_suffix(".npz").read_bytes()) == before
     assert store.path(spec, 2).with_suffix(".npz").exists()
-    frame = store.frame([])
-    assert frame["accuracy"].tolist() == [0.7]
-    assert frame["repetition"].tolist() == [3]
-    latest = store.get(spec, [])
+    assert [(run.accuracy, run.repetition) for run in store.load_runs()[0]] == [(0.7, 3)]
+    latest, _ = store.latest(spec)
     assert latest is not None
-    assert latest["result"]["accuracy"] == 0.7
+    assert latest.accuracy == 0.7
 
 
-def test_the_tenth_repetition_is_later_than_the_ninth(store, put):
+def test_tenth_repetition_follows_the_ninth(store, put):
     for repetition in range(1, 12):
         put("flowers", "lora", 0, repetition / 100)
-    assert store.frame([])["accuracy"].tolist() == [0.11]
+    assert [run.accuracy for run in store.load_runs()[0]] == [0.11]
 
 
-def test_the_last_run_counts_whichever_repetition_was_deleted_before(store, put):
+def test_last_repetition_counts_after_deletions(store, put):
     for accuracy in (0.5, 0.6):
         spec = put("flowers", "lora", 0, accuracy)
     store.path(spec).unlink()
     assert store.has(spec)
     assert store.finished([spec]) == {spec.run_id()}
-    assert store.frame([])["accuracy"].tolist() == [0.6]
+    assert [run.accuracy for run in store.load_runs()[0]] == [0.6]
     put("flowers", "lora", 0, 0.7)
     assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.2.json", f"{spec.run_id()}.3.json"]
-    assert store.frame([])["accuracy"].tolist() == [0.7]
+    assert [run.accuracy for run in store.load_runs()[0]] == [0.7]
 
 
-def test_a_run_whose_files_were_all_deleted_begins_anew(store, put):
+def test_run_whose_files_were_deleted_starts_again(store, put):
     for accuracy in (0.5, 0.6):
         spec = put("flowers", "lora", 0, accuracy)
     for path in store.repetitions(spec):
@@ -126,7 +126,7 @@ def test_a_run_whose_files_were_all_deleted_begins_anew(store, put):
     assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.json"]
 
 
-def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
+def test_run_exists_if_its_json_does(store, fake, monkeypatch):
     spec = fake.spec()
 
     def killed_before_the_json(path, data):
@@ -134,43 +134,43 @@ def test_a_run_exists_only_once_its_json_does(store, fake, monkeypatch):
 
     monkeypatch.setattr(store_module, "create_new", killed_before_the_json)
     with pytest.raises(KeyboardInterrupt):
-        store.put(spec, fake.record(), np.zeros(3, dtype=int))
+        store.save(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
-    assert store.get(spec, []) is None
-    assert len(store.frame([])) == 0
+    assert store.latest(spec) == (None, [])
+    assert store.load_runs() == ([], [])
     monkeypatch.undo()
-    store.put(spec, fake.record(), np.ones(3, dtype=int))
+    store.save(spec, fake.record(), np.ones(3, dtype=int))
     assert [path.name for path in store.repetitions(spec)] == [f"{spec.run_id()}.json"]
     with np.load(store.path(spec).with_suffix(".npz")) as archive:
         assert archive["predictions"].tolist() == [1, 1, 1]
 
 
-def test_success_removes_the_record_of_the_failure(store, fake):
+def test_success_removes_the_failure_record(store, fake):
     spec = fake.spec()
-    failed = store.put_failure(spec, "ran out of memory", "Traceback ...")
+    failed = store.save_failure(spec, "ran out of memory", "Traceback ...")
     assert json.loads(failed.read_text())["reason"] == "ran out of memory"
-    assert len(store.frame([])) == 0
-    store.put(spec, fake.record(), np.zeros(3, dtype=int))
+    assert store.load_runs() == ([], [])
+    store.save(spec, fake.record(), np.zeros(3, dtype=int))
     assert not failed.exists()
 
 
 # The disk
 
 
-def test_a_death_at_the_commit_point_leaves_no_failure_beside_a_result(store, fake, monkeypatch):
+def test_crash_at_commit_leaves_no_failure_beside_a_result(store, fake, monkeypatch):
     def die(path, data):
         raise KeyboardInterrupt
 
     spec = fake.spec()
-    store.put_failure(spec, "out of memory", "")
+    store.save_failure(spec, "out of memory", "")
     monkeypatch.setattr(store_module, "create_new", die)
     with pytest.raises(KeyboardInterrupt):
-        store.put(spec, fake.record(), np.zeros(3, dtype=int))
+        store.save(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
-    assert not store.failure(spec).exists()
+    assert not store.failure_path(spec).exists()
 
 
-def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writes_is_not(store, put):
+def test_temp_files_of_dead_processes_only_are_removed(store, put):
     dead = subprocess.Popen([sys.executable, "-c", ""])
     dead.wait()
     folder = store.folder(put("flowers", "lora", 0, 0.5))
@@ -183,7 +183,7 @@ def test_what_a_killed_process_was_writing_is_removed_and_what_a_living_one_writ
     assert len(list(folder.iterdir())) == 4
 
 
-def test_a_failing_disk_is_named_and_leaves_nothing_behind(store, stored_files, fake, monkeypatch):
+def test_full_disk_is_reported_and_leaves_nothing_behind(store, stored_files, fake, monkeypatch):
     def full(_):
         raise OSError(28, "No space left on device")
 
@@ -191,17 +191,17 @@ def test_a_failing_disk_is_named_and_leaves_nothing_behind(store, stored_files, 
     with pytest.raises(
         StoreError, match=r"cannot write .*No space left on device; free space or give another --results"
     ):
-        store.put(fake.spec(), fake.record(), np.zeros(3, dtype=int))
+        store.save(fake.spec(), fake.record(), np.zeros(3, dtype=int))
     assert stored_files() == []
 
 
-def test_a_folder_that_is_a_file_is_named(tmp_path, fake):
+def test_results_folder_that_is_a_file_is_reported(tmp_path, fake):
     (tmp_path / "results").write_text("")
     with pytest.raises(StoreError, match="cannot write"):
-        Store(tmp_path / "results").put(fake.spec(), fake.record(), np.zeros(3, dtype=int))
+        Store(tmp_path / "results").save(fake.spec(), fake.record(), np.zeros(3, dtype=int))
 
 
-def test_a_file_that_the_system_cuts_short_leaves_the_old_one_whole(tmp_path):
+def test_truncated_write_leaves_the_old_file(tmp_path):
     """RLIMIT_FSIZE is a disk that is full after 100 bytes, for a process of its own."""
     target = tmp_path / "record.json"
     target.write_text("old")
@@ -222,30 +222,30 @@ def test_a_file_that_the_system_cuts_short_leaves_the_old_one_whole(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["..", "../../escape", "/etc", "a/b", "", "null\0byte", "line\nbreak"])
-def test_no_name_leads_out_of_the_results_folder(store, fake, name):
-    path = store.put(fake.spec(name, suite=name, method=name), fake.record(), np.zeros(3, dtype=int))
+def test_no_name_escapes_the_results_folder(store, fake, name):
+    path = store.save(fake.spec(name, suite=name, method=name), fake.record(), np.zeros(3, dtype=int))
     assert path.resolve().is_relative_to(store.root.resolve() / "runs")
-    assert len(store.frame([])) == 1
+    assert len(store.load_runs()[0]) == 1
 
     assert path.with_suffix(".npz").exists()
 
 
-def test_finished_runs_are_found_as_one_by_one(store, put, fake):
+def test_finished_agrees_with_has(store, put, fake):
     there = [put(task, method, seed, 0.5) for task in ("flowers", "pets") for method in "ab" for seed in (0, 1)]
     absent = [fake.spec("flowers", "a", seed=2), fake.spec("birds", "a"), fake.spec("pets", "c")]
     assert store.finished([*absent, *there]) == {spec.run_id() for spec in there}
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"reason": 7}', "\udcff", "[" * 100_000])
-def test_a_damaged_failure_is_named_and_not_taken_for_an_outcome(store, fake, text):
-    path = store.put_failure(fake.spec(), "Diverged: the loss", "")
+def test_damaged_failure_record_is_reported(store, fake, text):
+    path = store.save_failure(fake.spec(), "Diverged: the loss", "")
     assert store.diverged(fake.spec())
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(StoreError, match=f"{path} cannot be read .*delete it"):
         store.diverged(fake.spec())
 
 
-def test_the_record_is_named_last_when_all_beside_it_is_on_the_disk(store, fake, monkeypatch):
+def test_record_is_written_after_its_attachments(store, fake, monkeypatch):
     events = []
     real_sync, real_link, real_replace = os.fsync, os.link, Path.replace
 
@@ -265,14 +265,14 @@ def test_the_record_is_named_last_when_all_beside_it_is_on_the_disk(store, fake,
     monkeypatch.setattr(os, "fsync", sync)
     monkeypatch.setattr(os, "link", name(real_link))
     monkeypatch.setattr(Path, "replace", name(real_replace))
-    store.put(spec, fake.record(), np.zeros(3, dtype=int), adapter=b"adapter")
+    store.save(spec, fake.record(), np.zeros(3, dtype=int), adapter=b"adapter")
     steps = [event.split(".tmp")[0] for event in events]
     one = lambda suffix: ["sync ", f"name {suffix}", f"sync {store.folder(spec).name}"]  # noqa: E731
     assert steps == [*one(".npz"), *one(".safetensors"), *one(".json")]
 
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can write")
-def test_a_place_where_nobody_can_write_is_named_before_a_cell_is_run(fake):
+def test_unwritable_folder_is_reported_before_any_run(fake):
     cells = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
     with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another --results folder"):
         Scheduler(cells, Store(Path("/proc/results")), Progress(cells)).next_run()

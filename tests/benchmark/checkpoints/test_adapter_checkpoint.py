@@ -29,9 +29,7 @@ def train(results: Path, task: Path, method: str, *more: str) -> list[Path]:
 
 
 @pytest.mark.parametrize("method", ["lora", "aoft_adapter"])
-def test_a_restored_cell_predicts_what_the_cell_predicted(
-    method: str, make_task: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_restored_model_predicts_the_same(method: str, make_task: Callable[..., Path], tmp_path: Path) -> None:
     task = make_task()
     (path,) = train(tmp_path / "results", task, method, "--keep-adapters")
     cell = kept.read(path.with_suffix(".safetensors"))
@@ -46,16 +44,16 @@ def test_a_restored_cell_predicts_what_the_cell_predicted(
     assert predictions.tolist() == np.load(path.with_suffix(".npz"))["predictions"].tolist()
 
 
-def test_a_cell_of_a_plug_in_asks_for_its_file(make_cell: Callable[..., Any]) -> None:
+def test_model_of_a_plugin_asks_for_its_file(make_cell: Callable[..., Any]) -> None:
     cell = make_cell("lora")
     mine = replace(cell.spec.method, name="mine", spec="mine", plugin="ab" * 32)
-    elsewhere = replace(cell.kept, spec=replace(cell.spec, method=mine))
+    elsewhere = replace(cell.checkpoint, spec=replace(cell.spec, method=mine))
     with pytest.raises(ValueError, match=r"'mine' came from a plug-in file \(abababababab\): give it as --plugin FILE"):
         kept.restore(elsewhere, cell.backbone)
 
 
 @pytest.mark.slow
-def test_a_cell_stored_without_its_adapter_is_repeated_once(make_task: Callable[..., Path], tmp_path: Path) -> None:
+def test_run_stored_without_adapter_is_repeated_once(make_task: Callable[..., Path], tmp_path: Path) -> None:
     task = make_task()
     assert len(train(tmp_path / "results", task, "lora")) == 1
     assert not list(tmp_path.rglob("*.safetensors"))
@@ -97,16 +95,16 @@ def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tup
 
 
 @pytest.mark.parametrize("method", ["gps", "sct"])
-def test_what_a_method_chose_by_looking_at_images_lies_in_its_adapter(method: str, fake: SimpleNamespace) -> None:
+def test_adapter_stores_choices_made_from_images(method: str, fake: SimpleNamespace) -> None:
     learned, loaded = restored(method, fake)
     assert torch.equal(learned, loaded)
 
 
-def test_a_method_that_builds_itself_from_images_is_not_restored_without_them(fake: SimpleNamespace) -> None:
+def test_data_initialised_method_needs_images_to_restore(fake: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match="spt_lora builds itself from the training images"):
         restored("spt_lora", fake)
 
 
-def test_a_method_of_another_file_is_not_taken_for_the_one_that_was_trained(fake: SimpleNamespace) -> None:
+def test_method_of_another_plugin_file_is_refused(fake: SimpleNamespace) -> None:
     with pytest.raises(ValueError, match=r"plug-in abababababab, this is the suite's lora; give its file as --plugin"):
         restored("lora", fake, plugin="ab" * 32)

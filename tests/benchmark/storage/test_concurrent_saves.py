@@ -24,11 +24,11 @@ for seed in range(40):
     (root / f"{me}-{seed}").touch()
     while not (root / f"{1 - me}-{seed}").exists():
         pass
-    store.put(fake_spec(seed=seed), fake_record(me / 2), predictions, predictions == 0, b"adapter %d" % me, 1)
+    store.save(fake_spec(seed=seed), fake_record(me / 2), predictions, predictions == 0, b"adapter %d" % me, 1)
 """
 
 
-def test_of_two_processes_that_finish_one_cell_at_the_same_instant_one_is_kept_whole(store, fake):
+def test_two_processes_storing_one_run_keep_one_result(store, fake):
     store.root.mkdir()
     here = Path(__file__).parents[1]
     racers = [
@@ -41,8 +41,8 @@ def test_of_two_processes_that_finish_one_cell_at_the_same_instant_one_is_kept_w
     for seed in range(40):
         spec = fake.spec(seed=seed)
         (path,) = store.repetitions(spec)
-        record = store.load(path)
-        winner = int(2 * record["result"]["accuracy"])
+        run = store.load(path)
+        winner = int(2 * run.accuracy)
         for suffix, content in ((".npz", None), (".safetensors", b"adapter %d" % winner)):
             beside = path.with_suffix(suffix)
             if not beside.exists():
@@ -56,25 +56,25 @@ def test_of_two_processes_that_finish_one_cell_at_the_same_instant_one_is_kept_w
     assert not list(store.root.rglob("*.2.json"))
 
 
-def test_a_run_that_was_stored_meanwhile_is_dropped(store, stored_files, put, fake):
+def test_repetition_that_was_stored_meanwhile_is_dropped(store, stored_files, put, fake):
     spec = put("flowers", "lora", 0, 0.5)
     before = stored_files(), store.path(spec).read_bytes()
-    store.put(spec, fake.record(0.9), np.ones(10, dtype=int), repetition=1)
+    store.save(spec, fake.record(0.9), np.ones(10, dtype=int), repetition=1)
     assert (stored_files(), store.path(spec).read_bytes()) == before
 
 
-def test_a_file_system_without_hard_links_will_do(store, stored_files, fake, monkeypatch):
+def test_file_system_without_hard_links_works(store, stored_files, fake, monkeypatch):
     def no_links(*_):
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr("os.link", no_links)
-    path = store.put(fake.spec(), fake.record(0.5), np.zeros(3, dtype=int))
-    store.put(fake.spec(), fake.record(0.9), np.zeros(3, dtype=int), repetition=1)
-    assert store.load(path)["result"]["accuracy"] == 0.5
+    path = store.save(fake.spec(), fake.record(0.5), np.zeros(3, dtype=int))
+    store.save(fake.spec(), fake.record(0.9), np.zeros(3, dtype=int), repetition=1)
+    assert store.load(path).accuracy == 0.5
     assert len(stored_files()) == 2
 
 
-def test_a_link_whose_answer_was_lost_was_made_all_the_same(store, fake, monkeypatch):
+def test_hard_link_with_lost_nfs_answer_counts(store, fake, monkeypatch):
     """NFS: the server makes the link, its answer is lost, the client asks again and hears that the name is taken."""
     real = os.link
 
@@ -83,5 +83,5 @@ def test_a_link_whose_answer_was_lost_was_made_all_the_same(store, fake, monkeyp
         raise FileExistsError(17, "File exists")
 
     monkeypatch.setattr("os.link", lost)
-    path = store.put(fake.spec(), fake.record(0.5), np.array([3, 1]))
-    assert store.load(path)["result"]["accuracy"] == 0.5
+    path = store.save(fake.spec(), fake.record(0.5), np.array([3, 1]))
+    assert store.load(path).accuracy == 0.5

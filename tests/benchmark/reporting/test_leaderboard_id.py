@@ -26,11 +26,11 @@ def test_only_validation_runs_make_no_board(store, put):
     assert leaderboards(store) == []
 
 
-def test_an_official_task_and_a_home_made_one_of_the_same_name_never_mix(store, put):
+def test_official_and_own_tasks_of_one_name_never_mix(store, put):
     put("caltech101", "lora", 0, 0.9, suite="vtab1k", data="aa" * 32, provenance="lossless")
     put("caltech101", "lora", 0, 0.3, suite="own", data="bb" * 32)
     own, official = leaderboards(store)
-    assert [board.board.suite for board in (own, official)] == ["own", "vtab1k"]
+    assert [board.id.suite for board in (own, official)] == ["own", "vtab1k"]
     assert own.rows[0]["mean_tasks"] == 0.3
     assert official.rows[0]["mean_tasks"] == 0.9
 
@@ -78,36 +78,36 @@ def other_suite(spec):
         *(other_interpolation, other_size, other_provenance, other_suite),
     ],
 )
-def test_ranks_and_means_never_cross_boards(store, fake, put, change):
+def test_ranks_and_means_never_cross_leaderboards(store, fake, put, change):
     put("flowers", "lora", 0, 0.5)
-    store.put(change(fake.spec("flowers", "ssf")), fake.record(0.9, title="SSF"), np.zeros(1, dtype=int))
+    store.save(change(fake.spec("flowers", "ssf")), fake.record(0.9, title="SSF"), np.zeros(1, dtype=int))
     found = leaderboards(store)
     assert sorted(len(board.rows) for board in found) == [1, 1]
     assert [board.rows[0]["rank"] for board in found] == [1, 1]
-    assert len({board.board.slug for board in found}) == 2
+    assert len({board.id.slug for board in found}) == 2
 
 
-def test_caltech101_from_the_archive_completes_a_lossless_board_and_says_so(store, put):
+def test_jpeg_caltech101_completes_lossless_leaderboard(store, put):
     put_vtab(put, skip=["caltech101"])
     put("caltech101", "lora", 0, 0.01, suite="vtab1k", provenance="jpeg75")
     board = only(store)
-    assert board.board.provenance == "lossless"
+    assert board.id.provenance == "lossless"
     assert [task.label for task in board.tasks][:3] == ["cifar", "caltech101@jpeg75", "dtd"]
     assert board.rows[0]["accuracy_caltech101@jpeg75"] == 0.01
     assert board.rows[0]["mean_19"] == pytest.approx(0.09)  # 0 .. 18
 
 
-def test_caltech101_from_the_archive_stands_on_the_archives_own_board_as_well(store, put):
+def test_jpeg_caltech101_is_on_the_jpeg_leaderboard_too(store, put):
     put_vtab(put, skip=["caltech101"])
     put_vtab(put, provenance="jpeg75", accuracy=lambda place: place / 50)
-    jpeg, lossless = sorted(leaderboards(store), key=lambda board: board.board.provenance)
+    jpeg, lossless = sorted(leaderboards(store), key=lambda board: board.id.provenance)
     assert {task.label for task in jpeg.tasks} == set(VTAB)
     assert jpeg.rows[0]["mean_19"] == pytest.approx(0.18)
     assert lossless.rows[0]["accuracy_caltech101@jpeg75"] == jpeg.rows[0]["accuracy_caltech101"] == 0.02
 
 
 @pytest.mark.parametrize("facts", [{"task": "cifar", "suite": "vtab1k"}, {"task": "caltech101", "suite": "mine"}])
-def test_no_other_task_crosses_from_the_archives_board_to_the_lossless_one(store, put, facts):
+def test_no_other_task_joins_the_lossless_leaderboard(store, put, facts):
     put("dtd", "lora", 0, 0.5, suite=facts["suite"], provenance="lossless")
     put(**facts, method="lora", seed=0, accuracy=0.5, provenance="jpeg75")
     assert [len(board.tasks) for board in leaderboards(store)] == [1, 1]
@@ -116,11 +116,11 @@ def test_no_other_task_crosses_from_the_archives_board_to_the_lossless_one(store
 def test_caltech101_from_the_archive_alone_is_a_jpeg_board(store, put):
     put("caltech101", "lora", 0, 0.5, suite="vtab1k", provenance="jpeg75")
     board = only(store)
-    assert (board.board.provenance, [task.label for task in board.tasks]) == ("jpeg75", ["caltech101"])
+    assert (board.id.provenance, [task.label for task in board.tasks]) == ("jpeg75", ["caltech101"])
 
 
 def test_a_slug_is_readable_and_safe_as_a_file_name(store, put):
     put("flowers", "lora", 0, 0.5, suite="../a b|c\n")
-    slug = only(store).board.slug
+    slug = only(store).id.slug
     assert slug.startswith(".._a_b_c_--vit_tiny_patch16_224.augreg_in21k_ft_in1k--uniform_3ep--")
     assert "/" not in slug

@@ -41,7 +41,7 @@ specs = st.builds(
 
 @settings(deadline=None, max_examples=60)
 @given(specs)
-def test_any_spec_survives_the_text_of_a_record(spec):
+def test_spec_survives_a_json_round_trip(spec):
     read = RunSpec.from_json(json.loads(to_text({"spec": spec.to_json()}))["spec"])
     assert read == spec
     assert read.run_id() == spec.run_id()
@@ -49,7 +49,7 @@ def test_any_spec_survives_the_text_of_a_record(spec):
 
 @settings(deadline=None, max_examples=30)
 @given(specs, st.randoms(use_true_random=False))
-def test_a_key_does_not_depend_on_the_order_of_arguments(spec, random):
+def test_run_id_does_not_depend_on_argument_order(spec, random):
     arguments = list(spec.method.args.items())
     random.shuffle(arguments)
     assert replace(spec, method=replace(spec.method, args=dict(arguments))).run_id() == spec.run_id()
@@ -59,7 +59,7 @@ STORED = ROOT / "results/runs/toy_vit/toy/cells/lora"
 """Runs from before any field came later."""
 
 
-def test_a_run_of_before_a_recipe_field_came_keeps_its_key_and_means_the_neutral_value():
+def test_old_records_keep_their_run_id_with_versioned_fields():
     paths = sorted(STORED.glob("*.json"))
     assert paths
     for path in paths:
@@ -70,7 +70,7 @@ def test_a_run_of_before_a_recipe_field_came_keeps_its_key_and_means_the_neutral
         assert spec.run_id() == path.stem.partition(".")[0]
 
 
-def test_a_recipe_field_that_came_later_names_another_run_where_it_differs(fake):
+def test_versioned_field_changes_the_run_id_where_it_differs(fake):
     before = fake.spec()
     cropped = replace(before, recipe=replace(before.recipe, framing="square_crop"))
     assert cropped.run_id() != before.run_id()
@@ -114,7 +114,7 @@ def changed_specs(spec):
             yield (field.name, inner.name), replace(spec, **{field.name: changed})
 
 
-def test_a_key_changes_with_every_field_that_can_change_the_number_and_no_other(fake):
+def test_run_id_changes_with_every_hashed_field_and_no_other(fake):
     spec = fake.spec()
     spec = replace(spec, recipe=replace(spec.recipe, drop_path=0.0))  # it excludes branch_dropout
     keys = {field: changed.run_id() for field, changed in changed_specs(spec)}
@@ -122,7 +122,7 @@ def test_a_key_changes_with_every_field_that_can_change_the_number_and_no_other(
     assert len({key for field, key in keys.items() if field not in LABELS}) == len(keys) - len(LABELS) > 35
 
 
-def test_a_key_changes_with_the_protocol(fake, monkeypatch):
+def test_run_id_changes_with_the_protocol(fake, monkeypatch):
     before = fake.spec().run_id()
     monkeypatch.setattr("vtab_peft.benchmark.spec.PROTOCOL", PROTOCOL + 1)
     assert fake.spec().run_id() != before
