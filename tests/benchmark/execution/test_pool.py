@@ -139,7 +139,7 @@ def test_a_run_that_loses_three_workers_fails(
     (record,) = Store(tmp_path).failures([])
     assert (record["reason"], record["error_type"]) == (reason, "WorkerLost")
     assert ("signal 11" in reason) is (loss is LOST)
-    assert not Store(tmp_path).has_traceback(fake.spec(seed=1))
+    assert not Store(tmp_path).load_failure(fake.spec(seed=1)).traceback
 
 
 def test_a_failed_run_is_not_retried(sweep: Callable[..., Any]) -> None:

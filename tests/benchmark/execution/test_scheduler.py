@@ -168,7 +168,7 @@ def test_a_failure_is_recorded_with_its_type(schedule: Callable[..., Scheduler],
     assert scheduler.result.failed == [(run, "Diverged: the loss became nan")]
     (record,) = Store(tmp_path).failures([])
     assert (record["key"], record["error_type"]) == (run.spec.run_id(), "Diverged")
-    assert Store(tmp_path).has_traceback(run.spec)
+    assert Store(tmp_path).load_failure(run.spec).traceback
     assert Store(tmp_path).diverged(run.spec)
 
 
