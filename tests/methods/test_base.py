@@ -103,7 +103,7 @@ def test_the_decorator_makes_a_frozen_dataclass(tried: Any) -> None:
     [{"rank": 0}, {"rank": 1.5}, {"rank": "4"}, {"part": "head"}, {"scale": "1"}, {"rank": 9, "part": "mlp"}],
 )
 def test_constructors_check_types_literals_and_rules(tried: Any, arguments: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"rank|part|scale"):
+    with raises_naming(ValueError, next(iter(arguments))):
         tried(**arguments)
 
 
@@ -114,7 +114,7 @@ def test_a_field_must_have_a_plain_default() -> None:
         class TakesADtype(Method):
             dtype: Any = torch.float32
 
-        with pytest.raises(ValueError, match="dtype must be a plain value"):
+        with raises_naming(ValueError, "dtype"):
             parse("takes_a_dtype")
 
 
@@ -123,7 +123,7 @@ def test_a_post_init_is_refused() -> None:
         def __post_init__(self) -> None:
             pass
 
-    with patch.dict(METHODS), pytest.raises(ValueError, match="validate"):
+    with patch.dict(METHODS), raises_naming(ValueError, "validate"):
         method("own")(Own)
 
 

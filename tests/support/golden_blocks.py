@@ -106,6 +106,18 @@ def assert_official_init(
             assert abs(float(tensor.min()) - theirs["min"]) <= 0.05 * abs(theirs["min"]), name
 
 
+def images(count: int = 2) -> Tensor:
+    """Return the same random images [count, 3, 16, 16] at every call."""
+    return torch.randn(count, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+
+
+def assert_merge_keeps_features(method: Method, vit: VisionTransformer, atol: float = 1e-5) -> None:
+    """Merge the method and check that the features of random images stay the same."""
+    before = vit(images())
+    method.merge(vit)
+    torch.testing.assert_close(vit(images()), before, rtol=1e-4, atol=atol)
+
+
 def inject_random(method: Method, vit: VisionTransformer, scale: float = 0.1) -> None:
     """Inject the method and give its trained tensors random values."""
     method.inject(vit)

@@ -1,0 +1,275 @@
+"""Test the bridge to peft, and compare our LoRA family with peft's."""
+
+import copy
+import subprocess
+import sys
+from typing import Any, cast
+
+import pytest
+import torch
+from golden_blocks import images, one_block_vit
+from raises import raises_naming
+from refusal import assert_refused
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from vtab_peft.benchmark.commands import method_docs as catalogue
+from vtab_peft.benchmark.method_checks import checks as contract
+from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods.dora import Decomposed
+from vtab_peft.methods.hf_peft import HF, Rows, SplitQKV, tuned_layers
+from vtab_peft.methods.lora import LowRank
+
+NAMED = sorted(name for name, method in METHODS.items() if method.needs == "peft" and name != "hf")
+
+
+def test_fourierft_rate_acts_like_a_learning_rate() -> None:
+    """The authors use a learning rate of 0.2 for the coefficients and 1e-3 for the head."""
+    plain, learned = one_block_vit(), []
+    cotangent = torch.randn(2, 48, generator=torch.Generator().manual_seed(2))
+    for rate, lr in ((200.0, 1e-3), (1.0, 0.2)):
+        vit = copy.deepcopy(plain)
+        parse(f"fourierft(coefficients=60, scale=768.0, rate={rate})").inject(vit)
+        optimizer = torch.optim.AdamW([p for p in vit.parameters() if p.requires_grad], lr=lr, weight_decay=0.0)
+        for _ in range(5):
+            optimizer.zero_grad()
+            (vit(images()) * cotangent).sum().backward()
+            optimizer.step()
+        learned.append(vit(images()).detach())
+    assert (learned[0] - plain(images())).abs().max() > 0.01
+    torch.testing.assert_close(*learned, rtol=1e-3, atol=1e-4)
+
+
+def test_fourierft_scale_is_relative_to_the_width() -> None:
+    """For weights with entries of equal size, |dW| / |W| = |dW| / d; at width 768 it is the authors' value."""
+    shares = []
+    for width in (128, 256, 768):
+        vit = VisionTransformer(img_size=32, patch_size=16, embed_dim=width, depth=1, num_heads=2, num_classes=0)
+        parse("fourierft(coefficients=200, scale=300.0, rate=1.0)").inject(vit)
+        layer = tuned_layers(vit)["blocks.0.attn.qkv.q"]
+        nn.init.ones_(layer.fourierft_spectrum["default"])
+        shares.append(layer.get_delta_weight("default").detach().norm().item() / width)
+    assert shares == pytest.approx([300.0 * (200 / 2) ** 0.5 / 768**2] * 3, rel=0.03)  # half is in the real part
+
+
+def test_reflections_start_in_equal_pairs() -> None:
+    vit = one_block_vit()
+    parse("hra(rank=4)").inject(vit)
+    u = cast(Any, vit.get_submodule("blocks.0.attn.qkv.q")).hra_u["default"]
+    assert torch.equal(u[:, ::2], u[:, 1::2])
+
+
+def test_orthonormalised_reflections_start_finite() -> None:
+    vit = one_block_vit()
+    parse("hra(gram_schmidt=True)").inject(vit)
+    assert vit(images()).isfinite().all()
+
+
+def test_random_matrices_of_randlora_are_float32() -> None:
+    vit = one_block_vit()
+    parse("randlora").inject(vit)
+    assert {tensor.dtype for tensor in vit.buffers()} == {torch.float32}
+
+
+PAIRS: dict[str, dict[str, Any]] = {
+    "lora": {},
+    "rslora": {"use_rslora": True},
+    "dora": {"use_dora": True},
+    "pissa": {"init_lora_weights": "pissa"},
+}
+"""Our method -> the options of peft's LoRA that make it the same."""
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_our_lora_family_equals_that_of_peft(name: str) -> None:
+    ours = one_block_vit()
+    theirs = copy.deepcopy(ours)
+    parse(f"{name}(rank=4, alpha=8.0)").inject(ours)
+    HF(type="lora", options={"r": 4, "lora_alpha": 8, **PAIRS[name]}).inject(theirs)
+    ours, theirs = ours.double(), theirs.double()
+    generator = torch.Generator().manual_seed(2)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    for site in "qv":
+        layer = cast(Any, theirs.get_submodule(f"blocks.0.attn.qkv.{site}"))
+        wrapped = cast(Any, ours.get_submodule("blocks.0.attn.qkv"))
+        put_in = (wrapped.transforms if name == "dora" else wrapped.updates)[site]
+        factors = put_in.direction if isinstance(put_in, Decomposed) else put_in
+        pairs += [(factors.a, layer.lora_A["default"].weight), (factors.b, layer.lora_B["default"].weight)]
+        if isinstance(put_in, Decomposed):
+            pairs.append((put_in.magnitude, layer.lora_magnitude_vector["default"].weight))
+    with torch.no_grad():
+        for mine, yours in pairs:
+            mine += 0.1 * torch.randn(mine.shape, generator=generator, dtype=mine.dtype)
+            yours.copy_(mine)
+    x = images().double()
+    cotangent = torch.randn(2, 48, generator=generator, dtype=x.dtype)
+    close = {"rtol": 0, "atol": 1e-5 if name == "pissa" else 1e-10}  # peft decomposes in float32
+    torch.testing.assert_close(ours(x), theirs(x), **close)
+    (ours(x) * cotangent).sum().backward()
+    (theirs(x) * cotangent).sum().backward()
+    for mine, yours in pairs:
+        assert mine.grad is not None
+        torch.testing.assert_close(mine.grad, cast(Tensor, yours.grad), **close)
+
+
+def test_our_pissa_starts_like_that_of_peft() -> None:
+    ours = one_block_vit()
+    theirs = copy.deepcopy(ours)
+    parse("pissa(rank=4, alpha=8.0)").inject(ours)
+    HF(type="lora", options={"r": 4, "lora_alpha": 8, "init_lora_weights": "pissa"}).inject(theirs)
+    update = cast(LowRank, cast(Any, ours.get_submodule("blocks.0.attn.qkv")).updates["q"])
+    layer = cast(Any, theirs.get_submodule("blocks.0.attn.qkv.q"))
+    product = layer.lora_B["default"].weight @ layer.lora_A["default"].weight
+    torch.testing.assert_close(update.b @ update.a, product, rtol=0, atol=1e-5)
+
+
+def test_split_qkv_uses_the_pretrained_tensors() -> None:
+    vit = one_block_vit()
+    before = {id(tensor) for tensor in vit.parameters()}
+    expected = vit(images())
+    parse("vera").inject(vit)
+    split = cast(SplitQKV, vit.get_submodule("blocks.0.attn.qkv"))
+    assert before <= {id(tensor) for tensor in vit.parameters()}
+    assert sum(isinstance(module, Rows) for module in vit.modules()) == 3
+    assert torch.equal(vit(images()), expected)
+    with torch.no_grad():
+        split.fused.weight.zero_()
+        split.fused.bias.zero_()
+    assert torch.equal(split(torch.randn(1, 2, 48)), torch.zeros(1, 2, 3 * 48))
+
+
+def test_a_copy_of_the_model_is_independent() -> None:
+    vit = one_block_vit()
+    parse("oft(block=8)").inject(vit)
+    other = copy.deepcopy(vit)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter += 0.1
+        assert not torch.equal(vit(images()), other(images()))
+        untouched = one_block_vit()
+        untouched.load_state_dict(plain(vit).state_dict())
+        assert torch.equal(untouched(images()), vit(images()))
+
+
+def plain(vit: VisionTransformer) -> VisionTransformer:
+    merged = copy.deepcopy(vit)
+    parse("oft(block=8)").merge(merged)
+    return merged
+
+
+OTHERS: dict[str, dict[str, Any]] = {
+    "beft": {},
+    "c3a": {"block_size": 8},
+    "deft": {},
+    "delora": {},
+    "glora": {},
+    "gralora": {"r": 8},
+    "hira": {},
+    "lily": {},
+    "ln_tuning": {},
+    "miss": {"r": 8},
+    "osf": {},
+    "peanut": {},
+    "psoft": {},
+    "pvera": {},
+    "road": {"group_size": 8},
+    "shira": {"r": 4},
+    "supertuning": {},
+    "tinylora": {},
+    "unilora": {},
+    "vblora": {"vector_length": 8, "topk": 2, "num_vectors": 16},
+    "waveft": {"n_frequency": 100},
+}
+"""Tuners that are not registered methods, with options for a model this small."""
+
+
+def randn_like_takes_a_generator() -> bool:
+    try:
+        torch.randn_like(torch.empty(1), generator=torch.Generator())
+    except TypeError:
+        return False
+    return True
+
+
+@pytest.mark.filterwarnings("ignore:Sparse invariant checks")  # torch's, of what SHiRA does
+@pytest.mark.parametrize("tuner", OTHERS)
+def test_any_tuner_of_peft_can_be_injected(tuner: str) -> None:
+    pytest.importorskip(f"peft.tuners.{tuner}", reason="this peft is older than the tuner")
+    if tuner == "pvera" and not randn_like_takes_a_generator():
+        pytest.skip("this torch is older than what the tuner asks of it")
+    case = contract.Case(HF(type=tuner, options=OTHERS[tuner]))
+    contract.features_keep_their_shape(case)
+    contract.every_trainable_tensor_learns(case)
+    contract.frozen_weights_do_not_move(case)
+    contract.what_was_learned_goes_into_a_fresh_model(case)
+    if tuner == "lily":
+        with raises_naming(TypeError, "hf(type='lily'"):
+            contract.if_it_merges_the_plain_model_computes_the_same(case)
+    else:
+        contract.if_it_merges_the_plain_model_computes_the_same(case)
+
+
+@pytest.mark.parametrize("sites", ["k", "o", "qkvo,fc1,fc2"])
+@pytest.mark.parametrize("method", [name for name in NAMED if name != "ia3"])
+def test_every_site_is_counted_and_merges(method: str, sites: str) -> None:
+    case = contract.Case(parse(f"{method}(sites={sites!r})"))
+    contract.the_parameter_count_is_the_closed_form(case)
+    contract.if_it_merges_the_plain_model_computes_the_same(case)
+
+
+@pytest.mark.parametrize(
+    ("spec", "facts"),
+    [
+        ("vera(sites='qx')", ("sites='qx'",)),
+        ("vera(rank=0)", ("rank", "0")),
+        ("oft(block=0)", ("block", "0")),
+        ("fourierft(coefficients=0)", ("coefficients", "0")),
+        ("hra(rank=3)", ("rank", "3")),
+        ("adalora(target_rank=12)", ("target_rank=12", "rank=12")),
+        ("adalora(hold=0.5, settle=0.5)", ("hold=0.5", "settle=0.5")),
+        ("hf(type='adalora')", ("adalora",)),
+    ],
+)
+def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    assert_refused(spec, *facts)
+
+
+@pytest.mark.parametrize(
+    ("spec", "facts"),
+    [
+        ("oft(block=5)", ("block=5", "48")),
+        ("boft(block=5)", ("boft_block_size",)),
+        ("hf(type='nora')", ("'nora'", "adalora")),
+        ("hf(options={'rank': 8})", ("lora", "{'rank': 8}")),
+        ("hf(options={'bias': 'all'})", ("bias", "query, key or value")),
+        ("hf(type='boft', options={'boft_n_butterfly_factor': 2})", ("butterfly", "one")),
+        ("hf(type='prefix_tuning')", ("prefix_tuning",)),
+    ],
+)
+def test_impossible_peft_configurations_are_refused(spec: str, facts: tuple[str, ...]) -> None:
+    with raises_naming(ValueError, *facts):
+        parse(spec).inject(one_block_vit())
+
+
+def test_importing_the_methods_does_not_import_peft() -> None:
+    code = "import sys, vtab_peft.methods; assert 'peft' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("method", [*NAMED, "hf"])
+def test_missing_peft_error_names_what_to_install(monkeypatch: pytest.MonkeyPatch, method: str) -> None:
+    monkeypatch.setitem(sys.modules, "peft", None)
+    with raises_naming(ValueError, 'pip install "vtab-peft[peft]"'):
+        parse(method).inject(one_block_vit(64))
+
+
+def test_methods_are_listed_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
+    with_peft = {row["name"]: row for row in catalogue.methods()}
+    monkeypatch.setitem(sys.modules, "peft", None)
+    rows = catalogue.methods()
+    for row in rows:
+        unknown = {"change_at_start": None} if row["needs"] else {}
+        unknown |= {"params_vit_b16": None} if row["name"] == "hf" else {}
+        assert row == with_peft[row["name"]] | unknown
+    listed = {line.split()[0]: line for line in catalogue.table(rows).splitlines() if line}
+    assert all("needs peft" in listed[name] for name in [*NAMED, "hf"])
+    assert "needs peft" not in listed["lora"]
