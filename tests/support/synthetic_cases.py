@@ -43,7 +43,7 @@ CASES: dict[str, dict[int, int]] = {
     "noah_lora_attn": {4: 3},
     "repadapter_block": {8: 6, 4: 3},
     "rlrr_block": {},
-    "snell": {8: 6},
+    "snell": {8: 6, 4: 3},
     "ssf_block": {},
     "vera": {7: 3},
     "vpt_deep": {16: 12},
