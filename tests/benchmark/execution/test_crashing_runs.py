@@ -8,10 +8,12 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.execution import local_pool
+from vtab_peft.benchmark.execution.local_pool import SupervisedWorker
+from vtab_peft.benchmark.plan import PlannedRun
 from vtab_peft.benchmark.storage.store import Store
 
 pytestmark = pytest.mark.slow
@@ -58,7 +60,7 @@ def command(make_task: Callable[..., Path], tmp_path: Path) -> Callable[..., lis
 
 
 @pytest.mark.parametrize(
-    ("workers", "bad"), [("1", {"crashes": "signal 11", "hangs": "40 s"}), ("2", {"crashes": "signal 11"})]
+    ("workers", "bad"), [("1", {"crashes": "signal 11", "hangs": "10 s"}), ("2", {"crashes": "signal 11"})]
 )
 def test_crashes_and_hangs_fail_only_their_runs(
     workers: str,
@@ -68,7 +70,13 @@ def test_crashes_and_hangs_fail_only_their_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """bad: method -> part of the reason."""
-    monkeypatch.setattr(local_pool, "HANG_TIMEOUT_S", 40.0)  # enough for a new worker to import torch
+    ask = SupervisedWorker._ask
+
+    def ask_briefly(self: SupervisedWorker, request: Any, timeout: float) -> Any:
+        hangs = isinstance(request, PlannedRun) and request.spec.method.name == "hangs"
+        return ask(self, request, 10.0 if hangs else timeout)
+
+    monkeypatch.setattr(SupervisedWorker, "_ask", ask_briefly)
     assert main([*command(*bad, "linear", "bitfit"), "--workers", workers]) == 1
     results = tmp_path / "results"
     stored = [json.loads(path.read_text())["spec"]["method"]["name"] for path in (results / "runs").rglob("*.json")]
