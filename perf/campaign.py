@@ -148,7 +148,7 @@ def attack(work: Work, undisturbed: Path, executor: str, kills: int, seed: int) 
     """Attack one executor; return counts and problems."""
     began, wrong, sweeps, tracebacks = time.monotonic(), [], 0, 0
     strikes = Attack(work, random.Random(f"{seed} {executor}"), kills)
-    while strikes.left > 0:
+    while strikes.kills_left > 0:
         sweeps += 1
         results = undisturbed.with_name(f"{executor.replace(' ', '-')}-{sweeps}")
         strikes.sweep(results, EXECUTORS[executor])
@@ -156,7 +156,7 @@ def attack(work: Work, undisturbed: Path, executor: str, kills: int, seed: int) 
         wrong += [f"{executor}, sweep {sweeps}: {text}" for text in find_problems(work, undisturbed, results)]
         output = output_of(results).read_text()
         tracebacks += output.count("Traceback") - output.count(START_ABORTED)
-    seen = {"kills": kills - strikes.left, **strikes.seen, "half_written_files": len(strikes.half_written)}
+    seen = {"kills": kills - strikes.kills_left, **strikes.seen, "half_written_files": len(strikes.half_written)}
     minutes = round((time.monotonic() - began) / 60, 1)
     row = {"executor": executor, "sweeps": sweeps, "runs": sweeps * work.runs, **seen, "minutes": minutes}
     row |= {"tracebacks": tracebacks, "wrong": wrong}

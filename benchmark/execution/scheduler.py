@@ -70,11 +70,12 @@ class Scheduler:
         A worker keeps the model of its last run as long as there are runs for it.  Otherwise it takes the first run
         of the plan whose model no other worker has, or else helps with the model that has most work left.
         """
-        while not signals.shutdown_requested() and (run := self._pick(last)) is not None:
+        while self.waiting():
+            run, second_try = self._pick(last)
             if self._deadline is not None and time.monotonic() + self._progress.pace.expected(run) > self._deadline:
                 self.result.left += 1
                 self._progress.ended(run, "not started: no time left for it")
-            elif self._lock(run):
+            elif self._lock(run, second_try):
                 self._quarantine_damaged(run)
                 self._running[run.spec.run_id()] = model_key(run), len(self._store.repetitions(run.spec))
                 return run
@@ -129,10 +130,11 @@ class Scheduler:
         self._locks.release(run.spec.run_id())
         del self._running[run.spec.run_id()]
 
-    def _pick(self, last: ModelKey | None) -> PlannedRun | None:
+    def _pick(self, last: ModelKey | None) -> tuple[PlannedRun, bool]:
+        """Return a run, and True if another command held its lock at the first try."""
         waiting = [key for key, runs in self._waiting.items() if runs]
         if not waiting:
-            return self._retry_locked()
+            return self._locked_elsewhere.pop(), True
         taken = {key for key, _ in self._running.values()}
         if last in waiting:
             key = last
@@ -140,43 +142,30 @@ class Scheduler:
             key = min(free, key=lambda key: self._waiting[key][0][0])
         else:
             key = max(waiting, key=lambda key: sum(run.seconds for _, run in self._waiting[key]))
-        return self._waiting[key].popleft()[1]
+        return self._waiting[key].popleft()[1], False
 
-    def _retry_locked(self) -> PlannedRun | None:
-        """Return a run whose lock another command gave up without storing a result."""
-        while self._locked_elsewhere:
-            run = self._locked_elsewhere.pop()
-            run_id = run.spec.run_id()
-            if self._done_elsewhere(run):
-                continue
-            if self._locks.acquire(run_id, str(run)):
-                self._locks.release(run_id)
-                return run
-            self.result.elsewhere += 1
-            holder = self._locks.holder(run_id) or "another command"
-            self._progress.ended(run, f"not started: {holder} runs it")
-        return None
-
-    def _lock(self, run: PlannedRun) -> bool:
-        if not self._locks.acquire(run.spec.run_id(), str(run)):
+    def _lock(self, run: PlannedRun, second_try: bool) -> bool:
+        """Lock a run, unless another command runs it or has run it since the sweep began."""
+        run_id = run.spec.run_id()
+        locked = self._locks.acquire(run_id, str(run))
+        if not locked and not second_try:
             self._locked_elsewhere.append(run)
             return False
-        if self._done_elsewhere(run):
-            self._locks.release(run.spec.run_id())
-            return False
-        return True
+        reason = "" if locked else f"{self._locks.holder(run_id) or 'another command'} runs it"
+        if run_id not in self._stored_before and self._store.has(run.spec):
+            reason = "another command has run it meanwhile"
+        if not reason:
+            return True
+        if locked:
+            self._locks.release(run_id)
+        self.result.elsewhere += 1
+        self._progress.ended(run, f"not started: {reason}")
+        return False
 
     def _quarantine_damaged(self, run: PlannedRun) -> None:
         """Move damaged records away before repetitions are counted, so that the count stays comparable."""
         for problem in self._store.latest(run.spec)[1]:
             self._progress.say(problem)
-
-    def _done_elsewhere(self, run: PlannedRun) -> bool:
-        done = run.spec.run_id() not in self._stored_before and self._store.has(run.spec)
-        if done:
-            self.result.elsewhere += 1
-            self._progress.ended(run, "not started: another command has run it meanwhile")
-        return done
 
 
 def model_key(run: PlannedRun) -> ModelKey:

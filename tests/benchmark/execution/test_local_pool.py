@@ -88,9 +88,7 @@ def test_a_killed_worker_starts_no_run(worker: Any, run: Any) -> None:
 
 
 @pytest.mark.parametrize(("error", "reply"), [(CorruptRecord, RunFailed), (StoreError, ResultsUnwritable)])
-def test_a_corrupt_record_fails_one_run_and_a_bad_folder_the_sweep(
-    error: type[StoreError], reply: type, fake: Any
-) -> None:
+def test_a_corrupt_record_is_no_unwritable_folder(error: type[StoreError], reply: type, fake: Any) -> None:
     def run(*_: Any) -> Any:
         raise error("x.json")
 
