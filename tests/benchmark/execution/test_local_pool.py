@@ -136,8 +136,9 @@ def test_the_start_timeout_applies_again_after_a_download(worker: Any, monkeypat
     assert isinstance(worker.resolve(REQUEST), WorkerLost)
 
 
-def test_an_idle_worker_exits_by_itself(tmp_path: Path) -> None:
+def test_an_idle_worker_exits_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL would leave its compiler processes behind."""
+    monkeypatch.setattr(local_pool, "SHUTDOWN_TIMEOUT_S", 60.0)  # for a busy machine
     handle = LocalBackend(1, WorkerConfig(tmp_path, Numerics(threads=1))).spawn(1)
     found = handle.resolve(ResolveRequest("toy_vit", "random", None, "fp32", ["linear"])).result()
     assert isinstance(found, Resolved)
