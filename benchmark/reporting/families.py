@@ -1,4 +1,4 @@
-"""Families of methods, by what they change: for filtering a long list, nothing more."""
+"""Families of methods, for filtering a long list."""
 
 FAMILIES = {
     "AOFT": (
@@ -19,11 +19,10 @@ FAMILIES = {
     "scale and shift": ("ssf", "ia3", "rlrr"),
     "part of the model": ("full", "partial", "linear", "layernorm", "bitfit", "difffit", "gps", "apla"),
 }
-"""Ours: AOFT's entries stand together, everything else by the form of what is trained."""
-
-_OF = {name: family for family, names in FAMILIES.items() for name in names}
+"""Family -> methods (our choice): AOFT's variants together, all others by the form of the trained parameters."""
 
 
 def family(name: str, plugin: str | None) -> str:
-    """Of a registered method; those that nobody has sorted are `other`, plug-ins are `plug-in`."""
-    return "plug-in" if plugin else _OF.get(name, "other")
+    """Return the family of a method: `plug-in` for plug-ins, `other` for methods without a family."""
+    families = (family for family, names in FAMILIES.items() if name in names)
+    return "plug-in" if plugin else next(families, "other")

@@ -1,11 +1,11 @@
-"""Leaderboards of a store that a test has filled, and the 19 tasks to fill it with."""
+"""Leaderboards of a test's store, and the 19 tasks of VTAB-1k."""
 
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, leaderboard
 from vtab_peft.benchmark.storage.schema import Run
 from vtab_peft.benchmark.storage.store import Store
 
-# Independent of the project's own table: https://arxiv.org/abs/1910.04867, in the order of the papers' tables.
+# Independent of the project's task table; order of https://arxiv.org/abs/1910.04867.
 NATURAL = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]
 SPECIALIZED = ["patch_camelyon", "eurosat", "resisc45", "diabetic_retinopathy"]
 STRUCTURED = [

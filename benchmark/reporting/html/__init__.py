@@ -1,1 +1,1 @@
-"""The leaderboard page: one file that opens from disk, with everything in it."""
+"""The leaderboard page: one self-contained HTML file."""

@@ -49,7 +49,7 @@ def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
         "wilson": wilson(),
         "student": student(max(len({run.spec.seed for run in part.runs}) for part in parts)),
         "environments": [json.loads(text) for text in environments],
-        "boards": [_board(part, root, numbers) for part in parts],
+        "leaderboards": [_board(part, root, numbers) for part in parts],
     }
 
 
@@ -128,7 +128,7 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
                     for mean in ("mean_tasks", *MEANS, "mean_common")
                     if mean in entry.columns
                 },
-                "cells": [[_cell(run, environments) for run in by_task[task.task_id]] for task in entry.tasks],
+                "runs": [[_cell(run, environments) for run in by_task[task.task_id]] for task in entry.tasks],
             }
         )
     return rows

@@ -1,23 +1,23 @@
 "use strict";
-// The data is text from results that anybody may have made: it only ever becomes text nodes and encoded addresses.
+// Results may come from anybody, so their text only becomes text nodes and encoded addresses.
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const DASH = "—";
-const WITHOUT_SPREAD = ["mean_groups", "mean_common"]; // the spread over seeds is that of the mean over all tasks
-const FADE = 20; // points below the best where the shading ends, as in the figures
-const NEAREST = 0.24; // opacity of the shading at the best
+const WITHOUT_STD = ["mean_groups", "mean_common"]; // the standard deviation is that of the mean over all tasks
+const FADE = 20; // points below the best at which the shading ends, as in the figures
+const NEAREST = 0.24; // opacity of the shading of the best
 const CAPTIONS = {
   accuracy_vs_params: "Mean accuracy against trainable parameters, with the Pareto front",
   accuracy_vs_time: "Mean accuracy against training time, with the Pareto front",
   tasks: "Every method on every task",
   groups: "Means of the groups of tasks",
   ranks: "Average ranks over tasks, with Nemenyi's critical difference",
-  curves: "Training loss, part by part of the training",
+  curves: "Training loss over the course of training",
 };
 const at = (id) => document.getElementById(id);
-const state = {}; // board, mean, group, family, text, limit, sort, open rows, pair: all set by showBoard
+const state = {}; // leaderboard, mean, group, family, text, limit, sort, open rows, pair: set by showLeaderboard
 
-/** An element: properties by name (`aria-…`, `data-…` and `for` as attributes), children are elements or plain text. */
+/** Create an element; `aria-…`, `data-…` and `for` become attributes, children are elements or plain text. */
 function h(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(properties)) {
@@ -29,7 +29,7 @@ function h(tag, properties = {}, ...children) {
   return element;
 }
 
-const TIE = 1e-9; // what lies half-way between two printed numbers goes up; tables.py has the same
+const TIE = 1e-9; // makes decimal ties round up; tables.py uses the same value
 const fixed = (value, decimals) => (value === null || value === undefined ? DASH : (value + TIE).toFixed(decimals));
 const signed = (value, decimals) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(decimals);
 const rate = (value) => value.toExponential().replace("e+", "e");
@@ -37,15 +37,15 @@ const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("w
 const known = (value) => value !== null && value !== undefined;
 const td = (look, ...content) => h("td", { className: look }, ...content);
 
-/** A table from its headings, each with a look, and its rows. */
+/** Create a table from headings [text, class] and rows. */
 function table(titles, rows) {
   const head = titles.map(([name, look = ""]) => h("th", { scope: "col", className: look }, name));
   return h("table", {}, h("thead", {}, h("tr", {}, head)), h("tbody", {}, rows));
 }
 
-const counted = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
+const pluralize = (number, noun) => `${number} ${noun}${number === 1 ? "" : "s"}`;
 
-/** Parameters with three digits at most, as tables.py prints them. */
+/** Format a number of parameters with at most three digits, as tables.py does. */
 function count(n) {
   for (const [unit, size] of [["M", 1e6], ["k", 1e3]]) {
     const value = n / size;
@@ -60,45 +60,45 @@ function duration(seconds) {
   return seconds < 7200 ? `${(seconds / 60).toFixed(0)} min` : `${(seconds / 3600).toFixed(1)} h`;
 }
 
-/** Choices of a select: pairs of value and text. */
+/** Fill a select with choices [value, text]. */
 function fill(select, choices, chosen) {
   select.replaceChildren(...choices.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
 }
 
 // ---------------------------------------------------------------------------------------------------------- columns
 
-/** What a row is ordered and judged by: the chosen mean, or the chosen group's. */
+/** Return the column that ranks rows: the selected mean, or the mean of the selected group. */
 const meanColumn = () => columns().find((column) => column.mean);
 
-/** The table's columns: key, title, value of a row, and how it is shown. */
+/** Return the columns of the table: key, title, value of a row, and its format. */
 function columns() {
-  const { board, group } = state;
-  const shown = board.tasks.map((task, place) => ({ task, place })).filter(({ task }) => ["", task.group].includes(group));
-  const ofGroup = board.groups.indexOf(group);
-  const groups = ofGroup < 0 ? board.groups : [];
-  const [meanKey, meanTitle] = board.means.find(([name]) => name === state.mean);
-  const spread = !WITHOUT_SPREAD.includes(meanKey) && board.rows.some((row) => row.std !== null);
+  const { leaderboard, group } = state;
+  const shown = leaderboard.tasks.map((task, place) => ({ task, place })).filter(({ task }) => ["", task.group].includes(group));
+  const ofGroup = leaderboard.groups.indexOf(group);
+  const groups = ofGroup < 0 ? leaderboard.groups : [];
+  const [meanKey, meanTitle] = leaderboard.means.find(([name]) => name === state.mean);
+  const std = !WITHOUT_STD.includes(meanKey) && leaderboard.rows.some((row) => row.std !== null);
   return [
     { key: "rank", title: "#", low: true, value: (row) => row.rank, show: (v) => v ?? DASH },
     { key: "label", title: "method", low: true, value: (row) => row.label.toLowerCase(), kind: "method" },
     ofGroup < 0
-      ? { key: "mean", title: meanTitle, judged: 2, mean: true, spread, value: (row) => row.means[meanKey] }
-      : { key: "mean", title: `mean of ${group}`, judged: 2, mean: true, value: (row) => row.groups[ofGroup] },
+      ? { key: "mean", title: meanTitle, decimals: 2, mean: true, std, value: (row) => row.means[meanKey] }
+      : { key: "mean", title: `mean of ${group}`, decimals: 2, mean: true, value: (row) => row.groups[ofGroup] },
     { key: "params", title: "params", low: true, value: (row) => row.params, show: count },
     { key: "head", title: "+\u00a0head", low: true, value: (row) => row.params_with_head, show: count },
     { key: "lr", title: "lr", low: true, value: (row) => row.lr, show: rate },
     { key: "seeds", title: "seeds", value: (row) => row.seeds, show: String },
     ...groups.map((name, i) => ({
-      key: `group ${name}`, title: name, judged: 2, first: i === 0, value: (row) => row.groups[i],
+      key: `group ${name}`, title: name, decimals: 2, first: i === 0, value: (row) => row.groups[i],
     })),
     ...shown.map(({ task, place }, i) => ({
-      key: `task ${place}`, title: task.name, judged: 1, first: i === 0 || shown[i - 1].task.group !== task.group,
+      key: `task ${place}`, title: task.name, decimals: 1, first: i === 0 || shown[i - 1].task.group !== task.group,
       value: (row) => row.accuracy[place],
     })),
   ];
 }
 
-/** Places by the chosen mean among all rows that have it, whatever is filtered; ties share the better one. */
+/** Set the rank of all rows by the selected mean, ignoring filters; ties share the better rank. */
 function rank(rows, value) {
   const means = rows.map(value).filter(known);
   for (const row of rows) {
@@ -111,13 +111,13 @@ function ordered(rows, column, descending) {
   return [...rows].sort((a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
     const gaps = Number(!known(x)) - Number(!known(y));
-    return gaps || (x < y ? -direction : x > y ? direction : 0) || (a.label < b.label ? -1 : 1); // gaps last either way
+    return gaps || (x < y ? -direction : x > y ? direction : 0) || (a.label < b.label ? -1 : 1); // gaps are last in both directions
   });
 }
 
-/** The best and second best of a column as printed, over all rows of the board. */
+/** Return the best and second best printed value of a column over all rows of the leaderboard. */
 function best(column) {
-  const printed = state.board.rows.map(column.value).filter(known).map((value) => Number(fixed(value, column.judged)));
+  const printed = state.leaderboard.rows.map(column.value).filter(known).map((value) => Number(fixed(value, column.decimals)));
   return [...new Set(printed)].sort((a, b) => b - a).slice(0, 2);
 }
 
@@ -125,19 +125,19 @@ function best(column) {
 
 function showTable() {
   const shown = columns();
-  const { board, sort } = state;
-  rank(board.rows, meanColumn().value);
+  const { leaderboard, sort } = state;
+  rank(leaderboard.rows, meanColumn().value);
   const needle = state.text.trim().toLowerCase();
-  const kept = board.rows.filter((row) =>
+  const filtered = leaderboard.rows.filter((row) =>
     (state.family === "" || row.family === state.family) && row.params <= state.limit &&
     `${row.label} ${row.spec}`.toLowerCase().includes(needle));
   const by = shown.find((column) => column.key === sort.key) ?? meanColumn();
   at("table").tHead.replaceChildren(h("tr", {},
-    h("th", { scope: "col" }, h("span", { className: "quiet", title: "Tick two rows to compare them" }, "A/B")),
+    h("th", { scope: "col" }, h("span", { className: "quiet", title: "Select two rows to compare them" }, "A/B")),
     ...shown.map((column) => headCell(column, by))));
-  const judged = new Map(shown.filter((column) => column.judged).map((column) => [column.key, best(column)]));
-  at("table").tBodies[0].replaceChildren(...ordered(kept, by, sort.descending).flatMap((row, i) => bodyRows(row, i, shown, judged)));
-  at("count").textContent = `${kept.length} of ${counted(board.rows.length, "method")}, sorted by ${by.title}`;
+  const bestValues = new Map(shown.filter((column) => column.decimals).map((column) => [column.key, best(column)]));
+  at("table").tBodies[0].replaceChildren(...ordered(filtered, by, sort.descending).flatMap((row, i) => bodyRows(row, i, shown, bestValues)));
+  at("count").textContent = `${filtered.length} of ${pluralize(leaderboard.rows.length, "method")}, sorted by ${by.title}`;
 }
 
 function headCell(column, by) {
@@ -152,18 +152,18 @@ function headCell(column, by) {
   return h("th", { scope: "col", className: look, "aria-sort": sorted }, button);
 }
 
-function bodyRows(row, number, shown, judged) {
+function bodyRows(row, number, shown, bestValues) {
   const expanded = state.open.has(row.label);
   const id = `detail-${number}`;
   const tick = h("input", {
     type: "checkbox", checked: state.pair.includes(row.label), onchange: () => choosePair(row.label),
     "aria-label": `compare ${row.label}`, "data-label": row.label,
   });
-  const line = h("tr", { className: "row" }, td("", tick), ...shown.map((column) => cell(row, column, judged, expanded, id)));
+  const line = h("tr", { className: "row" }, td("", tick), ...shown.map((column) => cell(row, column, bestValues, expanded, id)));
   return expanded ? [line, h("tr", { className: "detail", id }, h("td", { colSpan: shown.length + 1 }, details(row)))] : [line];
 }
 
-function cell(row, column, judged, expanded, id) {
+function cell(row, column, bestValues, expanded, id) {
   if (column.kind === "method") {
     const toggle = () => {
       if (!state.open.delete(row.label)) state.open.add(row.label);
@@ -177,44 +177,44 @@ function cell(row, column, judged, expanded, id) {
     return h("th", { scope: "row", className: "text method" }, button);
   }
   const value = column.value(row);
-  if (!column.judged) return td("", String(column.show(value)));
-  const text = fixed(value, column.judged);
-  const [first, second] = judged.get(column.key);
+  if (!column.decimals) return td("", String(column.show(value)));
+  const text = fixed(value, column.decimals);
+  const [first, second] = bestValues.get(column.key);
   const mark = text === DASH ? "" : Number(text) === first ? "best" : Number(text) === second ? "second" : "";
-  const spread = column.spread ? h("span", { className: "spread" }, row.std === null ? "" : ` ± ${fixed(row.std, 2)}`) : null;
-  const shaded = td(`heat ${column.mean ? "mean" : column.first ? "from" : ""}`, h("span", { className: mark }, text), spread);
+  const std = column.std ? h("span", { className: "std" }, row.std === null ? "" : ` ± ${fixed(row.std, 2)}`) : null;
+  const shaded = td(`heat ${column.mean ? "mean" : column.first ? "from" : ""}`, h("span", { className: mark }, text), std);
   if (text !== DASH) shaded.style.setProperty("--near", (NEAREST * Math.max(0, 1 - (first - value) / FADE)).toFixed(3));
   return shaded;
 }
 
-/** Hyper-parameters, cost, and each cell with its seed and where it was made. */
+/** Return the details of a row: hyper-parameters, cost and every run. */
 function details(row) {
-  const { board } = state;
+  const { leaderboard } = state;
   const facts = [
     ["spec", row.spec], ["family", row.family], ["version", String(row.method_version)], ["arguments", row.args],
     ["time, all tasks", duration(row.seconds)], ["peak memory", known(row.peak_mb) ? `${row.peak_mb.toFixed(0)} MB` : DASH],
     ["device", row.device || DASH], ...(row.plugin ? [["plug-in file", row.plugin.slice(0, 12)]] : []),
   ];
-  const used = new Set(row.cells.flat().map((run) => run.at(-1)));
+  const used = new Set(row.runs.flat().map((run) => run.at(-1)));
   const environments = [...used].sort((a, b) => a - b).map((place) => h("div", {}, `Environment ${place + 1}: ${environmentText(place)}`));
   const titles = [
     ["task", "text"], ["seed"], ["accuracy"], ["95 % over images"], ["training"],
-    ["run (JSON)", "text"], ["made, UTC", "text"], ["commit", "text"], ["environment"],
+    ["run ID (JSON)", "text"], ["created, UTC", "text"], ["commit", "text"], ["environment"],
   ];
-  const lines = row.cells.flatMap((runs, place) => (runs.length ? runs.map((run, i) => runLine(row, place, run, i)) : [gapLine(place)]));
+  const lines = row.runs.flatMap((runs, place) => (runs.length ? runs.map((run, i) => runLine(row, place, run, i)) : [gapLine(place)]));
   return h("div", { className: "inside" },
     h("dl", {}, facts.map(fact)),
-    h("div", { className: "cells", tabIndex: 0, role: "region", "aria-label": `runs of ${row.label}` }, table(titles, lines)),
+    h("div", { className: "runs", tabIndex: 0, role: "region", "aria-label": `runs of ${row.label}` }, table(titles, lines)),
     h("div", { className: "note" }, environments));
 }
 
 const fact = ([name, value]) => h("div", {}, h("dt", {}, name), h("dd", {}, value));
 
-/** One run: the task is named at its first seed only. */
+/** Return the line of a run; only the first seed of a task shows its name. */
 function runLine(row, place, [seed, accuracy, file, seconds, created, environment], i) {
-  const { board } = state;
-  const task = board.tasks[place];
-  const address = [...board.folder, task.folder, row.folder, file].map(encodeURIComponent).join("/");
+  const { leaderboard } = state;
+  const task = leaderboard.tasks[place];
+  const address = [...leaderboard.folder, task.folder, row.folder, file].map(encodeURIComponent).join("/");
   const { git_sha: commit, git_dirty: changed } = DATA.environments[environment];
   return h("tr", {},
     td("text", i ? "" : task.name), td("", String(seed)), td("", accuracy.toFixed(2)), td("quiet", overImages(accuracy / 100, task.images)), td("", duration(seconds)),
@@ -222,7 +222,7 @@ function runLine(row, place, [seed, accuracy, file, seconds, created, environmen
     td("text mono", commit ? commit.slice(0, 10) + (changed ? " + changes" : "") : DASH), td("", String(environment + 1)));
 }
 
-/** Wilson's interval of one run over test images; a dash where their number is not known. */
+/** Return Wilson's interval of a run over test images, or a dash if their number is unknown. */
 function overImages(accuracy, sizes) {
   const images = sizes.find((size) => Math.abs(accuracy * size - Math.round(accuracy * size)) < 6e-6 * size);
   if (!images) return DASH;
@@ -232,7 +232,7 @@ function overImages(accuracy, sizes) {
 }
 
 const gapLine = (place) =>
-  h("tr", {}, td("text", state.board.tasks[place].name), h("td", { className: "text quiet", colSpan: 8 }, "not run, or failed"));
+  h("tr", {}, td("text", state.leaderboard.tasks[place].name), h("td", { className: "text quiet", colSpan: 8 }, "not run, or failed"));
 
 function environmentText(place) {
   const { device, versions, numerics } = DATA.environments[place];
@@ -249,18 +249,18 @@ function choosePair(label) {
 }
 
 function showComparison() {
-  const { board, pair } = state;
-  const names = board.rows.map((row) => [row.label, row.label]);
+  const { leaderboard, pair } = state;
+  const names = leaderboard.rows.map((row) => [row.label, row.label]);
   fill(at("first"), [["", "choose a method"], ...names], pair[0] ?? "");
   fill(at("second"), [["", "choose a method"], ...names], pair[1] ?? "");
-  const [a, b] = pair.map((label) => board.rows.find((row) => row.label === label));
-  const hint = h("p", { className: "note" }, "Choose two methods here, or tick two rows of the table.");
+  const [a, b] = pair.map((label) => leaderboard.rows.find((row) => row.label === label));
+  const hint = h("p", { className: "note" }, "Choose two methods here, or select two rows of the table.");
   at("comparison").replaceChildren(...(a && b ? comparison(a, b) : [hint]));
 }
 
-/** A row per task: both accuracies and their difference, right where A is better, with its interval over seeds. */
+/** Return a table of both accuracies and their difference per task; bars to the right mean that A is better. */
 function comparison(a, b) {
-  const tasks = state.board.tasks.map((task, i) => ({ name: task.name, ...paired(a.cells[i], b.cells[i]) }));
+  const tasks = state.leaderboard.tasks.map((task, i) => ({ name: task.name, ...paired(a.runs[i], b.runs[i]) }));
   const both = tasks.filter(({ change }) => known(change));
   const widest = Math.max(1, ...both.flatMap(({ change, ends }) => [change, ...(ends ?? [])].map(Math.abs)));
   const lines = tasks.map(({ name, x, y, change, ends }) =>
@@ -271,25 +271,25 @@ function comparison(a, b) {
   return [
     h("p", { className: "verdict" }, `${outcome(a, b, both)} ${overTasks(a, b)}`),
     h("div", { className: "scroll fit" }, table(titles, lines)),
-    h("p", { className: "note" }, "All is over the seeds that both have. Intervals are Student's, where there are at least three: they say how far " +
-      "other seeds may move the difference, not how far other test images may."),
+    h("p", { className: "note" }, "Over the common seeds. Intervals are Student's, for at least three seeds: they cover the variation over seeds, " +
+      "not over test images."),
   ];
 }
 
-/** What all tasks together say about the pair: a corrected p, or why there is none. */
+/** Return the test of the pair over tasks: p and corrected p, or the reason for having none. */
 function overTasks(a, b) {
-  const { rows, over_tasks: { reason, pairs, alpha } } = state.board;
-  if (reason) return `Over tasks nothing can be concluded: ${reason}.`;
+  const { rows, over_tasks: { reason, pairs, alpha } } = state.leaderboard;
+  if (reason) return `Over tasks: no conclusion: ${reason}.`;
   const found = pairs[[rows.indexOf(a), rows.indexOf(b)].sort((x, y) => x - y).join("-")];
-  if (!found) return "Over tasks nothing can be concluded: one of them lacks a task of the board.";
+  if (!found) return "Over tasks: no conclusion: one of the methods lacks a task of the leaderboard.";
   const [p, corrected] = found;
   const tested = Object.keys(pairs).length;
   const print = (value) => (value < 0.001 ? "below 0.001" : value.toPrecision(2));
   return `Over tasks (Wilcoxon's signed-rank test) p is ${print(p)}, and ${print(corrected)} after Holm's correction over ` +
-    `${tested > 1 ? `all ${tested} pairs` : "the one pair"} of the board: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
+    `${tested > 1 ? `all ${tested} pairs` : "the one pair"} of the leaderboard: ${corrected < alpha ? "they differ" : "no difference is shown"} at ${alpha}.`;
 }
 
-/** On one task, over the seeds that both have: accuracies, their difference, and the ends of its 95 % interval. */
+/** Compare one task over the common seeds: accuracies, their difference, and the ends of its 95 % interval. */
 function paired(runsA, runsB) {
   const average = (list) => list.reduce((sum, value) => sum + value, 0) / list.length;
   const of = (runs, seed) => average(runs.filter((run) => run[0] === seed).map((run) => run[1]));
@@ -305,26 +305,26 @@ function paired(runsA, runsB) {
 }
 
 function outcome(a, b, both) {
-  if (!both.length) return `${a.label} and ${b.label} have no seed of a task in common.`;
+  if (!both.length) return `${a.label} and ${b.label} have no common seed on any task.`;
   const wins = both.filter(({ change }) => change > TIE).length;
   const losses = both.filter(({ change }) => change < -TIE).length;
   const mean = both.reduce((sum, { change }) => sum + change, 0) / both.length;
   const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
-  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${counted(both.length, "task")}: ` +
+  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${pluralize(both.length, "task")}: ` +
     `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
 }
 
-/** A bar from the middle, and its interval as a line. */
+/** Draw a difference as a bar from the middle, with its interval as a line. */
 function difference(value, ends, widest) {
   const place = (change) => 50 + 50 * change / widest;
-  const bar = stretch(h("i"), Math.min(50, place(value)), Math.abs(place(value) - 50));
+  const bar = setPosition(h("i"), Math.min(50, place(value)), Math.abs(place(value) - 50));
   bar.style.setProperty("--tone", value < 0 ? "var(--against)" : "var(--accent)");
-  const line = ends ? stretch(h("i", { className: "line" }), place(ends[0]), place(ends[1]) - place(ends[0])) : null;
+  const line = ends ? setPosition(h("i", { className: "line" }), place(ends[0]), place(ends[1]) - place(ends[0])) : null;
   return h("div", { "aria-hidden": "true" }, h("i", { className: "zero" }), bar, line);
 }
 
-/** Puts a mark of a bar in its place; both in percent of the bar's width. */
-function stretch(mark, from, size) {
+/** Set the position and size of a mark in percent of the bar's width. */
+function setPosition(mark, from, size) {
   mark.style.setProperty("--from", `${from.toFixed(2)}%`);
   mark.style.setProperty("--size", `${size.toFixed(2)}%`);
   return mark;
@@ -336,7 +336,7 @@ let addresses = [];
 
 function showFigures() {
   addresses.forEach((address) => URL.revokeObjectURL(address));
-  const figures = Object.entries(state.board.figures);
+  const figures = Object.entries(state.leaderboard.figures);
   addresses = figures.map(([, svg]) => URL.createObjectURL(new Blob([svg], { type: "image/svg+xml" })));
   at("figures").replaceChildren(...figures.map(([name], i) => {
     const caption = CAPTIONS[name] ?? name.replaceAll("_", " ");
@@ -346,7 +346,7 @@ function showFigures() {
 }
 
 function showPublished() {
-  const { reason, lines, sources } = state.board.published;
+  const { reason, lines, sources } = state.leaderboard.published;
   at("published-column").parentElement.hidden = Boolean(reason);
   if (reason) return at("published").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
   const column = at("published-column").value;
@@ -368,37 +368,37 @@ function showPublished() {
 const sourceLine = (s) =>
   h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; head: ${s.head}.`);
 
-/** What papers print as a bar, what was measured as a dot. */
+/** Draw the published range as a bar and the measured accuracy as a dot. */
 function range(measured, from, to, low, high) {
   const place = (value) => 100 * (value - low) / (high - low);
   return h("div", { "aria-hidden": "true" },
-    known(from) ? stretch(h("i", { className: "published" }), place(from), place(to) - place(from)) : null,
-    known(measured) ? stretch(h("i", { className: "dot" }), place(measured), 0) : null);
+    known(from) ? setPosition(h("i", { className: "published" }), place(from), place(to) - place(from)) : null,
+    known(measured) ? setPosition(h("i", { className: "dot" }), place(measured), 0) : null);
 }
 
 // ----------------------------------------------------------------------------------------------------------- controls
 
-function showBoard(board) {
-  Object.assign(state, { board, mean: board.means[0][0], group: "", family: "", text: "", limit: Infinity });
+function showLeaderboard(leaderboard) {
+  Object.assign(state, { leaderboard, mean: leaderboard.means[0][0], group: "", family: "", text: "", limit: Infinity });
   Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
   at("missing").hidden = true;
-  const near = DATA.boards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
-  fill(at("board"), near.map(({ slug, title, rows }) => [slug, `${title} (${counted(rows.length, "method")})`]), board.slug);
-  at("facts").replaceChildren(...board.facts.map(fact));
-  at("means").replaceChildren(at("means").firstElementChild, ...board.means.map(meanChoice));
-  const choices = board.means.filter(([name]) => name !== "mean_common"); // no paper prints that
-  fill(at("published-column"), [...choices, ...board.tasks.map((task) => [task.name, task.name])], state.mean);
-  fill(at("group"), [["", "all tasks"], ...board.groups.map((name) => [name, name]), ["means", "means only"]], "");
-  const families = DATA.families.filter((name) => board.rows.some((row) => row.family === name));
+  const near = DATA.leaderboards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
+  fill(at("leaderboard-name"), near.map(({ slug, title, rows }) => [slug, `${title} (${pluralize(rows.length, "method")})`]), leaderboard.slug);
+  at("facts").replaceChildren(...leaderboard.facts.map(fact));
+  at("means").replaceChildren(at("means").firstElementChild, ...leaderboard.means.map(meanChoice));
+  const choices = leaderboard.means.filter(([name]) => name !== "mean_common"); // not published
+  fill(at("published-column"), [...choices, ...leaderboard.tasks.map((task) => [task.name, task.name])], state.mean);
+  fill(at("group"), [["", "all tasks"], ...leaderboard.groups.map((name) => [name, name]), ["means", "means only"]], "");
+  const families = DATA.families.filter((name) => leaderboard.rows.some((row) => row.family === name));
   fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
   at("search").value = "";
-  const sizes = [...new Set(board.rows.map((row) => row.params))].sort((a, b) => a - b);
+  const sizes = [...new Set(leaderboard.rows.map((row) => row.params))].sort((a, b) => a - b);
   at("limit").max = sizes.length - 1;
   at("limit").oninput = () => showLimit(sizes[at("limit").value]);
   at("limit").value = sizes.length - 1;
   const files = [["leaderboard.csv", "CSV"], ["table.md", "Markdown"], ["table.tex", "LaTeX"]];
-  at("links").replaceChildren(...files.map(([file, name]) => h("a", { href: `boards/${encodeURIComponent(board.slug)}/${file}` }, name)));
-  showLimit(sizes.at(-1)); // and the table
+  at("links").replaceChildren(...files.map(([file, name]) => h("a", { href: `boards/${encodeURIComponent(leaderboard.slug)}/${file}` }, name)));
+  showLimit(sizes.at(-1)); // also shows the table
   showComparison();
   showFigures();
   showPublished();
@@ -434,12 +434,12 @@ function start() {
   follow();
   system.addEventListener("change", follow);
   at("theme").onclick = () => {
-    system.removeEventListener("change", follow); // from now on as chosen
+    system.removeEventListener("change", follow); // keep the choice
     showTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   };
-  fill(at("backbone"), [["", "all"], ...[...new Set(DATA.boards.map((board) => board.backbone))].map((name) => [name, name])], "");
-  at("backbone").onchange = () => showBoard(DATA.boards.find((board) => ["", board.backbone].includes(at("backbone").value)));
-  at("board").onchange = () => { location.hash = at("board").value; };
+  fill(at("backbone"), [["", "all"], ...[...new Set(DATA.leaderboards.map((leaderboard) => leaderboard.backbone))].map((name) => [name, name])], "");
+  at("backbone").onchange = () => showLeaderboard(DATA.leaderboards.find((leaderboard) => ["", leaderboard.backbone].includes(at("backbone").value)));
+  at("leaderboard-name").onchange = () => { location.hash = at("leaderboard-name").value; };
   at("controls").onsubmit = (event) => event.preventDefault();
   at("group").onchange = () => { state.group = at("group").value; state.sort = { key: "mean", descending: true }; showTable(); };
   at("family").onchange = () => { state.family = at("family").value; showTable(); };
@@ -452,21 +452,21 @@ function start() {
   followAddress();
 }
 
-/** Shows the board that the address names; where it names none that is here, says so and leaves what is shown. */
+/** Show the leaderboard in the address; if it does not exist, keep the current one and say so. */
 function followAddress() {
   const name = location.hash.slice(1);
-  const board = DATA.boards.find(({ slug }) => [slug, encodeURIComponent(slug)].includes(name));
-  if (board || !state.board) showBoard(board ?? fullest(DATA.boards));
-  if (board || !name || at(name)) return; // a part of the page is no board
-  at("missing").textContent = `The link asks for the board ${name}, which is not among these results. Another one is shown: choose above.`;
+  const leaderboard = DATA.leaderboards.find(({ slug }) => [slug, encodeURIComponent(slug)].includes(name));
+  if (leaderboard || !state.leaderboard) showLeaderboard(leaderboard ?? fullest(DATA.leaderboards));
+  if (leaderboard || !name || at(name)) return; // a section of the page, not a leaderboard
+  at("missing").textContent = `The leaderboard ${name} of this link is not among these results. Another one is shown.`;
   at("missing").hidden = false;
 }
 
-/** The board that says most: cells of rows that have a rank, and of several that are alike all cells. */
-function fullest(boards) {
+/** Return the leaderboard with most accuracies in ranked rows; ties are resolved by all accuracies. */
+function fullest(leaderboards) {
   const ranked = ({ rows, means: [[mean]] }) => rows.filter((row) => known(row.means[mean])).length;
-  const weight = (board) => [ranked(board) * board.tasks.length, board.rows.length * board.tasks.length];
-  return [...boards].sort((a, b) => weight(b)[0] - weight(a)[0] || weight(b)[1] - weight(a)[1])[0];
+  const weight = (leaderboard) => [ranked(leaderboard) * leaderboard.tasks.length, leaderboard.rows.length * leaderboard.tasks.length];
+  return [...leaderboards].sort((a, b) => weight(b)[0] - weight(a)[0] || weight(b)[1] - weight(a)[1])[0];
 }
 
 start();

@@ -1,8 +1,7 @@
-"""The page's bytes: the template with style, script and data put in.
+"""Build `index.html` from the template, style, script and data.
 
-Nothing on the page can reach the network or run but our own script, whatever names results carry: data is text in an
-inert element that cannot be closed from inside, the script only ever makes text nodes of it, and the page's policy
-names the hash of the one script and the one style that may be used.
+Names in results cannot run code or use the network.  Data is JSON in an inert element that it cannot close, the script
+only creates text nodes from it, and the content security policy allows one script and one style by their hashes.
 """
 
 import base64
@@ -17,27 +16,21 @@ from .content import LeaderboardReport, content
 
 
 def page(parts: Sequence[LeaderboardReport], root: Path) -> bytes:
-    """`index.html`; `root` is the results folder that the paths of the runs lie in."""
-    style, script = _template("page.css"), _template("page.js")
+    """Return the bytes of `index.html`; `root` is the results folder of the runs."""
+    style, script, template = (_read(name) for name in ("page.css", "page.js", "page.html"))
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src blob:"
-    return _filled(
-        _template("page.html"), policy=policy, style=style, script=script, data=embedded(content(parts, root))
-    ).encode()
+    values = {"policy": policy, "style": style, "script": script, "data": embedded(content(parts, root))}
+    return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template).encode()
 
 
 def embedded(data: Any) -> str:
-    """JSON that no HTML parser can take for the end of the script element it stands in, or for a comment."""
+    """Return JSON that cannot end its script element or start an HTML comment."""
     text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
     safe = re.sub(r"<(?=[/!]|script)", r"\\u003c", text, flags=re.IGNORECASE)
     return safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _filled(template: str, **parts: str) -> str:
-    """Each `{{name}}` of the template replaced once; what is put in is not looked at again."""
-    return re.sub(r"\{\{(\w+)\}\}", lambda match: parts[match[1]], template)
-
-
-def _template(name: str) -> str:
+def _read(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""The page's bytes: the numbers of the leaderboard, one file, and nothing that a name could break out of."""
+"""The bytes of the page: numbers of the leaderboard, one file, escaped names."""
 
 import base64
 import csv
@@ -63,13 +63,13 @@ def fill(put, title: str = "LoRA", task: str = "flowers") -> None:
     put(task, "linear", 0, 0.4, title="Linear", params=0)
 
 
-def test_the_page_shows_what_the_leaderboard_says(page, put, tmp_path) -> None:
+def test_page_has_the_numbers_of_the_leaderboard(page, put, tmp_path) -> None:
     fill(put)
-    (board,) = page()[1]["boards"]
-    with (tmp_path / "out" / "boards" / board["slug"] / "leaderboard.csv").open(newline="") as file:
+    (leaderboard,) = page()[1]["leaderboards"]
+    with (tmp_path / "out" / "boards" / leaderboard["slug"] / "leaderboard.csv").open(newline="") as file:
         lines = list(csv.DictReader(file))
-    names = [task["name"] for task in board["tasks"]]
-    for row, line in zip(board["rows"], lines, strict=True):
+    names = [task["name"] for task in leaderboard["tasks"]]
+    for row, line in zip(leaderboard["rows"], lines, strict=True):
         assert (row["label"], str(row["params"]), row["spec"]) == (
             line["method"],
             line["trainable_params"],
@@ -80,15 +80,15 @@ def test_the_page_shows_what_the_leaderboard_says(page, put, tmp_path) -> None:
         assert ("" if row["means"]["mean_tasks"] is None else f"{row['means']['mean_tasks']:.2f}") == line["mean_tasks"]
 
 
-def test_every_cell_leads_to_its_run(page, put, store) -> None:
+def test_every_accuracy_links_to_its_run(page, put, store) -> None:
     fill(put)
     data = page()[1]
-    (board,) = data["boards"]
+    (leaderboard,) = data["leaderboards"]
     found = set()
-    for row in board["rows"]:
-        for task, cells in zip(board["tasks"], row["cells"], strict=True):
-            for seed, accuracy, file, _, _, environment in cells:
-                path = Path(store.root, *board["folder"], task["folder"], row["folder"], file)
+    for row in leaderboard["rows"]:
+        for task, runs in zip(leaderboard["tasks"], row["runs"], strict=True):
+            for seed, accuracy, file, _, _, environment in runs:
+                path = Path(store.root, *leaderboard["folder"], task["folder"], row["folder"], file)
                 record = json.loads(path.read_text())
                 assert (record["spec"]["seed"], 100 * record["result"]["accuracy"]) == (seed, pytest.approx(accuracy))
                 assert data["environments"][environment] == {"device": "cpu (fake)"}
@@ -96,13 +96,13 @@ def test_every_cell_leads_to_its_run(page, put, store) -> None:
     assert found == set(store.root.rglob("*.json"))
 
 
-def test_no_name_breaks_out_of_the_data(page, put) -> None:
+def test_names_cannot_end_the_data_element(page, put) -> None:
     fill(put, title=HOSTILE, task="<b>x")
     text, data = page()
     elements = Elements(text)
     assert [tag for tag, _ in elements.found if tag in ("script", "img", "style")] == ["style", "script", "script"]
     assert json.loads(elements.texts[1]) == data
-    assert {row["label"] for row in data["boards"][0]["rows"]} == {HOSTILE, "Linear"}
+    assert {row["label"] for row in data["leaderboards"][0]["rows"]} == {HOSTILE, "Linear"}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_only_the_pages_own_script_and_style_may_run(page, put) -> None:
     assert "unsafe" not in policy
 
 
-def test_the_page_refers_to_nothing_outside(page, put) -> None:
+def test_page_has_no_external_references(page, put) -> None:
     fill(put)
     elements = Elements(page()[0])
     for tag, attributes in elements.found:
@@ -146,7 +146,7 @@ def test_the_page_refers_to_nothing_outside(page, put) -> None:
 def test_figures_are_inside_and_only_once(page, put) -> None:
     fill(put)
     text, data = page()
-    figures = data["boards"][0]["figures"]
+    figures = data["leaderboards"][0]["figures"]
     assert figures.keys() == {"tasks", "groups"}  # one row has all tasks: no trade to show
     assert text.count("<svg ") == len(figures)
 
@@ -158,10 +158,10 @@ def test_pairs_have_wilcoxons_p_and_holms(page, put) -> None:
     for place in range(12):
         for method, level in levels.items():
             put(f"task{place:02d}", method, 0, level + noise[place] * (-1) ** place * (method == "b"), title=method)
-    (board,) = page()[1]["boards"]
-    names = [row["label"] for row in board["rows"]]
-    accuracy = {row["label"]: np.array(row["accuracy"]) for row in board["rows"]}
-    found = board["over_tasks"]["pairs"]
+    (leaderboard,) = page()[1]["leaderboards"]
+    names = [row["label"] for row in leaderboard["rows"]]
+    accuracy = {row["label"]: np.array(row["accuracy"]) for row in leaderboard["rows"]}
+    found = leaderboard["over_tasks"]["pairs"]
     for pair, (p, _) in found.items():
         x, y = (accuracy[names[int(place)]] for place in pair.split("-"))
         assert p == pytest.approx(wilcoxon((x - y).round(6), method="exact").pvalue, rel=0.01)
@@ -171,12 +171,12 @@ def test_pairs_have_wilcoxons_p_and_holms(page, put) -> None:
     assert third[1] == pytest.approx(max(second[1], third[0]), rel=0.01)
 
 
-def test_a_board_that_supports_no_test_says_why(page, put) -> None:
+def test_reason_for_no_test_over_tasks(page, put) -> None:
     fill(put)
     put("flowers", "bitfit", 0, 0.5, title="BitFit")
     put("cars", "bitfit", 0, 0.5, title="BitFit")
-    (board,) = page()[1]["boards"]
-    assert "with 2 tasks and 1 pair no p-value can fall below 0.5" in board["over_tasks"]["reason"]
+    (leaderboard,) = page()[1]["leaderboards"]
+    assert "2 tasks and 1 pair" in leaderboard["over_tasks"]["reason"]
 
 
 def test_intervals_use_students_t() -> None:
