@@ -5,21 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..reporting.figures.style import (
-    BLUE,
-    COLUMN,
-    GREY,
-    INK,
-    LONGEST,
-    add_axes,
-    add_text,
-    images,
-    paper_style,
-    text_width,
-    write_title,
-)
-from ..reporting.leaderboard_id import one_line
-from ..reporting.tables import cut
+from ..reporting.figures import style
+from ..reporting.figures.style import BLUE, COLUMN, GREY, INK, add_axes, add_text, short
 from .angles import Group, density
 
 if TYPE_CHECKING:
@@ -43,9 +30,9 @@ def angles(groups: Sequence[Group], caption: str) -> dict[str, bytes]:
     The left panel has rows or down-projections, the right one columns or up-projections.
     """
     names = dict.fromkeys(group.of for group in groups)
-    with paper_style():
+    with style.paper_style():
         shown = [name for name in names if not name.startswith("pretrained") or name in SHOWN]
-        return images(_draw_angles(groups, shown, caption))
+        return style.images(_draw_angles(groups, shown, caption))
 
 
 def _draw_angles(groups: Sequence[Group], names: list[str], caption: str) -> "Figure":
@@ -65,9 +52,9 @@ def _draw_angles(groups: Sequence[Group], names: list[str], caption: str) -> "Fi
             shown = [group for group in groups if group.of == name and group.side in sides]
             _draw_panel(axes, shown, is_last=row == len(names) - 1)
             if column == 0:
-                label = cut(one_line(name), LONGEST)
+                label = short(name)
                 axes.text(0.0, 1.04, label, transform=axes.transAxes, fontsize=6, color=INK, va="bottom")
-    write_title(figure, one_line(caption))
+    style.write_title(figure, caption)
     note = (
         "Angle of two vectors (degrees). Grey: random directions; dashed: at initialisation.\n"
         "Numbers: root mean square cosine times √D; in parentheses: 95 % of random matrices"
@@ -95,8 +82,8 @@ def _draw_panel(axes: "Axes", groups: Sequence[Group], is_last: bool) -> None:
         if group.angles.dimension == dimension:
             heights, is_initial = _histogram(group.cosines, edges), group.when == "start"
             top = max(top, heights.max())
-            style = {"color": INK, "lw": 0.6, "ls": (0, (2, 1.5))} if is_initial else {"color": BLUE, "lw": 0.9}
-            axes.stairs(heights, edges, zorder=3 if is_initial else 2, **style)
+            look = {"color": INK, "lw": 0.6, "ls": (0, (2, 1.5))} if is_initial else {"color": BLUE, "lw": 0.9}
+            axes.stairs(heights, edges, zorder=3 if is_initial else 2, **look)
     axes.set(xlim=(90 - reach, 90 + reach), ylim=(0, 1.1 * min(top, TALLEST * by_chance.max())))
     text = f"{main.angles.spread:.2f}\n({main.null.spread[0]:.2f}-{main.null.spread[1]:.2f})"
     axes.text(1.0, 1.1, text, transform=axes.transAxes, ha="right", va="top", fontsize=5.5, color=INK)
@@ -120,16 +107,16 @@ def sizes(rows: Sequence[dict[str, Any]], caption: str) -> dict[str, bytes]:
     initial = {(r["of"], r["what"]): r for r in rows if r["what"].startswith("update") and r["when"] == "start"}
     if not updates:
         return {}
-    with paper_style():
-        return images(_draw_sizes(updates, initial, caption))
+    with style.paper_style():
+        return style.images(_draw_sizes(updates, initial, caption))
 
 
 def _draw_sizes(rows: Sequence[dict[str, Any]], initial: dict[Any, dict[str, Any]], caption: str) -> "Figure":
     from matplotlib.figure import Figure
     from matplotlib.ticker import LogLocator, NullFormatter
 
-    names = [f"{cut(one_line(row['of']), LONGEST)}, {row['what'].removeprefix('update of ')}" for row in rows]
-    left, top, bottom, gap = 0.12 + text_width(names), 0.3, 0.4, 0.12  # inches
+    names = [f"{short(row['of'])}, {row['what'].removeprefix('update of ')}" for row in rows]
+    left, top, bottom, gap = 0.12 + style.text_width(names), 0.3, 0.4, 0.12  # inches
     height, width = 0.15 * len(rows), (COLUMN - left - gap - 0.08) / 2
     figure = Figure(figsize=(COLUMN, top + bottom + height))
     panels = (("norm of the update", ("spectral", "frobenius")), ("effective rank", ("effective_rank",)))
@@ -150,7 +137,7 @@ def _draw_sizes(rows: Sequence[dict[str, Any]], initial: dict[Any, dict[str, Any
         axes.tick_params(axis="y", length=0)
         axes.tick_params(axis="x", labelsize=5.5)
         axes.set_xlabel(label, fontsize=6, labelpad=1)
-    write_title(figure, one_line(caption))
+    style.write_title(figure, caption)
     note = "Filled: spectral norm; hollow: Frobenius norm; lines: all blocks; bars: at initialisation"
     add_text(figure, COLUMN / 2, 0.05, note, ha="center")
     return figure

@@ -10,7 +10,7 @@ import numpy as np
 from ..leaderboards import Leaderboard
 from ..tables import count, cut
 from .labels import NAMED, name_points
-from .style import BLUE, COLUMN, INK, LONGEST, title
+from .style import BLUE, COLUMN, INK, short, title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,7 +89,7 @@ def _draw(leaderboard: Leaderboard, cost: Cost) -> "Figure | None":
     axes.errorbar(x, mean, std, fmt="none", ecolor=INK, elinewidth=0.6, capsize=1.5, capthick=0.6, zorder=2)
     axes.scatter(x[on_front], mean[on_front], s=17, color=BLUE, edgecolors="white", linewidths=0.5, zorder=3)
     axes.scatter(x[~on_front], mean[~on_front], s=14, facecolors="white", edgecolors=INK, linewidths=0.8, zorder=3)
-    names = [cut(row["label"], SHORT if is_crowded else LONGEST) for row in rows]
+    names = [cut(row["label"], SHORT) if is_crowded else short(row["label"]) for row in rows]
     name_points(axes, names, np.stack([x, mean], axis=1), std, on_front)
     return figure
 

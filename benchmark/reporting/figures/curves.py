@@ -13,7 +13,7 @@ import numpy as np
 from ...storage.schema import Run
 from ..leaderboards import Leaderboard
 from ..tables import cut
-from .style import BLUE, COLUMN, GREY, LONGEST, add_axes, add_text, text_width, title, write_title
+from .style import BLUE, COLUMN, GREY, add_axes, add_text, short, text_width, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def draw(leaderboard: Leaderboard, losses: Losses) -> "Figure | None":
 
     labels = [row["label"] for row in leaderboard.rows]
     named, others = labels[: len(LINES)], labels[len(LINES) :]
-    entries = [cut(label, LONGEST) for label in named] + ["all others"] * bool(others)
+    entries = [short(label) for label in named] + ["all others"] * bool(others)
     legend_columns = max(1, min(len(entries), int((COLUMN - 0.1) / (0.4 + text_width(entries)))))
     legend_rows, rows = -(-len(entries) // legend_columns), -(-len(tasks) // PANELS_PER_ROW)
     columns = min(PANELS_PER_ROW, len(tasks))
@@ -67,7 +67,7 @@ def draw(leaderboard: Leaderboard, losses: Losses) -> "Figure | None":
         axes.set_title(cut(task, 18), fontsize=6, pad=2)
         _draw_task(axes, *([losses.get((name, task)) for name in names] for names in (named, others)))
     _write_legend(figure, entries, legend_columns)
-    write_title(figure, title(leaderboard))
+    write_title(figure, leaderboard)
     middle = bottom + (height - bottom - top) / 2
     add_text(figure, 0.06, middle, "Training loss", rotation=90, ha="left", va="center")
     add_text(figure, COLUMN / 2, 0.05, "Part of the training (%)", ha="center")

@@ -8,19 +8,7 @@ import numpy as np
 from ..leaderboards import Leaderboard
 from ..stats import Interval
 from ..tables import cut
-from .style import (
-    BLUE,
-    GREY,
-    INK,
-    LINE,
-    LONGEST,
-    add_axes,
-    add_text,
-    page_width,
-    text_width,
-    title,
-    write_title,
-)
+from .style import BLUE, GREY, INK, LINE, add_axes, add_text, page_width, short, text_width, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -39,7 +27,7 @@ def draw(leaderboard: Leaderboard, intervals: Intervals) -> "Figure | None":
         return None
     from matplotlib.figure import Figure
 
-    names = [cut(row["label"], LONGEST) for row in leaderboard.rows]
+    names = [short(row["label"]) for row in leaderboard.rows]
     left, top, bottom, gap = 0.1 + text_width(names), 0.5, 0.4, 0.09  # inches
     width = page_width(left + 0.1 + (PANEL + gap) * len(leaderboard.groups))
     height = LINE * len(names)
@@ -52,7 +40,7 @@ def draw(leaderboard: Leaderboard, intervals: Intervals) -> "Figure | None":
     has_intervals = any(isinstance(interval, Interval) for interval in intervals.values())
     label = "Group mean of accuracy (%); filled: best" + ("; bars: 95 % over seeds" if has_intervals else "")
     add_text(figure, width - 0.06, 0.06, label, ha="right", va="bottom")
-    write_title(figure, title(leaderboard))
+    write_title(figure, leaderboard)
     return figure
 
 

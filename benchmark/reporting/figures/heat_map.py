@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..leaderboards import Leaderboard
-from ..tables import DASH, cut, fixed
-from .style import INK, LONGEST, add_axes, page_width, text_width, title, write_title
+from ..tables import DASH, fixed
+from .style import INK, add_axes, page_width, short, text_width, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +28,8 @@ def draw(leaderboard: Leaderboard) -> "Figure | None":
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    tasks = [cut(task.label, LONGEST) for task in leaderboard.tasks]
-    labels = [cut(row["label"], LONGEST) for row in leaderboard.rows]
+    tasks = [short(task.label) for task in leaderboard.tasks]
+    labels = [short(row["label"]) for row in leaderboard.rows]
     cells = [[row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in leaderboard.rows]
     accuracy = 100 * np.array(cells, dtype=float)  # None becomes NaN
     below = np.nanmax(accuracy, axis=0) - accuracy
@@ -50,7 +50,7 @@ def draw(leaderboard: Leaderboard) -> "Figure | None":
     axes.set_xticks(range(len(tasks)), tasks, rotation=60, ha="left", rotation_mode="anchor")
     axes.tick_params(length=0, labelsize=6, pad=2, top=True, bottom=False, labeltop=True, labelbottom=False)
     axes.spines[:].set_visible(False)
-    write_title(figure, title(leaderboard))
+    write_title(figure, leaderboard)
     bar = add_axes(figure, min(left, width - 1.75), 0.29, 1.6, 0.06)
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=range(0, worst + 1, 5))
     bar.tick_params(labelsize=6, length=2, pad=1)

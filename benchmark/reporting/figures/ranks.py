@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 from ..leaderboards import Leaderboard
 from ..stats import Ranking
-from ..tables import cut
-from .style import BLUE, COLUMN, GREY, INK, LINE, LONGEST, add_axes, text_width, title, write_title
+from .style import BLUE, COLUMN, GREY, INK, LINE, add_axes, short, text_width, write_title
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -20,7 +19,7 @@ def draw(leaderboard: Leaderboard, ranking: Ranking | str) -> "Figure | None":
         return None
     from matplotlib.figure import Figure
 
-    names = [cut(name, LONGEST) for name in ranking.methods]
+    names = [short(name) for name in ranking.methods]
     lines = range(len(names))
     left, top, bottom = 0.1 + text_width(names), 0.32, 0.4  # inches
     height = LINE * len(names)
@@ -38,5 +37,5 @@ def draw(leaderboard: Leaderboard, ranking: Ranking | str) -> "Figure | None":
     axes.tick_params(axis="y", length=0)
     label = f"Average rank over {len(leaderboard.tasks)} tasks; band: critical difference to the best"
     axes.set_xlabel(label, x=1, ha="right", fontsize=6)
-    write_title(figure, title(leaderboard))
+    write_title(figure, leaderboard)
     return figure

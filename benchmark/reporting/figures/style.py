@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..leaderboard_id import one_line
 from ..leaderboards import Leaderboard
+from ..tables import cut
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,8 +38,6 @@ STYLE = {
     "svg.hashsalt": "vtab-peft",
     "svg.fonttype": "path",
 }
-LONGEST = 30
-"""Characters of a name; longer names are shortened."""
 LINE = 0.14
 """Height in inches of one line in a list of names."""
 
@@ -80,6 +79,11 @@ def page_width(needed: float) -> float:
     return next((width for width in (COLUMN, PAGE) if needed <= width), needed)
 
 
+def short(name: str) -> str:
+    """Shorten a name to one line of 30 characters."""
+    return cut(one_line(name), 30)
+
+
 def text_width(names: list[str]) -> float:
     """Return the width in inches of the widest name at 6 points."""
     return max(map(_text_width, names))
@@ -100,6 +104,7 @@ def title(leaderboard: Leaderboard) -> str:
     return one_line(f"{facts.suite} · {facts.backbone}") + "\n" + one_line(second)
 
 
-def write_title(figure: "Figure", text: str) -> None:
+def write_title(figure: "Figure", subject: Leaderboard | str) -> None:
     """Write a title into the upper left corner; two lines need 0.32 inches above the axes."""
+    text = one_line(subject) if isinstance(subject, str) else title(subject)
     add_text(figure, 0.06, figure.get_size_inches()[1] - 0.05, text, va="top", fontsize=6.5, linespacing=1.3)
