@@ -62,8 +62,8 @@ def printed(capsys: pytest.CaptureFixture[str], store: Store) -> Callable[..., s
         with suppress(SystemExit):
             function(*arguments)
         said = capsys.readouterr()
-        lines = (said.out + said.err).replace(str(store.root), "RESULTS").splitlines()
-        return "\n".join(line for line in lines if not line.startswith(("usage:", "      ")))
+        text = (said.out + said.err).replace(str(store.root), "RESULTS").replace(f"{Path.cwd()}/", "")
+        return "\n".join(line for line in text.splitlines() if not line.startswith(("usage:", "      ")))
 
     return printed
 
