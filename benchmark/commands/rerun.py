@@ -2,6 +2,7 @@
 
 import argparse
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,8 @@ def rerun(options: argparse.Namespace) -> int:
     """
     store = Store(options.results)
     before = stored(store, options.key)
-    spec = before.spec
-    pool = local_pool(WorkerConfig(store.root, numerics_of(before, options.threads), options.plugin))
+    spec, provenance = before.spec, before.provenance if isinstance(before, Run) else {}
+    pool = local_pool(WorkerConfig(store.root, numerics_of(provenance, options.threads), options.plugin))
     try:
         run = _plan(before, options, pool)
         result = sweep([run], pool, store)
@@ -105,9 +106,9 @@ def stored(store: Store, text: str) -> Run | Failure:
     return run
 
 
-def numerics_of(before: Run | Failure, threads: int | None) -> Numerics:
+def numerics_of(provenance: Mapping[str, Any], threads: int | None) -> Numerics:
     """Return the recorded numerics, with another number of threads if one is given."""
-    recorded = before.provenance.get("numerics", {}) if isinstance(before, Run) else {}
+    recorded = provenance.get("numerics", {})
     known = {f.name: recorded[f.name] for f in fields(Numerics) if f.name in recorded}
     known |= {} if threads is None else {"threads": threads}
     return Numerics(**known)

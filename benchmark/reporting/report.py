@@ -137,11 +137,11 @@ def _index(parts: Sequence[LeaderboardReport]) -> str:
     lines = [
         "# Leaderboards",
         "",
-        "Rebuilt by `vtab-peft report`; edits are lost. Ranks and means never cross boards. "
-        "docs/results.md says what a board and a column is. [index.html](index.html) shows the same, to sort, filter "
+        "Built by `vtab-peft report`; edits are lost. Ranks and means never cross leaderboards. "
+        "docs/results.md explains leaderboards and columns. [index.html](index.html) shows the same, to sort, filter "
         "and compare: download it and open it from disk.",
         "",
-        "| board | tasks | methods | first |",
+        "| leaderboard | tasks | methods | first |",
         "|---|--:|--:|---|",
     ]
     for entry in (part.entry for part in parts):

@@ -15,13 +15,13 @@ from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.engine.optim import learning_rate, make_optimizer, total_epochs
 from vtab_peft.benchmark.engine.trainer import make_head
 from vtab_peft.benchmark.plan import resolve
-from vtab_peft.benchmark.recipes import FACT, RECIPES, RLRR, TABLES, UNIFORM
+from vtab_peft.benchmark.recipes import RECIPES, TABLES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
 from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import parse
 
 REFERENCE = Path(__file__).parents[4] / "shared" / "reference"
-AOFT = RECIPES["aoft_released"]
+AOFT, FACT, RLRR = (RECIPES[name] for name in ("aoft_released", "fact", "rlrr"))
 
 
 def test_recipes_of_stored_results_never_change() -> None:

@@ -14,13 +14,15 @@ from vtab_peft.benchmark.commands.rerun import exact, numerics_of, verdict
 from vtab_peft.benchmark.storage.store import Store
 
 
-def record(accuracy: float = 0.5, sha: str = "aa", **numerics: Any) -> dict[str, Any]:
+def record(accuracy: float = 0.5, sha: str = "aa", **numerics: Any) -> Any:
+    """Return the fields of a `Run` that the comparison reads."""
     origin = {"cpu": "EPYC", "threads": 1, "engine": "eager", **numerics}
-    return {
-        "predictions_sha256": sha,
-        "result": {"accuracy": accuracy, "loss_curve": [1.0, 0.5]},
-        "provenance": {"device": "EPYC", "numerics": origin, "versions": {"torch": "2.9", "vtab-peft": "0.1"}},
-    }
+    return SimpleNamespace(
+        predictions_sha256=sha,
+        accuracy=accuracy,
+        loss_curve=[1.0, 0.5],
+        provenance={"device": "EPYC", "numerics": origin, "versions": {"torch": "2.9", "vtab-peft": "0.1"}},
+    )
 
 
 def test_equal_bits_agree_under_any_conditions() -> None:
@@ -60,9 +62,9 @@ def test_run_of_a_plugin_needs_its_file(
     assert all(fact in err for fact in ("mine", "abababababab", "--plugin"))
 
 
-def changed(part: str, name: str, value: Any) -> dict[str, Any]:
+def changed(part: str, name: str, value: Any) -> Any:
     other = deepcopy(record())
-    place = other["provenance"] if part == "provenance" else other["provenance"][part]
+    place = other.provenance if part == "provenance" else other.provenance[part]
     place[name] = value
     return other
 
@@ -79,7 +81,7 @@ def changed(part: str, name: str, value: Any) -> dict[str, Any]:
         (changed("provenance", "device", "NVIDIA H100"), False),
     ],
 )
-def test_conditions_for_equal_bits(now: dict[str, Any], same: bool) -> None:
+def test_conditions_for_equal_bits(now: Any, same: bool) -> None:
     assert exact(record(), now) is same
 
 
@@ -89,9 +91,9 @@ def test_gpu_guarantees_no_bits() -> None:
 
 
 def test_numerics_are_those_of_the_record() -> None:
-    assert numerics_of(record(threads=3), None).threads == 3
-    assert numerics_of(record(engine="graphs"), 2).engine == "graphs"
-    assert numerics_of(record(threads=3), 2).threads == 2
+    assert numerics_of(record(threads=3).provenance, None).threads == 3
+    assert numerics_of(record(engine="graphs").provenance, 2).engine == "graphs"
+    assert numerics_of(record(threads=3).provenance, 2).threads == 2
 
 
 def test_unknown_run_id_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

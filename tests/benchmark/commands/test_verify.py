@@ -97,7 +97,7 @@ def leftover(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "fact"),
     [
-        (lambda r: edit(first(r), "spec", seed=9), "key"),
+        (lambda r: edit(first(r), "spec", seed=9), "run ID"),
         (lambda r: edit(first(r), "result", accuracy=62.5), "accuracy"),
         (lambda r: edit(first(r), "result", accuracy=0.75), "0.625"),
         (lambda r: edit(first(r), "result", loss_curve=[1.0]), "3 epochs"),
