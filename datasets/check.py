@@ -55,7 +55,7 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
         problems, notes = _check_images(task, splits_of(task, listings), threads)
     states = {problem.state for problem in problems}
     worst_first: tuple[DataState, ...] = ("missing", "wrong", "partial")
-    state = next((state for state in worst_first if state in states), "found")
+    state: DataState = next((state for state in worst_first if state in states), "found")
     return CheckResult(
         state=state,
         counts={split: len(listing.files) for split, listing in listings.items()},

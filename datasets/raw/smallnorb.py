@@ -20,12 +20,13 @@ KINDS = {0x1E3D4C55: np.dtype("u1"), 0x1E3D4C54: np.dtype("<i4")}
 """Data types of a matrix by its first four bytes."""
 ELEVATION, AZIMUTH = 1, 2
 """Columns of the info matrix: elevations are 0 to 8, azimuths 0, 2, ... 34."""
-FILES = original_files("smallnorb")
+FILES = TRAIN_IMAGES, TRAIN_INFO, TEST_IMAGES, TEST_INFO = original_files("smallnorb")
 
 
 def read(raw: Path, column: int) -> Mapping[SplitName, Examples]:
     """Read train[:800], test[:200] as val, and test[50%:] (VPT's src/data/vtab_datasets/smallnorb.py)."""
-    train, test = _examples(raw, *FILES[:2], column), _examples(raw, *FILES[2:], column)
+    train = _examples(raw, TRAIN_IMAGES, TRAIN_INFO, column)
+    test = _examples(raw, TEST_IMAGES, TEST_INFO, column)
     order = tfds_order(test.keys, "test")
     return {
         "train": train.take(tfds_order(train.keys, "train")[:800]),
@@ -34,9 +35,9 @@ def read(raw: Path, column: int) -> Mapping[SplitName, Examples]:
     }
 
 
-def _examples(raw: Path, images: RawFile, facts: RawFile, column: int) -> Examples:
+def _examples(raw: Path, images: RawFile, info_file: RawFile, column: int) -> Examples:
     path = images.find(raw)
-    pairs, info = _matrix(path), _matrix(facts.find(raw))
+    pairs, info = _matrix(path), _matrix(info_file.find(raw))
     if pairs.shape != (ROWS, 2, 96, 96) or pairs.dtype != np.uint8 or info.shape != (ROWS, 4):
         raise DataError(
             f"{path} holds {pairs.dtype} {pairs.shape} and its info file {info.shape}; "

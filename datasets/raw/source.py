@@ -95,7 +95,7 @@ def _toml(name: str) -> dict[str, list[Any]]:
 
 
 def _raw_file(row: dict[str, Any]) -> RawFile:
-    facts = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
+    facts: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in row.items()}
     if "mirror" in row:
         facts["mirror"] = RawFile(row["path"], **row["mirror"])
     return RawFile(**facts)
