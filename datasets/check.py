@@ -54,8 +54,8 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
     if deep and not problems:
         problems, notes = _check_images(task, splits_of(task, listings), threads)
     states = {problem.state for problem in problems}
-    worst_first: tuple[DataState, ...] = ("missing", "wrong", "partial")
-    state: DataState = next((state for state in worst_first if state in states), "found")
+    worst_first: tuple[DataState, ...] = ("missing", "wrong", "partial", "found")
+    state = next(state for state in worst_first if state in {*states, "found"})
     return CheckResult(
         state=state,
         counts={split: len(listing.files) for split, listing in listings.items()},
