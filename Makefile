@@ -69,7 +69,7 @@ types: $(VENV)/installed-dev  ## static types
 smoke: benchmark  ## the same as `make benchmark`
 
 gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no network, no pip
-	@$(ON_GPU) try -m pytest -m gpu tests/methods/test_contract.py tests/benchmark/engine; exit $$status
+	@$(ON_GPU) try -m pytest -m gpu tests/methods/test_method_checks.py tests/benchmark/engine; exit $$status
 
 gpu-speed:  ## measure speed on a CUDA device into perf/results, in 9 minutes: no network, no pip
 	@$(ON_GPU) echo "compiling $(MEASURED), side by side"; \

@@ -1,4 +1,4 @@
-"""The verb `check-method`: does a method of one's own keep the contract that the suite's methods keep?"""
+"""The command `check-method`: run the checks of the suite on the methods of a plug-in file."""
 
 import argparse
 import textwrap
@@ -8,82 +8,85 @@ from pathlib import Path
 
 import torch
 
-from ...methods import parse
+from ...methods import METHODS, parse
 from ...methods.plugin import load_plugin
-from ..method_checks.checks import CHECKS, OF_THE_CLASS, Check, sentence
-from ..method_checks.tiny_models import Case, Violation, backbones_for
+from ..method_checks.checks import CHECKS, CLASS_CHECKS, Check, missing_facts
+from ..method_checks.tiny_models import Case, CheckFailed, backbones_for
 
 WIDTH = 100
-"""Of the lines that explain, in characters (ours: logs are read at any width)."""
+"""Width of explanations, in characters (ours, as logs are read at any width)."""
 
 
 def check_method(options: argparse.Namespace) -> int:
-    """Print a table of verdicts per method that the file registers; exit status 1 unless all checks hold.
+    """Print a table of results for each method of the file, and return exit status 1 if a check fails.
 
     Raises:
         ValueError: the file cannot be loaded, or `--only` names neither a method nor a check.
     """
-    names, checks = _chosen(load_plugin(options.file), options.only)
+    names, checks = _selected(load_plugin(options.file), options.only)
     torch.set_num_threads(1)  # the models are too small for more
     failed = [name for name in names if _report(name, options.file, checks)]
     return 1 if failed else 0
 
 
-def complaint(check: Check, case: Case, file: Path) -> str | None:
-    """What is wrong, and None when nothing is."""
+def run_check(check: Check, case: Case, file: Path) -> str | None:
+    """Return what is wrong and what to do, or None if the check passes."""
     try:
         check(case)
-    except Violation as violation:
-        return f"{violation.found}. {violation.advice}."
-    except (Exception, SystemExit) as error:  # whatever the user's code raises
+    except CheckFailed as failure:
+        return f"{failure.found}. {failure.advice}."
+    except (Exception, SystemExit) as error:  # user code can raise anything
         return _crash(error, file)
     return None
 
 
-def _chosen(registered: Sequence[str], only: str | None) -> tuple[Sequence[str], Sequence[Check]]:
+def _selected(registered: Sequence[str], only: str | None) -> tuple[Sequence[str], Sequence[Check]]:
     if only is None:
         return registered, CHECKS
     if only in registered:
         return [only], CHECKS
-    checks = [check for check in CHECKS if check.__name__ == only.replace(" ", "_")]
+    name = "check_" + only.replace(" ", "_").removeprefix("check_")
+    checks = [check for check in CHECKS if check.__name__ == name]
     if not checks:
-        there = f"methods: {', '.join(registered)}; checks: {', '.join(map(sentence, CHECKS))}"
-        raise ValueError(f"--only {only!r} is neither a method of the file nor a check. There are {there}")
+        known = f"methods: {', '.join(registered)}; checks: {', '.join(check.__name__ for check in CHECKS)}"
+        raise ValueError(f"--only {only!r} is neither a method of the file nor a check. Known {known}")
     return registered, checks
 
 
 def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
-    """Print the table of one method; whether something failed."""
+    """Print the table of one method and return True if a check fails."""
     print(f"{name}, from {file}\n")
     try:
         method = parse(name)
     except (Exception, SystemExit) as error:
-        print(f"{name} cannot be made with its defaults: {_crash(error, file)}\n")
+        print(f"{name} cannot be created with its defaults: {_crash(error, file)}\n")
         return True
-    width, failed = max(len(sentence(check)) for check in checks), 0
+    width, failed = max(len(check.__name__) for check in checks), 0
     backbones = backbones_for(method)
-    said: dict[str, str] = {}
+    explained: dict[str, str] = {}
     print(f"{'check':<{width}}  {'  '.join(backbones)}\n{'-' * (width + sum(len(name) + 2 for name in backbones))}")
     for check in checks:
-        found = _complaints(check, [Case(method, backbone) for backbone in backbones], file)
-        cells = [f"{'FAILS' if found[backbone] else 'ok':<{len(backbone)}}" for backbone in backbones]
-        print(f"{sentence(check):<{width}}  {'  '.join(cells)}".rstrip(), flush=True)
-        for text in dict.fromkeys(text for text in found.values() if text):
-            where = ", ".join(backbone for backbone in backbones if found[backbone] == text)
-            again = f'as in "{said[text]}"' if text in said else text
-            _explain(again if check in OF_THE_CLASS else f"{where}: {again}")
-            said.setdefault(text, sentence(check))
-        failed += any(found.values())
-    verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks hold"
+        problems = _problems(check, [Case(method, backbone) for backbone in backbones], file)
+        verdicts = [f"{'FAILS' if problems[backbone] else 'ok':<{len(backbone)}}" for backbone in backbones]
+        print(f"{check.__name__:<{width}}  {'  '.join(verdicts)}".rstrip(), flush=True)
+        for text in dict.fromkeys(text for text in problems.values() if text):
+            where = ", ".join(backbone for backbone in backbones if problems[backbone] == text)
+            shown = f"as in {explained[text]}" if text in explained else text
+            _explain(shown if check in CLASS_CHECKS else f"{where}: {shown}")
+            explained.setdefault(text, check.__name__)
+        failed += any(problems.values())
+    if missing := missing_facts(METHODS[name]):
+        _explain(f"warning: {', '.join(missing)} missing; lists and tables show nothing in its place")
+    verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
     print(f"\n{name}: {verdict}\n")
     return failed > 0
 
 
-def _complaints(check: Check, cases: Sequence[Case], file: Path) -> dict[str, str | None]:
-    """By backbone."""
-    if check in OF_THE_CLASS:
-        return dict.fromkeys((case.backbone for case in cases), complaint(check, cases[0], file))
-    return {case.backbone: complaint(check, case, file) for case in cases}
+def _problems(check: Check, cases: Sequence[Case], file: Path) -> dict[str, str | None]:
+    """Run a check on every backbone and return the problem, or None, for each."""
+    if check in CLASS_CHECKS:
+        return dict.fromkeys((case.backbone for case in cases), run_check(check, cases[0], file))
+    return {case.backbone: run_check(check, case, file) for case in cases}
 
 
 def _explain(text: str) -> None:
@@ -91,7 +94,7 @@ def _explain(text: str) -> None:
 
 
 def _crash(error: BaseException, file: Path) -> str:
-    """Type, message and the innermost line of the user's file."""
+    """Return the error's type and message and the innermost line of the user's file."""
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if Path(frame.filename) == file.expanduser().resolve()]
     frame = (own or frames)[-1]

@@ -1,4 +1,4 @@
-"""What every method is, from the registry: rows for `list methods`, and the page docs/methods.md."""
+"""Descriptions of all registered methods: rows for `list methods`, and the page docs/methods.md."""
 
 import contextlib
 import importlib.util
@@ -18,41 +18,42 @@ from timm.models.vision_transformer import VisionTransformer
 
 from ...datasets import toy
 from ...methods import METHODS, Method
+from ...methods.base import EVIDENCE
 from ..engine import backbone
 from ..engine.injection import inject, wants_examples
 from ..engine.transforms import resize_and_normalize
 from ..recipes import RECIPES
 
 COUNTED_ON = "vit_base_patch16_224"
-"""The backbone whose parameter counts are listed."""
+"""The backbone for which parameters are counted."""
 
 ROUNDING = 1e-3
-"""Percent, ours: fp32 features that moved less did so because sums were taken in another order."""
+"""Percent (ours): smaller changes of fp32 features come from another order of summation."""
 
 
 def methods() -> list[dict[str, Any]]:
-    """One row per registered method, at its defaults, sorted by name."""
+    """Return one row per registered method at its defaults, sorted by name."""
     with torch.device("meta"):
         vit = cast(VisionTransformer, timm.create_model(COUNTED_ON, num_classes=0))
     change = _start_change()
     rows = []
     for name, cls in sorted(METHODS.items()):
         if cls.needs is None or importlib.util.find_spec(cls.needs):
-            rows.append(_row(name, cls(), cls().expected_params(vit), change(cls())))
+            rows.append(_row(name, cls(), _count_params(cls(), vit), change(cls())))
         else:
-            rows.append(_row(name, cls(), _closed_form(cls(), vit), None))
+            rows.append(_row(name, cls(), _count_params(cls(), vit), None))
     return rows
 
 
-def _closed_form(method: Method, vit: VisionTransformer) -> int | None:
-    """None where only the package that is missing knows the number."""
-    with contextlib.suppress(ValueError):
+def _count_params(method: Method, vit: VisionTransformer) -> int | None:
+    """Return None if counting needs a missing package, or real weights instead of the meta device."""
+    with contextlib.suppress(ValueError, RuntimeError):
         return method.expected_params(vit)
     return None
 
 
 def _start_change() -> Callable[[Method], float]:
-    """Measures |f' - f| / |f| over the features of 32 toy images, f before and f' after the method is put in."""
+    """Return a function that measures |f' - f| / |f| on 32 toy images, for features f before and f' after `inject`."""
     toy_vit = backbone.load("toy_vit")
     labels = np.arange(32) % 10
     pictures = torch.from_numpy(toy.draw("texture", labels, np.random.default_rng(0))).permute(0, 3, 1, 2)
@@ -75,7 +76,7 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
     cls, paper = type(method), method.paper
     return {
         "name": name,
-        "title": cls.title,
+        "title": cls.title or name,
         "description": _docstring(cls)[0],
         "venue": paper and paper.venue,
         "year": paper and paper.year,
@@ -98,7 +99,7 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """One line a method, for a terminal."""
+    """Return a text table with one line per method."""
     shown = [
         {
             "name": row["name"],
@@ -106,8 +107,8 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             "params": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": f"peft (needs {row['needs']})" if row["needs"] else row["evidence"],
-            "what it is": row["description"],
+            "evidence": EVIDENCE[row["evidence"]],
+            "description": row["description"],
         }
         for row in rows
     ]
@@ -122,13 +123,13 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     )
     return (
         f"{lines}\n\n{len(rows)} methods. params: trainable on {COUNTED_ON} without head, at the defaults.\n"
-        "start: how far the features of toy_vit move when the method is put in; `same` is the pretrained model.\n"
-        'needs peft: pip install "vtab-peft[peft]"; `?` is known with it.'
+        "start: relative change of toy_vit's features at initialisation; `same` is exactly the pretrained model.\n"
+        'computed by peft: needs pip install "vtab-peft[peft]"; `?` is unknown without it.'
     )
 
 
 def page(rows: Sequence[dict[str, Any]]) -> str:
-    """docs/methods.md."""
+    """Return the page docs/methods.md."""
     summary = [
         {
             "method": f"[`{row['name']}`](#{row['name']})",
@@ -136,7 +137,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
             "parameters": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": row["evidence"],
+            "evidence": EVIDENCE[row["evidence"]],
         }
         for row in rows
     ]
@@ -152,15 +153,20 @@ _HEAD = """\
 
 <!-- Made by `make docs` from the registry; edit the method's file instead. -->
 
-{count} methods. Parameters are the trainable ones on `{backbone}` without the head, at the defaults,
-from a closed form that a test compares with the model. *Merges*: what was learned folds into the plain timm
-model, which then computes the same without extra cost. *Start*: how far the features of `toy_vit` move when
-the method is put in, relative to their norm; `same` is the pretrained model, bit for bit, and `rounding` the same
-but for the order in which sums are taken. *Evidence*: `golden` means that outputs and gradients equal numbers
-computed with official code ([tests/golden/methods](../tests/golden/methods)); `closed form` that the definition
-leaves no choice; `peft` that Hugging Face peft computes it, which `pip install "vtab-peft[peft]"` adds; `paper only`
-that it is compared with the paper's equations, written once more in a test: no numbers of official code are there, even
-where such code is (that of VQT does not train its queries).
+{count} methods.
+
+- *Parameters*: trainable parameters on `{backbone}` without the head, at the defaults.
+  A test compares them with the model.
+- *Merges*: the trained parameters can be merged into the plain timm model, without extra cost at inference.
+- *Start*: relative change of the features of `toy_vit` at initialisation. `same` is the pretrained model, bit for bit;
+  `rounding` differs only by the order of summation.
+- *Evidence*: how the implementation was verified.
+  - *Verified against official code*: outputs and gradients equal numbers computed with the official code
+    ([tests/golden/methods](../tests/golden/methods)).
+  - *Closed form*: the definition leaves no choice.
+  - *Computed by peft*: Hugging Face peft computes it; install it with `pip install "vtab-peft[peft]"`.
+  - *Verified against the paper's equations*: a test implements the equations a second time. There are no numbers of
+    official code, even if such code exists (that of VQT does not train its queries).
 
 In the equations x and h are token features and W is a pretrained weight [out, in]; LN and MLP are the model's own.
 """
@@ -169,13 +175,13 @@ In the equations x and h are token features and W is a pretrained weight [out, i
 _DECLINED = """\
 ## Declined
 
-- **Side-tuning** (ECCV 2020; the form compared on VTAB is that of KMnP/vpt): a pretrained AlexNet beside the backbone,
-  its 9,216 features mapped to 768 and mixed in with a learned weight, 9,547,585 parameters. It needs a second
-  pretrained network, which is not among the checked weights, and it adapts nothing in the ViT.
-- **LST** (NeurIPS 2022): its code covers text and vision-language models only. For a ViT the side network's initial
-  weights, its attention heads and the layers it taps are not given, nor what makes the 2.38 M parameters reported on
-  VTAB. Whatever stood here would be our own method under its name.
-- **GLoRA's and NOAH's searches**: they train a supernet for 500 epochs and search it by evolution. That is another
+- **Side-tuning** (ECCV 2020; VTAB comparisons use the form of KMnP/vpt): a pretrained AlexNet in parallel to the
+  backbone, whose 9,216 features are mapped to 768 and added with a trained weight, 9,547,585 parameters. It needs a
+  second pretrained network, for which we have no verified weights, and it does not adapt the ViT.
+- **LST** (NeurIPS 2022): its code supports text and vision-language models only. For a ViT, the side network's initial
+  weights, attention heads and connected layers are not specified, nor the origin of the 2.38 M parameters reported on
+  VTAB. An implementation would be our own method under its name.
+- **The searches of GLoRA and NOAH**: they train a supernet for 500 epochs and search it by evolution. That is another
   protocol, not another method; `glora` is one fixed configuration, and NOAH's parts are `lora_fused`, `adapter_noah`
   and `vpt_deep`.
 """
@@ -193,14 +199,16 @@ def _section(row: dict[str, Any]) -> list[str]:
         facts.append(("Tuned over", "; ".join(f"`{name}` in {_values(grid)}" for name, grid in row["search"].items())))
     if row["lr"]:
         facts.append(("Learning rate", f"{row['lr']:g} instead of the recipe's"))
-    lines = [f"## {row['name']}", "", f"**{row['title']}.** {first}", "", f"$${row['equation']}$$", ""]
+    lines = [f"## {row['name']}", "", f"**{row['title']}.** {first}", ""]
+    if row["equation"]:
+        lines += [f"$${row['equation']}$$", ""]
     if rest:
         lines += [rest, ""]
     return lines + [f"- {name}: {value}" for name, value in facts if value]
 
 
 def _docstring(cls: type[Method]) -> tuple[str, str]:
-    """First paragraph, and the rest."""
+    """Return the first paragraph and the rest."""
     first, _, rest = (inspect.getdoc(cls) or "").partition("\n\n")
     return " ".join(first.split()), rest
 

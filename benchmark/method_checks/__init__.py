@@ -1,1 +1,1 @@
-"""What every method must keep."""
+"""Checks that every method must pass."""

@@ -1,4 +1,4 @@
-"""Tiny backbones of each kind, and a method put into one and trained for three steps: what the contract is held on."""
+"""Tiny backbones of each family, and functions that inject a method into one and train it for three steps."""
 
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -20,9 +20,9 @@ BACKBONES: dict[str, partial[nn.Module]] = {
     "LayerScale": partial(VisionTransformer, **_PLAIN, init_values=0.1),
     "Swin": partial(SwinTransformer, **_SWIN, num_classes=0, drop_path_rate=0.0),
 }
-"""The last has two stages, 32 and 64 wide, and windows that shift in the second block of the first."""
+"""The Swin has two stages, 32 and 64 wide, and shifted windows in the second block of the first."""
 
-RELATIVES: dict[str, partial[nn.Module]] = {
+OTHER_VITS: dict[str, partial[nn.Module]] = {
     "registers": partial(VisionTransformer, **_PLAIN, init_values=0.1, reg_tokens=4),
     "mean pooling": partial(VisionTransformer, **_PLAIN, global_pool="avg"),
     "pre-norm": partial(VisionTransformer, **_PLAIN, pre_norm=True, act_layer="quick_gelu"),
@@ -31,23 +31,23 @@ RELATIVES: dict[str, partial[nn.Module]] = {
     ),
     "attention pooling": partial(VisionTransformer, **_PLAIN, global_pool="map", class_token=False),
 }
-"""Plain ViTs as DINOv2, MAE, CLIP, timm's `vit_medium_patch16_gap` and SigLIP have them."""
+"""The forms of plain ViTs in DINOv2, MAE, CLIP, timm's `vit_medium_patch16_gap` and SigLIP."""
 
 
 def backbones_for(method: Method | type[Method]) -> list[str]:
-    """Those of `BACKBONES` that the method is made for."""
+    """Return the names of the `BACKBONES` that the method supports."""
     return [name for name in BACKBONES if ("swin" if name == "Swin" else "vit") in method.backbones]
 
 
-STILL = replace(RECIPES["smoke"], drop_path=0.0)
+NO_DROP_PATH = replace(RECIPES["smoke"], drop_path=0.0)
 """A recipe without stochastic depth."""
 
 STEPS = 3
-"""Of SGD at 0.1: enough for a gradient to get past one factor that starts at zero, then past a second (ours)."""
+"""SGD steps at 0.1 (ours): enough for a gradient to pass two factors that are initially zero, one after the other."""
 
 
-class Violation(Exception):
-    """A promise that a method does not keep."""
+class CheckFailed(Exception):
+    """A method does not pass a check: what was found, and what to do."""
 
     def __init__(self, found: str, advice: str, backbone: str | None = None) -> None:
         self.found, self.advice, self.backbone = found, advice, backbone
@@ -60,51 +60,51 @@ class Violation(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """A method and the tiny backbone that it is put into."""
+    """A method and the tiny backbone that it is injected into."""
 
     method: Method
     backbone: str = "plain"
     untrained: frozenset[str] = frozenset()
-    """Trainable tensors of which it is known, and right, that this backbone gives them no gradient."""
+    """Trainable tensors that correctly get no gradient on this backbone."""
 
     @cached_property
     def vit(self) -> VisionTransformer:
         return tiny(self.backbone)
 
-    def violation(self, found: str, advice: str) -> Violation:
-        return Violation(found, advice, self.backbone)
+    def failure(self, found: str, advice: str) -> CheckFailed:
+        return CheckFailed(found, advice, self.backbone)
 
 
 def tiny(backbone: str, **changes: Any) -> VisionTransformer:
-    """A frozen pretrained-like model: no tensor is zero, so that nothing hides behind one."""
+    """Return a frozen backbone without zero tensors, as a pretrained model has none."""
     generator = torch.Generator().manual_seed(0)
-    vit = cast(VisionTransformer, (BACKBONES | RELATIVES)[backbone](**changes).eval())
+    vit = cast(VisionTransformer, (BACKBONES | OTHER_VITS)[backbone](**changes).eval())
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     return vit.requires_grad_(False)
 
 
-def pictures(seed: int = 1) -> Tensor:
-    """[4, 3, 32, 32]"""
+def sample_images(seed: int = 1) -> Tensor:
+    """Return random images [4, 3, 32, 32]."""
     return torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(seed))
 
 
-def put_into(vit: VisionTransformer, method: Method, seed: int = 0) -> Injected:
-    """The method in a copy of `vit`, having looked at four images if it wants to."""
-    examples = (pictures(seed=9), torch.tensor([0, 1, 0, 1])) if wants_examples(method) else None
-    return inject(vit, method, STILL, seed, examples)
+def inject_copy(vit: VisionTransformer, method: Method, seed: int = 0) -> Injected:
+    """Inject the method into a copy of `vit`, and prepare it with four images if it needs examples."""
+    examples = (sample_images(seed=9), torch.tensor([0, 1, 0, 1])) if wants_examples(method) else None
+    return inject(vit, method, NO_DROP_PATH, seed, examples)
 
 
-def trained(vit: VisionTransformer, method: Method, seed: int = 0) -> tuple[Injected, set[str]]:
-    """`STEPS` steps with a random head; also the names of tensors that had a gradient in one of them."""
-    injected, images = put_into(vit, method, seed), pictures()
+def train_few_steps(vit: VisionTransformer, method: Method, seed: int = 0) -> tuple[Injected, set[str]]:
+    """Train for `STEPS` steps with a random head; also return the names of tensors that had a gradient."""
+    injected, images = inject_copy(vit, method, seed), sample_images()
     torch.manual_seed(7)
     head = nn.Linear(vit.num_features, 5)
     labels = torch.arange(len(images)) % 5
-    own = [(name, p) for name, p in injected.vit.named_parameters() if p.requires_grad]
-    optimizer = torch.optim.SGD([*(p for _, p in own), *head.parameters()], lr=0.1)
-    moved: set[str] = set()
+    trainable = [(name, p) for name, p in injected.vit.named_parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD([*(p for _, p in trainable), *head.parameters()], lr=0.1)
+    with_gradient: set[str] = set()
     injected.vit.train()
     for step in range(1, STEPS + 1):
         loss = nn.functional.cross_entropy(head(injected.vit(images)), labels)
@@ -113,7 +113,7 @@ def trained(vit: VisionTransformer, method: Method, seed: int = 0) -> tuple[Inje
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        moved |= {name for name, p in own if p.grad is not None and p.grad.abs().max() > 0}
+        with_gradient |= {name for name, p in trainable if p.grad is not None and p.grad.abs().max() > 0}
         method.after_step(injected.vit, step, STEPS)
     injected.vit.eval()
-    return injected, moved
+    return injected, with_gradient

@@ -142,16 +142,16 @@ def make_cell() -> Callable[..., Any]:
     from vtab_peft.benchmark.checkpoints.adapter_checkpoint import AdapterCheckpoint
     from vtab_peft.benchmark.checkpoints.restore import TrainedModel
     from vtab_peft.benchmark.engine import backbone as backbones
-    from vtab_peft.benchmark.method_checks.tiny_models import STILL, trained
+    from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH, train_few_steps
     from vtab_peft.methods import parse
 
     def make(spec: str, weights: str = "random", **facts: Any) -> TrainedModel:
         backbone, method = backbones.load("toy_vit", weights, 32), parse(spec)
-        injected, _ = trained(backbone.vit, method)
+        injected, _ = train_few_steps(backbone.vit, method)
         torch.manual_seed(3)
         head = torch.nn.Linear(backbone.vit.num_features, 5)
         named = fake_spec(method=spec.partition("(")[0], spec=spec, backbone=backbone.ref, **facts)
-        run = replace(named, recipe=replace(STILL, image_size=32, precision="fp32"))
+        run = replace(named, recipe=replace(NO_DROP_PATH, image_size=32, precision="fp32"))
         return TrainedModel(
             Path("none"), AdapterCheckpoint(run, injected.adapter(), head, {}), None, backbone, injected
         )

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from timm.models.vision_transformer import VisionTransformer
-from vtab_peft.benchmark.method_checks.tiny_models import pictures, tiny
+from vtab_peft.benchmark.method_checks.tiny_models import sample_images, tiny
 
 
 @pytest.fixture(params=["plain", "LayerScale"])
@@ -14,4 +14,4 @@ def vit(request: pytest.FixtureRequest) -> VisionTransformer:
 @pytest.fixture
 def images() -> torch.Tensor:
     """[4, 3, 32, 32]"""
-    return pictures()
+    return sample_images()

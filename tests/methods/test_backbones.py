@@ -11,7 +11,7 @@ from timm.models.vision_transformer import Attention
 from vtab_peft.benchmark.engine.backbone import BLOCKS, BackboneError, load, names
 from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.method_checks.tiny_models import BACKBONES as TINY_BACKBONES
-from vtab_peft.benchmark.method_checks.tiny_models import RELATIVES, STILL, pictures, tiny
+from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH, OTHER_VITS, sample_images, tiny
 from vtab_peft.methods import METHODS, blocks, parse
 from vtab_peft.methods.anatomy import blocks_of
 from vtab_peft.methods.blocks import branches
@@ -66,12 +66,12 @@ def test_counts_on_swin_base_are_the_published_ones(spec: str) -> None:
     assert parse(spec).expected_params(vit) + HEAD == pytest.approx(PUBLISHED_ON_SWIN_BASE[spec], rel=0.02)
 
 
-@pytest.mark.parametrize("name", [*TINY_BACKBONES, *RELATIVES])
+@pytest.mark.parametrize("name", [*TINY_BACKBONES, *OTHER_VITS])
 def test_two_branches_compute_a_block_of_timm(name: str) -> None:
     vit, outputs = tiny(name), {}
     for ref in blocks_of(vit):
         ref.block.register_forward_hook(lambda _, inputs, output, ref=ref: outputs.update({ref: (inputs[0], output)}))
-    vit(pictures())
+    vit(sample_images())
     for ref, (x, expected) in outputs.items():
         attention, mlp = branches(ref.block)
         assert torch.equal(mlp(attention(x)), expected)
@@ -115,7 +115,7 @@ def test_a_swin_checkpoint_is_read_and_its_features_are_timms(tmp_path) -> None:
 
 def test_drop_path_grows_over_the_stages_of_a_swin() -> None:
     vit = load(SWIN, "random", image_size=56).vit
-    injected = inject(vit, parse("lora"), replace(STILL, drop_path=0.1), 0).vit
+    injected = inject(vit, parse("lora"), replace(NO_DROP_PATH, drop_path=0.1), 0).vit
     rates = [getattr(ref.block.drop_path1, "drop_prob", 0.0) for ref in blocks_of(injected)]
     assert rates == pytest.approx([0.1 * i / 11 for i in range(12)])
     assert all(getattr(ref.block.drop_path1, "drop_prob", 0.0) == 0 for ref in blocks_of(vit))

@@ -13,7 +13,7 @@ from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.benchmark.commands import method_docs as catalogue
-from vtab_peft.benchmark.method_checks import checks as contract
+from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.dora import Decomposed
 from vtab_peft.methods.hf_peft import HF, Rows, SplitQKV, tuned_layers
@@ -196,24 +196,24 @@ def test_any_tuner_of_peft_can_be_injected(tuner: str) -> None:
     pytest.importorskip(f"peft.tuners.{tuner}", reason="this peft is older than the tuner")
     if tuner == "pvera" and not randn_like_takes_a_generator():
         pytest.skip("this torch is older than what the tuner asks of it")
-    case = contract.Case(HF(type=tuner, options=OTHERS[tuner]))
-    contract.features_keep_their_shape(case)
-    contract.every_trainable_tensor_learns(case)
-    contract.frozen_weights_do_not_move(case)
-    contract.what_was_learned_goes_into_a_fresh_model(case)
+    case = checks.Case(HF(type=tuner, options=OTHERS[tuner]))
+    checks.check_output_shape(case)
+    checks.check_gradients_reach_all(case)
+    checks.check_frozen_unchanged(case)
+    checks.check_adapter_roundtrip(case)
     if tuner == "lily":
         with raises_naming(TypeError, "hf(type='lily'"):
-            contract.if_it_merges_the_plain_model_computes_the_same(case)
+            checks.check_merge_equivalence(case)
     else:
-        contract.if_it_merges_the_plain_model_computes_the_same(case)
+        checks.check_merge_equivalence(case)
 
 
 @pytest.mark.parametrize("sites", ["k", "o", "qkvo,fc1,fc2"])
 @pytest.mark.parametrize("method", [name for name in NAMED if name != "ia3"])
 def test_every_site_is_counted_and_merges(method: str, sites: str) -> None:
-    case = contract.Case(parse(f"{method}(sites={sites!r})"))
-    contract.the_parameter_count_is_the_closed_form(case)
-    contract.if_it_merges_the_plain_model_computes_the_same(case)
+    case = checks.Case(parse(f"{method}(sites={sites!r})"))
+    checks.check_parameter_count(case)
+    checks.check_merge_equivalence(case)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from vtab_peft.benchmark.engine.fast_path import prepare_for_bf16
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
 from vtab_peft.benchmark.engine.optim import make_optimizer
-from vtab_peft.benchmark.method_checks.tiny_models import STILL
+from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.updates import TransformedLinear
 
@@ -26,7 +26,7 @@ def backbone() -> VisionTransformer:
 def injected(name: str) -> VisionTransformer:
     method = parse(name)
     examples = (torch.randn(4, 3, 64, 64), torch.tensor([0, 1, 0, 1])) if wants_examples(method) else None
-    return inject(backbone(), method, STILL, 0, examples).vit.train()
+    return inject(backbone(), method, NO_DROP_PATH, 0, examples).vit.train()
 
 
 def kept(vit: VisionTransformer, forward: Callable[[Tensor], Tensor]) -> list[Tensor]:
@@ -115,7 +115,7 @@ def test_the_optimiser_holds_state_of_what_learns_and_no_more(name: str) -> None
     vit = injected(name)
     if not any(p.requires_grad for p in vit.parameters()):
         return
-    optimizer = make_optimizer(vit, STILL)
+    optimizer = make_optimizer(vit, NO_DROP_PATH)
     vit(torch.randn(2, 3, 64, 64)).sum().backward()
     optimizer.step()
     held = {id(parameter) for parameter in optimizer.state}

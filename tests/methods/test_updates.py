@@ -3,7 +3,7 @@
 import pytest
 import torch
 from torch import Tensor, nn
-from vtab_peft.benchmark.method_checks.tiny_models import pictures, tiny, trained
+from vtab_peft.benchmark.method_checks.tiny_models import sample_images, tiny, train_few_steps
 from vtab_peft.methods import parse
 from vtab_peft.methods.lora import LowRank
 from vtab_peft.methods.updates import LowRankUpdate, UpdatedLinear
@@ -24,7 +24,7 @@ def updated(vit: nn.Module) -> list[UpdatedLinear]:
 @pytest.mark.parametrize("method", LOW_RANK)
 def test_together_they_compute_what_each_does(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """In float64, features and gradients."""
-    vit = trained(tiny("LayerScale"), parse(method))[0].vit.double()
+    vit = train_few_steps(tiny("LayerScale"), parse(method))[0].vit.double()
     together = computed(vit)
     calls = []
     for linear in updated(vit):
@@ -39,19 +39,19 @@ def test_together_they_compute_what_each_does(method: str, monkeypatch: pytest.M
 
 def computed(vit: nn.Module) -> list[Tensor]:
     vit.zero_grad()
-    features = vit(pictures().double())
+    features = vit(sample_images().double())
     features.square().sum().backward()
     return [features, *(p.grad for p in vit.parameters() if p.requires_grad and p.grad is not None)]
 
 
 @pytest.mark.parametrize(("method", "alone"), [*((m, False) for m in LOW_RANK), *((m, True) for m in BY_THEMSELVES)])
 def test_what_does_more_than_two_products_is_computed_by_itself(method: str, alone: bool) -> None:
-    vit = trained(tiny("plain"), parse(method))[0].vit
+    vit = train_few_steps(tiny("plain"), parse(method))[0].vit
     run = []
     for linear in updated(vit):
         for update in linear.updates.values():
             update.register_forward_hook(lambda *_: run.append(1))
-    vit(pictures())
+    vit(sample_images())
     assert bool(run) == alone
 
 

@@ -24,7 +24,7 @@ from vtab_peft.benchmark.engine.backbone import load as load_backbone
 from vtab_peft.benchmark.engine.random_streams import Stream, derive_seed
 from vtab_peft.benchmark.engine.trainer import make_head as head
 from vtab_peft.benchmark.engine.transforms import random_crop, random_flip
-from vtab_peft.benchmark.method_checks.tiny_models import backbones_for, put_into, tiny
+from vtab_peft.benchmark.method_checks.tiny_models import backbones_for, inject_copy, tiny
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
@@ -110,7 +110,7 @@ def homes(spec: str) -> list[str]:
 
 def adapter(spec: str, backbone: str) -> dict[str, list[Any]]:
     """Of each tensor: shape, dtype, sum, and sum of absolute values, as put in with seed 7."""
-    tensors = put_into(pretrained(backbone), parse(spec), seed=7).adapter()
+    tensors = inject_copy(pretrained(backbone), parse(spec), seed=7).adapter()
     return {name: described(tensor) for name, tensor in sorted(tensors.items())}
 
 

@@ -14,7 +14,7 @@ from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.transforms import resize_and_normalize
-from vtab_peft.benchmark.method_checks.tiny_models import pictures, trained
+from vtab_peft.benchmark.method_checks.tiny_models import sample_images, train_few_steps
 from vtab_peft.benchmark.storage.json_io import CorruptRecord, StoreError
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
@@ -87,11 +87,11 @@ def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) ->
 def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
     """Features of three steps of training that looked at images first, and of a restoration that did not."""
     backbone = backbones.load("toy_vit", "random", 32)
-    injected, _ = trained(backbone.vit, parse(spec))
+    injected, _ = train_few_steps(backbone.vit, parse(spec))
     run = fake.spec(method=spec, method_version=parse(spec).version, backbone=backbone.ref, plugin=plugin)
     cell = kept.AdapterCheckpoint(run, injected.adapter(), torch.nn.Linear(128, 2), {})
     with torch.no_grad():
-        return injected.vit(pictures()), kept.restore(cell, backbone).vit(pictures())
+        return injected.vit(sample_images()), kept.restore(cell, backbone).vit(sample_images())
 
 
 @pytest.mark.parametrize("method", ["gps", "sct"])

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 from vtab_peft.benchmark.checkpoints.restore import TrainedModel, timm_arguments
 from vtab_peft.benchmark.commands import export as exporting
-from vtab_peft.benchmark.method_checks.tiny_models import pictures
+from vtab_peft.benchmark.method_checks.tiny_models import sample_images
 from vtab_peft.datasets.cache import Preprocessing
 from vtab_peft.datasets.pixels import decode
 from vtab_peft.methods import METHODS
@@ -35,7 +35,7 @@ MERGEABLE = sorted(n for n, m in METHODS.items() if m.mergeable() and not m.stan
 
 @torch.no_grad()
 def logits(trained: TrainedModel) -> Tensor:
-    return trained.checkpoint.head(trained.injected.vit(pictures()))
+    return trained.checkpoint.head(trained.injected.vit(sample_images()))
 
 
 def write(files: dict[str, bytes], folder: Path) -> Path:
@@ -52,8 +52,8 @@ def check_merged(trained: TrainedModel, folder: Path) -> None:
     explicit = timm.create_model(name, pretrained=False, **arguments).eval()
     explicit.load_state_dict(load_file(folder / "model.safetensors"), strict=True)
     with torch.no_grad():
-        torch.testing.assert_close(by_config(pictures()), logits(trained), rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(explicit(pictures()), logits(trained), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(by_config(sample_images()), logits(trained), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(explicit(sample_images()), logits(trained), rtol=1e-4, atol=1e-4)
 
 
 def check_peft(trained: TrainedModel, folder: Path) -> None:
@@ -66,7 +66,7 @@ def check_peft(trained: TrainedModel, folder: Path) -> None:
     assert set(missing.missing_keys) == {"head.weight", "head.bias"}
     model = PeftModel.from_pretrained(plain, str(folder)).eval()
     with torch.no_grad():
-        torch.testing.assert_close(model(pictures()), logits(trained), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(model(sample_images()), logits(trained), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("spec", ["lora", "aoft_adapter", "full", "gps"])

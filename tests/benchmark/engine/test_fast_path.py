@@ -18,7 +18,13 @@ from vtab_peft.benchmark.engine.fast_path import (
     prune_last_block_to_cls,
 )
 from vtab_peft.benchmark.engine.injection import inject
-from vtab_peft.benchmark.method_checks.tiny_models import STILL, pictures, put_into, tiny, trained
+from vtab_peft.benchmark.method_checks.tiny_models import (
+    NO_DROP_PATH,
+    inject_copy,
+    sample_images,
+    tiny,
+    train_few_steps,
+)
 from vtab_peft.benchmark.spec import Recipe
 from vtab_peft.methods import METHODS, parse
 
@@ -70,7 +76,7 @@ def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> 
 @pytest.mark.parametrize("method", ["full", "lora(sites='qkvo,fc1,fc2')", "aoft_adapter", "ssf"])
 def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbone: str) -> None:
     """In float64, features and gradients; the names of all tensors stay."""
-    whole = trained(tiny(backbone), parse(method))[0].vit.double().train()
+    whole = train_few_steps(tiny(backbone), parse(method))[0].vit.double().train()
     short, seen = deepcopy(whole), []
     assert prune_last_block_to_cls(short)
     assert list(short.state_dict()) == list(whole.state_dict())
@@ -79,10 +85,10 @@ def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbo
     ways = []
     for vit in (whole, short):
         vit.zero_grad()
-        features = vit(pictures().double())
+        features = vit(sample_images().double())
         features.square().sum().backward()
         ways.append([features, *(p.grad for p in vit.parameters() if p.requires_grad)])
-    assert seen == [(len(pictures()), 1, short.embed_dim)] * 2
+    assert seen == [(len(sample_images()), 1, short.embed_dim)] * 2
     for one, other in zip(*ways, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
 
@@ -102,14 +108,14 @@ def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: 
 @pytest.mark.parametrize(
     ("method", "backbone", "recipe"),
     [
-        ("lora", "mean pooling", STILL),
-        ("lora", "attention pooling", STILL),
-        ("lora", "Swin", STILL),
-        ("lora", "plain", replace(STILL, mlp_dropout=0.1)),
-        ("lora", "plain", replace(STILL, branch_dropout=0.1)),
-        ("fact_tt", "plain", STILL),  # drops of what attention gives
-        ("convpass", "plain", STILL),  # looks over the grid
-        ("vpt_deep", "plain", STILL),  # has more tokens inside than outside
+        ("lora", "mean pooling", NO_DROP_PATH),
+        ("lora", "attention pooling", NO_DROP_PATH),
+        ("lora", "Swin", NO_DROP_PATH),
+        ("lora", "plain", replace(NO_DROP_PATH, mlp_dropout=0.1)),
+        ("lora", "plain", replace(NO_DROP_PATH, branch_dropout=0.1)),
+        ("fact_tt", "plain", NO_DROP_PATH),  # drops of what attention gives
+        ("convpass", "plain", NO_DROP_PATH),  # looks over the grid
+        ("vpt_deep", "plain", NO_DROP_PATH),  # has more tokens inside than outside
     ],
 )
 def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbone: str, recipe: Recipe) -> None:
@@ -120,7 +126,7 @@ def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbon
 
 
 def test_most_methods_leave_the_last_block_its_shape() -> None:
-    short = {name for name in METHODS if prune_last_block_to_cls(put_into(tiny("plain"), parse(name)).vit)}
+    short = {name for name in METHODS if prune_last_block_to_cls(inject_copy(tiny("plain"), parse(name)).vit)}
     assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
     assert len(short) > len(METHODS) / 2
 
@@ -130,7 +136,7 @@ def test_a_block_that_timm_computes_otherwise_stays(monkeypatch: pytest.MonkeyPa
     plain_forward = Block.forward
     monkeypatch.setattr(Block, "forward", lambda self, x, **masks: plain_forward(self, x, **masks) + x.sin())
     vit = tiny("plain")
-    images, last, training = pictures(), vit.blocks[-1], vit.training
+    images, last, training = sample_images(), vit.blocks[-1], vit.training
     expected = vit(images)
     with pytest.warns(UserWarning, match=timm.__version__):
         assert not prune_last_block_to_cls(vit)

@@ -1,4 +1,4 @@
-"""The contract: what every registered method must do.  A new method is under it as soon as it is registered."""
+"""The checks of `method_checks`, on every registered method."""
 
 import csv
 from pathlib import Path
@@ -9,28 +9,28 @@ import torch
 from raises import raises_naming
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
-from vtab_peft.benchmark.method_checks import checks as contract
-from vtab_peft.benchmark.method_checks.checks import CHECKS, OF_THE_CLASS, SLOW, Check
+from vtab_peft.benchmark.method_checks import checks
+from vtab_peft.benchmark.method_checks.checks import CHECKS, CLASS_CHECKS, SLOW_CHECKS, Check
 from vtab_peft.benchmark.method_checks.tiny_models import (
     BACKBONES,
-    RELATIVES,
-    STILL,
+    NO_DROP_PATH,
+    OTHER_VITS,
     Case,
     backbones_for,
-    pictures,
-    put_into,
+    inject_copy,
+    sample_images,
     tiny,
-    trained,
+    train_few_steps,
 )
 from vtab_peft.methods import METHODS, Method, parse
 
 NAMES = sorted(METHODS)
 
 UNTRAINED: dict[str, frozenset[str]] = {
-    # Of two blocks only the last receives, and the class token read after it passes no convolution.
+    # Of two blocks only the last one receives, and its class token passes no convolution.
     "dtl_plus": frozenset({"blocks.0.fusion.module.weight"}),
 }
-"""Trainable tensors that get no gradient on a backbone of two blocks, of which it is right that they do not."""
+"""Trainable tensors that correctly get no gradient on a backbone of two blocks."""
 
 
 REFUSED = {
@@ -38,21 +38,26 @@ REFUSED = {
     ("glora", "no qkv bias"): ("glora", "c, d and e", "'none'"),
     ("rlrr", "no qkv bias"): ("rlrr", "bias"),
 }
-"""Method and backbone that do not fit -> the facts that the error names."""
+"""Refused (method, backbone) -> facts that the error names."""
 
 RELATED_CHECKS = (
-    contract.every_trainable_tensor_learns,
-    contract.the_parameter_count_is_the_closed_form,
-    contract.if_it_merges_the_plain_model_computes_the_same,
+    checks.check_gradients_reach_all,
+    checks.check_parameter_count,
+    checks.check_merge_equivalence,
 )
-"""Where registers, pooling and norms of other ViTs could matter."""
+"""Checks whose result may depend on registers, pooling and norms of other ViTs."""
 
 
-def checks() -> list:
-    """Every check on every backbone, but once where the backbone has no part in it, or compiling takes seconds."""
-    fast = [(check, backbone, ()) for check in CHECKS if check not in (*OF_THE_CLASS, *SLOW) for backbone in BACKBONES]
-    once = [(check, "plain", ()) for check in OF_THE_CLASS]
-    slow = [(check, "LayerScale", pytest.mark.slow) for check in SLOW]
+def cases() -> list:
+    """Return every check with every backbone, class checks and slow checks with one backbone."""
+    fast = [
+        (check, backbone, ())
+        for check in CHECKS
+        if check not in (*CLASS_CHECKS, *SLOW_CHECKS)
+        for backbone in BACKBONES
+    ]
+    once = [(check, "plain", ()) for check in CLASS_CHECKS]
+    slow = [(check, "LayerScale", pytest.mark.slow) for check in SLOW_CHECKS]
     return [
         pytest.param(check, backbone, id=f"{check.__name__}-{backbone}", marks=marks)
         for check, backbone, marks in (*once, *fast, *slow)
@@ -60,31 +65,36 @@ def checks() -> list:
 
 
 def ready(name: str) -> Method:
-    """At its defaults; skips where a package that it needs is not installed."""
+    """Return the method at its defaults; skip the test if a package that it needs is not installed."""
     if package := METHODS[name].needs:
         pytest.importorskip(package)
     return parse(name)
 
 
-@pytest.mark.parametrize(("check", "backbone"), checks())
+@pytest.mark.parametrize(("check", "backbone"), cases())
 @pytest.mark.parametrize("name", NAMES)
-def test_method_keeps_the_contract(name: str, check: Check, backbone: str) -> None:
+def test_method_passes_the_checks(name: str, check: Check, backbone: str) -> None:
     if backbone not in backbones_for(METHODS[name]):
         with raises_naming(ValueError, "ViT", "Swin", "lora"):
-            put_into(tiny(backbone), ready(name))
+            inject_copy(tiny(backbone), ready(name))
         return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_methods_of_the_suite_have_all_facts(name: str) -> None:
+    assert not checks.missing_facts(METHODS[name])
+
+
 @pytest.mark.parametrize("check", RELATED_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name == "no qkv bias" else name for name in RELATIVES]
+    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name == "no qkv bias" else name for name in OTHER_VITS]
 )
 @pytest.mark.parametrize("name", NAMES)
-def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check: Check) -> None:
+def test_method_passes_checks_on_other_vits(name: str, backbone: str, check: Check) -> None:
     if facts := REFUSED.get((name, backbone)):
         with raises_naming(ValueError, *facts):
-            put_into(tiny(backbone), ready(name))
+            inject_copy(tiny(backbone), ready(name))
         return
     check(Case(ready(name), backbone, UNTRAINED.get(name, frozenset())))
 
@@ -92,23 +102,23 @@ def test_method_keeps_the_contract_on_other_vits(name: str, backbone: str, check
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "aoft_lora", "adaptformer", "vpt_deep"])
 def test_inductor_computes_the_same(name: str) -> None:
-    contract.it_compiles_as_one_graph(Case(ready(name), "LayerScale"), backend="inductor")
+    checks.check_compiles(Case(ready(name), "LayerScale"), backend="inductor")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lora", "dora", "aoft_adapter", "adapter_parallel", "ssf", "hra"])
 def test_each_way_into_a_swin_compiles(name: str) -> None:
-    contract.it_compiles_as_one_graph(Case(ready(name), "Swin"))
+    checks.check_compiles(Case(ready(name), "Swin"))
 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_gpu_computes_what_the_cpu_does(name: str, precision: torch.dtype) -> None:
-    """From injection over what looks at the images to features and gradients, all on the device."""
-    method, images = ready(name), pictures()
-    examples = (pictures(seed=9).cuda(), torch.tensor([0, 1, 0, 1]).cuda()) if wants_examples(method) else None
-    vit = inject(tiny("LayerScale"), method, STILL, 0, examples).vit.eval()
+    """Injection, preparation, features and gradients, all on the device."""
+    method, images = ready(name), sample_images()
+    examples = (sample_images(seed=9).cuda(), torch.tensor([0, 1, 0, 1]).cuda()) if wants_examples(method) else None
+    vit = inject(tiny("LayerScale"), method, NO_DROP_PATH, 0, examples).vit.eval()
     with torch.no_grad():
         expected = vit.cpu()(images)
     with torch.autocast("cuda", torch.bfloat16, enabled=precision is torch.bfloat16):
@@ -122,29 +132,29 @@ def test_a_gpu_computes_what_the_cpu_does(name: str, precision: torch.dtype) -> 
 
 @pytest.mark.parametrize("backbone", ["plain", "LayerScale"])
 @pytest.mark.parametrize("name", UNTRAINED)
-def test_what_is_excused_from_learning_learns_in_a_deeper_model(name: str, backbone: str) -> None:
-    _, moved = trained(tiny(backbone), ready(name))
-    _, moved_in_four_blocks = trained(tiny(backbone, depth=4), ready(name))
+def test_tensors_without_gradient_have_one_in_a_deeper_model(name: str, backbone: str) -> None:
+    _, moved = train_few_steps(tiny(backbone), ready(name))
+    _, moved_in_four_blocks = train_few_steps(tiny(backbone, depth=4), ready(name))
     assert UNTRAINED[name] <= moved_in_four_blocks - moved
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if not METHODS[name].mergeable()])
-def test_what_does_not_merge_says_so(name: str) -> None:
-    method, vit = ready(name), put_into(tiny("plain"), ready(name)).vit
+def test_methods_without_merge_raise_type_error(name: str) -> None:
+    method, vit = ready(name), inject_copy(tiny("plain"), ready(name)).vit
     with raises_naming(TypeError, name):
         method.merge(vit)
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
 @pytest.mark.parametrize("name", NAMES)
-def test_inject_does_not_disturb_the_callers_random_stream(name: str, backbone: str) -> None:
+def test_inject_leaves_the_callers_random_stream(name: str, backbone: str) -> None:
     if backbone not in backbones_for(METHODS[name]):
         return
     vit = tiny(backbone)
     torch.manual_seed(3)
     expected_next = torch.rand(1)
     torch.manual_seed(3)
-    put_into(vit, ready(name))
+    inject_copy(vit, ready(name))
     assert torch.equal(torch.rand(1), expected_next)
 
 
@@ -240,7 +250,7 @@ PUBLISHED_COUNTS = {
     "fact_tk": "fact-tk r=32",
     "cara(rank=16)": "cara r=16",
     "cara": "cara r=32",
-    "glora(a='lora', c='lora')": "glora r=4 supernet upper bound",  # all that the search may choose from
+    "glora(a='lora', c='lora')": "glora r=4 supernet upper bound",  # all that the search can choose from
     "hta": "hta q,k,v,o rank-1",
     "hta(sites='qv')": "hta q,v rank-1",
     "vqt": "vqt p=10",
@@ -251,7 +261,7 @@ PUBLISHED_COUNTS = {
     "apla(rank=128)": "apla r=128 rows of attn.proj (+bias)",
     "apla(rank=768)": "apla full attn.proj",
 }
-"""Our spec -> the row of tests/golden/param_counts_vitb16.csv."""
+"""Our spec -> row of tests/golden/param_counts_vitb16.csv."""
 
 COMPUTED_COUNTS = {
     "aoft_lora(scale='none')": 36_864,
@@ -269,18 +279,18 @@ COMPUTED_COUNTS = {
     "spt_lora": 400_000,
     "spt_adapter(budget=1_000_000)": 1_000_000,
     "spt_lora(budget=1_000_000_000)": 1_327_104 + 38_400 + 82_944 + 768,  # LoRA, LayerNorms, biases, class token
-    "adapter_pfeiffer": 156_768 + 24 * 768,  # with the LayerNorm of its own; the rows of that name have none
+    "adapter_pfeiffer": 156_768 + 24 * 768,  # with its own LayerNorm, which the rows of that name lack
 }
-"""Trainable parameters on ViT-B/16, without head, from D = 768 and D' = 3072 by hand."""
+"""Trainable parameters on ViT-B/16 without head, computed by hand from D = 768 and D' = 3072."""
 
 
-NOT_HERE = {
-    "adalora q,v target avg r=8 (after pruning)",  # what is switched off is trained before
-    "boft q,v b=4,m=1 skew-only count",  # the same entry, of whose blocks only the skew part counts
-    "side-tuning",  # declined: an AlexNet beside the backbone, whose weights are not among those that are checked
+WITHOUT_METHOD = {
+    "adalora q,v target avg r=8 (after pruning)",  # triplets are trained before they are switched off
+    "boft q,v b=4,m=1 skew-only count",  # the same method; this row counts the skew part only
+    "side-tuning",  # declined: it needs a pretrained AlexNet
     "[mean VTAB head",
 }  # fmt: skip
-"""How the rows begin that are no method here."""
+"""Beginnings of rows that have no method here."""
 
 
 def listed_counts() -> dict[str, float]:
@@ -291,7 +301,7 @@ def listed_counts() -> dict[str, float]:
 
 def test_every_listed_count_is_compared() -> None:
     rest = set(listed_counts()) - set(PUBLISHED_COUNTS.values())
-    assert not [row for row in rest if not row.startswith(tuple(NOT_HERE))]
+    assert not [row for row in rest if not row.startswith(tuple(WITHOUT_METHOD))]
 
 
 @pytest.fixture(scope="module")
@@ -301,6 +311,6 @@ def vit_base() -> VisionTransformer:
 
 
 @pytest.mark.parametrize("spec", [*PUBLISHED_COUNTS, *COMPUTED_COUNTS])
-def test_counts_on_vit_b16_are_the_published_ones(vit_base: VisionTransformer, spec: str) -> None:
+def test_counts_on_vit_b16_match_published_ones(vit_base: VisionTransformer, spec: str) -> None:
     expected = COMPUTED_COUNTS[spec] if spec in COMPUTED_COUNTS else listed_counts()[PUBLISHED_COUNTS[spec]]
     assert parse(spec).expected_params(vit_base) == expected

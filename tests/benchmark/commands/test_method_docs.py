@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from vtab_peft.benchmark.commands import method_docs as catalogue
+from vtab_peft.benchmark.commands import method_docs
 from vtab_peft.methods import METHODS, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -12,19 +12,19 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return catalogue.methods()
+    return method_docs.methods()
 
 
 def test_the_page_is_the_registry(rows: list[dict]) -> None:
-    """`make docs` rewrites it.  The measured column may round differently on another processor."""
+    """`make docs` writes the page.  The measured column may round differently on another processor."""
 
     def without_measured(page: str) -> str:
         return re.sub(r"\| +[\d.]+ % ", "| moved ", page)
 
-    assert without_measured((DOCS / "methods.md").read_text()) == without_measured(catalogue.page(rows))
+    assert without_measured((DOCS / "methods.md").read_text()) == without_measured(method_docs.page(rows))
 
 
-def test_one_row_a_method_with_all_facts(rows: list[dict]) -> None:
+def test_one_row_per_method_with_all_facts(rows: list[dict]) -> None:
     assert [row["name"] for row in rows] == sorted(METHODS)
     for row in rows:
         assert parse(row["name"]).args() == row["defaults"]
@@ -32,13 +32,13 @@ def test_one_row_a_method_with_all_facts(rows: list[dict]) -> None:
         assert (row["year"] is None) == (METHODS[row["name"]].paper is None)
 
 
-def test_what_starts_as_the_pretrained_model_does_not_move_its_features_at_all(rows: list[dict]) -> None:
+def test_identity_at_start_means_unchanged_features(rows: list[dict]) -> None:
     for row in rows:
         assert (row["change_at_start"] == 0) == row["starts_as_identity"], row["name"]
 
 
 def test_columns_align(rows: list[dict]) -> None:
-    lines = catalogue.table(rows).splitlines()
+    lines = method_docs.table(rows).splitlines()
     rule = lines[1]
     ends = [match.end() for match in re.finditer("-+", rule)][:-1]
     assert all(line[end : end + 2].strip() == "" for line in lines[: len(rows) + 2] for end in ends)

@@ -1,4 +1,4 @@
-"""`check-method` and `--plugin` on files of users, and the page that shows how to write one."""
+"""Tests of `check-method` and `--plugin` with plug-in files, and of docs/extending.md."""
 
 import json
 import re
@@ -12,9 +12,9 @@ from unittest.mock import patch
 
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.commands.check_method import complaint
-from vtab_peft.benchmark.method_checks import checks as contract
-from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW, Check, sentence
+from vtab_peft.benchmark.commands.check_method import run_check
+from vtab_peft.benchmark.method_checks import checks
+from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW_CHECKS, Check
 from vtab_peft.benchmark.method_checks.tiny_models import Case, backbones_for
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.benchmark.spec import Recipe
@@ -22,7 +22,7 @@ from vtab_peft.methods import METHODS, plugin
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "tests" / "plugins"
-FAST = [check for check in CHECKS if check not in SLOW]
+FAST = [check for check in CHECKS if check not in SLOW_CHECKS]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
 METHOD, RECIPE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 (TASK,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
@@ -30,34 +30,34 @@ METHOD, RECIPE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 @pytest.fixture(autouse=True)
 def registry() -> Iterator[None]:
-    """What a test registers is gone after it."""
+    """Unregister the methods of a test after it."""
     with patch.dict(METHODS), patch.dict(plugin._LOADED):
         yield
 
 
-def judged(capsys: pytest.CaptureFixture[str], file: Path, *options: str) -> tuple[int, str]:
-    """Exit status and what `check-method` prints."""
+def check_file(capsys: pytest.CaptureFixture[str], file: Path, *options: str) -> tuple[int, str]:
+    """Return exit status and output of `check-method`."""
     status = main(["check-method", str(file), *options])
     return status, capsys.readouterr().out
 
 
 def verdicts(printed: str) -> dict[str, tuple[str, ...]]:
-    """Sentence -> the words under plain and LayerScale, and Swin where the method is made for it."""
+    """Return the verdicts for each backbone by name of the check."""
     lines = (re.fullmatch(r"(\S.*?)  +((?:ok|FAILS)(?: +(?:ok|FAILS))+)", line) for line in printed.splitlines())
     return {match[1]: tuple(match[2].split()) for match in lines if match}
 
 
-def test_a_method_that_exits_is_a_method_that_fails() -> None:
+def test_a_method_that_exits_fails() -> None:
     def leaves(_: Case) -> None:
         raise SystemExit("no GPU here")
 
     case: Any = None
-    assert (complaint(leaves, case, PLUGINS / "good.py") or "").startswith("SystemExit: no GPU here, in ")
+    assert (run_check(leaves, case, PLUGINS / "good.py") or "").startswith("SystemExit: no GPU here, in ")
 
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without the check that compiles."""
+    """Skip the check that compiles."""
     monkeypatch.setattr("vtab_peft.benchmark.commands.check_method.CHECKS", tuple(FAST))
 
 
@@ -65,39 +65,39 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "wrong"),
     [
         ("good", None),
-        ("dead_gradient", contract.every_trainable_tensor_learns),
-        ("unfreezes_too_much", contract.the_parameter_count_is_the_closed_form),
+        ("dead_gradient", checks.check_gradients_reach_all),
+        ("unfreezes_too_much", checks.check_parameter_count),
     ],
 )
-def test_plug_ins_are_judged_rightly(quick: None, name: str, wrong: Check | None, capsys) -> None:
-    status, printed = judged(capsys, PLUGINS / f"{name}.py")
+def test_only_the_broken_requirement_fails(quick: None, name: str, wrong: Check | None, capsys) -> None:
+    status, printed = check_file(capsys, PLUGINS / f"{name}.py")
     assert status == (0 if wrong is None else 1)
     assert verdicts(printed) == {
-        sentence(check): ("FAILS" if check is wrong else "ok",) * len(backbones_for(METHODS[name])) for check in FAST
+        check.__name__: ("FAILS" if check is wrong else "ok",) * len(backbones_for(METHODS[name])) for check in FAST
     }
     assert all(len(line) <= 100 for line in printed.splitlines())
-    verdict = f"all {len(FAST)} checks hold" if wrong is None else f"1 of {len(FAST)} checks failed"
+    verdict = f"all {len(FAST)} checks passed" if wrong is None else f"1 of {len(FAST)} checks failed"
     assert printed.splitlines()[-2] == f"{name}: {verdict}"
 
 
 @pytest.mark.slow
-def test_the_verb_also_compiles(capsys) -> None:
-    status, printed = judged(capsys, PLUGINS / "good.py")
+def test_the_command_also_compiles(capsys) -> None:
+    status, printed = check_file(capsys, PLUGINS / "good.py")
     assert status == 0
-    assert verdicts(printed) == {sentence(check): ("ok", "ok", "ok") for check in CHECKS}
+    assert verdicts(printed) == {check.__name__: ("ok", "ok", "ok") for check in CHECKS}
 
 
 def test_a_crash_shows_the_users_line_once(quick: None, capsys, tmp_path: Path) -> None:
     file = tmp_path / "crashes.py"
     code = (PLUGINS / "good.py").read_text().replace('    backbones = ("vit", "swin")\n', "")
     file.write_text(code.replace("F.linear(F.linear(x, self.down), self.up)", "F.linear(x, self.up)"))
-    status, printed = judged(capsys, file)
+    status, printed = check_file(capsys, file)
     assert status == 1
     line = 1 + next(i for i, text in enumerate(file.read_text().splitlines()) if "F.linear(x, self.up)" in text)
     flat = " ".join(printed.split())
     assert f"in crashes.py:{line}: return F.linear(x, self.up)" in flat
     assert flat.count("RuntimeError: ") == 1
-    assert 'plain, LayerScale: as in "features keep their shape"' in flat
+    assert "plain, LayerScale: as in check_output_shape" in flat
     assert "Traceback" not in flat
 
 
@@ -105,27 +105,28 @@ def test_only_one_method_or_one_check(quick: None, capsys, tmp_path: Path) -> No
     file = tmp_path / "two.py"
     code = (PLUGINS / "good.py").read_text()
     file.write_text(
-        code + code[code.index("@register") :].replace('"good"', '"second"').replace("rank: int = 4", "rank: int")
+        code + code[code.index("@method") :].replace('"good"', '"second"').replace("rank: int = 4", "rank: int")
     )
-    status, printed = judged(capsys, file)
+    status, printed = check_file(capsys, file)
     assert status == 1
-    assert "second cannot be made with its defaults: ValueError" in printed
+    assert "second cannot be created with its defaults: ValueError" in printed
     assert "missing 1 required positional argument: 'rank'" in printed
-    status, printed = judged(capsys, file, "--only", "good")
+    status, printed = check_file(capsys, file, "--only", "good")
     assert status == 0
     assert "second" not in printed
-    status, printed = judged(capsys, file, "--only", "every trainable tensor learns")
+    status, printed = check_file(capsys, file, "--only", "check_gradients_reach_all")
     assert status == 1  # of the second
-    assert verdicts(printed) == {"every trainable tensor learns": ("ok", "ok", "ok")}
+    assert verdicts(printed) == {"check_gradients_reach_all": ("ok", "ok", "ok")}
+    assert check_file(capsys, file, "--only", "gradients reach all") == (status, printed)
 
 
-def test_what_cannot_be_loaded_or_is_not_there_is_bad_input(capsys, tmp_path: Path) -> None:
+def test_missing_files_and_unknown_names_exit_with_2(capsys, tmp_path: Path) -> None:
     assert main(["check-method", str(tmp_path / "absent.py")]) == 2
     assert "no plug-in file at" in capsys.readouterr().err
     assert main(["check-method", str(PLUGINS / "good.py"), "--only", "godo"]) == 2
     said = capsys.readouterr().err
     assert "neither a method of the file nor a check" in said
-    assert "every trainable tensor learns" in said
+    assert "check_gradients_reach_all" in said
 
 
 def test_plug_ins_are_listed_with_the_others(capsys, tmp_path: Path) -> None:
@@ -136,39 +137,53 @@ def test_plug_ins_are_listed_with_the_others(capsys, tmp_path: Path) -> None:
     assert set(rows) == {"lora", "good"}
     assert rows["good"]["params_vit_b16"] == 12 * 4 * (768 + 3072)
     assert main(["list", "tasks", "--plugin", str(PLUGINS / "good.py")]) == 2
-    assert "--plugin brings methods, not tasks" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "--plugin" in error
+    assert "tasks" in error
     file = tmp_path / "untitled.py"
     code = (PLUGINS / "good.py").read_text()
     file.write_text(code.replace('    title = "Good"\n', "").replace('"good"', '"untitled"'))
-    assert main(["list", "methods", "--plugin", str(file)]) == 2
-    assert "check-method FILE` says what is wrong" in capsys.readouterr().err
+    assert main(["list", "methods", "--json", "--plugin", str(file)]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert rows["untitled"]["title"] == "untitled"
+
+
+def test_missing_facts_only_warn(quick: None, capsys, tmp_path: Path) -> None:
+    file = tmp_path / "bare.py"
+    lines = (PLUGINS / "good.py").read_text().splitlines(keepends=True)
+    file.write_text(
+        "".join(line for line in lines if not line.startswith(("    title", "    targets", "    evidence")))
+    )
+    status, printed = check_file(capsys, file)
+    assert status == 0
+    assert "warning: `title`, `targets`, `evidence` missing" in printed
 
 
 @pytest.fixture
 def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The page's plug-in, in the current folder."""
+    """Write the page's plug-in to the current folder."""
     monkeypatch.chdir(tmp_path)
     Path("norm_scale.py").write_text(METHOD)
     return Path("norm_scale.py")
 
 
-def test_the_page_shows_a_method_that_keeps_the_contract(quick: None, shown: Path, capsys) -> None:
-    status, printed = judged(capsys, shown)
+def test_the_method_on_the_page_passes_the_checks(quick: None, shown: Path, capsys) -> None:
+    status, printed = check_file(capsys, shown)
     assert status == 0, printed
 
 
 @pytest.mark.slow
-def test_the_page_shows_what_check_method_prints(shown: Path, capsys) -> None:
-    assert f"$ vtab-peft check-method norm_scale.py\n{judged(capsys, shown)[1].strip()}\n```" in PAGE
+def test_the_page_shows_the_output_of_check_method(shown: Path, capsys) -> None:
+    assert f"$ vtab-peft check-method norm_scale.py\n{check_file(capsys, shown)[1].strip()}\n```" in PAGE
 
 
-def test_the_page_shows_what_check_method_prints_of_a_dead_gradient(shown: Path, capsys) -> None:
+def test_the_page_shows_the_output_for_a_dead_gradient(shown: Path, capsys) -> None:
     shutil.copy(PLUGINS / "dead_gradient.py", ".")
-    _, printed = judged(capsys, Path("dead_gradient.py"), "--only", "every trainable tensor learns")
-    assert f'--only "every trainable tensor learns"\n{printed.strip()}\n```' in PAGE
+    _, printed = check_file(capsys, Path("dead_gradient.py"), "--only", "check_gradients_reach_all")
+    assert f"--only check_gradients_reach_all\n{printed.strip()}\n```" in PAGE
 
 
-def test_the_page_shows_the_whole_difference_to_a_file_of_the_suite(shown: Path) -> None:
+def test_the_page_shows_the_difference_to_a_suite_file(shown: Path) -> None:
     hunk = re.search(r"```diff\n.*?@@\n(.*?)```", PAGE, re.DOTALL)
     assert hunk
     lines = [line or " " for line in hunk[1].splitlines()]
@@ -185,7 +200,7 @@ def test_the_page_shows_the_whole_difference_to_a_file_of_the_suite(shown: Path)
     assert "vtab_peft" not in shown.read_text()
 
 
-def test_the_page_shows_a_row_of_the_suite_and_a_recipe_that_is_one() -> None:
+def test_the_task_and_the_recipe_on_the_page_are_valid() -> None:
     assert TASK in (ROOT / "datasets" / "official_tasks.toml").read_text()
     (recipe,) = eval(f"({RECIPE.strip()})", {"replace": replace, "UNIFORM": UNIFORM})
     assert isinstance(recipe, Recipe)
