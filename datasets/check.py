@@ -53,9 +53,9 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
         problems.append(Problem("wrong", str(error)))
     if deep and not problems:
         problems, notes = _check_images(task, splits_of(task, listings), threads)
-    states = {problem.state for problem in problems}
     worst_first: tuple[DataState, ...] = ("missing", "wrong", "partial", "found")
-    state = next(state for state in worst_first if state in {*states, "found"})
+    states: set[DataState] = {"found", *(problem.state for problem in problems)}
+    state = min(states, key=worst_first.index)
     return CheckResult(
         state=state,
         counts={split: len(listing.files) for split, listing in listings.items()},
