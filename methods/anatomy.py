@@ -11,7 +11,11 @@ from dataclasses import dataclass
 from typing import Literal, cast
 
 from timm.models.swin_transformer import SwinTransformer
+from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+
+VisionModel = VisionTransformer | SwinTransformer
+"""A backbone that some methods support."""
 
 Family = Literal["vit", "swin"]
 

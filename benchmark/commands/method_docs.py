@@ -21,7 +21,7 @@ from ...methods import METHODS, Method
 from ...methods.base import EVIDENCE
 from ..engine import backbone
 from ..engine.injection import inject, wants_examples
-from ..engine.transforms import resize_and_normalize
+from ..engine.transforms import Normalize, resize
 from ..recipes import RECIPES
 
 COUNTED_ON = "vit_base_patch16_224"
@@ -57,7 +57,7 @@ def _start_change() -> Callable[[Method], float]:
     toy_vit = backbone.load("toy_vit")
     labels = np.arange(32) % 10
     pictures = torch.from_numpy(toy.draw("texture", labels, np.random.default_rng(0))).permute(0, 3, 1, 2)
-    images = resize_and_normalize(pictures, toy_vit.image_size, "bicubic", toy_vit.mean, toy_vit.std)
+    images = Normalize(toy_vit.mean, toy_vit.std)(resize(pictures, toy_vit.image_size, "bicubic"))
     examples = images, torch.from_numpy(labels)
     still = replace(RECIPES["toy"], drop_path=0.0)
     with torch.no_grad():

@@ -1,1 +1,1 @@
-"""One cell, from a backbone and a method to a trained and evaluated model."""
+"""One run, from a backbone and a method to a trained and evaluated model."""

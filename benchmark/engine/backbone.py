@@ -1,11 +1,11 @@
-"""The frozen ViT: which one, from which weights, checked."""
+"""Load the frozen backbone and check its weights."""
 
 import difflib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import timm
@@ -15,10 +15,10 @@ from timm.models import get_pretrained_cfg, swin_transformer
 from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from ...methods.anatomy import backbone_family, blocks_of
+from ...methods.anatomy import VisionModel, blocks_of
 from .. import toy_vit
 from ..spec import BackboneRef
-from .evaluate import ProgressFn
+from .evaluate import ProgressFn, no_progress
 
 TOY = "toy_vit"
 """The embedded backbone, which needs no download."""
@@ -27,7 +27,7 @@ BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
     VisionTransformer: Block,
     swin_transformer.SwinTransformer: swin_transformer.SwinTransformerBlock,
 }
-"""The models that methods know, each with the block it is made of; subclasses may compute something else."""
+"""Supported models and their blocks.  Subclasses are excluded, because they may compute something else."""
 
 FAMILIES = {"vit_*": "vision_transformer", "deit*": "deit", "swin_*": "swin_transformer"}
 """Name patterns of timm's backbones, and the modules that define them."""
@@ -39,41 +39,41 @@ LEGACY = {
     "vit_small_patch16_224_in21k": "vit_small_patch16_224.augreg_in21k",
     "vit_tiny_patch16_224_in21k": "vit_tiny_patch16_224.augreg_in21k",
 }
-"""Names that meant different weights in different timm versions (protocol: original before 0.5, AugReg since)."""
-
+"""Names with different weights in different timm versions: the original ones before 0.5, AugReg since."""
 
 HUB_FILE = "model.safetensors"
-"""Of the weights, in timm's repositories on the hub."""
+"""File of the weights in timm's repositories on the hub."""
 
 
 class BackboneError(Exception):
-    """A backbone or its weights that cannot be used; the message says what, where, and what to do."""
+    """The backbone or its weights cannot be used."""
 
 
 @dataclass(frozen=True)
 class Backbone:
+    """A pretrained backbone with the preprocessing it expects."""
+
     ref: BackboneRef
-    vit: VisionTransformer
-    """Pristine: frozen, fp32, on the CPU, without classifier.  A `SwinTransformer` in the Swin family."""
+    vit: VisionModel
+    """Pristine model: frozen, fp32, on the CPU, without classifier."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
     notes: tuple[str, ...]
-    """What a user should know about how the weights were read."""
+    """Remarks for the user on how the weights were read."""
 
 
 def load(
-    name: str, weights: str | None = None, image_size: int | None = None, tell: ProgressFn = lambda *_: None
+    name: str, weights: str | None = None, image_size: int | None = None, on_progress: ProgressFn = no_progress
 ) -> Backbone:
-    """The pristine backbone.
+    """Load a pristine backbone.
 
-    name: timm's explicit model name with its tag.  weights: a .safetensors, .pth/.pt/.bin or Google .npz file,
-    `random` or `random:SEED` for an untrained control, None for timm's hub.  image_size: side in pixels, other
-    than the pretrained one by timm's interpolation of the position embedding.  tell: called before and after a download
-    of weights that are not on this machine yet, with its name and 0 or 1 of 1 done.
+    name: timm's explicit model name with its tag.  weights: a .safetensors, .pth, .pt, .bin or Google .npz file;
+    `random` or `random:SEED` for an untrained control; None for timm's hub.  image_size: side in pixels; for other
+    than the pretrained size, timm interpolates the position embedding.  on_progress: called before and after a download.
 
     Raises:
-        BackboneError: unknown or ambiguous name, not a plain ViT, unreadable or unfitting weights.
+        BackboneError: unknown or ambiguous name, unsupported model, unreadable or wrong weights.
     """
     _check_name(name)
     known = facts(name)
@@ -83,47 +83,44 @@ def load(
         torch.manual_seed(seed or 0)
         try:
             vit = known.build(size)
-        except TypeError:  # families without an image size
+        except TypeError:  # models without an image size
             raise BackboneError(f"backbone {name!r} is no ViT or Swin Transformer; see `list backbones`") from None
-    if BLOCKS.get(type(vit)) is None or not all(type(place.block) is BLOCKS[type(vit)] for place in blocks_of(vit)):
-        what = type(vit).__name__
-        raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer ({what}); see `list backbones`")
-    vit = cast(VisionTransformer, vit)
+    if BLOCKS.get(type(vit)) is None or not all(type(ref.block) is BLOCKS[type(vit)] for ref in blocks_of(vit)):
+        found = type(vit).__name__
+        raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer ({found}); see `list backbones`")
+    vit = cast(VisionModel, vit)
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        sha256, notes = _load_file(vit, Path(weights) if weights else known.default_weights(tell), name)
+        sha256, notes = _load_file(vit, Path(weights) if weights else known.default_weights(on_progress), name)
     vit.requires_grad_(False)
     return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes)
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of a backbone before its weights are read."""
+    """Properties of a backbone that are known before its weights are read."""
 
     build: Callable[[int], nn.Module]
+    """Builds the model for an image size."""
     default_weights: Callable[[ProgressFn], Path]
+    """Returns the file of the weights, after a download if necessary."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
 
 
 def facts(name: str) -> Facts:
-    """Of one of `names`, without building it."""
+    """Return the properties of one of `names`, without building the model."""
     if name == TOY:
-        return Facts(
-            lambda size: toy_vit.build(image_size=size),
-            lambda _: toy_vit.WEIGHTS,
-            toy_vit.MEAN,
-            toy_vit.STD,
-            toy_vit.IMAGE_SIZE,
-        )
+        build = lambda size: toy_vit.build(image_size=size)  # noqa: E731
+        return Facts(build, lambda _: toy_vit.WEIGHTS, toy_vit.MEAN, toy_vit.STD, toy_vit.IMAGE_SIZE)
     cfg = get_pretrained_cfg(name)
     assert cfg is not None  # timm has pretrained weights of every name
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
     return Facts(
         lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
-        lambda tell: _from_hub(name, cfg.hf_hub_id, tell),
+        lambda on_progress: _from_hub(name, cfg.hf_hub_id, on_progress),
         mean,
         std,
         cfg.input_size[-1],
@@ -131,7 +128,7 @@ def facts(name: str) -> Facts:
 
 
 def names() -> list[str]:
-    """The embedded backbone, and with its tag every ViT and Swin Transformer that timm has pretrained weights of."""
+    """List the embedded backbone and, with tags, all ViTs and Swin Transformers with pretrained weights in timm."""
     known = [
         name
         for pattern, module in FAMILIES.items()
@@ -147,13 +144,12 @@ def _check_name(name: str) -> None:
         return
     if name in LEGACY:
         raise BackboneError(
-            f"backbone {name!r} is ambiguous: it names different weights in different timm versions. "
-            f"Say which you mean: {LEGACY[name]}"
+            f"backbone {name!r} is ambiguous: it names different weights in different timm versions. Use {LEGACY[name]}"
         )
     architecture, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if timm.is_model(architecture) and not tag:
-        raise BackboneError(f"backbone {name!r} leaves open which weights; say one of: {', '.join(tagged)}")
+        raise BackboneError(f"backbone {name!r} does not say which weights; use one of: {', '.join(tagged)}")
     if name not in tagged:
         close = difflib.get_close_matches(name, tagged or names(), n=3)
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
@@ -161,55 +157,57 @@ def _check_name(name: str) -> None:
 
 
 def _random_seed(weights: str | None) -> int | None:
-    """The seed in `random` or `random:SEED`; None when real weights are asked for."""
-    kind, _, seed = (weights or "").partition(":")
-    if kind != "random":
+    """Return the seed of `random` or `random:SEED`, and None for real weights."""
+    source, _, seed = (weights or "").partition(":")
+    if source != "random":
         return None
     if seed and not (seed.isascii() and seed.isdecimal()):
-        raise BackboneError(f"--weights {weights}: write random or random:SEED with a whole number")
+        raise BackboneError(f"--weights {weights}: the seed must be a whole number, as in random:SEED")
     return int(seed or 0)
 
 
-def _from_hub(name: str, repository: str | None, tell: ProgressFn) -> Path:
+def _from_hub(name: str, repository: str | None, on_progress: ProgressFn) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
-    by_hand = f"Download the weights of {name} by other means and give the file as --weights FILE"
+    advice = f"Download the weights of {name} in another way and pass the file as --weights FILE"
     if not repository:
-        raise BackboneError(f"timm has no hub address for {name}. {by_hand}")
+        raise BackboneError(f"timm has no hub address for {name}. {advice}")
     if repository.endswith("/"):
         repository += name
     download, is_new = f"downloading weights of {name}", try_to_load_from_cache(repository, HUB_FILE) is None
     if is_new:
-        tell(download, 0, 1)
+        on_progress(download, 0, 1)
     try:
         file = Path(hf_hub_download(repository, HUB_FILE))
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
-        raise BackboneError(f"cannot get {name} from the hub ({repository}): {reason}. {by_hand}") from None
+        raise BackboneError(f"cannot download {name} from the hub ({repository}): {reason}. {advice}") from None
     if is_new:
-        tell(download, 1, 1)
+        on_progress(download, 1, 1)
     return file
 
 
-def _load_file(vit: VisionTransformer, file: Path, name: str) -> tuple[str, tuple[str, ...]]:
+def _load_file(vit: VisionModel, file: Path, name: str) -> tuple[str, tuple[str, ...]]:
+    """Load the weights; return the file's hash and remarks for the user."""
     if not file.is_file():
         raise BackboneError(f"no weights at {file}; --weights takes a .safetensors, .pth or .npz file")
     sha256 = _file_sha256(file)
+    plain = isinstance(vit, VisionTransformer)
     try:
-        if file.suffix == ".npz" and backbone_family(vit) == "vit":
+        if file.suffix == ".npz" and plain:
             vit.load_pretrained(str(file))
             return sha256, ()
         state = _read_state(file)
     except BackboneError:
         raise
-    except Exception as error:  # the readers of three formats each raise their own
+    except Exception as error:  # each of three formats has its own errors
         raise BackboneError(f"cannot read weights {file}: {type(error).__name__}: {error}") from None
-    fit = checkpoint_filter_fn if backbone_family(vit) == "vit" else swin_transformer.checkpoint_filter_fn
-    state = fit(state, vit)  # with the classifier: timm before 1.0.31 tells two layouts of Swin apart by its name
+    convert: Any = checkpoint_filter_fn if plain else swin_transformer.checkpoint_filter_fn
+    state = convert(state, vit)  # with the classifier: its name tells timm before 1.0.31 the layout of Swin
     classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
     state = {key: value for key, value in state.items() if key not in classifier}
-    _check_fit(vit, state, file, name)
+    _check_tensors(vit, state, file, name)
     vit.load_state_dict({key: value.float() for key, value in state.items()})
     notes = f"{file.name}: its classifier was left out ({', '.join(sorted(classifier))})"
     return sha256, (notes,) if classifier else ()
@@ -226,10 +224,10 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
-def _check_fit(vit: VisionTransformer, state: dict[str, Tensor], file: Path, name: str) -> None:
+def _check_tensors(vit: nn.Module, state: dict[str, Tensor], file: Path, name: str) -> None:
     own = vit.state_dict()
-    problems = [f"lacks {key}" for key in own if key not in state]
-    problems += [f"has {key}, which the model has not" for key in state if key not in own]
+    problems = [f"{key} is missing" for key in own if key not in state]
+    problems += [f"{key} is not in the model" for key in state if key not in own]
     problems += [
         f"{key} is {list(state[key].shape)}, the model's {list(own[key].shape)}"
         for key in own

@@ -41,14 +41,7 @@ def free_memory(device: torch.device) -> None:
 
 
 def divergence(losses: Sequence[float], epoch: int, epochs: int, lr: float) -> Diverged:
-    """Return the error for an epoch whose mean loss is not finite.
-
-    Args:
-        losses: loss of each step of the epoch.
-        epoch: number of the epoch, from 0.
-        epochs: number of epochs in the recipe.
-        lr: peak learning rate of the recipe.
-    """
+    """Return the error for an epoch, from 0, whose mean loss is not finite; `losses` are those of its steps."""
     step = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
     before = ", ".join(f"{loss:.4g}" for loss in losses[max(step - 3, 0) : step])
     return Diverged(

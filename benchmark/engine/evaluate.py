@@ -23,16 +23,7 @@ def no_progress(phase: str, done: int, total: int) -> None:
 
 @torch.no_grad()
 def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: ProgressFn = no_progress) -> np.ndarray:
-    """Predict the class index of each image.
-
-    Args:
-        live: holds the trained backbone.
-        head: the trained classifier.
-        images: uint8 [n, 3, h, w], usually memory-mapped; one batch is read at a time.
-        progress: called after each batch.
-
-    Returns:
-        Class indices [n].
+    """Predict the class indices [n] of uint8 images [n, 3, h, w], reading one batch at a time.
 
     Raises:
         Diverged: the logits of an image are not a number.

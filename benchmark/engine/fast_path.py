@@ -14,41 +14,31 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
-from ...methods.anatomy import backbone_family
+from ...methods.anatomy import VisionModel
 
 TOLERANCE = 1e-3
 """Largest accepted difference of features, relative to the largest feature.  Ours: 100 times the rounding of fp32."""
 
 
-def make_fast(vit: VisionTransformer, precision: str, device: str) -> None:
-    """Replace modules of an injected backbone by faster ones.
+def make_fast(vit: VisionModel, precision: str, device: str) -> None:
+    """Replace modules of an injected backbone by faster ones; the names of its tensors stay the same.
 
-    Args:
-        vit: changed in place; names and values of its tensors stay the same.
-        precision: "bf16" or "fp32", as in a recipe.
-        device: type of the device that will run the model, "cpu" or "cuda".
+    precision: of the recipe, "bf16" or "fp32".  device: type of the device that will run the model.
     """
     prune_last_block_to_cls(vit)
     if precision == "bf16":
         prepare_for_bf16(vit, device)
 
 
-class ClassTokenAttention(nn.Module):
+class ClassTokenAttention(Attention):
     """timm's `Attention` with the class token as the only query.  [b, n, d] -> [b, 1, d]"""
 
-    qkv: nn.Module
-    q_norm: nn.Module
-    k_norm: nn.Module
-    norm: nn.Module
-    proj: nn.Module
-    proj_drop: nn.Module
-
     def __init__(self, attention: Attention) -> None:
-        super().__init__()
-        self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
+        nn.Module.__init__(self)
         _take_over(self, attention)
+        self.num_heads, self.head_dim, self.scale = attention.num_heads, attention.head_dim, attention.scale
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         b, n, _ = x.shape
         q, k, v = self.qkv(x).reshape(b, n, 3, self.num_heads, self.head_dim).permute(2, 0, 3, 1, 4)
         q, k = self.q_norm(q[:, :, :1]), self.k_norm(k)
@@ -57,44 +47,35 @@ class ClassTokenAttention(nn.Module):
         return self.proj_drop(self.proj(self.norm(attended.flatten(1).unsqueeze(1))))
 
 
-class ClassTokenBlock(nn.Module):
+class ClassTokenBlock(Block):
     """timm's `Block` with the class token as its only output.  [b, n, d] -> [b, 1, d]"""
 
-    norm1: nn.Module
-    ls1: nn.Module
-    drop_path1: nn.Module
-    norm2: nn.Module
-    mlp: nn.Module
-    ls2: nn.Module
-    drop_path2: nn.Module
-
     def __init__(self, block: Block) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         _take_over(self, block)
-        self.attn = ClassTokenAttention(block.attn)
+        self.attn = ClassTokenAttention(cast(Attention, block.attn))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # pyright: ignore[reportIncompatibleMethodOverride]
         x = x[:, :1] + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
         return x + self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
 
 
 def _take_over(new: nn.Module, old: nn.Module) -> None:
     """Give `new` the submodules and tensors of `old`, under the same names and in the same order."""
-    for own, taken in ((new._parameters, old._parameters), (new._buffers, old._buffers), (new._modules, old._modules)):
-        own.update(taken)
+    for name in ("_parameters", "_buffers", "_modules"):
+        getattr(new, name).update(getattr(old, name))
 
 
-def prune_last_block_to_cls(vit: VisionTransformer) -> bool:
-    """Compute only the class token in the last block, if pooling reads only that token.
+def prune_last_block_to_cls(vit: VisionModel) -> bool:
+    """Compute only the class token in the last block, if pooling reads only that token.  Returns True if applied.
 
     The block stays as it is in these cases: a method has replaced the block or its attention; dropout behind the
     queries, keys and values would draw other random numbers; the result differs from timm's (with a warning).  All
     other modules that methods add there treat each token separately, as the contract of methods requires.
-
-    Returns:
-        True if the block was replaced.
     """
-    last = vit.blocks[-1] if backbone_family(vit) == "vit" else None
+    if not isinstance(vit, VisionTransformer):
+        return False
+    last = vit.blocks[-1]
     if type(last) is not Block or vit.global_pool != "token" or vit.attn_pool is not None:
         return False
     attention = last.attn

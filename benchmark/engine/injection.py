@@ -10,11 +10,10 @@ from dataclasses import dataclass
 import torch
 from safetensors.torch import save
 from timm.layers.drop import DropPath
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...methods import Method
-from ...methods.anatomy import blocks_of
+from ...methods.anatomy import VisionModel, blocks_of
 from ...methods.base import check_backbone
 from ..spec import Recipe
 
@@ -23,7 +22,7 @@ from ..spec import Recipe
 class Injected:
     """A backbone with a method in it."""
 
-    vit: VisionTransformer
+    vit: VisionModel
     adapter_names: tuple[str, ...]
     """Names of the tensors that the method added or changed."""
 
@@ -55,7 +54,7 @@ class Injected:
 
 
 def inject(
-    pristine: VisionTransformer,
+    pristine: VisionModel,
     method: Method,
     recipe: Recipe,
     seed: int,
@@ -63,13 +62,8 @@ def inject(
 ) -> Injected:
     """Inject a method into a copy of the pristine backbone; only what the method trains is not frozen.
 
-    Args:
-        pristine: the frozen backbone.
-        method: the method.
-        recipe: drop-path and dropout rates are taken from it.
-        seed: seeds torch's global CPU generator, which draws the initial values.
-        examples: normalised images [n, 3, height, width] and labels [n], for methods that prepare with training
-            data; the copy is moved to their device.
+    seed: of torch's global CPU generator, which draws the initial values.  examples: normalised images
+    [n, 3, height, width] and labels [n], for methods that prepare with them; the copy is moved to their device.
 
     Raises:
         ValueError: the method does not support this kind of backbone, or its arguments do not fit.
@@ -100,7 +94,7 @@ def wants_examples(method: Method) -> bool:
     return type(method).prepare is not Method.prepare
 
 
-def _add_dropout(vit: VisionTransformer, recipe: Recipe) -> None:
+def _add_dropout(vit: VisionModel, recipe: Recipe) -> None:
     """Add drop-path or branch dropout, with a rate that grows linearly with depth from 0, and MLP dropout."""
     rate = recipe.drop_path or recipe.branch_dropout
     layer = DropPath if recipe.drop_path else nn.Dropout

@@ -6,15 +6,14 @@ Both ways give the same result, bit for bit where the arithmetic is deterministi
 """
 
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...datasets.cache import default_root
+from ...methods.anatomy import VisionModel
 from ..spec import RunSpec, canonical_json
 from .errors import OutOfMemory, free_memory
 from .injection import Injected
@@ -38,7 +37,7 @@ class LiveModel:
     numerics: Numerics
     """Current settings: those requested, with smaller batches if memory ran out for this kind of model."""
     _requested: Numerics = field(init=False)
-    _vit: VisionTransformer | None = None
+    _vit: VisionModel | None = None
     _forward: Any = None
     """Normalisation and backbone, compiled unless the engine is eager."""
     _key: str = ""
@@ -49,15 +48,13 @@ class LiveModel:
         self._requested = self.numerics
 
     def load(self, fresh: Injected, spec: RunSpec, image_size: int) -> tuple[Injected, bool]:
-        """Load a freshly injected backbone for the run `spec`.
-
-        Returns:
-            The loaded model with the values of `fresh`, and True if it replaced the previous model.
-        """
+        """Load a freshly injected backbone; return it as loaded, and True if it replaced the previous model."""
         key = model_key(spec)
         self._spec, self._image_size = spec, image_size
         if self._vit is not None and key == self._key and _same_tensors(self._vit, fresh.vit):
-            _copy_values(fresh.vit, self._vit)
+            with torch.no_grad():
+                for old, new in zip(_tensors(self._vit).values(), _tensors(fresh.vit).values(), strict=True):
+                    old.copy_(new)
             self._vit.zero_grad()
             return replace(fresh, vit=self._vit), False
         if key != self._key:
@@ -73,7 +70,7 @@ class LiveModel:
         return fresh, True
 
     @property
-    def vit(self) -> VisionTransformer:
+    def vit(self) -> VisionModel:
         """The loaded backbone."""
         assert self._vit is not None, "no model is loaded"
         return self._vit
@@ -93,12 +90,9 @@ class LiveModel:
 
     def padded_features(self, images: Tensor) -> Tensor:
         """Compute features of an evaluation batch; pad it if another batch shape would be compiled anew."""
-        return self.features(self.pad_batch(images))[: len(images)]
-
-    def pad_batch(self, images: Tensor) -> Tensor:
-        """Pad a batch with black images to the evaluation batch size, if the engine compiles."""
         missing = self.eval_batch - len(images) if self.compiles else 0
-        return torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
+        padded = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
+        return self.features(padded)[: len(images)]
 
     def warm_up_training(self, shape: tuple[int, ...]) -> float:
         """Compile forward and backward pass with a black batch [b, 3, h, w]; return the seconds it took."""
@@ -148,7 +142,7 @@ class LiveModel:
 
 
 def model_key(spec: RunSpec) -> str:
-    """Return a key of everything that defines a run's model except its values: equal keys may share compiled code."""
+    """Return a key of all that defines a run's model except its values; equal keys may share compiled code."""
     recipe = spec.recipe
     return canonical_json(
         {
@@ -160,22 +154,15 @@ def model_key(spec: RunSpec) -> str:
     )
 
 
-def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Yield every parameter and buffer under each of its names, including buffers that are not saved."""
-    yield from module.named_parameters(remove_duplicate=False)
-    yield from module.named_buffers(remove_duplicate=False)
+def _tensors(module: nn.Module) -> dict[str, Tensor]:
+    """Return every parameter and buffer under each of its names, including buffers that are not saved."""
+    return {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
 
 
 def _same_tensors(loaded: nn.Module, fresh: nn.Module) -> bool:
     """Return True if both models have the same tensors, values aside."""
-
-    def layout(module: nn.Module) -> list[tuple[Any, ...]]:
-        return [(name, t.shape, t.dtype, t.requires_grad) for name, t in _tensors(module)]
-
-    return layout(loaded) == layout(fresh)
-
-
-@torch.no_grad()
-def _copy_values(source: nn.Module, target: nn.Module) -> None:
-    for (_, new), (_, old) in zip(_tensors(source), _tensors(target), strict=True):
-        old.copy_(new)
+    a, b = ([(n, t.shape, t.dtype, t.requires_grad) for n, t in _tensors(m).items()] for m in (loaded, fresh))
+    return a == b

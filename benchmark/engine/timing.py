@@ -1,4 +1,4 @@
-"""Clock, memory, and where a number came from."""
+"""Clock, memory, and the provenance of a result."""
 
 import os
 import platform
@@ -21,13 +21,14 @@ _SOURCES = ("benchmark", "methods", "datasets", "run_benchmark.py", "pyproject.t
 
 
 def now(device: torch.device) -> float:
-    """Seconds, after all work queued on the device is done."""
+    """Return the time in seconds, after all work queued on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()
 
 
 def reset_peak_memory(device: torch.device) -> None:
+    """Restart the measurement of `peak_memory`."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     elif (clear := Path("/proc/self/clear_refs")).exists():
@@ -35,7 +36,7 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes: GPU memory allocated, or on a CPU the resident set of this process, at its highest since the reset."""
+    """Return the peak bytes since the reset: allocated GPU memory, or on a CPU the resident set of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     if (status := Path("/proc/self/status")).exists():
@@ -46,7 +47,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def provenance(device: torch.device, argv: list[str], numerics: Numerics = Numerics()) -> dict[str, Any]:  # noqa: B008
-    """What a result does not depend on by contract, but people want to know: when, where, with which versions."""
+    """Return when, where and with which versions a result was computed; run IDs do not depend on it."""
     return {
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         **git_state(),
@@ -58,11 +59,13 @@ def provenance(device: torch.device, argv: list[str], numerics: Numerics = Numer
 
 
 def device_name(device: torch.device) -> str:
+    """Return the name of the GPU or the processor."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 @cache
 def cpu_name() -> str:
+    """Return the processor's model name."""
     if (info := Path("/proc/cpuinfo")).exists():
         for line in info.read_text().splitlines():
             if line.startswith("model name"):
@@ -72,6 +75,7 @@ def cpu_name() -> str:
 
 @cache
 def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on."""
     found = {"vtab-peft": __version__}
     for name in ("torch", "torchvision", "timm", "peft", "numpy", "pillow"):
         try:
@@ -83,7 +87,7 @@ def package_versions() -> dict[str, str]:
 
 @cache
 def git_state() -> dict[str, Any]:
-    """Commit of the suite's checkout and whether its sources were changed since; None where it is no checkout."""
+    """Return the commit of the checkout and True if its sources have changed since; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
 
     def git(*arguments: str) -> str | None:

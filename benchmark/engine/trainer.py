@@ -65,6 +65,7 @@ class RunResult:
     """Number of that epoch, from 1."""
 
     def to_json(self) -> dict[str, Any]:
+        """Return the fields of the record."""
         return asdict(self)
 
 
@@ -93,25 +94,26 @@ def train_and_evaluate(
 ) -> tuple[RunResult, np.ndarray]:
     """Train a run and evaluate it once, after the last epoch.
 
-    Args:
-        spec: the run.
-        method: the method of the spec.
-        backbone: the pristine backbone of the spec.
-        data: the task of the spec.
-        live: the model on the device, reused from run to run.
-        progress: called after each epoch and each evaluation batch.
-        evaluate_each_epoch: also evaluate after every epoch, to report the best epoch.
-        on_trained: called with the trained model, for example to save it.
-
-    Returns:
-        The result and the predictions [n], in the order of the split.
+    Method, backbone and data are those of the spec.  `evaluate_each_epoch` also reports the best epoch, and
+    `on_trained` receives the trained model.  Returns the result and the predictions [n], in the order of the split.
 
     Raises:
         Diverged: the loss or the logits of the trained model are not finite.
         OutOfMemory: not even one image at a time fits.
     """
-    device = live.device
-    trained, evaluator = _train_within_memory(spec, method, backbone, data, live, progress, evaluate_each_epoch)
+    device, batch = live.device, spec.recipe.batch_size
+    while True:
+        reset_peak_memory(device)
+        evaluator = EpochEvaluator(data, spec.split) if evaluate_each_epoch else None
+        try:
+            trained = train(spec, method, backbone, data, live, progress, evaluator)
+            break
+        except Exception as error:
+            if not is_oom(error):
+                raise
+            reason = one_line_message(error)
+        # Start again: this is exactly the run that `--micro-batch` would give.  Here the traceback holds no tensors.
+        live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
 
     started = now(device)
     labels = data.labels(spec.split)  # the first access to the evaluation split, unless evaluated in each epoch
@@ -142,32 +144,6 @@ def train_and_evaluate(
     return result, predictions
 
 
-def _train_within_memory(
-    spec: RunSpec,
-    method: Method,
-    backbone: Backbone,
-    data: CachedTask,
-    live: LiveModel,
-    progress: ProgressFn,
-    evaluate_each_epoch: bool,
-) -> tuple[Trained, EpochEvaluator | None]:
-    """Train; when memory runs out, start again with half the micro-batch.
-
-    Starting again, rather than repeating the step, gives exactly the run that `--micro-batch` would give.
-    """
-    batch = spec.recipe.batch_size
-    while True:
-        reset_peak_memory(live.device)
-        evaluator = EpochEvaluator(data, spec.split) if evaluate_each_epoch else None
-        try:
-            return train(spec, method, backbone, data, live, progress, evaluator), evaluator
-        except Exception as error:
-            if not is_oom(error):
-                raise
-            reason = one_line_message(error)
-        live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
-
-
 def train(
     spec: RunSpec,
     method: Method,
@@ -177,11 +153,7 @@ def train(
     progress: ProgressFn = no_progress,
     evaluator: EpochEvaluator | None = None,
 ) -> Trained:
-    """Train one run; the training set is train800, plus val200 if the run is evaluated on the test split.
-
-    Raises:
-        Diverged: the mean loss of an epoch is not finite.
-    """
+    """Train one run; raise `Diverged` if the mean loss of an epoch is not finite."""
     recipe, device = spec.recipe, live.device
 
     # Data, model and head
@@ -265,7 +237,7 @@ def train(
 
 
 class TrainSet:
-    """The training images on the device, and their augmentation."""
+    """Augmented training images on the device: train800, plus val200 if the run is evaluated on the test split."""
 
     def __init__(self, data: CachedTask, spec: RunSpec, image_size: int, device: torch.device) -> None:
         splits = ("train", "val") if spec.split == "test" else ("train",)

@@ -96,13 +96,6 @@ class Normalize(nn.Module):
         return pixels.float().div_(255).sub_(self.mean).div_(self.std)
 
 
-def resize_and_normalize(
-    images: Tensor, size: int, interpolation: str, mean: tuple[float, ...], std: tuple[float, ...]
-) -> Tensor:
-    """Stretch to a square and normalise.  uint8 [b, 3, height, width] -> float32 [b, 3, size, size]"""
-    return Normalize(mean, std).to(images.device)(resize(images, size, interpolation))
-
-
 def crop_and_resize(images: Tensor, size: int, spec: RunSpec) -> Tensor:
     """Bring cached images to the model's size: cut the centre if the recipe crops, then stretch.
 

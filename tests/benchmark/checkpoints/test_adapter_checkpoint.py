@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
-from vtab_peft.benchmark.engine.transforms import resize_and_normalize
+from vtab_peft.benchmark.engine.transforms import preprocess
 from vtab_peft.benchmark.method_checks.tiny_models import sample_images, train_few_steps
 from vtab_peft.benchmark.storage.json_io import CorruptRecord, StoreError
 from vtab_peft.datasets.cache import Preprocessing, build
@@ -38,7 +38,7 @@ def test_restored_model_predicts_the_same(method: str, make_task: Callable[..., 
     preprocessing = Preprocessing(cell.spec.recipe.image_size, cell.spec.interpolation)
     images = torch.from_numpy(np.array(build(folder_task(task), preprocessing, tmp_path / "cache").images("test")))
     spec = cell.spec
-    batch = resize_and_normalize(images, spec.recipe.image_size, spec.interpolation, spec.mean, spec.std)
+    batch = preprocess(images, spec.recipe.image_size, spec)
     with torch.no_grad():
         predictions = cell.head(vit(batch)).argmax(dim=1).numpy()
     assert predictions.tolist() == np.load(path.with_suffix(".npz"))["predictions"].tolist()

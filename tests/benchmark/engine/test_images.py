@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.functional import center_crop as torchvisions_center_crop
 from torchvision.transforms.functional import normalize, to_tensor
-from vtab_peft.benchmark.engine.transforms import center_crop, random_crop, random_flip, resize, resize_and_normalize
+from vtab_peft.benchmark.engine.transforms import Normalize, center_crop, random_crop, random_flip, resize
 
 INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 
@@ -58,13 +58,13 @@ def test_the_input_is_what_torchvision_makes_of_pillows_image() -> None:
         normalize(to_tensor(image.permute(1, 2, 0).numpy()), list(mean), list(std))
         for image in by_pillow(images, 64, "bicubic")
     ]
-    assert torch.equal(resize_and_normalize(images, 64, "bicubic", mean, std), torch.stack(wanted))
+    assert torch.equal(Normalize(mean, std)(resize(images, 64, "bicubic")), torch.stack(wanted))
 
 
 def test_images_of_the_right_size_keep_their_bytes_and_the_source_is_left_alone() -> None:
     images = random_images(16, 16)
     before = images.clone()
-    pixels = resize_and_normalize(images, 16, "bicubic", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
+    pixels = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(resize(images, 16, "bicubic"))
     assert torch.equal((pixels * 255).round().byte(), before)
     assert torch.equal(images, before)
 
