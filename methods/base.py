@@ -10,7 +10,6 @@ from importlib.util import find_spec
 from itertools import product
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
 
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import FAMILIES, Family, backbone_family
@@ -58,10 +57,10 @@ class Paper:
 class Method:
     """Base class of PEFT methods: fields are hyper-parameters, and `inject` puts the method into a model.
 
-    The engine passes `inject` a fully frozen fp32 timm ViT (or a `SwinTransformer` if `backbones` contains "swin") on
-    the CPU, after seeding torch's global generator.  Parameters created by `inject` are trainable because they are
-    new.  Pretrained parameters stay frozen unless `inject` unfreezes them.  All state lives in parameters and buffers
-    of modules, never on the method.  Method files contain no dtype or device code.  The engine owns the head.
+    The engine passes `inject` a fully frozen fp32 `VisionModel` of one of the `backbones`, on the CPU, after seeding
+    torch's global generator.  Parameters created by `inject` are trainable because they are new.  Pretrained
+    parameters stay frozen unless `inject` unfreezes them.  All state lives in parameters and buffers of modules, never
+    on the method.  Method files contain no dtype or device code.  The engine owns the head.
     """
 
     title: ClassVar[str] = ""
@@ -104,11 +103,11 @@ class Method:
             ValueError: the hyper-parameters are invalid.
         """
 
-    def inject(self, vit: VisionTransformer) -> None:
+    def inject(self, vit: Any) -> None:
         """Modify `vit` in place: add modules and unfreeze what the method trains."""
         raise NotImplementedError(f"{type(self).__name__} must define inject(vit)")
 
-    def expected_params(self, vit: VisionTransformer) -> int:
+    def expected_params(self, vit: Any) -> int:
         """Return the number of trainable parameters without the head, for the unmodified `vit`.
 
         Override it with a closed form to verify `inject`.  By default a modified copy is counted.
@@ -117,20 +116,20 @@ class Method:
         self.inject(injected)
         return sum(parameter.numel() for parameter in injected.parameters() if parameter.requires_grad)
 
-    def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
+    def prepare(self, vit: Any, images: Tensor, labels: Tensor) -> None:
         """Use the training data once, after `inject` and before training, on the training device.
 
         images: [n, 3, height, width], normalised; labels: [n].  Remaining gradients are discarded.
         """
 
-    def penalty(self, vit: VisionTransformer) -> Tensor | None:
+    def penalty(self, vit: Any) -> Tensor | None:
         """Return an additional loss term, or None."""
         return None
 
-    def after_step(self, vit: VisionTransformer, step: int, steps: int) -> None:
+    def after_step(self, vit: Any, step: int, steps: int) -> None:
         """Run after each optimiser step, before gradients are cleared; `step` counts from 1 to `steps`."""
 
-    def merge(self, vit: VisionTransformer) -> None:
+    def merge(self, vit: Any) -> None:
         """Fold the trained parameters into the plain timm model, in fp32, in place.
 
         Raises:

@@ -11,10 +11,10 @@ from typing import Any, cast
 import numpy as np
 import timm
 import torch
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...methods import Method, parse
+from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
 from ..engine.backbone import TOY, Backbone, BackboneError, load
 from ..engine.fast_path import make_fast
@@ -54,7 +54,7 @@ class TrainedModel:
         """Names of the classes; empty if the task has none."""
         return self.checkpoint.facts.get("classes", [])
 
-    def merged(self, dtype: torch.dtype = torch.float32) -> VisionTransformer:
+    def merged(self, dtype: torch.dtype = torch.float32) -> VisionModel:
         """Return a plain backbone with the adapter merged into its weights.
 
         Raises:

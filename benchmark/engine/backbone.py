@@ -69,8 +69,8 @@ def load(
     """Load a pristine backbone.
 
     name: timm's explicit model name with its tag.  weights: a .safetensors, .pth, .pt, .bin or Google .npz file;
-    `random` or `random:SEED` for an untrained control; None for timm's hub.  image_size: side in pixels; for other
-    than the pretrained size, timm interpolates the position embedding.  on_progress: called before and after a download.
+    `random` or `random:SEED` for an untrained control; None for timm's hub.  image_size: side in pixels,
+    for which timm interpolates the position embedding.  on_progress: called before and after a download.
 
     Raises:
         BackboneError: unknown or ambiguous name, unsupported model, unreadable or wrong weights.

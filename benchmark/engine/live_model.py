@@ -156,10 +156,8 @@ def model_key(spec: RunSpec) -> str:
 
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return every parameter and buffer under each of its names, including buffers that are not saved."""
-    return {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    return parameters | dict(module.named_buffers(remove_duplicate=False))
 
 
 def _same_tensors(loaded: nn.Module, fresh: nn.Module) -> bool:

@@ -1,12 +1,14 @@
-"""Loading a backbone: every format, and every way a file can be wrong."""
+"""Backbones load from every format, and wrong names and files are refused."""
 
 import pickle
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import timm
 import torch
+from raises import raises_naming
 from safetensors.torch import save_file
 from vtab_peft.benchmark.engine.backbone import BackboneError, load
 
@@ -34,12 +36,12 @@ def test_pth_files_are_read_without_running_code(state: dict[str, torch.Tensor],
     torch.save({"state_dict": {f"module.{name}": tensor for name, tensor in state.items()}}, tmp_path / "w.pth")
     assert torch.equal(load(NAME, str(tmp_path / "w.pth")).vit.norm.weight, state["norm.weight"])
     torch.save({"state_dict": Path}, tmp_path / "evil.pth")
-    with pytest.raises(BackboneError, match="cannot read weights"):
+    with raises_naming(BackboneError, tmp_path / "evil.pth"):
         load(NAME, str(tmp_path / "evil.pth"))
 
 
 def test_google_npz_is_read(tmp_path: Path) -> None:
-    """Written in the layout of the original checkpoints, from a model whose weights are known."""
+    """Write known weights in the layout of the original checkpoints and read them back."""
     torch.manual_seed(1)
     vit = timm.create_model(NAME, pretrained=False, num_classes=0)
     np.savez(tmp_path / "w.npz", **google_arrays(vit))
@@ -88,61 +90,54 @@ def test_position_embedding_is_interpolated_to_another_image_size(
         assert backbone.vit(torch.zeros(1, 3, 96, 96)).shape == (1, 192)
 
 
-def test_random_weights_are_a_control_with_an_identity_of_their_own() -> None:
+def test_random_weights_have_a_hash_for_each_seed() -> None:
     first, again, other = (load("toy_vit", weights) for weights in ("random", "random:0", "random:1"))
     assert first.ref == again.ref != other.ref
 
 
 @pytest.mark.parametrize(
-    ("name", "says"),
+    ("name", "facts"),
     [
-        ("vit_base_patch16_224_in21k", "ambiguous.*orig_in21k or vit_base_patch16_224.augreg_in21k"),
-        ("vit_base_patch16_224", "leaves open which weights.*augreg_in21k"),
-        ("vit_base_patch16_224.augreg_in21", "did you mean vit_base_patch16_224.augreg"),
-        ("vit_bse_patch16_224.augreg_in21k", "no backbone"),
-        ("resnet50.a1_in1k", "no ViT or Swin Transformer"),
-        ("deit3_base_patch16_224.fb_in1k", "no weights at"),
-        ("../etc/passwd", r"no backbone '../etc/passwd' in timm [\d.]+\. See `list backbones`"),
+        ("vit_base_patch16_224_in21k", ("vit_base_patch16_224.orig_in21k", "vit_base_patch16_224.augreg_in21k")),
+        ("vit_base_patch16_224", ("vit_base_patch16_224.augreg_in21k",)),
+        ("vit_base_patch16_224.augreg_in21", ("vit_base_patch16_224.augreg_in21k",)),
+        ("vit_bse_patch16_224.augreg_in21k", ("vit_bse_patch16_224",)),
+        ("resnet50.a1_in1k", ("resnet50.a1_in1k",)),
+        ("deit3_base_patch16_224.fb_in1k", ("nowhere.safetensors",)),
+        ("../etc/passwd", ("'../etc/passwd'", "list backbones")),
     ],
 )
-def test_wrong_names_are_refused_with_help(name: str, says: str) -> None:
-    with pytest.raises(BackboneError, match=says):
+def test_wrong_names_are_refused(name: str, facts: tuple[str, ...]) -> None:
+    with raises_naming(BackboneError, *facts):
         load(name, "nowhere.safetensors")
 
 
 def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
-    cases = {
-        "lacks norm.weight": {k: v for k, v in state.items() if k != "norm.weight"},
-        "has surprise, which the model has not": {**state, "surprise": torch.zeros(1)},
-        r"norm.bias is \[7\], the model's \[192\]": {**state, "norm.bias": torch.zeros(7)},
+    cases: dict[tuple[str, ...], dict[str, torch.Tensor]] = {
+        ("norm.weight",): {k: v for k, v in state.items() if k != "norm.weight"},
+        ("surprise",): {**state, "surprise": torch.zeros(1)},
+        ("norm.bias", "[7]", "[192]"): {**state, "norm.bias": torch.zeros(7)},
     }
-    for says, wrong in cases.items():
+    for facts, wrong in cases.items():
         save_file(wrong, file)
-        with pytest.raises(BackboneError, match=says):
+        with raises_naming(BackboneError, file, *facts):
             load(NAME, str(file))
 
 
 @pytest.mark.parametrize(
-    ("weights", "says"),
-    [
-        ("absent.safetensors", "no weights at absent.safetensors"),
-        ("random:x", "random:SEED"),
-        ("{tmp}/text.safetensors", "cannot read weights"),
-        ("{tmp}/text.npz", "cannot read weights"),
-        ("{tmp}/text.pth", "cannot read weights"),
-        ("{tmp}/text.h5", "must be .safetensors"),
-    ],
+    "weights",
+    ["absent.safetensors", "random:x", *(f"{{tmp}}/text.{end}" for end in ("safetensors", "npz", "pth", "h5"))],
 )
-def test_unreadable_weights_are_refused(weights: str, says: str, tmp_path: Path) -> None:
+def test_unreadable_weights_are_refused(weights: str, tmp_path: Path) -> None:
     for suffix in ("safetensors", "npz", "pth", "h5"):
         (tmp_path / f"text.{suffix}").write_text("not weights")
-    with pytest.raises(BackboneError, match=says):
+    with raises_naming(BackboneError, weights.format(tmp=tmp_path)):
         load(NAME, weights.format(tmp=tmp_path))
 
 
 class Bomb:
-    """What a pickle may do when it is read."""
+    """Touches a file when it is unpickled."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -152,7 +147,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("kind", ["torch", "bare pickle", "numpy"])
-def test_a_pickle_that_runs_code_is_refused_and_not_run(kind: str, tmp_path: Path) -> None:
+def test_pickles_that_run_code_are_refused(kind: str, tmp_path: Path) -> None:
     mark, file = tmp_path / "it ran", tmp_path / ("w.npz" if kind == "numpy" else "w.pth")
     if kind == "torch":
         torch.save({"norm.weight": Bomb(mark)}, file)
@@ -160,14 +155,14 @@ def test_a_pickle_that_runs_code_is_refused_and_not_run(kind: str, tmp_path: Pat
         np.savez(file, cls=np.array([Bomb(mark)], dtype=object))
     else:
         file.write_bytes(pickle.dumps({"norm.weight": Bomb(mark)}))
-    with pytest.raises(BackboneError, match="cannot read weights"):
+    with raises_naming(BackboneError, file):
         load(NAME, str(file))
     assert not mark.exists()
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # timm leaves the npz open
 @pytest.mark.parametrize("suffix", ["safetensors", "pth", "npz"])
-def test_a_file_that_was_cut_short_is_refused(suffix: str, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
+def test_truncated_files_are_refused(suffix: str, state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     file = tmp_path / f"w.{suffix}"
     if suffix == "safetensors":
         save_file(state, file)
@@ -178,25 +173,23 @@ def test_a_file_that_was_cut_short_is_refused(suffix: str, state: dict[str, torc
     whole = file.read_bytes()
     for length in (0, 7, len(whole) // 2, len(whole) - 1):
         file.write_bytes(whole[:length])
-        with pytest.raises(BackboneError, match=f"cannot read weights {file}"):
+        with pytest.raises(BackboneError, match=re.escape(str(file))):
             load(NAME, str(file))
 
 
-def test_a_header_that_claims_more_than_the_file_holds_is_refused(tmp_path: Path) -> None:
+def test_headers_longer_than_the_file_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "w.safetensors"
     file.write_bytes((2**62).to_bytes(8, "little") + b"{}")
-    with pytest.raises(BackboneError, match="cannot read weights"):
+    with raises_naming(BackboneError, file):
         load(NAME, str(file))
 
 
-def test_hub_failure_says_how_to_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hub_failures_name_the_file_and_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(repository: str, filename: str) -> str:
         raise OSError(f"no route to {repository}/{filename}.\nTry again.")
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    with pytest.raises(
-        BackboneError, match=r"no route to timm/vit_tiny_patch16_224[^ ]*safetensors\. Download .*--weights FILE"
-    ):
+    with raises_naming(BackboneError, "no route to timm/vit_tiny_patch16_224", "--weights FILE"):
         load(NAME)
 
 
@@ -209,21 +202,21 @@ def test_weights_come_from_the_hub_when_no_file_is_given(
     assert load(NAME).ref == load(NAME, str(file)).ref
 
 
-@pytest.mark.parametrize("there", [False, True])
-def test_a_download_is_told_of_before_and_after_and_only_where_there_is_one(
-    there: bool, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("cached", [False, True])
+def test_only_a_real_download_reports_progress(
+    cached: bool, state: dict[str, torch.Tensor], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "model.safetensors"
     save_file(state, file)
-    told: list[object] = []
+    reported: list[object] = []
 
     def download(repository: str, filename: str) -> str:
-        told.append(f"{repository}/{filename}")
+        reported.append(f"{repository}/{filename}")
         return str(file)
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", download)
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(file) if there else None)
-    load(NAME, tell=lambda *progress: told.append(progress))
-    (asked,) = [what for what in told if isinstance(what, str)]
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: str(file) if cached else None)
+    load(NAME, on_progress=lambda *progress: reported.append(progress))
+    (asked,) = [what for what in reported if isinstance(what, str)]
     what = f"downloading weights of {NAME}"
-    assert told == ([asked] if there else [(what, 0, 1), asked, (what, 1, 1)])
+    assert reported == ([asked] if cached else [(what, 0, 1), asked, (what, 1, 1)])

@@ -1,4 +1,4 @@
-"""What is done for speed computes the same: attention in plain steps, patches as products, one token at last."""
+"""Fast modules compute the same as timm's: plain attention, linear patch embedding, pruned last block."""
 
 from copy import deepcopy
 from dataclasses import replace
@@ -29,26 +29,26 @@ from vtab_peft.benchmark.spec import Recipe
 from vtab_peft.methods import METHODS, parse
 
 
-def test_attention_in_plain_steps_computes_what_the_fused_kernel_does(backbone: backbones.Backbone) -> None:
+def test_plain_attention_equals_the_fused_kernel(backbone: backbones.Backbone) -> None:
     images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
     plain, gpu = deepcopy(backbone.vit), deepcopy(backbone.vit)
     prepare_for_bf16(plain, "cpu")
-    prepare_for_bf16(gpu, "cuda")  # what is done for a device can be looked at on any
+    prepare_for_bf16(gpu, "cuda")  # the result can be used on any device
     fused = deepcopy(plain)
     for block in fused.blocks:
         block.attn.fused_attn = True
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         features, *others = (vit(images).float() for vit in (plain, fused, gpu))
     for other in others:
-        assert not torch.equal(features, other)  # by another way
+        assert not torch.equal(features, other)  # another kernel
         away = (features - other).norm() / other.norm()
         assert float(away) < 0.02
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("sides", [(4, 4), (2, 3)])
-def test_a_patch_product_is_the_convolution(sides: tuple[int, int], bias: bool) -> None:
-    """In float64, with its gradients; pixels that no window holds are left out."""
+def test_patch_embed_linear_equals_the_convolution(sides: tuple[int, int], bias: bool) -> None:
+    """Compare in float64 with gradients; pixels beyond the last whole patch are dropped."""
     conv = nn.Conv2d(3, 10, sides, sides, bias=bias).double()
     images, ways = torch.randn(2, 3, 17, 12, dtype=torch.float64), []
     for way in (conv, PatchEmbedLinear.from_conv(conv)):
@@ -60,8 +60,8 @@ def test_a_patch_product_is_the_convolution(sides: tuple[int, int], bias: bool) 
         torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
 
 
-def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> None:
-    """Under the names they had; whatever overlaps stays."""
+def test_only_patch_embeddings_are_replaced(backbone: backbones.Backbone) -> None:
+    """Names of tensors stay, and so does an overlapping convolution."""
     vit = deepcopy(backbone.vit)
     vit.add_module("other", nn.Conv2d(3, 4, 3, padding=1))
     names = list(vit.state_dict())
@@ -74,8 +74,8 @@ def test_only_patch_embeddings_become_products(backbone: backbones.Backbone) -> 
 
 @pytest.mark.parametrize("backbone", ["plain", "LayerScale", "registers", "pre-norm"])
 @pytest.mark.parametrize("method", ["full", "lora(sites='qkvo,fc1,fc2')", "aoft_adapter", "ssf"])
-def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbone: str) -> None:
-    """In float64, features and gradients; the names of all tensors stay."""
+def test_pruned_last_block_gives_the_same_features(method: str, backbone: str) -> None:
+    """Compare features and gradients in float64; the names of all tensors stay."""
     whole = train_few_steps(tiny(backbone), parse(method))[0].vit.double().train()
     short, seen = deepcopy(whole), []
     assert prune_last_block_to_cls(short)
@@ -95,7 +95,7 @@ def test_the_last_block_may_go_on_with_the_class_token_alone(method: str, backbo
 
 @pytest.mark.parametrize("norms", [{}, {"qk_norm": True, "scale_norm": True, "norm_layer": nn.LayerNorm}])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
-def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: torch.dtype) -> None:
+def test_class_token_attention_equals_timms(norms: dict[str, Any], dtype: torch.dtype) -> None:
     attention = Attention(24, num_heads=3, qkv_bias=True, **norms).to(dtype)
     x = torch.randn(2, 10, 24, dtype=dtype)
     expected = attention(x)[:, :1]
@@ -113,26 +113,26 @@ def test_the_class_token_is_answered_as_among_all(norms: dict[str, Any], dtype: 
         ("lora", "Swin", NO_DROP_PATH),
         ("lora", "plain", replace(NO_DROP_PATH, mlp_dropout=0.1)),
         ("lora", "plain", replace(NO_DROP_PATH, branch_dropout=0.1)),
-        ("fact_tt", "plain", NO_DROP_PATH),  # drops of what attention gives
-        ("convpass", "plain", NO_DROP_PATH),  # looks over the grid
-        ("vpt_deep", "plain", NO_DROP_PATH),  # has more tokens inside than outside
+        ("fact_tt", "plain", NO_DROP_PATH),  # dropout of the attention's output
+        ("convpass", "plain", NO_DROP_PATH),  # convolves over the grid
+        ("vpt_deep", "plain", NO_DROP_PATH),  # has additional tokens inside the block
     ],
 )
-def test_all_tokens_stay_where_others_are_read_or_drawn_for(method: str, backbone: str, recipe: Recipe) -> None:
+def test_blocks_whose_other_tokens_matter_stay(method: str, backbone: str, recipe: Recipe) -> None:
     vit = inject(tiny(backbone), parse(method), recipe, 0).vit
     kinds = [type(module) for module in vit.modules()]
     assert not prune_last_block_to_cls(vit)
     assert [type(module) for module in vit.modules()] == kinds
 
 
-def test_most_methods_leave_the_last_block_its_shape() -> None:
+def test_most_methods_allow_the_pruned_block() -> None:
     short = {name for name in METHODS if prune_last_block_to_cls(inject_copy(tiny("plain"), parse(name)).vit)}
     assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short
     assert len(short) > len(METHODS) / 2
 
 
-def test_a_block_that_timm_computes_otherwise_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if a later timm changed its forward pass."""
+def test_a_block_that_differs_from_timms_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulate a later timm with another forward pass."""
     plain_forward = Block.forward
     monkeypatch.setattr(Block, "forward", lambda self, x, **masks: plain_forward(self, x, **masks) + x.sin())
     vit = tiny("plain")

@@ -1,4 +1,4 @@
-"""What goes wrong inside a cell: losses that are no numbers, memory that is too short."""
+"""Runs that diverge or run out of memory."""
 
 import copy
 import io
@@ -46,18 +46,18 @@ def planned_run(name: str, backbone: backbones.Backbone, data: CachedTask, recip
 
 
 @pytest.fixture
-def cell(backbone: backbones.Backbone, data: CachedTask) -> Callable[..., Outcome]:
+def outcome(backbone: backbones.Backbone, data: CachedTask) -> Callable[..., Outcome]:
     """Return a function that trains on 36 images in batches of 8 and evaluates on 18."""
 
-    def cell(name: str, live: LiveModel, recipe: Recipe = QUIET, **options: Any) -> Outcome:
+    def outcome(name: str, live: LiveModel, recipe: Recipe = QUIET, **options: Any) -> Outcome:
         spec = planned_run(name, backbone, data, recipe)
         return train_and_evaluate(spec, parse(name), backbone, data, live, **options)
 
-    return cell
+    return outcome
 
 
 class Small(LiveModel):
-    """A device whose memory holds so many images in training, and so many in evaluation."""
+    """A device with memory for a limited number of images in training and in evaluation."""
 
     def __init__(self, trains: int, evaluates: int, **numerics: Any) -> None:
         super().__init__(CPU, Numerics(**numerics))
@@ -130,11 +130,11 @@ def test_micro_batches_sum_to_the_gradient_of_the_batch(
 
 
 @pytest.mark.parametrize("augmentation", [pytest.param("none", marks=pytest.mark.slow), "flip"])
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(cell: Callable[..., Outcome], augmentation: str) -> None:
+def test_batches_are_halved_until_they_fit(outcome: Callable[..., Outcome], augmentation: str) -> None:
     recipe = replace(QUIET, augmentation=augmentation)
-    whole, _ = cell("lora", LiveModel(CPU, Numerics()), recipe)
+    whole, _ = outcome("lora", LiveModel(CPU, Numerics()), recipe)
     live = Small(trains=3, evaluates=128)
-    halved, _ = cell("lora", live, recipe)
+    halved, _ = outcome("lora", live, recipe)
     assert [n for training, n in live.passes if training][:3] == [8, 4, 2]
     np.testing.assert_allclose(halved.loss_curve, whole.loss_curve, rtol=1e-4)
     assert live.numerics.micro_batch == 2
@@ -142,40 +142,38 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(cell: Callable[..., O
     assert halved.images_per_second > 0
 
 
-def test_it_is_the_cell_that_the_smaller_part_gives_when_asked_for(cell: Callable[..., Outcome]) -> None:
-    """Bit for bit, with dropout: the cell is begun again, and not gone on with."""
+def test_halving_equals_the_option_micro_batch(outcome: Callable[..., Outcome]) -> None:
+    """Compare bit for bit, with dropout: the run starts again."""
     recipe = replace(QUIET, drop_path=0.3)
     short, asked = Small(trains=4, evaluates=128), Small(trains=4, evaluates=128, micro_batch=4)
-    ours, theirs = cell("lora", short, recipe), cell("lora", asked, recipe)
+    ours, theirs = outcome("lora", short, recipe), outcome("lora", asked, recipe)
     assert ours[0].loss_curve == theirs[0].loss_curve
     assert np.array_equal(ours[1], theirs[1])
     assert short.numerics == asked.numerics
     assert asked.oom_summary == ""
 
 
-def test_cells_of_the_kind_begin_with_what_fitted_and_others_with_all(cell: Callable[..., Outcome]) -> None:
+def test_only_runs_of_the_same_kind_keep_the_micro_batch(outcome: Callable[..., Outcome]) -> None:
     live = Small(trains=4, evaluates=128)
     for name, first in (("lora", 8), ("lora", 4), ("bitfit", 8)):
         live.passes.clear()
-        cell(name, live)
+        outcome(name, live)
         assert live.passes[0] == (True, first)
 
 
 @pytest.mark.slow
-def test_an_oracle_sees_each_epoch_once_however_often_the_cell_was_begun(cell: Callable[..., Outcome]) -> None:
-    result, _ = cell("lora", Small(trains=2, evaluates=5), evaluate_each_epoch=True)
+def test_a_restarted_run_evaluates_each_epoch_once(outcome: Callable[..., Outcome]) -> None:
+    result, _ = outcome("lora", Small(trains=2, evaluates=5), evaluate_each_epoch=True)
     assert 1 <= (result.oracle_epoch or 0) <= QUIET.epochs
 
 
-def test_a_compiled_model_is_compiled_anew_for_the_smaller_parts(
-    cell: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What the compiler makes is for `test_live.py`; here it is when, and for which shapes."""
+def test_smaller_batches_are_compiled_anew(outcome: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Check when the model is compiled and for which shapes; `test_live.py` checks the numbers."""
     compiled = []
     monkeypatch.setattr(torch, "compile", lambda vit, **_: compiled.append(vit) or vit)
-    whole, answers = cell("lora", LiveModel(CPU, Numerics()))
+    whole, answers = outcome("lora", LiveModel(CPU, Numerics()))
     live = Small(trains=4, evaluates=16, engine="compiled")
-    halved, found = cell("lora", live)
+    halved, found = outcome("lora", live)
     assert {n for training, n in live.passes if training} == {8, 4}
     assert {n for training, n in live.passes if not training} == {32, 16}, "each shape is compiled for once"
     np.testing.assert_allclose(halved.loss_curve, whole.loss_curve, rtol=1e-4)
@@ -186,8 +184,8 @@ def test_a_compiled_model_is_compiled_anew_for_the_smaller_parts(
 @pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore")  # the compiler's own
 @pytest.mark.parametrize("engine", ENGINES)
-def test_a_gpu_that_is_too_small_trains_map_batches(engine: Engine, data: CachedTask) -> None:
-    """The allocator is held to 60 % of what the whole batch takes."""
+def test_a_small_gpu_trains_in_micro_batches(engine: Engine, data: CachedTask) -> None:
+    """Limit the allocator to 60 % of the memory of the whole batch."""
     device, recipe = torch.device("cuda"), replace(QUIET, batch_size=32)
     large = backbones.load("vit_base_patch16_224.augreg_in21k", "random")
     spec = planned_run("lora", large, data, recipe)
@@ -211,23 +209,23 @@ def test_a_gpu_that_is_too_small_trains_map_batches(engine: Engine, data: Cached
 
 
 @pytest.mark.parametrize("name", ["lora", pytest.param("linear", marks=pytest.mark.slow)])
-def test_an_evaluation_that_does_not_fit_is_halved_and_goes_on(name: str, cell: Callable[..., Outcome]) -> None:
-    whole, answers = cell(name, LiveModel(CPU, Numerics()))
+def test_evaluation_batches_are_halved_until_they_fit(name: str, outcome: Callable[..., Outcome]) -> None:
+    whole, answers = outcome(name, LiveModel(CPU, Numerics()))
     live = Small(trains=8, evaluates=5)
-    halved, found = cell(name, live)
+    halved, found = outcome(name, live)
     assert np.array_equal(found, answers)
     np.testing.assert_allclose(halved.loss_curve, whole.loss_curve, rtol=1e-5)
     assert live.oom_summary == f"evaluated {live.numerics.eval_batch} at a time"
 
 
-def test_what_does_not_fit_one_by_one_fails_with_advice(cell: Callable[..., Outcome]) -> None:
+def test_a_single_image_that_does_not_fit_is_an_error(outcome: Callable[..., Outcome]) -> None:
     with pytest.raises(OutOfMemory, match=r"^CUDA out of memory\. Tried to allocate 2\.00 GiB;.*--checkpointing"):
-        cell("lora", Small(trains=0, evaluates=128))
+        outcome("lora", Small(trains=0, evaluates=128))
     with pytest.raises(OutOfMemory):
-        cell("lora", Small(trains=8, evaluates=0))
+        outcome("lora", Small(trains=8, evaluates=0))
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(cell: Callable[..., Outcome]) -> None:
+def test_other_errors_are_not_retried(outcome: Callable[..., Outcome]) -> None:
     class Broken(Small):
         def features(self, images: torch.Tensor) -> torch.Tensor:
             self.passes.append((True, len(images)))
@@ -235,11 +233,11 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(cell: Callable[..., Out
 
     live = Broken(8, 8)
     with pytest.raises(RuntimeError, match="shapes differ"):
-        cell("lora", live)
+        outcome("lora", live)
     assert len(live.passes) == 1
 
 
-def test_the_allocator_of_the_cpu_is_understood() -> None:
+def test_errors_of_the_cpu_allocator_are_recognised() -> None:
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60)
     assert is_oom(caught.value)
@@ -254,7 +252,7 @@ def test_the_allocator_of_the_cpu_is_understood() -> None:
     assert one_line_message(MemoryError()) == "MemoryError"
 
 
-def test_parts_cover_everything_once_in_order() -> None:
+def test_map_batches_covers_every_image_once_in_order() -> None:
     live = Small(0, 0, eval_batch=128)
 
     def work(part: slice) -> torch.Tensor:
@@ -269,21 +267,19 @@ def test_parts_cover_everything_once_in_order() -> None:
 # Numbers
 
 
-def test_a_loss_that_is_no_number_is_told_with_epoch_step_and_what_came_before(cell: Callable[..., Outcome]) -> None:
+def test_divergence_names_epoch_step_and_rate(outcome: Callable[..., Outcome]) -> None:
     with pytest.raises(Diverged, match=r"(nan|inf) in epoch 1 of 1, step \d of 4, after \d.*1e\+30"):
-        cell("bitfit", LiveModel(CPU, Numerics()), replace(QUIET, optimizer="sgd", lr=1e30, warmup_epochs=0))
+        outcome("bitfit", LiveModel(CPU, Numerics()), replace(QUIET, optimizer="sgd", lr=1e30, warmup_epochs=0))
 
 
-def test_the_first_step_that_is_no_number_is_named() -> None:
-    told = str(divergence([2.0, 3.5, 80.0, float("inf"), float("nan")], 4, 10, 0.01))
-    assert "inf in epoch 5 of 10, step 4 of 5, after 2, 3.5, 80, at" in told
+def test_divergence_names_the_first_bad_step() -> None:
+    message = str(divergence([2.0, 3.5, 80.0, float("inf"), float("nan")], 4, 10, 0.01))
+    assert "inf in epoch 5 of 10, step 4 of 5, after 2, 3.5, 80, at" in message
     assert "nan in epoch 1 of 2, step 1 of 1, at" in str(divergence([float("nan")], 0, 2, 0.01))
 
 
-def test_outputs_that_are_no_numbers_are_no_accuracy(
-    cell: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The last step may break what the last loss could not show yet."""
+def test_nan_logits_are_an_error(outcome: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Break the model after the last step, when the loss cannot show it."""
 
     class Late(type(parse("bitfit"))):
         def after_step(self, vit: Any, step: int, steps: int) -> None:
@@ -293,10 +289,10 @@ def test_outputs_that_are_no_numbers_are_no_accuracy(
 
     monkeypatch.setitem(METHODS, "late", Late)
     with pytest.raises(Diverged, match="18 of 18 images"):
-        cell("late", LiveModel(CPU, Numerics()))
+        outcome("late", LiveModel(CPU, Numerics()))
 
 
-# What becomes of it
+# Consequences
 
 
 def test_a_shortage_is_shown_beside_the_result(fake: Any) -> None:

@@ -1,9 +1,10 @@
-"""The device-side resize gives Pillow's bytes; Pillow itself is the judge."""
+"""The resize on the device gives the bytes of Pillow, which is the reference."""
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from raises import raises_naming
 from torchvision.transforms.functional import center_crop as torchvisions_center_crop
 from torchvision.transforms.functional import normalize, to_tensor
 from vtab_peft.benchmark.engine.transforms import Normalize, center_crop, random_crop, random_flip, resize
@@ -12,7 +13,7 @@ INTERPOLATIONS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampl
 
 
 def random_images(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """Noise, and images of 0 and 255 only, whose overshoot must be clipped.  [12, 3, height, width] uint8"""
+    """Return noise, and images of 0 and 255 whose overshoot is clipped.  uint8 [12, 3, height, width]"""
     rng = np.random.default_rng(seed)
     noise = rng.integers(0, 256, (8, 3, height, width), dtype=np.uint8)
     extremes = rng.integers(0, 2, (4, 3, height, width), dtype=np.uint8) * 255
@@ -52,7 +53,7 @@ def test_no_byte_differs_from_pillow_on_a_gpu(side: int, interpolation: str) -> 
     assert torch.equal(resize(images.cuda(), 224, interpolation).cpu(), by_pillow(images, 224, interpolation))
 
 
-def test_the_input_is_what_torchvision_makes_of_pillows_image() -> None:
+def test_the_input_equals_torchvisions_of_pillows_image() -> None:
     images, mean, std = random_images(32, 32), (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     wanted = [
         normalize(to_tensor(image.permute(1, 2, 0).numpy()), list(mean), list(std))
@@ -61,7 +62,7 @@ def test_the_input_is_what_torchvision_makes_of_pillows_image() -> None:
     assert torch.equal(Normalize(mean, std)(resize(images, 64, "bicubic")), torch.stack(wanted))
 
 
-def test_images_of_the_right_size_keep_their_bytes_and_the_source_is_left_alone() -> None:
+def test_images_of_the_right_size_are_unchanged() -> None:
     images = random_images(16, 16)
     before = images.clone()
     pixels = Normalize((0.0, 0.0, 0.0), (1.0, 1.0, 1.0))(resize(images, 16, "bicubic"))
@@ -69,12 +70,12 @@ def test_images_of_the_right_size_keep_their_bytes_and_the_source_is_left_alone(
     assert torch.equal(images, before)
 
 
-def test_an_unknown_interpolation_is_named_with_what_exists() -> None:
-    with pytest.raises(ValueError, match="'lanczos'; known are bilinear, bicubic"):
+def test_unknown_interpolations_are_refused() -> None:
+    with raises_naming(ValueError, "lanczos", "bilinear", "bicubic"):
         resize(random_images(8, 8), 16, "lanczos")
 
 
-def test_a_flip_mirrors_whole_images_about_half_of_them_and_repeats_with_its_seed() -> None:
+def test_flips_mirror_half_of_the_images_and_follow_the_seed() -> None:
     images = torch.arange(400 * 3 * 2 * 4).reshape(400, 3, 2, 4)
     flipped = random_flip(images, torch.Generator().manual_seed(3))
     mirrored = (flipped == images.flip(-1)).flatten(1).all(1)
@@ -86,18 +87,18 @@ def test_a_flip_mirrors_whole_images_about_half_of_them_and_repeats_with_its_see
 
 
 @pytest.mark.parametrize(("height", "width"), [(256, 256), (73, 64), (71, 90), (64, 64)])
-def test_the_centre_is_where_torchvision_cuts_it(height: int, width: int) -> None:
+def test_centre_crops_equal_torchvisions(height: int, width: int) -> None:
     images = random_images(height, width)
     assert torch.equal(center_crop(images, 64), torchvisions_center_crop(images, [64, 64]))
 
 
 def coordinates(count: int, height: int, width: int) -> torch.Tensor:
-    """Images that say at each pixel which image, row and column it is.  [count, 3, height, width] int64"""
+    """Return images whose pixels are their image, row and column.  int64 [count, 3, height, width]"""
     axes = torch.meshgrid(torch.arange(count), torch.arange(height), torch.arange(width), indexing="ij")
     return torch.stack(axes, dim=1)
 
 
-def test_a_random_crop_is_a_piece_of_its_own_image_and_every_place_is_equally_likely() -> None:
+def test_random_crops_are_uniform_over_all_positions() -> None:
     crops = random_crop(coordinates(6000, 6, 9), 4, torch.Generator().manual_seed(3))
     assert crops.shape == (6000, 3, 4, 4)
     corners = crops[:, :, :1, :1]
@@ -110,7 +111,7 @@ def test_a_random_crop_is_a_piece_of_its_own_image_and_every_place_is_equally_li
     assert float(((places[1] - 6000 / 18) ** 2 / (6000 / 18)).sum()) < 40.8
 
 
-def test_a_random_crop_repeats_with_its_seed_and_leaves_nothing_to_chance_at_full_size() -> None:
+def test_random_crops_follow_the_seed() -> None:
     images = random_images(12, 12)
     first, again, other = (random_crop(images, 8, torch.Generator().manual_seed(seed)) for seed in (3, 3, 4))
     assert torch.equal(first, again)

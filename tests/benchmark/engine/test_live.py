@@ -1,4 +1,4 @@
-"""One model serves many cells: its reset is exact, its compiled code is shared, and neither moves a number."""
+"""One live model serves many runs: its reset is exact, and compiled code is shared."""
 
 from dataclasses import replace
 
@@ -62,7 +62,7 @@ def test_a_model_of_the_same_kind_keeps_its_tensors(backbone: backbones.Backbone
 
 
 @pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass"])
-def test_checkpointing_moves_no_number(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
+def test_checkpointing_gives_the_same_numbers(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
     recipe = replace(QUIET, drop_path=0.1)  # the second forward pass must draw the same again
     plain = result_of(name, backbone, data, LiveModel(CPU, Numerics()), recipe=recipe)
     again = result_of(name, backbone, data, LiveModel(CPU, Numerics(checkpointing=True)), recipe=recipe)
@@ -71,7 +71,7 @@ def test_checkpointing_moves_no_number(name: str, backbone: backbones.Backbone, 
 
 
 def agrees(numerics: Numerics, device: torch.device, backbone: backbones.Backbone, data: CachedTask) -> None:
-    """Step for step within rounding, and compiled once for all cells of a kind."""
+    """Check agreement within rounding, and that runs of one kind are compiled once."""
     eager, fast = LiveModel(device, Numerics()), LiveModel(device, numerics)
     for seed in (0, 1):
         plain, quick = (result_of("aoft_lora", backbone, data, live, seed) for live in (eager, fast))
