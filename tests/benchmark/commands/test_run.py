@@ -257,9 +257,8 @@ def test_interrupted_sweep_resumes_to_the_same_results(
         run.send_signal(signal.SIGKILL if event == "kill parent" else signal.SIGINT)
     _, err = run.communicate(timeout=120)
     if event == "kill worker":
-        assert run.returncode == 1
-        assert "the worker was killed by signal 9" in err
-        assert len(records(interrupted)) == 14
+        assert run.returncode == 0, "a new worker takes the run"
+        assert len(records(interrupted)) == 15
     if event == "interrupt":
         assert run.returncode == 130
         assert "Traceback" not in err
