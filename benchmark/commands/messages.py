@@ -9,8 +9,9 @@ from ..execution.progress import duration
 from ..execution.scheduler import SweepResult
 from ..plan import BackboneInfo, PlannedRun
 from ..reporting.wording import pluralize
-from ..spec import Recipe
+from ..spec import Recipe, RunSpec
 from ..storage.json_io import StoreError
+from ..storage.schema import Run
 from ..storage.store import Store
 
 LONG_SECONDS = 600.0
@@ -87,6 +88,13 @@ def _has_traceback(store: Store, run: PlannedRun) -> bool:
     except StoreError:
         return False
     return failure is not None and bool(failure.traceback)
+
+
+def load_latest(store: Store, spec: RunSpec) -> Run | None:
+    """Load the latest valid record of a run, and print which damaged records were quarantined."""
+    run, problems = store.latest(spec)
+    say_all(problems)
+    return run
 
 
 def say_resumable(store: Store) -> None:

@@ -20,7 +20,7 @@ from ..spec import RunSpec
 from ..storage.json_io import StoreError
 from ..storage.schema import Failure, Run
 from ..storage.store import Store
-from .messages import say_all, say_outcome
+from .messages import load_latest, say_all, say_outcome
 from .run import cached_tasks, sweep
 
 SIGMAS = 4.0
@@ -45,8 +45,7 @@ def rerun(options: argparse.Namespace) -> int:
     finally:
         pool.stop()
     say_outcome(result, store)
-    again, problems = store.latest(spec)
-    say_all(problems)
+    again = load_latest(store, spec)
     if result.failed or again is None:
         return 1
     if isinstance(before, Failure):
@@ -99,8 +98,7 @@ def stored(store: Store, text: str) -> Run | Failure:
     path = own[-1]  # "runs" sorts after "failed"
     if path.parent == store.root / "failed":
         return store.load_failure_at(path)
-    run, problems = store.latest(store.load(path).spec)
-    say_all(problems)
+    run = load_latest(store, store.load(path).spec)
     if run is None:
         raise StoreError(f"{path} is in the wrong folder for its spec; see `vtab-peft verify`")
     return run

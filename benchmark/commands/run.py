@@ -25,7 +25,17 @@ from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan,
 from ..recipes import RECIPES
 from ..reporting.wording import pluralize
 from ..storage.store import Store
-from .messages import announcement, estimate_of, one_worker, say, say_all, say_outcome, say_resumable, unread_note
+from .messages import (
+    announcement,
+    estimate_of,
+    load_latest,
+    one_worker,
+    say,
+    say_all,
+    say_outcome,
+    say_resumable,
+    unread_note,
+)
 from .report import write_report
 
 SHOWN = 3
@@ -143,8 +153,7 @@ def missing_runs(store: Store, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 def _is_complete(store: Store, run: PlannedRun) -> bool:
     """Return True if a stored run has the best test epoch and the adapter, where these are asked for."""
     if run.oracle:
-        found, problems = store.latest(run.spec)
-        say_all(problems)
+        found = load_latest(store, run.spec)
         if found is None or found.oracle_accuracy is None:
             return False
     return store.has_adapter(run.spec) if run.keep_adapter else True

@@ -16,7 +16,7 @@ from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from ..recipes import RECIPES
 from ..reporting.wording import pluralize
 from ..storage.store import Store
-from .messages import about, estimate_of, one_worker, say, say_all, say_outcome, say_resumable, unread_note
+from .messages import about, estimate_of, one_worker, say, say_outcome, say_resumable, unread_note
 from .report import write_report
 from .run import (
     cached_tasks,
@@ -82,9 +82,7 @@ def _run_trials(
     options: argparse.Namespace, trials: Sequence[Trials], pool: WorkerPool, store: Store, deadline: float | None
 ) -> SweepResult:
     """Run the trials that are pending."""
-    damaged: list[str] = []
-    pending = [run for own in trials for run in own.pending(store, damaged)]
-    say_all(damaged)
+    pending = [run for own in trials for run in own.pending(store)]
     total = sum(len(own.runs) for own in trials)
     say(f"{pluralize(len(pending), 'trial')} of {total} to run{about(pending, one_worker(options))}")
     return sweep(pending, pool, store, deadline, options.grace)
@@ -97,12 +95,10 @@ def _choose(search: Search, trials: Sequence[Trials], result: SweepResult, store
     """
     failed = [run.spec.run_id() for run, _ in result.failed]
     refits: list[list[PlannedRun]] = []
-    damaged: list[str] = []
     for own in trials:
-        if (accuracies := own.accuracies(store, damaged, failed)) is not None:
+        if (accuracies := own.accuracies(store, failed)) is not None:
             search.write_choice(own, accuracies, store)
             refits.append(search.refits(own, accuracies))
-    say_all(damaged)
     pairs = pluralize(sum(map(bool, refits)), "pair")
     say(f"settings chosen for {pairs} of method and task, see {store.root / 'chosen'}")
     return refits
@@ -149,11 +145,9 @@ def _plan_row(
 ) -> tuple[object, ...]:
     """Return a row of the plan; refits of an open choice are estimated with the default setting."""
     trials = [search.trials(method, data) for data in ready]
-    damaged: list[str] = []
-    known = [own.accuracies(store, damaged) for own in trials]
+    known = [own.accuracies(store) for own in trials]
     unknown = [own for own, accuracies in zip(trials, known, strict=True) if accuracies is None]
-    pending = [run for own in unknown for run in own.pending(store, damaged)]
-    say_all(damaged)
+    pending = [run for own in unknown for run in own.pending(store)]
     default = [0.0] + [None] * (search.configurations - 1)
     refits = [run for own, found in zip(trials, known, strict=True) for run in search.refits(own, found or default)]
     missing = missing_runs(store, refits)

@@ -15,8 +15,8 @@ from ...datasets.cache import CachedTask
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, plan_run, resolve
 from ..spec import Recipe, fingerprint
 from ..storage.json_io import to_text, write_atomically
-from ..storage.schema import Run
 from ..storage.store import Store
+from .messages import load_latest
 
 FACTORS = (0.1, 0.3, 1.0, 3.0, 10.0)
 """Multiples of the method's default learning rate (ours).
@@ -103,33 +103,22 @@ class Trials:
     data: CachedTask
     runs: list[PlannedRun]
 
-    def pending(self, store: Store, complaints: list[str]) -> list[PlannedRun]:
-        """Return the trials that have no result yet; a diverged trial has lost and is not repeated.
+    def pending(self, store: Store) -> list[PlannedRun]:
+        """Return the trials that have no result yet; a diverged trial has lost and is not repeated."""
+        return [run for run in self.runs if not load_latest(store, run.spec) and not store.diverged(run.spec)]
 
-        complaints: receives the damaged records that were quarantined; their trials are pending.
-        """
-        return [run for run in self.runs if not _latest(store, run, complaints) and not store.diverged(run.spec)]
-
-    def accuracies(
-        self, store: Store, complaints: list[str], failed: Collection[str] = ()
-    ) -> list[float | None] | None:
+    def accuracies(self, store: Store, failed: Collection[str] = ()) -> list[float | None] | None:
         """Return the accuracies on val200, None for failed trials; return None while a trial is pending.
 
         failed: run IDs of trials that failed in this command; they are not pending.
         """
         found: list[float | None] = []
         for run in self.runs:
-            stored = _latest(store, run, complaints)
+            stored = load_latest(store, run.spec)
             if stored is None and run.spec.run_id() not in failed and not store.diverged(run.spec):
                 return None
             found.append(None if stored is None else stored.accuracy)
         return found
-
-
-def _latest(store: Store, run: PlannedRun, complaints: list[str]) -> Run | None:
-    found, problems = store.latest(run.spec)
-    complaints += problems
-    return found
 
 
 def choose(accuracies: Sequence[float | None]) -> int | None:

@@ -158,11 +158,11 @@ def test_choice_depends_on_trials_alone(resolve, data: CachedTask, store: Store,
     trials = search.trials(lora, data)
     for run, accuracy in zip(trials.runs[:3], (0.4, 0.6, 0.5), strict=True):
         put(store, run, accuracy, fake)
-    assert trials.pending(store, []) == trials.runs[3:]
-    assert trials.accuracies(store, []) is None
+    assert trials.pending(store) == trials.runs[3:]
+    assert trials.accuracies(store) is None
     store.save_failure(trials.runs[3].spec, "Diverged: the training loss is nan", "")
-    assert not trials.pending(store, [])
-    accuracies = trials.accuracies(store, [])
+    assert not trials.pending(store)
+    accuracies = trials.accuracies(store)
     assert accuracies == [0.4, 0.6, 0.5, None]
 
     path = search.write_choice(trials, accuracies, store)
@@ -170,7 +170,7 @@ def test_choice_depends_on_trials_alone(resolve, data: CachedTask, store: Store,
     for run in search.refits(trials, accuracies):
         put(store, run, 0.99, fake)
     path.unlink()
-    again = trials.accuracies(store, [])
+    again = trials.accuracies(store)
     assert again is not None
     assert search.write_choice(trials, again, store).read_bytes() == written
     choice = json.loads(written)
@@ -186,9 +186,9 @@ def test_failed_trial_is_repeated(resolve, data: CachedTask, store: Store, fake:
     for run in trials.runs[1:]:
         put(store, run, 0.5, fake)
     store.save_failure(first, "the worker was killed by signal 9", "")
-    assert trials.pending(store, []) == trials.runs[:1]
-    assert trials.accuracies(store, []) is None
-    assert trials.accuracies(store, [], failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5]
+    assert trials.pending(store) == trials.runs[:1]
+    assert trials.accuracies(store) is None
+    assert trials.accuracies(store, failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5]
 
 
 def test_refit_has_the_best_setting_and_names_its_trial(resolve, data: CachedTask) -> None:
