@@ -74,15 +74,9 @@ def test_wording_is_that_of_the_snapshot(
     runs: list[Any] = [SimpleNamespace(seconds=400.0)] * 3
     failed: Any = PlannedRun(fake.spec(seed=3), *[None] * 3, 1.0)  # type: ignore[arg-type]
     outcome = SweepResult(failed=[(failed, "a reason")], left=2, elsewhere=1)
-    old, new = (
-        {
-            "predictions_sha256": text,
-            "result": {"accuracy": 0.5, "loss_curve": []},
-            "provenance": {"device": "EPYC", "numerics": {"cpu": "EPYC", "threads": threads}, "versions": {}},
-        }
-        for text, threads in (("a", 1), ("b", 2))
-    )
-
+    put("flowers", "ssf", 0, 0.5)
+    (old,) = store.load_runs()[0]
+    new = replace(old, predictions_sha256="another", device="another")
     def command(words: str) -> str:
         return f"$ vtab-peft {words}\n{printed(main, [*words.split(), '--results', str(store.root)])}"
 

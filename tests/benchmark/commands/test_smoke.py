@@ -1,6 +1,7 @@
 """`smoke` and its regression gate, also with methods of plug-ins."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,14 +82,16 @@ def test_gate_finds_lost_methods_and_parameter_changes(tmp_path: Path, store: St
     runs = store.load_runs()[0]
     assert not any(verdict.regressed for verdict in compare(read_baseline(baseline), runs))
 
-    grown = runs.assign(trainable_params=runs["trainable_params"] + 1)
+    grown = [replace(run, trainable_params=run.trainable_params + 1) for run in runs]
     assert {v.what for v in compare(read_baseline(baseline), grown) if v.regressed} == {"parameters"}
 
-    lost = [v for v in compare(read_baseline(baseline), runs[runs["method"] == "linear"]) if v.regressed]
+    others = [run for run in runs if run.spec.method.name == "linear"]
+    lost = [v for v in compare(read_baseline(baseline), others) if v.regressed]
     assert {v.method for v in lost} == {"lora"}
     assert "MISSING" in diff_table(lost)
 
-    better = [v for v in compare(read_baseline(baseline), runs.assign(accuracy=0.99)) if not v.inside]
+    improved = [replace(run, accuracy=0.99) for run in runs]
+    better = [v for v in compare(read_baseline(baseline), improved) if not v.inside]
     assert better
     assert not any(v.regressed for v in better)
     assert "better" in diff_table(better)
@@ -99,8 +102,9 @@ def test_gate_refuses_a_baseline_of_another_recipe(tmp_path: Path, store: Store,
     runs = store.load_runs()[0]
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, runs, test_images=500)
+    others = [replace(run, spec=replace(run.spec, recipe_base="other:1")) for run in runs]
     with pytest.raises(BaselineError, match=str(baseline)):
-        compare(read_baseline(baseline), runs.assign(recipe_base="other:1"))
+        compare(read_baseline(baseline), others)
 
 
 class NoWorker:
