@@ -44,6 +44,7 @@ class Run:
     accuracy: float
     """Accuracy on the evaluated split after the last epoch, in [0, 1]."""
     per_class_accuracy: array | None
+    """Accuracy of each class; NaN for a class without images."""
     loss_curve: array | None
     """Mean training loss of each epoch."""
     trainable_params: int
@@ -120,7 +121,7 @@ class Run:
             group=facts["group"],
             classes=facts["classes"],
             tuning=facts.get("tuning", {}),
-            per_class_accuracy=_numbers(result.get("per_class_accuracy")),
+            per_class_accuracy=_numbers(result.get("per_class_accuracy"), missing=float("nan")),
             loss_curve=_numbers(result.get("loss_curve")),
             **{name: result[name] for name in _RESULT},
             oracle_accuracy=result.get("oracle_accuracy"),
@@ -257,9 +258,9 @@ def repetition_of(path: Path) -> int:
     return int(middle) if middle.isdecimal() else 1
 
 
-def _numbers(values: Any) -> array | None:
-    """Store numbers compactly.  Raises `TypeError` for other values."""
-    return None if values is None else array("d", values)
+def _numbers(values: Any, missing: float | None = None) -> array | None:
+    """Store numbers compactly, with `missing` for null.  Raises `TypeError` for other values."""
+    return None if values is None else array("d", [missing if value is None else value for value in values])
 
 
 @lru_cache(maxsize=4096)

@@ -74,9 +74,16 @@ def test_wording_is_that_of_the_snapshot(
     runs: list[Any] = [SimpleNamespace(seconds=400.0)] * 3
     failed: Any = PlannedRun(fake.spec(seed=3), *[None] * 3, 1.0)  # type: ignore[arg-type]
     outcome = SweepResult(failed=[(failed, "a reason")], left=2, elsewhere=1)
-    put("flowers", "ssf", 0, 0.5)
-    (old,) = store.load_runs()[0]
-    new = replace(old, predictions_sha256="another", device="another")
+    old, new = (
+        SimpleNamespace(
+            predictions_sha256=text,
+            accuracy=0.5,
+            loss_curve=[],
+            provenance={"device": "EPYC", "numerics": {"cpu": "EPYC", "threads": threads}, "versions": {}},
+        )
+        for text, threads in (("a", 1), ("b", 2))
+    )
+
     def command(words: str) -> str:
         return f"$ vtab-peft {words}\n{printed(main, [*words.split(), '--results', str(store.root)])}"
 
@@ -94,8 +101,8 @@ def test_wording_is_that_of_the_snapshot(
     texts += [
         printed(say_outcome, outcome, store),
         *map(command, COMMANDS),
-        verdict(old, old, 100)[1],
-        verdict(old, new, 100)[1],
+        verdict(old, old, 100)[1],  # type: ignore[arg-type]
+        verdict(old, new, 100)[1],  # type: ignore[arg-type]
         diff_table([Verdict("lora", "svhn", now, 0.4, 0.6) for now in (None, 0.1, 0.9)]),
         diff_table([]),
     ]
