@@ -14,19 +14,11 @@ from tabulate import tabulate
 
 from ..storage.schema import Run
 from ..storage.store import Store
+from . import stats
 from .leaderboard_id import by_leaderboard
 from .leaderboards import Leaderboard, TaskColumn, leaderboard
 from .significance import by_seed
-from .stats import (
-    ALPHA,
-    LEAST_SEEDS,
-    InsufficientData,
-    Interval,
-    compare_over_tasks,
-    mcnemar,
-    over_seeds,
-    over_seeds_and_images,
-)
+from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval
 from .tables import DASH, heading, percent
 
 Row = dict[str, Any]
@@ -39,11 +31,11 @@ def run(options: argparse.Namespace) -> int:
         ValueError: A or B is on no leaderboard, both are the same row, or several leaderboards have both.
     """
     stored, problems = Store(options.results).load_runs()
-    found = [(leaderboard(board, runs), runs) for board, runs in by_leaderboard(stored)]
+    found = [(leaderboard(id, runs), runs) for id, runs in by_leaderboard(stored)]
     for problem in problems:
         print(problem, file=sys.stderr)
-    board, runs = _find_leaderboard(found, options.a, options.b, options.board, options.results)
-    print(compare(board, runs, _row(board, options.a), _row(board, options.b)))
+    chosen, runs = _find_leaderboard(found, options.a, options.b, options.board, options.results)
+    print(compare(chosen, runs, _row(chosen, options.a), _row(chosen, options.b)))
     return 1 if problems else 0
 
 
@@ -56,21 +48,13 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         lines.append([task.label, *_over_seeds(of_a, of_b)])
         try:
             lines[-1] += _over_both(*(_correct(leaderboard, runs, row, task) for row in (a, b)))
-        except InsufficientData as refusal:
+        except InsufficientData as error:
             lines[-1] += [DASH] * 2
-            reasons.append(f"{task.label}: {refusal}.")
+            reasons.append(f"{task.label}: {error}.")
     if len(leaderboard.tasks) > 1:
         means = [_means(leaderboard, found, row) for row in (a, b)]
         lines.append([f"mean of {len(leaderboard.tasks)}", *_over_seeds(*means)])
-    heads = (
-        "task",
-        "A",
-        "B",
-        "A - B",
-        "95 %\nover seeds",
-        "95 % over seeds\nand images",
-        "McNemar's p\nby seed",
-    )
+    heads = ("task", "A", "B", "A - B", "95 %\nover seeds", "95 % over seeds\nand images", "McNemar's p\nby seed")
     table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 6))
     notes = [
         "A, B, A - B: means over the common seeds.  Over seeds: Student's t interval of the differences.",
@@ -96,7 +80,7 @@ def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> list[str]:
     if not shared:
         return [*shown, DASH, DASH]
     differences = [a[seed] - b[seed] for seed in shared]
-    ends = _ends(over_seeds(differences)) if len(differences) >= LEAST_SEEDS else DASH
+    ends = _ends(stats.over_seeds(differences)) if len(differences) >= LEAST_SEEDS else DASH
     return [*shown, f"{100 * fmean(differences):+.1f}", ends]
 
 
@@ -105,14 +89,14 @@ def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         raise InsufficientData("the two methods have no common seed")
-    p_values = ", ".join(f"{mcnemar(a[seed], b[seed]):.2g}" for seed in seeds)
+    p_values = ", ".join(f"{stats.mcnemar(a[seed], b[seed]):.2g}" for seed in seeds)
     if len({len(bits) for seed in seeds for bits in (a[seed], b[seed])}) > 1:
         raise InsufficientData("the runs were tested on different numbers of images")
     in_a, in_b = (np.stack([bits[seed] for seed in seeds]) for bits in (a, b))
     try:
-        found = over_seeds_and_images(in_a, in_b)
-    except InsufficientData as refusal:
-        raise InsufficientData(f"{refusal} (McNemar's p by seed: {p_values})") from None
+        found = stats.over_seeds_and_images(in_a, in_b)
+    except InsufficientData as error:
+        raise InsufficientData(f"{error} (McNemar's p by seed: {p_values})") from None
     return [_ends(found), p_values]
 
 
@@ -123,9 +107,9 @@ def _ends(found: Interval) -> str:
 def _over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> str:
     scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in (a, b)}
     try:
-        (pair,) = compare_over_tasks(scores)
-    except InsufficientData as refusal:
-        return f"Over tasks: no conclusion: {refusal}."
+        (pair,) = stats.compare_over_tasks(scores)
+    except InsufficientData as error:
+        return f"Over tasks: no conclusion: {error}."
     verdict = "they differ" if pair.p < ALPHA else "no difference is shown"
     return (
         f"Over tasks: A is better on {pair.wins}, equal on {pair.ties}, worse on {pair.losses}; Wilcoxon's signed-rank "
@@ -156,18 +140,18 @@ def _correct(leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: Task
 def _load_correct(path: Path, accuracy: float) -> np.ndarray:
     try:
         with np.load(path) as archive:
-            bits = archive["correct"]
+            correct = archive["correct"]
     except FileNotFoundError:
-        raise InsufficientData(
-            f"{path.name} is missing (predictions are not in git); use `vtab-peft run --again`"
-        ) from None
+        problem = "is missing (predictions are not in git)"
     except KeyError:
-        raise InsufficientData(f"{path.name} has no array `correct`; use `vtab-peft run --again`") from None
+        problem = "has no array `correct`"
     except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise InsufficientData(f"{path.name} cannot be read ({error}); use `vtab-peft run --again`") from None
-    if abs(bits.mean() - accuracy) > 1e-6:
-        raise InsufficientData(f"{path.name} contradicts the accuracy in its JSON; use `vtab-peft run --again`")
-    return bits
+        problem = f"cannot be read ({error})"
+    else:
+        if abs(correct.mean() - accuracy) <= 1e-6:
+            return correct
+        problem = "contradicts the accuracy in its JSON"
+    raise InsufficientData(f"{path.name} {problem}; use `vtab-peft run --again`")
 
 
 def _find_leaderboard(
@@ -181,8 +165,9 @@ def _find_leaderboard(
         slugs = ", ".join(entry[0].id.slug for entry in found)
         raise ValueError(f"no leaderboard name contains {name!r}; leaderboards: {slugs}")
     for method in (a, b):
-        if not any(_matches(board, method) for board, _ in named):
-            known = sorted({text for board, _ in named for row in board.rows for text in (row["spec"], row["label"])})
+        if not any(_matches(leaderboard, method) for leaderboard, _ in named):
+            rows = [row for leaderboard, _ in named for row in leaderboard.rows]
+            known = sorted({row[name] for row in rows for name in ("spec", "label")})
             similar = get_close_matches(method, known, cutoff=0.4) or known[:5]
             raise ValueError(f"no row is called {method!r}; similar: {', '.join(similar)}")
     fits = [entry for entry in named if _matches(entry[0], a) and _matches(entry[0], b)]
@@ -197,14 +182,14 @@ def _find_leaderboard(
     return fits[0]
 
 
-def _matches(board: Leaderboard, name: str) -> list[Row]:
+def _matches(leaderboard: Leaderboard, name: str) -> list[Row]:
     """Return the rows with this label, or else those with this spec."""
-    labelled = [row for row in board.rows if row["label"] == name]
-    return labelled or [row for row in board.rows if row["spec"] == name]
+    labelled = [row for row in leaderboard.rows if row["label"] == name]
+    return labelled or [row for row in leaderboard.rows if row["spec"] == name]
 
 
-def _row(board: Leaderboard, name: str) -> Row:
-    rows = _matches(board, name)
+def _row(leaderboard: Leaderboard, name: str) -> Row:
+    rows = _matches(leaderboard, name)
     if len(rows) > 1:
         raise ValueError(f"{name!r} matches several rows; give one label of: {', '.join(row['label'] for row in rows)}")
     return rows[0]

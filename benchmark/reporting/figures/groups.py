@@ -57,7 +57,7 @@ def _draw_group(axes: "Axes", leaderboard: Leaderboard, group: str, intervals: I
             axes.plot(ends, [line, line], color=INK, lw=0.9, solid_capstyle="butt")
     known = np.flatnonzero(~np.isnan(means))
     is_best = means[known] == means[known].max(initial=0.0)
-    fills, edges = np.where(is_best, BLUE, "white"), np.where(is_best, BLUE, INK)
+    fills, edges = ([BLUE if best else other for best in is_best] for other in ("white", INK))
     axes.scatter(100 * means[known], known, s=11, c=fills, edgecolors=edges, linewidths=0.7, zorder=3)
     axes.hlines(lines, 0, 1, transform=axes.get_yaxis_transform(), color=GREY, lw=0.25, alpha=0.6)
     axes.set_ylim(len(lines) - 0.5, -0.5)

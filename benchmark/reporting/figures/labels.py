@@ -52,7 +52,7 @@ def name_points(axes: "Axes", names: list[str], data: np.ndarray, std: np.ndarra
     sizes = np.array([(extent.width, extent.height) for extent in extents]) * scale + MARGIN
     to_data = lambda where: axes.transData.inverted().transform(where / scale + origin)  # noqa: E731
     for text, point, corner, size in zip(texts, points, place(points, sizes, obstacles, frame), sizes, strict=True):
-        text.set_position(to_data(corner + size / 2))
+        text.set_position(tuple(to_data(corner + size / 2)))
         end = np.clip(point, corner, corner + size)
         if np.linalg.norm(end - point) > 7:
             axes.plot(*to_data(np.stack([point, end])).T, color=GREY, lw=0.4, zorder=1.5)

@@ -71,7 +71,7 @@ def add_axes(figure: "Figure", left: float, bottom: float, width: float, height:
 def add_text(figure: "Figure", x: float, y: float, text: str, **style: Any) -> None:
     """Write text at a position in inches, in 6 points unless `style` says otherwise."""
     width, height = figure.get_size_inches()
-    figure.text(x / width, y / height, text, **{"fontsize": 6} | style)
+    figure.text(x / width, y / height, text, None, **{"fontsize": 6} | style)
 
 
 def page_width(needed: float) -> float:
