@@ -72,6 +72,7 @@ def read(task: Task) -> dict[SplitName, Listing]:
 
 
 def splits_of(task: Task, listings: dict[SplitName, Listing]) -> dict[SplitName, Split]:
+    """Return the splits of a task, with absolute image paths."""
     folder = task.folder or Path()
     return {
         split: Split(np.array(listing.labels, np.int64), [folder / file for file in listing.files])
@@ -174,6 +175,7 @@ def provenance(task: Task, files: Iterable[str]) -> str:
 
 
 def read_lists(folder: Path, classes: int | None) -> tuple[dict[SplitName, Listing], list[Problem]]:
+    """Read the split lists of a folder; returns the lists and their problems."""
     listings: dict[SplitName, Listing] = {}
     problems: list[Problem] = []
     for split in SPLITS:

@@ -170,6 +170,7 @@ def is_abandoned(name: str, last_write: float) -> bool:
 
 
 def is_alive(process: int) -> bool:
+    """Return True if a process with this ID runs on this machine."""
     try:
         os.kill(process, 0)
     except (ProcessLookupError, OverflowError):

@@ -67,6 +67,7 @@ class _Budget:
 
 
 def is_archive(name: str) -> bool:
+    """Return True if the file name has the suffix of a known archive format."""
     return name.lower().endswith(SUFFIXES)
 
 

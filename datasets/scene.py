@@ -90,31 +90,38 @@ def inside(distance: np.ndarray) -> np.ndarray:
 
 
 def disc(u: np.ndarray, v: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return the coverage of a disc, in [0, 1]."""
     return inside(np.sqrt(u * u + v * v) - radius)
 
 
 def square(u: np.ndarray, v: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return the coverage of a square, in [0, 1]."""
     return inside(np.maximum(np.abs(u), np.abs(v)) - 0.85 * radius)
 
 
 def triangle(u: np.ndarray, v: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return the coverage of an equilateral triangle, in [0, 1]."""
     return inside(np.maximum(v, 0.866 * np.abs(u) - 0.5 * v) - 0.6 * radius)
 
 
 def cross(u: np.ndarray, v: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return the coverage of a cross, in [0, 1]."""
     near, far = np.minimum(np.abs(u), np.abs(v)), np.maximum(np.abs(u), np.abs(v))
     return inside(np.maximum(near - 0.3 * radius, far - 1.05 * radius))
 
 
 def ring(u: np.ndarray, v: np.ndarray, radius: np.ndarray) -> np.ndarray:
+    """Return the coverage of a ring, in [0, 1]."""
     return inside(np.abs(np.sqrt(u * u + v * v) - 0.8 * radius) - 0.25 * radius)
 
 
 def ellipse(u: np.ndarray, v: np.ndarray, radius: np.ndarray, aspect: np.ndarray) -> np.ndarray:
+    """Return the coverage of an ellipse whose axes differ by the factor `aspect`, in [0, 1]."""
     return inside((np.sqrt(u * u + (v * aspect) ** 2) - radius) / aspect)
 
 
 def bar(u: np.ndarray, v: np.ndarray, radius: np.ndarray, aspect: np.ndarray) -> np.ndarray:
+    """Return the coverage of a rectangle whose sides differ by the factor `aspect`, in [0, 1]."""
     return inside(np.maximum(np.abs(u) - radius, np.abs(v) - radius / aspect))
 
 

@@ -43,6 +43,7 @@ class BlockRef:
 
 
 def backbone_family(vit: nn.Module) -> Family:
+    """Return the family of a backbone."""
     return "swin" if isinstance(vit, SwinTransformer) else "vit"
 
 

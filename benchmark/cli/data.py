@@ -7,6 +7,7 @@ from .options import Commands, add_tasks
 
 
 def declare(verbs: Commands) -> None:
+    """Add the commands `data ...`."""
     data = verbs.add_parser("data", help="check, fetch, build and cache data")
     family = data.add_subparsers(required=True, metavar="VERB")
 

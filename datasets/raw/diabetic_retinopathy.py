@@ -1,6 +1,6 @@
-"""Diabetic Retinopathy Detection, configuration `btgraham-300` (tensorflow/datasets
-image_classification/diabetic_retinopathy_detection.py, version 3.0.0).
+"""Diabetic Retinopathy Detection, configuration `btgraham-300`.
 
+Source: tensorflow/datasets image_classification/diabetic_retinopathy_detection.py, version 3.0.0.
 Photographs are prepared like Ben Graham's, who won the competition in 2015, and encoded again as JPEG.
 """
 
