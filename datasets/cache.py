@@ -8,6 +8,7 @@
 Images and labels are named by their content, so that tasks with the same images (dsprites_loc and dsprites_ori) share
 them.  Tasks whose images all have one small native size are stored at that size and stretched on the device.  Others
 are stored at the size of the model's input, or larger for recipes with crops.  Files appear complete or not at all.
+The manifest has a checksum of every array, which is compared in parts when a task is opened.
 """
 
 import errno
@@ -18,7 +19,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
@@ -27,8 +28,11 @@ import numpy as np
 import PIL
 
 from .archive import provenance
-from .atomic_io import atomic_write, is_complete_array, remove_temp_files, write_array
+from .atomic_io import is_complete_array, remove_temp_files, write_array
+from .checksum import checksum, is_intact
 from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
+from .labels import label_warnings
+from .manifest import Manifest, manifests, name_of, read_manifest
 from .pixels import CORES, Preprocessing, decode, in_order, probe
 from .task import SPLITS, DataError, SplitName, Task
 
@@ -36,6 +40,8 @@ FORMAT = 1
 """Version of this layout; manifests of other versions are not found."""
 NATIVE_LIMIT = 96
 """Largest side in pixels of tasks stored at native size: that of patch_camelyon and smallnorb."""
+OPENED = ("data", "provenance", "classes", "counts", "native")
+"""Facts of a manifest that `CachedTask` repeats."""
 SHOWN = 10
 """Damaged images that a message names (our choice)."""
 
@@ -59,6 +65,8 @@ class CachedTask:
     """True if the images have their native size and are resized on the device."""
     files: dict[SplitName, tuple[Path, Path]]
     """Images and labels of each split."""
+    replaced: tuple[Path, ...] = field(default=(), compare=False)
+    """Damaged images that this build found and decoded again; runs that used them may be wrong."""
 
     def images(self, split: SplitName) -> np.memmap:
         """[n, 3, height, width] uint8, mapped from disk; changes stay in memory."""
@@ -68,6 +76,10 @@ class CachedTask:
         """[n] int64"""
         return np.load(self.files[split][1])
 
+    def warnings(self) -> list[str]:
+        """Return labels that were probably not meant, as `data check` reports them."""
+        return label_warnings(self.task, {split: self.labels(split) for split in SPLITS}, self.classes)
+
 
 def default_root() -> Path:
     """Return `VTAB_PEFT_CACHE`, or `vtab-peft` in the user's cache folder."""
@@ -76,24 +88,40 @@ def default_root() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vtab-peft"
 
 
-def cached(task: Task, preprocessing: Preprocessing, root: Path) -> CachedTask | None:
-    """Return the task from the cache, or None if it is missing, incomplete or older than its sources.
+def cached(task: Task, preprocessing: Preprocessing, root: Path, full: bool = False) -> CachedTask | None:
+    """Return the task from the cache; None if it is missing, damaged, older than its sources or of another decoder.
+
+    Arrays that changed since the last use are checked in full, others in a few blocks.
+
+    Args:
+        full: check every array in full.
 
     Raises:
         DataError: the task's lists or files cannot be used.
     """
-    path = _manifest_path(task, preprocessing, root)
+    for path in _manifest_paths(task, preprocessing, root):
+        manifest = read_manifest(path)
+        if manifest is None or manifest.pillow != PIL.__version__ or manifest.stamp != source_fingerprint(task):
+            continue
+        if not all(map(is_complete_array, manifest.arrays(root))):
+            continue
+        if not manifest.checksums and os.access(path, os.W_OK):  # written by an older version
+            manifest = _with_checksums(manifest, root)
+            with suppress(OSError):
+                manifest.save(path)
+        if manifest.damaged(root, full or _changed_since(path, manifest.arrays(root))):
+            continue
+        _touch(path)
+        return _open(task, preprocessing, root, manifest)
+    return None
+
+
+def _changed_since(manifest: Path, arrays: list[Path]) -> bool:
+    """Return True if an array is younger than the manifest, which every use touches."""
     try:
-        manifest = json.loads(path.read_text())
-        found = _from_manifest(task, preprocessing, root, manifest)
-        fingerprint = manifest["stamp"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # missing or damaged: to be built
-    complete = all(is_complete_array(file) for files in found.files.values() for file in files)
-    if not complete or fingerprint != source_fingerprint(task):
-        return None
-    _touch(path)
-    return found
+        return max(path.stat().st_mtime_ns for path in arrays) > manifest.stat().st_mtime_ns
+    except OSError:
+        return True
 
 
 def build(
@@ -134,9 +162,12 @@ class _Builder:
         preprocessing = None if native else self.preprocessing
         height, width = sizes.pop() if native else (self.preprocessing.side,) * 2
         manifest = self.manifest(infos, preprocessing)
-        made = _from_manifest(self.task, self.preprocessing, self.root, manifest)
+        made = _open(self.task, self.preprocessing, self.root, manifest)
+        damaged = self.damaged(made)
         missing: ImageInfos = {
-            split: found for split, found in infos.items() if not is_complete_array(made.files[split][0])
+            split: found
+            for split, found in infos.items()
+            if made.files[split][0] in damaged or not is_complete_array(made.files[split][0])
         }
         for split in made.files.keys() - missing.keys():
             _touch(made.files[split][0])  # not in a manifest yet: only its age shows that it is in use
@@ -144,19 +175,28 @@ class _Builder:
         try:
             self.require_space(made, needed)
             self.write(made, missing, preprocessing, (3, height, width))
-            with atomic_write(_manifest_path(self.task, self.preprocessing, self.root)) as file:
-                file.write(json.dumps(manifest, indent=1, sort_keys=True).encode() + b"\n")
+            path, *_ = _manifest_paths(self.task, self.preprocessing, self.root)
+            _with_checksums(manifest, self.root).save(path)
         except OSError as error:
             raise DataError(
                 f"cannot write the cache of {self.task.label} ({needed / 1e6:,.1f} MB) in {self.root}: "
                 f"{error.strerror or error}; free some space there, or set VTAB_PEFT_CACHE to another folder"
             ) from None
-        return made
+        return replace(made, replaced=tuple(damaged))
+
+    def damaged(self, made: CachedTask) -> list[Path]:
+        """Return the existing images that differ from the checksums that any manifest of the cache has for them."""
+        known: dict[str, str] = {}
+        for _, manifest in manifests(self.root):
+            known |= manifest.checksums if manifest else {}
+        images = [images for images, _ in made.files.values() if images.exists()]
+        expected = [known.get(name_of(path, self.root)) for path in images]
+        return [path for path, sums in zip(images, expected, strict=True) if sums and not is_intact(path, sums, True)]
 
     def require_space(self, made: CachedTask, needed: int) -> None:
         """Remove the files of killed builds, and raise `OSError` before a build that cannot fit on the disk."""
         folders = {file.parent for files in made.files.values() for file in files}
-        for folder in [*folders, _manifest_path(self.task, self.preprocessing, self.root).parent]:
+        for folder in [*folders, _manifest_paths(self.task, self.preprocessing, self.root)[0].parent]:
             folder.mkdir(parents=True, exist_ok=True)
             remove_temp_files(folder)
         free = shutil.disk_usage(self.root).free
@@ -176,22 +216,22 @@ class _Builder:
         for split, found in missing.items():
             write_array(made.files[split][0], (len(found), *shape), np.dtype(np.uint8), islice(pixels, len(found)))
 
-    def manifest(self, infos: ImageInfos, preprocessing: Preprocessing | None) -> dict[str, Any]:
+    def manifest(self, infos: ImageInfos, preprocessing: Preprocessing | None) -> Manifest:
         files = (str(image) for split in self.splits.values() for image in split.images)
-        return {
-            "task": self.task.label,
-            "classes": self.task.classes,
-            "counts": {split: len(self.splits[split].images) for split in SPLITS},
-            "data": data_hash(self.task, self.splits, infos),
-            "folder": None if self.task.folder is None else str(self.task.folder),
-            "images": {split: images_key(infos[split], preprocessing) for split in SPLITS},
-            "labels": {split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
-            "native": preprocessing is None,
-            "pillow": PIL.__version__,
-            "preprocessing": self.preprocessing.cache_facts,
-            "provenance": provenance(self.task, files),
-            "stamp": self.fingerprint,
-        }
+        return Manifest(
+            task=self.task.label,
+            classes=self.task.classes,
+            counts={split: len(self.splits[split].images) for split in SPLITS},
+            data=data_hash(self.task, self.splits, infos),
+            folder=None if self.task.folder is None else str(self.task.folder),
+            images={split: images_key(infos[split], preprocessing) for split in SPLITS},
+            labels={split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
+            native=preprocessing is None,
+            pillow=PIL.__version__,
+            preprocessing=self.preprocessing.cache_facts,
+            provenance=provenance(self.task, files),
+            stamp=self.fingerprint,
+        )
 
     def each(self, work: Callable[[Any], T], items: Iterable[Any]) -> Iterator[T]:
         """Yield `work` of every item in order, on all threads; damaged items raise one `DataError` at the end."""
@@ -217,24 +257,27 @@ class _Builder:
             self.progress(self.done, 2 * sum(len(split.images) for split in self.splits.values()))
 
 
-def _manifest_path(task: Task, preprocessing: Preprocessing, root: Path) -> Path:
-    """Return the manifest's path, which differs by task, folder and preprocessing."""
+def _manifest_paths(task: Task, preprocessing: Preprocessing, root: Path) -> tuple[Path, Path]:
+    """Return the manifest's path and that of older versions, which did not include the decoder.
+
+    Both differ by task, folder and preprocessing.
+    """
     identity = [FORMAT, task.suite, task.name, task.version, str(task.folder), preprocessing.cache_facts]
-    key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16]
-    return root / "tasks" / task.suite / f"{task.name}-{key}.json"
+    keys = [
+        hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+        for facts in ([*identity, PIL.__version__], identity)
+    ]
+    new, old = (root / "tasks" / task.suite / f"{task.name}-{key}.json" for key in keys)
+    return new, old
 
 
-def array_files(manifest: dict[str, Any], root: Path) -> dict[SplitName, tuple[Path, Path]]:
-    """Return the images and labels of each split that a manifest names."""
-    images, labels = manifest["images"], manifest["labels"]
-    return {
-        split: (root / "images" / f"{images[split]}.npy", root / "labels" / f"{labels[split]}.npy") for split in SPLITS
-    }
+def _with_checksums(manifest: Manifest, root: Path) -> Manifest:
+    return replace(manifest, checksums={name_of(path, root): checksum(path) for path in manifest.arrays(root)})
 
 
-def _from_manifest(task: Task, preprocessing: Preprocessing, root: Path, manifest: dict[str, Any]) -> CachedTask:
-    facts = {field: manifest[field] for field in ("data", "provenance", "classes", "counts", "native")}
-    return CachedTask(task=task, preprocessing=preprocessing, files=array_files(manifest, root), **facts)
+def _open(task: Task, preprocessing: Preprocessing, root: Path, manifest: Manifest) -> CachedTask:
+    facts: dict[str, Any] = {name: getattr(manifest, name) for name in OPENED}
+    return CachedTask(task=task, preprocessing=preprocessing, files=manifest.files(root), **facts)
 
 
 def _touch(path: Path) -> None:

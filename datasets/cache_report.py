@@ -3,7 +3,6 @@
 Only files with names of the cache are considered, so that this is safe if `VTAB_PEFT_CACHE` also holds other files.
 """
 
-import json
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -12,11 +11,10 @@ from pathlib import Path
 from typing import Literal
 
 from .atomic_io import DAY, UNFINISHED, is_abandoned
-from .cache import array_files
+from .manifest import Manifest, manifests
 from .task import DataError
 
 ARRAY = re.compile(r"[0-9a-f]{64}\.npy")
-MANIFEST = re.compile(r".+-[0-9a-f]{16}\.json")
 Reason = Literal["unfinished", "damaged", "source gone", "unnamed"]
 """Left by a killed build; an unreadable manifest; a task whose folder is gone; an array that no manifest names."""
 
@@ -110,30 +108,22 @@ def prune(found: CacheReport) -> None:
 
 def _manifests(root: Path) -> tuple[list[Entry], list[Path]]:
     """Return the manifests that can be read, and the paths of the others."""
-    entries, damaged = [], []
-    for folder in (root / "tasks").glob("*"):
-        for path in _files(folder, MANIFEST):
-            try:
-                entries.append(_entry(path, root))
-            except FileNotFoundError:
-                continue  # another process has just removed it
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                damaged.append(path)
+    found = list(manifests(root))
+    entries = [_entry(path, manifest, root) for path, manifest in found if manifest]
+    damaged = [path for path, manifest in found if manifest is None]
     return sorted(entries, key=lambda entry: (entry.task, entry.form, str(entry.folder))), damaged
 
 
-def _entry(path: Path, root: Path) -> Entry:
-    manifest = json.loads(path.read_text())
-    arrays = frozenset(array for pair in array_files(manifest, root).values() for array in pair)
-    folder = manifest.get("folder")
+def _entry(path: Path, manifest: Manifest, root: Path) -> Entry:
+    arrays = frozenset(manifest.arrays(root))
     return Entry(
         manifest=path,
-        task=manifest["task"],
-        form="own size" if manifest["native"] else " ".join(map(str, manifest["preprocessing"].values())),
+        task=manifest.task,
+        form="own size" if manifest.native else " ".join(map(str, manifest.preprocessing.values())),
         arrays=arrays,
         bytes=sum(map(_size, arrays)),
         used=_time(path),
-        folder=Path(folder) if folder else None,
+        folder=Path(manifest.folder) if manifest.folder else None,
     )
 
 

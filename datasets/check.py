@@ -9,6 +9,9 @@ from typing import Literal
 import numpy as np
 
 from .archive import HELP, Problem, examine, provenance, splits_of
+from .cache import default_root
+from .labels import label_warnings
+from .manifest import manifests
 from .pixels import CORES, decode, in_order, probe
 from .task import PROCEDURAL_SUITES, SPLITS, DataError, Split, SplitName, Task
 
@@ -28,7 +31,7 @@ class CheckResult:
     problems: tuple[str, ...] = ()
     """Reasons why the data cannot be used."""
     notes: tuple[str, ...] = ()
-    """Facts worth knowing about usable data."""
+    """Warnings about data that can be used, but that may give wrong results."""
     provenance: str = "unknown"
     """`lossless`, `jpeg75` or `own`; `unknown` for unusable data."""
     advice: str = "ready"
@@ -38,12 +41,12 @@ class CheckResult:
 def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
     """Check lists, labels and counts of a task, and that every listed image exists.
 
-    `deep` also decodes every image and looks for test images that are byte for byte in train or val.  These are a note
-    and not a problem, since some official test sets contain such images.
+    `deep` also decodes every image, looks for test images that are byte for byte in train or val, and checks the cached
+    pixels of the task.  Such images are a note and not a problem, since some official test sets contain them.
     """
     if task.suite in PROCEDURAL_SUITES:
         counts: dict[SplitName, int] = {split: sizes[0] for split, sizes in task.sizes.items()}
-        notes = _check_images(task, task.load(task), threads)[1] if deep else []
+        notes = [*_check_images(task, task.load(task), threads)[1], *_damaged_cache(task)] if deep else []
         return CheckResult("found", counts, notes=tuple(notes), provenance=task.provenance)
     listings, problems = examine(task)
     pixels, notes = "unknown", []
@@ -51,8 +54,11 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
         pixels = provenance(task, chain.from_iterable(listing.files for listing in listings.values()))
     except DataError as error:
         problems.append(Problem("wrong", str(error)))
+    if not problems:
+        notes = label_warnings(task, {split: listing.labels for split, listing in listings.items()})
     if deep and not problems:
-        problems, notes = _check_images(task, splits_of(task, listings), threads)
+        problems, found = _check_images(task, splits_of(task, listings), threads)
+        notes += [*found, *_damaged_cache(task)]
     worst_first: tuple[DataState, ...] = ("missing", "wrong", "partial", "found")
     states: set[DataState] = {"found", *(problem.state for problem in problems)}
     state = min(states, key=worst_first.index)
@@ -96,6 +102,18 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
         return [], []
     shown = ", ".join(doubled[:SHOWN]) if task.folder else "(procedural)"
     return [], [f"{len(doubled)} test images are byte for byte in train or val: {shown}"]
+
+
+def _damaged_cache(task: Task) -> list[str]:
+    """Report cached arrays of a task, at any size, that differ from their checksums."""
+    root, folder = default_root(), None if task.folder is None else str(task.folder)
+    own = [manifest for _, manifest in manifests(root) if manifest and manifest.task == task.label]
+    damaged = {path for manifest in own if manifest.folder == folder for path in manifest.damaged(root, full=True)}
+    return [
+        f"the cached pixels or labels in {path} are damaged, and runs may have used them: delete this file, and the "
+        "next run decodes it again"
+        for path in sorted(damaged)
+    ]
 
 
 def _decoded_hash(image: Path | np.ndarray) -> str:

@@ -23,7 +23,7 @@ REASONS: dict[Reason, str] = {
 
 
 def check_data(options: argparse.Namespace) -> int:
-    """Print one line per task; return exit status 1 unless all can be used."""
+    """Print one line per task and all problems and warnings; return exit status 1 if there are any."""
     results = _check_tasks(options, options.deep)
     print(_table(results))
     for label, result in results:
@@ -31,7 +31,9 @@ def check_data(options: argparse.Namespace) -> int:
             print(f"{label}: {problem}")
         if result.state != "found":
             print(f"{label}: {result.advice}")
-    return 0 if all(result.state == "found" for _, result in results) else 1
+        for note in result.notes:
+            print(f"{label}: warning: {note}")
+    return 0 if all(result.state == "found" and not result.notes for _, result in results) else 1
 
 
 def status(options: argparse.Namespace) -> int:

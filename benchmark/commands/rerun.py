@@ -165,4 +165,4 @@ def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
     if (task.suite, task.name) != (suite, name):
         raise ValueError(f"{folder} is {task.label}, the record has {suite}/{name}{hint}")
     preprocessing = Preprocessing(spec.recipe.image_size or 0, spec.interpolation, spec.recipe.framing)  # type: ignore[arg-type]
-    return cached_tasks([task], preprocessing)[0]
+    return cached_tasks([task], preprocessing, full=True)[0]

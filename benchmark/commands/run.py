@@ -192,8 +192,12 @@ def read_cache(tasks: Sequence[Task], preprocessing: Preprocessing) -> tuple[lis
     return [data for data in found.values() if data], [label for label, data in found.items() if data is None]
 
 
-def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[CachedTask]:
+def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing, full: bool = False) -> list[CachedTask]:
     """Return the decoded tasks; tasks that are not in the cache are decoded now, with a progress bar.
+
+    Warnings about labels and damaged files of the cache are printed.
+
+    full: check cached arrays in full, see `cache.cached`.
 
     Raises:
         DataError: list files are wrong (all of them are checked before anything is decoded), or an image is.
@@ -203,19 +207,25 @@ def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing) -> list[Ca
     problems: list[str] = []
     for task in tasks:
         try:
-            found.append(cache.cached(task, preprocessing, root))
+            found.append(cache.cached(task, preprocessing, root, full))
             if found[-1] is None and task.folder is not None:
                 task.load(task)
         except DataError as error:
             problems.append(str(error))
     if problems:
         raise DataError("\n".join(problems))
-    return [data or _decode(task, preprocessing) for task, data in zip(tasks, found, strict=True)]
+    ready = [data or _decode(task, preprocessing) for task, data in zip(tasks, found, strict=True)]
+    for data in ready:
+        say_all(f"{data.task.label}: warning: {text}" for text in data.warnings())
+    return ready
 
 
 def _decode(task: Task, preprocessing: Preprocessing) -> CachedTask:
     with tqdm(desc=f"reading {task.name}", unit=" images", disable=not sys.stderr.isatty()) as bar:
-        return cache.build(task, preprocessing, cache.default_root(), lambda done, of: advance(bar, done, of))
+        made = cache.build(task, preprocessing, cache.default_root(), lambda done, of: advance(bar, done, of))
+    for path in made.replaced:
+        say(f"{task.label}: {path} was damaged and is decoded again; runs that used it may be wrong, see `verify`")
+    return made
 
 
 def dry_run(

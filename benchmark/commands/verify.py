@@ -2,21 +2,21 @@
 
 import argparse
 import hashlib
-import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from ...datasets.atomic_io import PREFIX, is_abandoned
-from ...datasets.cache import array_files, default_root
+from ...datasets.atomic_io import PREFIX, is_abandoned, is_complete_array
+from ...datasets.cache import default_root
+from ...datasets.manifest import Manifest, manifests
 from ..execution.locks import list_locks
 from ..reporting.wording import pluralize
-from ..storage.json_io import BROKEN, StoreError
+from ..storage.json_io import StoreError
 from ..storage.schema import Run
 from ..storage.store import Store
 
@@ -34,7 +34,8 @@ def verify(options: argparse.Namespace) -> int:
     """
     store = Store(options.results)
     store.require_results_folder()
-    labels = _cached_labels(default_root())
+    cached = [manifest for _, manifest in manifests(default_root()) if manifest]
+    labels = _cached_labels(cached, default_root())
     paths = store.record_paths()
     predicted = compared = 0
     problems: list[str] = []
@@ -45,6 +46,7 @@ def verify(options: argparse.Namespace) -> int:
         compared += level == 2
     records_are_valid = not problems
     problems += check_folder(store)
+    problems += _check_cache(store, cached, default_root())
     if records_are_valid and (store.root / "boards").is_dir():
         problems += check_derived(store)
     for problem in problems:
@@ -162,18 +164,19 @@ def check_derived(store: Store) -> Iterator[str]:
                 yield f"{existing}: is out of date; `vtab-peft report` rebuilds it"
 
 
-def _cached_labels(root: Path) -> dict[tuple[str, str], Path]:
+def _cached_labels(cached: Sequence[Manifest], root: Path) -> dict[tuple[str, str], Path]:
     """Return (data hash, split) -> file of labels in the cache."""
-    found = {}
-    for path in (root / "tasks").rglob("*.json"):
-        try:
-            manifest = json.loads(path.read_text())
-            for split, (_, labels) in array_files(manifest, root).items():
-                if labels.exists():
-                    found[manifest["data"], split] = labels
-        except (OSError, *BROKEN):
-            continue  # `data cache` reports it
-    return found
+    files = [
+        (manifest.data, split, labels) for manifest in cached for split, (_, labels) in manifest.files(root).items()
+    ]
+    return {(data, split): labels for data, split, labels in files if is_complete_array(labels)}
+
+
+def _check_cache(store: Store, cached: Sequence[Manifest], root: Path) -> Iterator[str]:
+    """Yield cached arrays of the stored runs' data that differ from their checksums."""
+    used = {run.spec.task.data for run in store.load_runs()[0]}
+    for path in sorted({path for own in cached if own.data in used for path in own.damaged(root, full=True)}):
+        yield f"{path}: cached pixels or labels are damaged; delete it, and `rerun` what was stored since it was written"
 
 
 def _run_id_of(adapter: Path) -> str | None:

@@ -1,0 +1,43 @@
+"""Warnings about labels that are valid, but that nobody can have meant."""
+
+from collections.abc import Mapping, Sequence
+from itertools import islice
+
+import numpy as np
+
+from .task import SUITES, SplitName, Task
+
+SHOWN = 10
+"""Labels that a warning names (our choice)."""
+
+
+def label_warnings(
+    task: Task, labels: Mapping[SplitName, Sequence[int] | np.ndarray], classes: int | None = None
+) -> list[str]:
+    """Return warnings about unused labels and about classes that no method can learn.
+
+    In official tasks, classes only in test are meant: 1,000 images do not show all classes of sun397.
+    """
+    used = {split: set(np.unique(np.asarray(values)).tolist()) for split, values in labels.items()}
+    everywhere = set().union(*used.values())
+    classes = classes or task.classes
+    count = classes - len(everywhere)
+    unused = list(islice((label for label in range(classes) if label not in everywhere), SHOWN))
+    untrained = sorted(used.get("test", set()) - used.get("train", set()) - used.get("val", set()))
+    found = []
+    if unused == [0]:
+        found.append(f"no image has label 0: the labels are 1 to {max(everywhere)}, but should start at 0; subtract 1")
+    elif unused:
+        found.append(f"no image has {_named(unused, count)}; number the classes without gaps, or correct classes.txt")
+    if untrained and task.suite not in SUITES:
+        found.append(
+            f"test has {_named(untrained, len(untrained))}, which train and val do not have, so that no method can learn it"
+        )
+    return found
+
+
+def _named(labels: Sequence[int], count: int) -> str:
+    """Return the first of `count` labels as text."""
+    shown = ", ".join(map(str, labels[:SHOWN]))
+    more = f" and {count - SHOWN} more" if count > SHOWN else ""
+    return f"label{'s' if count > 1 else ''} {shown}{more}"

@@ -1,0 +1,105 @@
+"""Manifests of the cache: one per task and preprocessing, with its facts, its arrays and their checksums."""
+
+import json
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .atomic_io import atomic_write
+from .checksum import is_intact
+from .reading import read_text
+from .task import SPLITS, DataError, SplitName
+
+FILE_NAME = re.compile(r".+-[0-9a-f]{16}\.json")
+ARRAY_NAME = re.compile(r"[0-9a-f]{64}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """Content of a manifest.
+
+    Raises:
+        ValueError, TypeError, AttributeError: a field has another type, or names a file outside the cache.
+    """
+
+    task: str
+    """Label, such as `vtab1k/cifar`."""
+    classes: int
+    counts: dict[SplitName, int]
+    data: str
+    """Data hash, see `identity.data_hash`."""
+    images: dict[SplitName, str]
+    """File of each split in `images/`, without ending."""
+    labels: dict[SplitName, str]
+    """File of each split in `labels/`, without ending: the SHA-256 of the labels."""
+    native: bool
+    preprocessing: dict[str, Any]
+    provenance: str
+    stamp: str
+    """Fingerprint of the sources, see `identity.source_fingerprint`."""
+    folder: str | None = None
+    """Source folder; None for procedural tasks and in the oldest manifests."""
+    pillow: str = ""
+    """Version of Pillow that decoded the images; decoders differ in their pixels."""
+    checksums: dict[str, str] = field(default_factory=dict)
+    """Array relative to the cache -> `checksum.checksum`; empty in manifests of older versions."""
+
+    def __post_init__(self) -> None:
+        texts = (self.task, self.data, self.provenance, self.stamp, self.pillow, self.folder or "")
+        hexadecimal = [text for names in (self.images, self.labels) for text in (names[split] for split in SPLITS)]
+        crcs = "".join(self.checksums.values())
+        sound = (
+            all(isinstance(text, str) for text in texts)
+            and all(ARRAY_NAME.fullmatch(text) for text in hexadecimal)
+            and all(type(number) is int for number in (self.classes, *(self.counts[split] for split in SPLITS)))
+            and type(self.native) is bool
+            and isinstance(self.preprocessing, dict)
+            and re.fullmatch(r"(?:[0-9a-f]{8})*", crcs)
+        )
+        if not sound:
+            raise ValueError("a field of the manifest is wrong")
+
+    def files(self, root: Path) -> dict[SplitName, tuple[Path, Path]]:
+        """Return the images and labels of each split."""
+        return {
+            split: (root / "images" / f"{self.images[split]}.npy", root / "labels" / f"{self.labels[split]}.npy")
+            for split in SPLITS
+        }
+
+    def arrays(self, root: Path) -> list[Path]:
+        """Return all files of images and labels."""
+        return [file for pair in self.files(root).values() for file in pair]
+
+    def damaged(self, root: Path, full: bool) -> list[Path]:
+        """Return the arrays whose content differs from their checksums; see `checksum.is_intact`."""
+        known = [(path, self.checksums.get(name_of(path, root))) for path in self.arrays(root)]
+        return [path for path, expected in known if expected is not None and not is_intact(path, expected, full)]
+
+    def save(self, path: Path) -> None:
+        with atomic_write(path) as file:
+            file.write(json.dumps(asdict(self), indent=1, sort_keys=True).encode() + b"\n")
+
+
+def name_of(array: Path, root: Path) -> str:
+    """Return the name by which `Manifest.checksums` lists an array."""
+    return array.relative_to(root).as_posix()
+
+
+def read_manifest(path: Path) -> Manifest | None:
+    """Return a manifest, or None if it is missing or damaged."""
+    try:
+        known = {f.name for f in fields(Manifest)}
+        return Manifest(**{key: value for key, value in json.loads(read_text(path)).items() if key in known})
+    except (DataError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+
+
+def manifests(root: Path) -> Iterator[tuple[Path, Manifest | None]]:
+    """Yield every manifest of a cache with its path; None for damaged ones."""
+    for path in sorted((root / "tasks").glob("*/*.json")):
+        if FILE_NAME.fullmatch(path.name):
+            manifest = read_manifest(path)
+            if manifest is not None or path.exists():  # another process may have just removed it
+                yield path, manifest
