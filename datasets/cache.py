@@ -65,6 +65,8 @@ class CachedTask:
     """True if the images have their native size and are resized on the device."""
     files: dict[SplitName, tuple[Path, Path]]
     """Images and labels of each split."""
+    warnings: tuple[str, ...] = ()
+    """Warnings about the labels, see `labels.label_warnings`."""
     replaced: tuple[Path, ...] = field(default=(), compare=False)
     """Damaged images that this build found and decoded again; runs that used them may be wrong."""
 
@@ -75,10 +77,6 @@ class CachedTask:
     def labels(self, split: SplitName) -> np.ndarray:
         """[n] int64"""
         return np.load(self.files[split][1])
-
-    def warnings(self) -> list[str]:
-        """Return labels that were probably not meant, as `data check` reports them."""
-        return label_warnings(self.task, {split: self.labels(split) for split in SPLITS}, self.classes)
 
 
 def default_root() -> Path:
@@ -112,7 +110,8 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path, full: bool = Fa
         if manifest.damaged(root, full or _changed_since(path, manifest.arrays(root))):
             continue
         _touch(path)
-        return _open(task, preprocessing, root, manifest)
+        labels = {split: np.load(file) for split, (_, file) in manifest.files(root).items()}
+        return _open(task, preprocessing, root, manifest, labels)
     return None
 
 
@@ -162,7 +161,8 @@ class _Builder:
         preprocessing = None if native else self.preprocessing
         height, width = sizes.pop() if native else (self.preprocessing.side,) * 2
         manifest = self.manifest(infos, preprocessing)
-        made = _open(self.task, self.preprocessing, self.root, manifest)
+        labels = {split: self.splits[split].labels for split in SPLITS}
+        made = _open(self.task, self.preprocessing, self.root, manifest, labels)
         damaged = self.damaged(made)
         missing: ImageInfos = {
             split: found
@@ -275,9 +275,12 @@ def _with_checksums(manifest: Manifest, root: Path) -> Manifest:
     return replace(manifest, checksums={name_of(path, root): checksum(path) for path in manifest.arrays(root)})
 
 
-def _open(task: Task, preprocessing: Preprocessing, root: Path, manifest: Manifest) -> CachedTask:
+def _open(
+    task: Task, preprocessing: Preprocessing, root: Path, manifest: Manifest, labels: dict[SplitName, np.ndarray]
+) -> CachedTask:
     facts: dict[str, Any] = {name: getattr(manifest, name) for name in OPENED}
-    return CachedTask(task=task, preprocessing=preprocessing, files=manifest.files(root), **facts)
+    warnings = tuple(label_warnings(task, labels, manifest.classes))
+    return CachedTask(task=task, preprocessing=preprocessing, files=manifest.files(root), warnings=warnings, **facts)
 
 
 def _touch(path: Path) -> None:

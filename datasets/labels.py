@@ -30,9 +30,8 @@ def label_warnings(
     elif unused:
         found.append(f"no image has {_named(unused, count)}; number the classes without gaps, or correct classes.txt")
     if untrained and task.suite not in SUITES:
-        found.append(
-            f"test has {_named(untrained, len(untrained))}, which train and val do not have, so that no method can learn it"
-        )
+        named = _named(untrained, len(untrained))
+        found.append(f"test has {named}, which train and val do not have, so that no method can learn it")
     return found
 
 

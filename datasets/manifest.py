@@ -49,11 +49,12 @@ class Manifest:
     def __post_init__(self) -> None:
         texts = (self.task, self.data, self.provenance, self.stamp, self.pillow, self.folder or "")
         hexadecimal = [text for names in (self.images, self.labels) for text in (names[split] for split in SPLITS)]
+        numbers = (self.classes, *(self.counts[split] for split in SPLITS))
         crcs = "".join(self.checksums.values())
         sound = (
             all(isinstance(text, str) for text in texts)
             and all(ARRAY_NAME.fullmatch(text) for text in hexadecimal)
-            and all(type(number) is int for number in (self.classes, *(self.counts[split] for split in SPLITS)))
+            and all(type(number) is int and 0 <= number < 2**40 for number in numbers)
             and type(self.native) is bool
             and isinstance(self.preprocessing, dict)
             and re.fullmatch(r"(?:[0-9a-f]{8})*", crcs)

@@ -216,7 +216,7 @@ def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing, full: bool
         raise DataError("\n".join(problems))
     ready = [data or _decode(task, preprocessing) for task, data in zip(tasks, found, strict=True)]
     for data in ready:
-        say_all(f"{data.task.label}: warning: {text}" for text in data.warnings())
+        say_all(f"{data.task.label}: warning: {text}" for text in data.warnings)
     return ready
 
 

@@ -5,6 +5,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from zipfile import BadZipFile
 
@@ -174,9 +175,12 @@ def _cached_labels(cached: Sequence[Manifest], root: Path) -> dict[tuple[str, st
 
 def _check_cache(store: Store, cached: Sequence[Manifest], root: Path) -> Iterator[str]:
     """Yield cached arrays of the stored runs' data that differ from their checksums."""
-    used = {run.spec.task.data for run in store.load_runs()[0]}
+    used: set[str] = set()
+    for record in store.record_paths():
+        with suppress(StoreError):
+            used.add(store.load(record).spec.task.data)
     for path in sorted({path for own in cached if own.data in used for path in own.damaged(root, full=True)}):
-        yield f"{path}: cached pixels or labels are damaged; delete it, and `rerun` what was stored since it was written"
+        yield f"{path}: cached pixels or labels are damaged; delete it, and `rerun` the runs stored since it changed"
 
 
 def _run_id_of(adapter: Path) -> str | None:

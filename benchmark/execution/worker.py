@@ -143,6 +143,8 @@ class Worker:
         )
         origin = provenance(self.device, self.config.argv, self.live.numerics)
         facts = {"group": run.data.task.group, "classes": run.data.classes, "title": run.method.title, **run.facts}
+        if run.data.warnings:
+            facts["data_warnings"] = list(run.data.warnings)
         record = {
             "result": result.to_json(),
             "facts": facts,
