@@ -81,11 +81,11 @@ def test_crashes_and_hangs_fail_only_their_runs(
     results = tmp_path / "results"
     stored = [json.loads(path.read_text())["spec"]["method"]["name"] for path in (results / "runs").rglob("*.json")]
     assert sorted(stored) == ["bitfit", "linear"]
-    failed = {record["spec"]["method"]["name"]: record for record in Store(results).failures([])}
+    failed = {failure.spec.method.name: failure for failure in Store(results).load_failures()[0]}
     assert failed.keys() == bad.keys()
-    for name, record in failed.items():
-        assert record["error_type"] == "WorkerLost"
-        assert bad[name] in record["reason"]
+    for name, failure in failed.items():
+        assert failure.error_type == "WorkerLost"
+        assert bad[name] in failure.reason
     assert not (results / "claims").exists()
 
 

@@ -166,9 +166,9 @@ def test_a_failure_is_recorded_with_its_type(schedule: Callable[..., Scheduler],
     run = scheduler.next_run()
     scheduler.mark_failed(run, RunFailed("Diverged: the loss became nan", "Diverged", "Traceback ..."))
     assert scheduler.result.failed == [(run, "Diverged: the loss became nan")]
-    (record,) = Store(tmp_path).failures([])
-    assert (record["key"], record["error_type"]) == (run.spec.run_id(), "Diverged")
-    assert Store(tmp_path).load_failure(run.spec).traceback
+    (failure,), problems = Store(tmp_path).load_failures()
+    assert (failure.spec, failure.error_type, problems) == (run.spec, "Diverged", [])
+    assert failure.traceback
     assert Store(tmp_path).diverged(run.spec)
 
 
