@@ -83,8 +83,7 @@ class Run:
     @property
     def normalisation(self) -> str:
         """Mean and standard deviation of the input, as text."""
-        mean, std = ("/".join(f"{value:g}" for value in values) for values in (self.spec.mean, self.spec.std))
-        return f"mean {mean} std {std}"
+        return _normalisation(self.spec.mean, self.spec.std)
 
     @property
     def configurations(self) -> int | None:
@@ -272,13 +271,20 @@ def _environment(data: bytes) -> str:
 def _device(provenance: Mapping[str, Any]) -> str:
     """Return the device and how many runs shared it, because shared devices are slower."""
     device, shared = provenance["device"], provenance.get("concurrent_runs")
-    shared = _concurrent_runs(provenance.get("argv", ())) if shared is None else shared
+    shared = _concurrent_runs(" ".join(map(str, provenance.get("argv", ())))) if shared is None else shared
     return f"{device}, shared by {shared}" if shared > 1 else device
 
 
-def _concurrent_runs(argv: Iterable[str]) -> int:
+@lru_cache(maxsize=4096)
+def _normalisation(mean: tuple[float, ...], std: tuple[float, ...]) -> str:
+    return " ".join(
+        f"{name} {'/'.join(f'{value:g}' for value in values)}" for name, values in (("mean", mean), ("std", std))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _concurrent_runs(command: str) -> int:
     """Return how many runs shared the device, for records that store only the command."""
-    command = " ".join(map(str, argv))
     if workers := re.search(r"--workers[ =](\d+)", command):
         return int(workers[1])
     share = re.search(r"--gpus-per-(?:cell|run)[ =](0?\.\d*[1-9])", command)
