@@ -1,4 +1,4 @@
-"""The arrows between the folders point one way, and what must stay light stays light."""
+"""Imports between folders point one way, and the parent process loads no torch."""
 
 import argparse
 import ast
@@ -16,48 +16,19 @@ from vtab_peft.benchmark.cli import parser
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
-STOREYS = (
+ROOMS = (
     *("cli", "commands", "method_checks", "execution", "analysis", "checkpoints", "reporting", "engine", "toy_vit"),
     *("storage", "plan", "recipes", "spec"),
 )
-"""Of `benchmark/`, from the top floor down."""
-LIGHT = (
-    *("cli", "spec", "plan", "recipes", "commands.tuning_space"),
-    *(
-        "execution.scheduler",
-        "execution.locks",
-        "execution.pool",
-        "execution.local_pool",
-        "execution.messages",
-        "execution.progress",
-    ),
-    *(
-        "execution.ray_pool",
-        "execution.signals",
-        "storage.schema",
-        "storage.json_io",
-        "storage.store",
-    ),
-    *(
-        "commands.published",
-        "commands.rerun",
-        "commands.status",
-        "commands.run",
-        "commands.messages",
-        "commands.tune",
-        "commands.verify",
-    ),
-    *(
-        "checkpoints.lookup",
-        "reporting.leaderboard_id",
-        "reporting.leaderboards",
-        "reporting.tables",
-        "reporting.figures",
-        "reporting.report",
-        "reporting.significance",
-    ),
-    *("reporting.compare", "reporting.html.page"),
+"""Folders and files of `benchmark/`; each imports only those behind it."""
+WITHOUT_TORCH = (
+    *("cli", "spec", "plan", "recipes", "storage.store", "checkpoints.lookup"),
+    *(f"commands.{n}" for n in ("messages", "published", "report", "rerun", "run", "status", "tune", "tuning_space")),
+    *(f"execution.{n}" for n in ("local_pool", "locks", "messages", "pool", "progress", "ray_pool", "scheduler")),
+    *(f"reporting.{n}" for n in ("compare", "figures", "html.page", "leaderboards", "report", "significance")),
+    *("commands.verify", "execution.signals"),
 )
+"""Modules of `benchmark/` that the parent process of a sweep or a report loads."""
 
 
 def imported(path: Path) -> set[str]:
@@ -74,6 +45,12 @@ def imported(path: Path) -> set[str]:
     return names
 
 
+def room_of(path: Path) -> str:
+    """Return the folder or file of `benchmark/` that holds a file; empty for files elsewhere."""
+    top, *rest = path.relative_to(ROOT).with_suffix("").parts
+    return rest[0] if top == "benchmark" and rest[0] in ROOMS else ""
+
+
 @pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_imports_point_one_way(path: Path) -> None:
     folder = path.relative_to(ROOT).parts[0]
@@ -85,15 +62,11 @@ def test_imports_point_one_way(path: Path) -> None:
         assert not any(name.split(".")[0] in ("torch", "timm", "torchvision") for name in imported(path))
 
 
-@pytest.mark.parametrize(
-    "path",
-    [p for p in SOURCES if len(p.relative_to(ROOT).parts) > 2 and p.relative_to(ROOT).parts[1] in STOREYS],
-    ids=lambda path: path.stem,
-)
-def test_folders_of_the_harness_import_what_lies_below_them(path: Path) -> None:
-    below = STOREYS[STOREYS.index(path.relative_to(ROOT).parts[1]) :]
+@pytest.mark.parametrize("path", [p for p in SOURCES if room_of(p)], ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_only_rooms_behind_them(path: Path) -> None:
+    allowed = {*ROOMS[ROOMS.index(room_of(path)) :], "__version__"}
     parts = [name.split(".") for name in imported(path)]
-    assert {part[2] for part in parts if part[:2] == ["vtab_peft", "benchmark"] and part[2:]} <= {*below, "__version__"}
+    assert {part[2] for part in parts if part[:2] == ["vtab_peft", "benchmark"] and part[2:]} <= allowed
 
 
 def test_no_files_import_each_other_in_a_circle() -> None:
@@ -109,7 +82,7 @@ def test_every_folder_of_code_is_installed() -> None:
     assert all((ROOT / folder).is_dir() for folder in setuptools["package-dir"].values())
 
 
-def test_datasets_is_no_regular_package() -> None:
+def test_datasets_is_not_a_regular_package() -> None:
     """With an __init__.py, a script run from the checkout would hide Hugging Face's `datasets`."""
     assert not (ROOT / "datasets" / "__init__.py").exists()
 
@@ -121,24 +94,31 @@ def loaded_by(code: str) -> set[str]:
     return {name.split(".")[0] for name in done.stdout.split()}
 
 
-@pytest.mark.parametrize("module", LIGHT)
-def test_parent_process_needs_no_torch(module: str) -> None:
-    assert not loaded_by(f"import vtab_peft.benchmark.{module}") & {"torch", "timm", "torchvision"}
+def test_parent_process_needs_no_torch() -> None:
+    code = f"""
+import importlib, sys
+for name in {WITHOUT_TORCH}:
+    importlib.import_module(f"vtab_peft.benchmark.{{name}}")
+    if heavy := {{"torch", "timm", "torchvision"}} & set(sys.modules):
+        sys.exit(f"{{name}} loads {{heavy}}")
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
-def verbs(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
+def commands_of(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
     below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
     if not below:
         yield parser
     for family in below:
-        for verb in family.choices.values():
-            yield from verbs(verb)
+        for command in family.choices.values():
+            yield from commands_of(command)
 
 
-def test_every_verb_names_work_that_there_is() -> None:
-    for verb in verbs(parser()):
-        module, _, function = verb.get_default("work").partition(":")
-        assert callable(getattr(import_module(f"vtab_peft.benchmark.{module}"), function)), verb.prog
+def test_every_command_names_an_existing_function() -> None:
+    for command in commands_of(parser()):
+        module, _, function = command.get_default("work").partition(":")
+        assert callable(getattr(import_module(f"vtab_peft.benchmark.{module}"), function)), command.prog
 
 
 def test_help_loads_nothing_heavy() -> None:
@@ -146,7 +126,7 @@ def test_help_loads_nothing_heavy() -> None:
     assert not loaded_by(code) & {"torch", "timm", "numpy", "pandas", "PIL", "matplotlib", "scipy"}
 
 
-def test_launcher_says_what_to_type_before_installation() -> None:
+def test_launcher_explains_a_missing_installation() -> None:
     bare = subprocess.run(
         [sys.executable, "-I", "-S", str(ROOT / "run_benchmark.py")], capture_output=True, text=True, check=False
     )

@@ -6,9 +6,9 @@ from pathlib import Path
 from .options import Commands, add_tasks
 
 
-def declare(verbs: Commands) -> None:
+def declare(commands: Commands) -> None:
     """Add the commands `data ...`."""
-    data = verbs.add_parser("data", help="check, fetch, build and cache data")
+    data = commands.add_parser("data", help="check, fetch, build and cache data")
     family = data.add_subparsers(required=True, metavar="VERB")
 
     check = family.add_parser("check", help="check that the data of each task is complete, and print what to do next")

@@ -138,7 +138,7 @@ def put(store, monkeypatch) -> PutFake:
 @pytest.fixture
 def make_cell() -> Callable[..., Any]:
     """`make_cell("lora")` returns a toy ViT for 32-pixel images and 5 classes, trained for three steps."""
-    import torch  # what tests the judging does without
+    import torch  # slow, and the tests of reporting do not need it
     from vtab_peft.benchmark.checkpoints.adapter_checkpoint import AdapterCheckpoint
     from vtab_peft.benchmark.checkpoints.restore import TrainedModel
     from vtab_peft.benchmark.engine import backbone as backbones
