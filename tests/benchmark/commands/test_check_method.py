@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import tomllib
 from collections.abc import Iterator
 from dataclasses import replace
 from importlib.util import module_from_spec, spec_from_file_location
@@ -16,16 +17,15 @@ from vtab_peft.benchmark.commands.check_method import run_check
 from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW_CHECKS, Check
 from vtab_peft.benchmark.method_checks.tiny_models import Case, backbones_for
-from vtab_peft.benchmark.recipes import UNIFORM
-from vtab_peft.benchmark.spec import Recipe
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import METHODS, plugin
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "tests" / "plugins"
 FAST = [check for check in CHECKS if check not in SLOW_CHECKS]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
-METHOD, RECIPE = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-(TASK,) = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
+(METHOD,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+TASK, RECIPE = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture(autouse=True)
@@ -202,6 +202,7 @@ def test_the_page_shows_the_difference_to_a_suite_file(shown: Path) -> None:
 
 def test_the_task_and_the_recipe_on_the_page_are_valid() -> None:
     assert TASK in (ROOT / "datasets" / "official_tasks.toml").read_text()
-    (recipe,) = eval(f"({RECIPE.strip()})", {"replace": replace, "UNIFORM": UNIFORM})
-    assert isinstance(recipe, Recipe)
-    assert recipe.name in PAGE.partition(RECIPE)[2]
+    ((name, entry),) = tomllib.loads(RECIPE).items()
+    recipe = replace(RECIPES[entry.pop("base")], name=name, **entry)
+    assert recipe.epochs == entry["epochs"]
+    assert f"--recipe {name}" in PAGE.partition(RECIPE)[2]
