@@ -68,8 +68,8 @@ def check_attend(attention: Any) -> None:
     Raises:
         ValueError: they differ, because this backbone's attention has a part that `attend` does not know.
     """
-    width, training = attention.qkv.in_features, attention.training
-    x = torch.linspace(-1, 1, 2 * 3 * width, device=attention.qkv.weight.device).sin().view(2, 3, width)
+    weight, training = attention.qkv.weight, attention.training
+    x = torch.linspace(-1, 1, 6 * weight.shape[1]).mul(100).sin().view(2, 3, -1).to(weight)
     with torch.no_grad():
         expected = attention.eval()(x)
         same = torch.allclose(attend(attention, x, x), expected, rtol=1e-3, atol=1e-4)

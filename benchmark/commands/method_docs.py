@@ -107,7 +107,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             "params": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": EVIDENCE[row["evidence"]],
+            "evidence": EVIDENCE[row["evidence"]] + (f" (needs {row['needs']})" if row["needs"] else ""),
             "description": row["description"],
         }
         for row in rows
@@ -124,7 +124,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"{lines}\n\n{len(rows)} methods. params: trainable on {COUNTED_ON} without head, at the defaults.\n"
         "start: relative change of toy_vit's features at initialisation; `same` is exactly the pretrained model.\n"
-        'computed by peft: needs pip install "vtab-peft[peft]"; `?` is unknown without it.'
+        'needs peft: pip install "vtab-peft[peft]"; `?` is unknown without it.'
     )
 
 
