@@ -84,7 +84,7 @@ gpu-compare:  ## whole cells against the loop that users write, on a CUDA device
 
 gpu-profile:  ## where the time of a step goes on a CUDA device, and what would change it: no network, no pip
 	@$(ON_GPU) try perf/profile_step.py --batch 64 --engine compiled_graphs eager --methods lora aoft_lora; \
-	try perf/without.py $(VIT_B) --batch 64; try perf/fleet.py; exit $$status
+	try perf/ablation.py$(VIT_B) --batch 64; try perf/vmap_runs.py; exit $$status
 
 docs: $(VENV)/installed  ## rewrite docs/methods.md from the registry
 	$(BIN)/vtab-peft list methods --markdown > docs/methods.md.new

@@ -1,10 +1,10 @@
-"""What the fast path does to accuracy: the same cells in single precision, in bf16, and in bf16 compiled.
+"""Effect of the fast path on accuracy: the same runs in single precision, in bf16, and in bf16 compiled.
 
     python perf/agreement.py FOLDER [FOLDER ...] --weights FILE      ViT-Tiny, the recipe uniform_3ep, LoRA and AOFT
 
-FOLDERs are tasks in the archive layout.  Single precision, eager, is what a reader of a paper would write; how far its
-seeds lie apart is what the other forms are held against.  A cell is stored as soon as it ends, in
-perf/results/agreement_<device>.json, and not run again.
+FOLDERs are tasks in the archive layout.  Single precision, eager, is the reference, and the spread of its seeds is the
+measure for the other forms.  Each run is saved as soon as it ends, in perf/results/agreement_<device>.json, and is not
+repeated.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from measured import RESULTS, keep
+from measured import RESULTS, save
 from tabulate import tabulate
 from vtab_peft.benchmark.commands.throughput import spec_of
 from vtab_peft.benchmark.engine.backbone import Backbone, load
@@ -35,20 +35,22 @@ FORMS: dict[str, tuple[str, Engine]] = {
     "bf16 compiled_graphs": ("bf16", "compiled_graphs"),
 }
 
-PlannedRun = dict[str, Any]
+Entry = dict[str, Any]
+"""A run: form, method, task, seed and accuracy."""
 
 
 def accuracy(
     spec: str, data: CachedTask, form: str, seed: int, backbone: Backbone, live: LiveModel, recipe: str
 ) -> float:
+    """Return the accuracy of one run."""
     method = parse(spec)
     precise = replace(RECIPES[recipe], precision=FORMS[form][0])
     cell = replace(spec_of(method, backbone, data, precise), seed=seed)
     return train_and_evaluate(cell, method, backbone, data, live)[0].accuracy
 
 
-def table(cells: list[PlannedRun]) -> str:
-    """A row for each task and method; percent, mean over seeds, and the spread of the plain path's seeds."""
+def table(cells: list[Entry]) -> str:
+    """Return a table with the mean accuracy in percent of each task and method, and the range of the reference."""
     forms = [form for form in FORMS if any(cell["form"] == form for cell in cells)]
     rows = []
     for task, method in sorted({(cell["task"], cell["method"]) for cell in cells}):
@@ -75,7 +77,7 @@ def main() -> None:
     parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--recipe", default="uniform_3ep", choices=sorted(RECIPES))
-    parser.add_argument("--forms", nargs="+", choices=list(FORMS), help="default: all, CUDA graphs on a GPU alone")
+    parser.add_argument("--forms", nargs="+", choices=list(FORMS), help="default: all; CUDA graphs only on a GPU")
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=2)
     options = parser.parse_args()
@@ -88,7 +90,7 @@ def main() -> None:
         for task in find(options.folders, None, None)
     ]
     path = RESULTS / f"agreement_{device.type}.json"
-    cells: list[PlannedRun] = json.loads(path.read_text())["cells"] if path.exists() else []
+    cells: list[Entry] = json.loads(path.read_text())["cells"] if path.exists() else []
     fitting = [form for form, (_, engine) in FORMS.items() if device.type == "cuda" or "graphs" not in engine]
     for form in options.forms or fitting:
         live = LiveModel(device, Numerics(options.threads, FORMS[form][1]))
@@ -102,7 +104,7 @@ def main() -> None:
                     cells.append(cell)
                     print(*cell.values(), flush=True)
                     found = {"backbone": options.backbone, "recipe": options.recipe, "cells": cells}
-                    keep(path.stem, found, device, Numerics(options.threads), more=True)
+                    save(path.stem, found, device, Numerics(options.threads), more=True)
     print(table(cells))
 
 

@@ -1,14 +1,12 @@
-"""Which way to multiply by AO(q): the D x r matrix built once a step, or identity plus a rank-two term.
+"""Compare two ways to multiply by AO(q): the D x r matrix, built once a step, or identity plus a rank-two term.
 
-Column 0 of AO(q) is (q0; q') and column j is e_j - q_j (1; c q'), so a product needs no matrix: one inner product and
-two outer updates a token.  `methods/aoft.py` keeps the way this measurement favours; the other is the reference
-that its tests compare with.
+Column 0 of AO(q) is (q0; q') and column j is e_j - q_j (1; c q').  So a product needs no matrix, only one inner product
+and two outer updates per token.  `methods/aoft.py` uses the faster way, and its tests compare it with the other one.
 
     python perf/aoft_products.py            on the CPU, one thread
     python perf/aoft_products.py --cuda     on the GPU, eager and compiled
 
-Writes perf/results/aoft_products_<device>.json: milliseconds of one forward and backward pass of the update alone,
-median of the repetitions.
+Writes perf/results/aoft_products_<device>.json: median milliseconds of one forward and backward pass of the update.
 """
 
 import argparse
@@ -17,7 +15,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from measured import keep
+from measured import save
 from torch import Tensor
 from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.methods.aoft import approximately_orthogonal
@@ -28,7 +26,7 @@ TOKENS = 197
 
 
 def rank_two_down(x: Tensor, q: Tensor, columns: int) -> Tensor:
-    """AO(q)^T x in the paper's form.  x: [..., d], q: [d] -> [..., columns]."""
+    """Compute AO(q)^T x in the paper's form.  x: [..., d], q: [d] -> [..., columns]."""
     q0, tail = q[:1], q[1:]
     first = x[..., :1]
     inner = x[..., 1:] @ tail[:, None]
@@ -37,7 +35,7 @@ def rank_two_down(x: Tensor, q: Tensor, columns: int) -> Tensor:
 
 
 def rank_two_up(z: Tensor, q: Tensor) -> Tensor:
-    """AO(q) z in the paper's form.  z: [..., columns], q: [d] -> [..., d]."""
+    """Compute AO(q) z in the paper's form.  z: [..., columns], q: [d] -> [..., d]."""
     q0, tail = q[:1], q[1:]
     columns = z.shape[-1]
     first, others = z[..., :1], z[..., 1:]
@@ -47,16 +45,18 @@ def rank_two_up(z: Tensor, q: Tensor) -> Tensor:
 
 
 def matrices(x: Tensor, q_down: Tensor, q_up: Tensor, rank: int) -> Tensor:
-    """The update as `methods/aoft.py` computes it."""
+    """Compute the update as `methods/aoft.py` does."""
     down, up = approximately_orthogonal(q_down, rank), approximately_orthogonal(q_up, rank)
     return F.linear(F.linear(x, down.T), up)
 
 
 def rank_two(x: Tensor, q_down: Tensor, q_up: Tensor, rank: int) -> Tensor:
+    """Compute the update in the paper's form."""
     return rank_two_up(rank_two_down(x, q_down, rank), q_up)
 
 
 def milliseconds(way: Callable[..., Tensor], arguments: list[Tensor], rank: int, bf16: bool, repeats: int) -> float:
+    """Return the median time of a forward and backward pass."""
     device = arguments[0].device
     taken = []
     for _ in range(repeats + 3):
@@ -98,7 +98,7 @@ def main() -> None:
                 )
             )
     found = {"unit": "ms, forward and backward", "batch": batch, "tokens": TOKENS, "rows": rows}
-    keep(f"aoft_products_{device.type}", found, device)
+    save(f"aoft_products_{device.type}", found, device)
 
 
 if __name__ == "__main__":

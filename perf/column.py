@@ -1,11 +1,11 @@
-"""A full column: one method on the 19 tasks of VTAB-1k at their true sizes, images made of noise, wall time by phase.
+"""Wall time by phase of one method on the 19 tasks of VTAB-1k, with their real sizes and images of noise.
 
     python perf/column.py --method lora --engine compiled                 ViT-B/16 and the recipe `uniform`
-    python perf/column.py --scale 0.02 --backbone toy_vit --weights random    a look at the phases on a CPU
+    python perf/column.py --scale 0.02 --backbone toy_vit --weights random    a quick check on a CPU
 
-What is left out is reading image files from disk: the test images of a task are one block of noise, passed again and
-again.  `--scale` shortens epochs and test sets alike; the printed total is what was measured, never extrapolated.
-Writes perf/results/column_<device>_<method>_<engine>.json, anew after each task.
+Image files are not read from disk: the test images of a task repeat one block of noise.  `--scale` reduces the number
+of epochs and of test images.  Totals are measured, never extrapolated.  Writes
+perf/results/column_<device>_<method>_<engine>.json after each task.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import keep
+from measured import save
 from vtab_peft.benchmark.commands.throughput import noise, spec_of
 from vtab_peft.benchmark.engine.backbone import load
 from vtab_peft.benchmark.engine.live_model import LiveModel
@@ -29,11 +29,11 @@ from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import parse
 
 BLOCK = 4096
-"""Different test images: 0.6 GB at 224 pixels, more than any cache of a processor holds."""
+"""Number of different test images: 0.6 GB at 224 pixels, more than a processor's cache."""
 
 
 class Repeated:
-    """Looks like `n` images, of which there are `len(block)`."""
+    """An array of `n` images that repeats a block."""
 
     def __init__(self, block: np.ndarray, n: int) -> None:
         self.block, self.n = block, n
@@ -47,7 +47,7 @@ class Repeated:
 
 
 class Sized:
-    """A task of noise that claims the size and classes of a real one."""
+    """A task of noise with the number of classes and test images of a real one."""
 
     def __init__(self, noise: CachedTask, classes: int, test: int) -> None:
         self.noise, self.classes, self.test = noise, classes, test
@@ -66,7 +66,7 @@ class Sized:
 
 @contextmanager
 def column(size: int, scale: float) -> Iterator[list[tuple[str, Sized]]]:
-    """The 19 tasks; `scale` shrinks their test sets."""
+    """Yield the 19 tasks, with test sets reduced by `scale`."""
     with noise({"train": 800, "val": 200, "test": min(BLOCK, max(1, round(BLOCK * scale)))}, size) as pixels:
         yield [
             (name, Sized(pixels, task.classes, max(1, round(task.sizes["test"][0] * scale))))
@@ -113,7 +113,7 @@ def main() -> None:
                 "tasks": done,
                 "seconds": {**phases, "everything else": rest, "total": total},
             }
-            keep(name, found, device, live.numerics, more=len(done) < len(tasks))
+            save(name, found, device, live.numerics, more=len(done) < len(tasks))
     for phase, seconds in found["seconds"].items():
         print(f"{phase:20} {seconds:7.1f} s")
     print(f"at scale {options.scale:g}")

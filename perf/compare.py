@@ -1,13 +1,13 @@
-"""Whole cells, ours against the loop that users write (perf/peer_loop.py), on the same work in the same run.
+"""Compare whole runs of the engine with the loop that users write (perf/peer_loop.py).
 
     python perf/compare.py --folder FOLDER --weights FILE            a CPU, ViT-Tiny, the recipe uniform_3ep
     python perf/compare.py --recipe uniform --backbone vit_base_patch16_224.augreg_in21k --rounds 1
 
-Without a folder the images are made up: 1000 + 2000 JPEGs of 500 x 375 pixels, smooth as photographs are.
+Without a folder the images are synthetic: 1000 + 2000 JPEGs of 500 x 375 pixels, as smooth as photographs.
 
-Same backbone, images, batch, epochs and number of evaluations (one).  A peer's cell is a fresh process, as users run
-them; ours is one process for `--cells` cells, start-up included, over their number.  Ours and the peers run in turn,
-round after round; medians and ratios are printed and stored in perf/results/compare_<device>.json.
+Backbone, images, batch, epochs and the number of evaluations (one) are the same.  A peer's run is a fresh process, as
+users start them.  Ours is one process for `--runs` runs; its time, start-up included, is divided by their number.  Ours
+and the peers alternate in rounds.  Medians and ratios are printed and saved in perf/results/compare_<device>.json.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import keep
+from measured import save
 from peer_loop import FORMS
 from PIL import Image
 from vtab_peft.benchmark.engine.numerics import Numerics
@@ -41,20 +41,20 @@ name, epochs = sys.argv[1], int(sys.argv[2])
 RECIPES[name] = replace(RECIPES[name], epochs=epochs, warmup_epochs=epochs / 10)
 sys.exit(main(sys.argv[3:]))
 """
-"""The command line, with the recipe's epochs replaced."""
+"""The command line, with other epochs in the recipe."""
 
 
 def ours(options: argparse.Namespace, method: str, folder: Path) -> dict[str, Any]:
-    """Seconds a cell of `--cells` seeds in one process, decoding included: every round begins without a cache."""
+    """Measure our runs of several seeds in one process, decoding included: every round starts without a cache."""
     with tempfile.TemporaryDirectory() as scratch:
         command = [sys.executable, "-c", OURS, options.recipe, str(options.epochs), "run", "--tasks", str(folder)]
         command += ["--methods", method, "--backbone", options.backbone, "--weights", options.weights]
-        command += ["--recipe", options.recipe, "--seeds", *map(str, range(options.cells))]
+        command += ["--recipe", options.recipe, "--seeds", *map(str, range(options.runs))]
         command += ["--threads", str(options.threads), "--engine", options.engine, "--results", f"{scratch}/results"]
         seconds = _seconds(command, {"VTAB_PEFT_CACHE": f"{scratch}/cache"})
         records = [json.loads(path.read_text()) for path in Path(scratch, "results", "runs").rglob("*.json")]
     return {
-        "seconds": seconds / options.cells,
+        "seconds": seconds / options.runs,
         "train_seconds": statistics.mean(record["result"]["train_seconds"] for record in records),
         "compile_seconds": sum(record["result"]["compile_seconds"] for record in records),
         "accuracy": statistics.mean(record["result"]["accuracy"] for record in records),
@@ -62,6 +62,7 @@ def ours(options: argparse.Namespace, method: str, folder: Path) -> dict[str, An
 
 
 def peer(options: argparse.Namespace, method: str, folder: Path, form: str, test_every: int = 0) -> dict[str, Any]:
+    """Measure one run of the peers' loop in a fresh process."""
     recipe = RECIPES[options.recipe]
     command = [sys.executable, str(HERE / "peer_loop.py"), str(folder), "--form", form, "--method", method]
     command += ["--backbone", options.backbone.partition(".")[0], "--epochs", str(options.epochs)]
@@ -72,8 +73,8 @@ def peer(options: argparse.Namespace, method: str, folder: Path, form: str, test
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
 
 
-def made_up(folder: Path, test: int = 2000, classes: int = 10) -> Path:
-    """A task in the archive layout, of JPEGs that cost as much to decode as photographs of their size."""
+def synthetic_task(folder: Path, test: int = 2000, classes: int = 10) -> Path:
+    """Write a task in the archive layout, with JPEGs that cost as much to decode as photographs."""
     rng = np.random.default_rng(0)
     (folder / "images").mkdir(parents=True)
     lines: dict[str, list[str]] = {}
@@ -96,38 +97,36 @@ def _seconds(command: list[str], environment: dict[str, str]) -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--folder", type=Path, help="a task in the archive layout; default: made-up images")
+    parser.add_argument("--folder", type=Path, help="a task in the archive layout; default: synthetic images")
     parser.add_argument("--methods", nargs="+", default=["lora", "aoft_lora"])
     parser.add_argument("--forms", nargs="+", default=list(FORMS), choices=FORMS)
     parser.add_argument("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k")
     parser.add_argument("--weights", default="random")
     parser.add_argument("--recipe", default="uniform_3ep", choices=sorted(RECIPES))
-    parser.add_argument("--epochs", type=int, help="of both; default: the recipe's")
+    parser.add_argument("--epochs", type=int, help="epochs of both; default: the recipe's")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--cells", type=int, default=3, help="of ours in one process")
+    parser.add_argument("--runs", "--cells", type=int, default=3, help="our runs in one process")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--workers", type=int, default=4, help="of the peers' DataLoader")
+    parser.add_argument("--workers", type=int, default=4, help="workers of the peers' DataLoader")
     parser.add_argument("--engine", default="eager")
-    parser.add_argument(
-        "--test-every-10", action="store_true", help="also the peers' habit of testing each tenth epoch"
-    )
+    parser.add_argument("--test-every-10", action="store_true", help="also evaluate the peers after each tenth epoch")
     options = parser.parse_args()
     options.epochs = options.epochs or RECIPES[options.recipe].epochs
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     asked = {k: Path(v).name if k in ("folder", "weights") and v else v for k, v in vars(options).items()}
     numerics, rows = Numerics(options.threads, options.engine), []
     with tempfile.TemporaryDirectory() as scratch:
-        for rows in compare(options, options.folder or made_up(Path(scratch) / "noise")):
-            keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device, numerics, more=True)
+        for rows in compare(options, options.folder or synthetic_task(Path(scratch) / "noise")):
+            save(f"compare_{device.type}", {"options": asked, "rows": rows}, device, numerics, more=True)
     for row in rows:
         print(
             f"{row['method']:12} {row['loop']:30} {row['seconds_per_cell']:8.1f} s   {row['ratio_to_ours']:5.2f} x ours"
         )
-    keep(f"compare_{device.type}", {"options": asked, "rows": rows}, device, numerics)
+    save(f"compare_{device.type}", {"options": asked, "rows": rows}, device, numerics)
 
 
 def compare(options: argparse.Namespace, folder: Path) -> Iterator[list[dict[str, Any]]]:
-    """A row for each method and loop, ours and the peers' in turn; all rows anew after each run."""
+    """Alternate our runs and the peers'; yield all rows, one for each method and loop, after each run."""
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for method in options.methods:
         loops: dict[str, Callable[[], dict[str, Any]]] = {"ours": partial(ours, options, method, folder)}
@@ -137,12 +136,12 @@ def compare(options: argparse.Namespace, folder: Path) -> Iterator[list[dict[str
         for _ in range(options.rounds):
             for loop, run in loops.items():
                 runs.setdefault((method, loop), []).append(found := run())
-                print(f"{method} · {loop}: {found['seconds']:.1f} s a cell", file=sys.stderr, flush=True)
+                print(f"{method} · {loop}: {found['seconds']:.1f} s per run", file=sys.stderr, flush=True)
                 yield [row_of(*key, found, runs[key[0], "ours"]) for key, found in runs.items()]
 
 
 def row_of(method: str, loop: str, found: list[dict[str, Any]], own: list[dict[str, Any]]) -> dict[str, Any]:
-    """Of a loop's runs and of ours in the same rounds.  Seconds of compiling are ours, all cells together."""
+    """Summarise a loop's runs and ours in the same rounds.  `compile_seconds` is the total of our runs."""
     ratios = [run["seconds"] / ours["seconds"] for run, ours in zip(found, own, strict=False)]
     return {
         "method": method,

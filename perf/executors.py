@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from measured import keep
+from measured import save
 from short_runs import Work
 from vtab_peft.benchmark.commands.run import cached_tasks
 from vtab_peft.benchmark.engine.numerics import Numerics
@@ -90,7 +90,7 @@ def main() -> None:
         milliseconds = {what: np.percentile(values, (50, 10)).round(1).tolist() for what, values in parts.items()}
         rows.append({"executor": name, "runs": len(own), "median and lower decile, ms": milliseconds})
         print(rows[-1], flush=True)
-    keep("executors", {"rows": rows, "load": os.getloadavg()[0]}, torch.device("cpu"))
+    save("executors", {"rows": rows, "load": os.getloadavg()[0]}, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import RESULTS, keep
+from measured import RESULTS, save
 from vtab_peft.benchmark.commands.run import cached_tasks
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.engine.timing import provenance
@@ -159,7 +159,7 @@ def main() -> None:
             rows.append(measured(name, results, seeds))
             print(rows[-1], flush=True)
     found = {"runs": len(runs), "stored": stored, "rows": rows, "load": os.getloadavg()[0]}
-    keep("large_plan", found | {"before": earlier.get("before", before)}, torch.device("cpu"))
+    save("large_plan", found | {"before": earlier.get("before", before)}, torch.device("cpu"))
 
 
 if __name__ == "__main__":

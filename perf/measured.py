@@ -1,4 +1,4 @@
-"""A measurement on the disk, with where it comes from."""
+"""Save a measurement with its provenance."""
 
 import json
 import sys
@@ -13,13 +13,13 @@ from vtab_peft.benchmark.storage.json_io import write_atomically
 RESULTS = Path(__file__).parent / "results"
 
 
-def keep(
+def save(
     name: str, found: dict[str, Any], device: torch.device, numerics: Numerics | None = None, more: bool = False
 ) -> None:
-    """Write perf/results/<name>.json: what was found, with device, versions and commit; print its path.
+    """Write perf/results/<name>.json with device, versions and commit, and print its path.
 
-    numerics: None for torch's threads in this process, and no engine of ours or several.
-    more: a longer measurement, of which this is what there is up to now, silently.
+    numerics: None if the measurement uses no engine, or several; the threads of this process are recorded.
+    more: True for an intermediate result of a longer measurement; nothing is printed.
     """
     record = {"device_name": device_name(device), **found}
     record |= provenance(device, [Path(sys.argv[0]).name], numerics or Numerics(torch.get_num_threads()))

@@ -1,19 +1,18 @@
-"""Memory that training needs, counted: weights, optimiser state, and what the forward pass keeps for the backward one.
+"""Count the memory of training: weights, optimiser state, and activations saved for the backward pass.
 
     python perf/memory.py --backbone vit_base_patch16_224.augreg_in21k --batch 64
     python perf/memory.py --backbone vit_huge_patch14_224.orig_in21k --batch 32 --checkpointing --methods lora
 
-Counted on the CPU, from the tensors that autograd keeps of two images in bf16 autocast, frozen weights in bf16: every
-image keeps as much as any other.  It is what has to be there, not a peak that was measured: working space of single
-operations, the images themselves (151 MB for 1000 of 224 pixels), with `--checkpointing` the insides of one block, and
-an allocator's waste come on top.
-Writes perf/results/memory_<backbone>.json.
+The count is made on the CPU, from the tensors that autograd saves for two images under bf16 autocast, with frozen
+weights in bf16.  It is a lower bound, not a measured peak.  It excludes temporary memory of operations, the images
+(151 MB for 1000 of 224 pixels), with `--checkpointing` the activations inside one block, and fragmentation.  Writes
+perf/results/memory_<backbone>.json.
 """
 
 import argparse
 
 import torch
-from measured import keep
+from measured import save
 from tabulate import tabulate
 from torch import Tensor, nn
 from vtab_peft.benchmark.engine.backbone import Backbone, load
@@ -26,12 +25,12 @@ IMAGES = 2
 
 
 def kept_bytes(vit: nn.Module, images: Tensor) -> int:
-    """Of the storages that autograd keeps of a forward pass, but for the model's own and the images."""
+    """Return the bytes that autograd saves in a forward pass, without the model's tensors and the images."""
     own = {t.untyped_storage().data_ptr() for t in [*vit.parameters(), *vit.buffers(), images]}
     found: dict[int, Tensor] = {}
 
     def pack(tensor: Tensor) -> Tensor:
-        found.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # kept alive, so that no storage is used twice
+        found.setdefault(tensor.untyped_storage().data_ptr(), tensor)  # alive, so that its address is not reused
         return tensor
 
     with (
@@ -43,7 +42,7 @@ def kept_bytes(vit: nn.Module, images: Tensor) -> int:
 
 
 def count(spec: str, backbone: Backbone, checkpointing: bool) -> dict[str, int]:
-    """Bytes: of all weights, of gradients and AdamW's two moments, and kept for each image."""
+    """Return the bytes of all weights, of gradients with AdamW's two moments, and of the activations of an image."""
     method = parse(spec)
     images = torch.randn(IMAGES, 3, backbone.image_size, backbone.image_size)
     examples = (images, torch.arange(IMAGES)) if wants_examples(method) else None
@@ -74,11 +73,11 @@ def main() -> None:
             {"method": spec, "batch": options.batch, "checkpointing": options.checkpointing, **found, "total": total}
         )
     keys = ("weights", "gradients_and_moments", "kept_per_image", "total")
-    header = ("method", "weights", "gradients, moments", "kept an image", f"in all at batch {options.batch}")
+    header = ("method", "weights", "gradients, moments", "activations per image", f"total at batch {options.batch}")
     cells = [(row["method"], *(f"{row[key] / 1e9:.3f} GB" for key in keys)) for row in rows]
     print(tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 4)))
     name = options.backbone.partition(".")[0]
-    keep(f"memory_{name}", {"backbone": options.backbone, "rows": rows}, torch.device("cpu"))
+    save(f"memory_{name}", {"backbone": options.backbone, "rows": rows}, torch.device("cpu"))
 
 
 if __name__ == "__main__":

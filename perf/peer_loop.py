@@ -1,14 +1,14 @@
-"""One cell the way users write it: timm, Hugging Face peft, a DataLoader that decodes every epoch.
+"""One run as users write it: timm, Hugging Face peft, and a DataLoader that decodes in every epoch.
 
     python perf/peer_loop.py FOLDER --form fp32 --method lora --backbone vit_tiny_patch16_224 --weights FILE
 
-FOLDER is a task in the archive layout.  Forms, each with all of the form before it:
+FOLDER is a task in the archive layout.  Each form includes the previous one:
 
-    fp32       eager, in single precision, four workers that are started anew each epoch, as the peers' repositories do
+    fp32       eager single precision, with four workers that restart in each epoch, as in the peers' repositories
     autocast   bf16 autocast, persistent workers, pinned memory, fused AdamW
     compiled   torch.compile
 
-Prints one JSON line: seconds of the whole process, of training, of evaluation, and the last accuracy.
+Prints one JSON line: seconds of the process, of training and of evaluation, and the last accuracy.
 """
 
 import time
@@ -67,7 +67,7 @@ def build(options: argparse.Namespace, classes: int) -> nn.Module:
         from peft import LoraConfig, get_peft_model
 
         return get_peft_model(model, LoraConfig(r=8, lora_alpha=8, target_modules=["qkv"], modules_to_save=["head"]))
-    from vtab_peft.methods import parse  # AOFT's authors give no package; the module is ours, the loop is the peers'
+    from vtab_peft.methods import parse  # AOFT has no package: our module in the peers' loop
 
     model.requires_grad_(False)
     parse(options.method).inject(model)
@@ -108,7 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--form", choices=FORMS, default="fp32")
-    parser.add_argument("--method", default="lora", help="lora (of peft), or a spec of this suite")
+    parser.add_argument("--method", default="lora", help="lora (of peft), or a method spec")
     parser.add_argument("--backbone", default="vit_base_patch16_224")
     parser.add_argument("--weights", type=Path)
     parser.add_argument("--epochs", type=int, default=100)
@@ -143,7 +143,7 @@ def main() -> None:
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            loss.item()  # what a progress line shows
+            loss.item()  # shown by a progress line
         schedule.step(epoch + 1)
         if epoch + 1 == options.epochs or (options.test_every and (epoch + 1) % options.test_every == 0):
             began = time.perf_counter()

@@ -1,12 +1,12 @@
-"""Where the time of a training step goes, by kind of operation.
+"""Profile a training step by kind of operation.
 
     python perf/profile_step.py --weights FILE --backbone vit_tiny_patch16_224.augreg_in21k_ft_in1k     a CPU, batch 8
     python perf/profile_step.py --batch 64 --engine compiled_graphs                                a GPU, ViT-B/16
 
-torch's profiler watches the engine's own loop from the second epoch on, on images of noise.  On a CPU it is the time of
-each operation itself, on a GPU that of its kernels; what is left of the clock's time is the host's: Python, autograd,
-launching, and the profiler's own cost.  A kernel that Inductor fused counts for the first kind that its name holds.
-Writes perf/results/profile_<device>.json, on a GPU with the kernels that take longest.
+torch's profiler records the engine's training loop from the second epoch on, with images of noise.  On a CPU it
+measures operations, on a GPU kernels.  The rest of the wall time is the host's: Python, autograd, kernel launches,
+and the profiler itself.  A fused kernel of Inductor counts for the first kind that its name contains.  Writes
+perf/results/profile_<device>.json, on a GPU with the slowest kernels.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from measured import keep
+from measured import save
 from tabulate import tabulate
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
@@ -31,7 +31,7 @@ from vtab_peft.methods import parse
 
 STEPS = {"cuda": 20, "cpu": 10}
 KERNELS = 40
-"""How many are listed by name (ours)."""
+"""Number of kernels listed by name (our choice)."""
 KINDS = {
     "attention, fused kernel": r"scaled_dot_product|flash|efficient_attention|fmha|dot_do_o|convert_dq",
     "softmax": r"softmax",
@@ -41,15 +41,15 @@ KINDS = {
     "matrix products": r"mm\b|gemm|conv|cutlass|nvjet|wgrad|dgrad|sm\d+_x",
     "casts, copies, concatenation": r"copy|cat\b|Cat|clone|contiguous|Memcpy|index|gather",
 }
-"""Patterns of the profiler's names; the first that is found counts, and all others are sums, products and fills."""
+"""Kinds and patterns of the profiler's names; the first match counts, and the rest are sums, products and fills."""
 NO_KERNELS = ("Command Buffer Full",)
-"""What the profiler lists among a GPU's kernels and is none: the host waiting for the GPU."""
+"""Names that the profiler lists as kernels, although the host waits for the GPU."""
 OTHERS = "sums, products, fills"
 HOST = "host, and the profiler"
 
 
 class Window:
-    """Receives progress; profiles from the end of the first epoch to that of the last."""
+    """A progress function that profiles from the end of the first epoch to the end of the last."""
 
     def __init__(self, device: torch.device) -> None:
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
@@ -64,7 +64,7 @@ class Window:
             self.profiler.stop()
 
     def by_name(self) -> dict[str, tuple[float, int]]:
-        """Seconds and calls of each operation, or on a GPU of each kernel."""
+        """Return seconds and calls of each operation, or on a GPU of each kernel."""
         events = self.profiler.key_averages()
         if self.device.type == "cpu":
             return {event.key: (event.self_cpu_time_total / 1e6, event.count) for event in events}
@@ -72,7 +72,7 @@ class Window:
         return {e.key: (e.self_device_time_total / 1e6, e.count) for e in kernels if e.key not in NO_KERNELS}
 
     def by_kind(self, names: dict[str, tuple[float, int]]) -> dict[str, float]:
-        """Seconds of each kind, from what `by_name` found."""
+        """Return the seconds of each kind, from the result of `by_name`."""
         found: Counter[str] = Counter()
         for name, (seconds, _) in names.items():
             found[kind_of(name)] += seconds
@@ -81,13 +81,14 @@ class Window:
 
 
 def kind_of(name: str) -> str:
+    """Return the kind of an operation or a kernel."""
     if not name.startswith("aten::") and re.match(r"autograd::|Optimizer|ProfilerStep|torch::", name):
         return HOST
     return next((kind for kind, pattern in KINDS.items() if re.search(pattern, name)), OTHERS)
 
 
 def shares(spec: str, backbone: Backbone, batch: int, live: LiveModel) -> dict[str, Any]:
-    """Of a method's training: milliseconds a step on the clock, and the share of each kind in it."""
+    """Return the wall time of a method's training step in milliseconds, and the share of each kind."""
     steps, window, method = STEPS[live.device.type], Window(live.device), parse(spec)
     recipe = replace(UNIFORM, batch_size=batch, epochs=2, warmup_epochs=0)
     with noise({"train": steps * batch, "val": 1, "test": 1}, backbone.image_size) as data:
@@ -110,6 +111,7 @@ def shares(spec: str, backbone: Backbone, batch: int, live: LiveModel) -> dict[s
 
 
 def table(rows: list[dict[str, Any]]) -> str:
+    """Return a Markdown table with one column for each method, engine and batch size."""
     kinds = sorted({kind for row in rows for kind in row["shares"]}, key=lambda kind: -rows[0]["shares"].get(kind, 0))
     body = [(kind, *(f"{100 * row['shares'].get(kind, 0):.0f} %" for row in rows)) for kind in kinds]
     body.append(("ms a step", *(f"{row['ms_per_step']:.0f}" for row in rows)))
@@ -135,7 +137,7 @@ def main() -> None:
         for spec in options.methods:
             rows.append(shares(spec, backbone, options.batch, live))
             more = len(rows) < len(options.engine) * len(options.methods)
-            keep(f"profile_{device.type}", {"backbone": options.backbone, "rows": rows}, device, more=more)
+            save(f"profile_{device.type}", {"backbone": options.backbone, "rows": rows}, device, more=more)
     print(table(rows))
 
 

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measured import keep
+from measured import save
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting import (
     markup,
@@ -134,7 +134,7 @@ def main() -> None:
             "page_bytes": (Path(folder) / "out" / "index.html").stat().st_size,
         }
     print(json.dumps(found, indent=1))
-    keep("report_speed", found, torch.device("cpu"))
+    save("report_speed", found, torch.device("cpu"))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What this device can do at most: matrix products by size and precision, attention in two ways, and copies.
+"""Measure the limits of this device: matrix products by size and precision, attention, and copies.
 
     python perf/roofline.py [--threads 2]
 
-Writes perf/results/roofline_<device>.json: floating-point operations a second of square products and of ViT's own MLP
-shapes, seconds of an attention forward and backward, bytes a second read and written by a copy.  The best of ten
-repetitions each: a ceiling, not an average.
+Writes perf/results/roofline_<device>.json: FLOP/s of square products and of products with the shapes of ViT's MLP,
+seconds of an attention forward and backward pass, and bytes per second read and written by a copy.  Each number is the
+best of ten repetitions: a limit, not an average.
 """
 
 import argparse
@@ -13,27 +13,27 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from measured import keep
+from measured import save
 from torch import Tensor
 from vtab_peft.benchmark.engine.timing import now
 
 REPETITIONS = 10
 CALLS = {"cpu": 1, "cuda": 20}
-"""In a row in each repetition: a GPU's kernels are shorter than the host needs to launch one and wait for it."""
+"""Calls in each repetition: a GPU kernel is shorter than its launch and synchronisation."""
 SHAPES = {
     "cpu": ((512, 512, 512), (1024, 1024, 1024), (2048, 2048, 2048), (8 * 197, 192, 768), (8 * 197, 768, 3072)),
     "cuda": ((1024, 1024, 1024), (4096, 4096, 4096), (8192, 8192, 8192), (64 * 197, 192, 768), (64 * 197, 768, 3072)),
 }
-"""(rows, inner, columns) of a product; the last two are a batch through the first linear map of ViT-Ti's and ViT-B's
-MLP: what the forward pass can hope for."""
+"""(rows, inner, columns) of a product.  The last two are a batch through the first MLP layer of ViT-Ti and ViT-B, the
+limit for the forward pass."""
 HEADS = {"cpu": (8, 3, 197, 64), "cuda": (64, 12, 197, 64)}
-"""Images, heads, tokens and width of a head: ViT-Ti/16 and ViT-B/16."""
+"""Images, heads, tokens and head width of ViT-Ti/16 and ViT-B/16."""
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
-"""More than any cache holds."""
+"""Size of a copy, larger than any cache."""
 
 
 def best(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds."""
+    """Return the seconds of the fastest repetition."""
     work()
     times = []
     for _ in range(REPETITIONS):
@@ -45,7 +45,7 @@ def best(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def product(shape: tuple[int, int, int], kind: torch.dtype, device: torch.device) -> float:
-    """Floating-point operations a second."""
+    """Return the FLOP/s of a matrix product."""
     rows, inner, columns = shape
     a = torch.randn(rows, inner, device=device, dtype=kind)
     b = torch.randn(inner, columns, device=device, dtype=kind)
@@ -53,7 +53,7 @@ def product(shape: tuple[int, int, int], kind: torch.dtype, device: torch.device
 
 
 def attention(kind: torch.dtype, device: torch.device) -> dict[str, float]:
-    """Seconds of timm's attention by itself, forward and backward: torch's fused kernel, and timm's plain steps."""
+    """Return the seconds of attention, forward and backward, by torch's fused kernel and by timm's plain steps."""
     q, k, v = (torch.randn(HEADS[device.type], device=device, dtype=kind, requires_grad=True) for _ in range(3))
 
     def plain() -> Tensor:
@@ -67,7 +67,7 @@ def attention(kind: torch.dtype, device: torch.device) -> dict[str, float]:
 
 
 def copy(device: torch.device) -> float:
-    """Bytes read and written a second."""
+    """Return the bytes read and written per second."""
     source = torch.empty(COPY_BYTES[device.type], dtype=torch.uint8, device=device).fill_(1)
     target = torch.empty_like(source)
     return 2 * source.numel() / best(lambda: target.copy_(source), device)
@@ -100,7 +100,7 @@ def main() -> None:
         "attention_seconds": {"images, heads, tokens, width": HEADS[device.type], **attentions},
         "copy_bytes_per_second": bandwidth,
     }
-    keep(f"roofline_{device.type}", found, device)
+    save(f"roofline_{device.type}", found, device)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""The pictures that `toy_vit` is pretrained on: compositions of random fractals, glyphs, leaves and noise.
+"""Pretraining images of `toy_vit`: compositions of random fractals, glyphs, leaves and noise.
 
-A `World` holds the vocabulary, made once from a seed: iterated function systems (Kataoka et al., "Pre-training
-without natural images", arXiv:2101.08515), glyphs that are random closed outlines or strokes, noise with random
-spectra, palettes.  `World.pictures` composes them: a ground (plain, noise, or dead leaves as in Baradad et al.,
-arXiv:2106.05963), on it a fractal or some glyphs, and sometimes a symmetry.  Nothing here knows the suite `toy`:
-no painter, shape or label of it is used.
+A `World` holds a vocabulary generated from a seed: iterated function systems (Kataoka et al., "Pre-training without
+natural images", arXiv:2101.08515), glyphs (random closed outlines or strokes), noise with random spectra, and
+palettes. `World.pictures` composes them: a background (plain, noise, or dead leaves as in Baradad et al.,
+arXiv:2106.05963), on it a fractal or some glyphs, and sometimes a symmetry.  No shape or label of the suite `toy` is
+used.
 """
 
 from dataclasses import dataclass
@@ -15,23 +15,23 @@ from torch import Tensor
 
 SIDE = 64
 FRACTALS, GLYPHS, PALETTES = 400, 64, 24
-"""Ours: as many as the model tells apart in part, not in full, after an hour on one core."""
+"""Our choice: so many that the model separates only a part of them after an hour on one core."""
 GROUNDS = ("plain", "noise", "leaves")
 SYMMETRIES = ("none", "mirror", "half turn", "kaleidoscope", "tiles")
 TEMPLATE = 48
-"""Side of a glyph's picture, in pixels."""
+"""Side of a glyph's image in pixels."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """A batch and what its programs chose; -1 where a choice was not made."""
+    """A batch of images and its labels; -1 where a label does not apply."""
 
     pixels: Tensor
     """[b, 3, SIDE, SIDE] uint8"""
     fractal: Tensor
-    """[b] which fractal, or -1"""
+    """[b] index of the fractal, or -1"""
     glyphs: Tensor
-    """[b, GLYPHS] 1 where the glyph is there, else 0; -1 in pictures without glyphs"""
+    """[b, GLYPHS] 1 if the glyph is present, else 0; -1 in images without glyphs"""
     ground: Tensor
     symmetry: Tensor
     palette: Tensor
@@ -39,7 +39,7 @@ class Pictures:
 
 
 class World:
-    """The vocabulary of one seed."""
+    """The vocabulary generated from one seed."""
 
     def __init__(self, seed: int) -> None:
         g = torch.Generator().manual_seed(seed)
@@ -50,21 +50,23 @@ class World:
         self.palettes = torch.rand(PALETTES, 4, 3, generator=g)  # colours 0, 1 of the ground, 2, 3 of what lies on it
 
     def pictures(self, b: int, g: torch.Generator) -> Pictures:
+        """Compose `b` images with their labels."""
         palette = torch.randint(PALETTES, (b,), generator=g)
         colours = (self.palettes[palette] + 0.12 * torch.randn(b, 4, 3, generator=g)).clamp(0, 1)
         ground, symmetry = (torch.randint(k, (b,), generator=g) for k in (len(GROUNDS), 2 * len(SYMMETRIES)))
-        symmetry = torch.where(symmetry < len(SYMMETRIES), symmetry, 0)  # every second picture and more has none
+        symmetry = torch.where(symmetry < len(SYMMETRIES), symmetry, 0)  # more than half of the images have none
         subject = torch.randint(5, (b,), generator=g)  # 0: nothing, 1 and 2: a fractal, 3 and 4: glyphs
         image = self.grounds(ground, colours, g)
         fractal, there = torch.full((b,), -1), torch.full((b, GLYPHS), -1)
         with_fractal, with_glyphs = ((subject + 1) // 2 == kind for kind in (1, 2))
         image[with_fractal], fractal[with_fractal] = self.add_fractal(image[with_fractal], colours[with_fractal], g)
         image[with_glyphs], there[with_glyphs] = self.add_glyphs(image[with_glyphs], colours[with_glyphs], g)
-        fractal[symmetry > 0], there[symmetry > 0] = -1, -1  # a fold may hide them
+        fractal[symmetry > 0], there[symmetry > 0] = -1, -1  # a symmetry may hide them
         pixels = (fold(image, symmetry, g).clamp(0, 1) * 255).round().to(torch.uint8)
         return Pictures(pixels, fractal, there, ground, symmetry, palette)
 
     def grounds(self, kind: Tensor, colours: Tensor, g: torch.Generator) -> Tensor:
+        """Draw the backgrounds [b, 3, SIDE, SIDE]."""
         b = len(kind)
         across, down = torch.linspace(-1, 1, SIDE), torch.linspace(-1, 1, SIDE)[:, None]
         slope = torch.randn(b, 2, 1, 1, generator=g) * 0.3
@@ -84,9 +86,9 @@ class World:
         return self.noise[torch.randint(len(self.noise), (b,), generator=g)][:, None]
 
     def placed(self, which: Tensor, low: float, high: float, reach: float, g: torch.Generator) -> Tensor:
-        """Coverage of glyphs, turned, mirrored, resized to `low`..`high` of the half side, as far out as `reach`.
+        """Rotate, mirror, resize and place glyphs; return their coverage [b, 1, SIDE, SIDE].
 
-        [b, 1, SIDE, SIDE]; a `reach` of 1 keeps them inside the picture.
+        Sizes are `low` to `high` of half the side.  A `reach` of 1 keeps glyphs inside the image.
         """
         b = len(which)
         linear, size = turns(b, low, high, g)
@@ -97,6 +99,7 @@ class World:
         return F.grid_sample(self.templates[which], grid, align_corners=False)
 
     def add_fractal(self, image: Tensor, colours: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Draw one fractal on each image; return the images and the indices of the fractals."""
         b = len(image)
         which = torch.randint(FRACTALS, (b,), generator=g)
         chosen = torch.randint(self.attractors.shape[1], (b, 2000), generator=g)
@@ -111,7 +114,7 @@ class World:
         return image.lerp(mix(colours[:, 2], colours[:, 3], self.some_noise(b, g)), cover), which
 
     def add_glyphs(self, image: Tensor, colours: Tensor, g: torch.Generator) -> tuple[Tensor, Tensor]:
-        """One to eight glyphs, small where they are many; half of the pictures repeat one glyph."""
+        """Draw one to eight glyphs, smaller if there are many; half of the images repeat one glyph."""
         b = len(image)
         there = torch.zeros(b, GLYPHS, dtype=torch.long)
         first, same = torch.randint(GLYPHS, (b,), generator=g), torch.rand(b, generator=g) < 0.5
@@ -129,12 +132,12 @@ class World:
 
 
 def mix(first: Tensor, second: Tensor, level: Tensor) -> Tensor:
-    """Between two colours [b, 3] as `level` [b, 1, SIDE, SIDE] says."""
+    """Interpolate between two colours [b, 3] by `level` [b, 1, SIDE, SIDE]."""
     return first[:, :, None, None].lerp(second[:, :, None, None], level)
 
 
 def turns(b: int, low: float, high: float, g: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Random rotation, mirroring, mild shear and size: matrices [b, 2, 2] and sizes [b, 1]."""
+    """Draw random rotations, reflections, stretches and sizes: matrices [b, 2, 2] and sizes [b, 1]."""
     angle = 2 * torch.pi * torch.rand(b, generator=g)
     size = low + (high - low) * torch.rand(b, 1, generator=g)
     flip = 2.0 * torch.randint(2, (b,), generator=g) - 1
@@ -145,7 +148,7 @@ def turns(b: int, low: float, high: float, g: torch.Generator) -> tuple[Tensor, 
 
 
 def fold(image: Tensor, symmetry: Tensor, g: torch.Generator) -> Tensor:
-    """Make a picture symmetric in one of the ways of `SYMMETRIES`."""
+    """Apply one of `SYMMETRIES` to each image."""
     mirrored = torch.cat([image[..., : SIDE // 2], image[..., : SIDE // 2].flip(-1)], -1)
     turned = torch.cat([image[..., : SIDE // 2], image[..., : SIDE // 2].flip(-1, -2)], -1)
     kaleidoscope = torch.cat([mirrored[..., : SIDE // 2, :], mirrored[..., : SIDE // 2, :].flip(-2)], -2)
@@ -157,7 +160,7 @@ def fold(image: Tensor, symmetry: Tensor, g: torch.Generator) -> Tensor:
 
 
 def attractors(g: torch.Generator, points: int = 4096) -> Tensor:
-    """Random iterated function systems whose attractor is neither a dust nor a slab, centred, of radius about 1."""
+    """Draw iterated function systems; return points of attractors that are neither sparse nor solid, of radius 1."""
     kept: list[Tensor] = []
     while len(kept) < FRACTALS:
         n, maps = 400, 4
@@ -181,7 +184,7 @@ def attractors(g: torch.Generator, points: int = 4096) -> Tensor:
 
 
 def outlines(n: int, g: torch.Generator) -> Tensor:
-    """Random closed curves r(angle), filled; every third one hollow.  [n, 1, TEMPLATE, TEMPLATE] in [0, 1]"""
+    """Draw filled random closed curves r(angle), every third one hollow.  [n, 1, TEMPLATE, TEMPLATE] in [0, 1]"""
     y, x = torch.meshgrid(*(2 * [torch.linspace(-1.15, 1.15, TEMPLATE)]), indexing="ij")
     angle, radius = torch.atan2(y, x), (x * x + y * y).sqrt()
     waves = torch.arange(1, 7)[:, None, None]
@@ -194,7 +197,7 @@ def outlines(n: int, g: torch.Generator) -> Tensor:
 
 
 def strokes(n: int, g: torch.Generator) -> Tensor:
-    """Random open lines of four thick pieces.  [n, 1, TEMPLATE, TEMPLATE] in [0, 1]"""
+    """Draw random open lines of four thick segments.  [n, 1, TEMPLATE, TEMPLATE] in [0, 1]"""
     y, x = torch.meshgrid(*(2 * [torch.linspace(-1.15, 1.15, TEMPLATE)]), indexing="ij")
     here = torch.stack([x, y], -1)[None]
     corners = 1.7 * torch.rand(n, 5, 1, 1, 2, generator=g) - 0.85
@@ -207,7 +210,7 @@ def strokes(n: int, g: torch.Generator) -> Tensor:
 
 
 def spectra(n: int, g: torch.Generator) -> Tensor:
-    """Noise whose spectrum falls as a random power, stretched in a random direction.  [n, SIDE, SIDE] in [0, 1]"""
+    """Draw noise with a random power-law spectrum, stretched in a random direction.  [n, SIDE, SIDE] in [0, 1]"""
     fy, fx = torch.meshgrid(torch.fft.fftfreq(SIDE), torch.fft.rfftfreq(SIDE), indexing="ij")
     angle = torch.pi * torch.rand(n, 1, 1, generator=g)
     stretch = 6 ** torch.rand(n, 1, 1, generator=g)

@@ -1,9 +1,9 @@
-"""Makes the weights of `toy_vit`: python perf/toy_vit_pretrain.py --out FOLDER
+"""Pretrain the weights of `toy_vit`: python perf/toy_vit_pretrain.py --out FOLDER
 
-One linear layer reads everything from the class token: what the programs of `images.py` chose (which fractal, which
-glyphs, ground, symmetry, palette), and a self-supervised part that keeps the picture's layout in the token: small maps
-of colour, of salience, and of edge energy and direction per region (histograms of gradients as targets: Wei et al.,
-"MaskFeat", arXiv:2112.09133), of the clean picture when the model has seen a noisy one.
+Linear layers predict all targets from the class token.  Supervised targets are the labels of `toy_vit_images.py`:
+fractal, glyphs, background, symmetry and palette.  Self-supervised targets are small maps of colour, salience, and
+edge energy and direction of the clean image, while the model sees a noisy one (histograms of gradients as in Wei et
+al., "MaskFeat", arXiv:2112.09133).
 """
 
 import argparse
@@ -32,7 +32,7 @@ CHOICES = {
 
 
 def gradients(grey: Tensor) -> Tensor:
-    """Edge energy and its direction as cosine and sine of the double and fourfold angle.  [b, 5, h, w]"""
+    """Compute edge energy and direction, as cosine and sine of the double and fourfold angle.  [b, 5, h, w]"""
     dx = F.pad(grey[..., 2:] - grey[..., :-2], (1, 1, 0, 0))
     dy = F.pad(grey[..., 2:, :] - grey[..., :-2, :], (0, 0, 1, 1))
     energy = (dx * dx + dy * dy + 1e-6).sqrt()
@@ -41,7 +41,7 @@ def gradients(grey: Tensor) -> Tensor:
 
 
 def layout(pixels: Tensor) -> list[Tensor]:
-    """What a picture [b, 3, SIDE, SIDE] looks like at low resolution, in groups [b, numbers]."""
+    """Describe images [b, 3, SIDE, SIDE] at low resolution, as groups of targets [b, numbers]."""
     odd = (pixels - pixels.mean((2, 3), keepdim=True)).norm(dim=1, keepdim=True)
     salience = F.avg_pool2d(odd, 4)
     salience = (salience - salience.mean((2, 3), keepdim=True)) / (salience.std((2, 3), keepdim=True) + 0.02)
@@ -55,14 +55,14 @@ def layout(pixels: Tensor) -> list[Tensor]:
 
 
 class Readout(nn.Module):
-    """The linear layers on the class token that exist only during pretraining, and the loss they make."""
+    """The linear layers on the class token, used only in pretraining, and their losses."""
 
     def __init__(self, width: int, groups: list[int]) -> None:
         super().__init__()
         self.choices = nn.ModuleDict({name: nn.Linear(width, k) for name, k in CHOICES.items()})
         self.layout = nn.Linear(width, sum(groups))
         each = [torch.full((n,), 1 / n) for n in groups]
-        self.register_buffer("weight", torch.cat(each) / len(groups))  # every group counts the same
+        self.register_buffer("weight", torch.cat(each) / len(groups))  # groups have equal weight
 
     def forward(self, token: Tensor, batch: Pictures, layout: Tensor) -> dict[str, Tensor]:
         losses = {}
@@ -77,7 +77,7 @@ class Readout(nn.Module):
 
 
 def pool(world: World, size: int, seed: int, block: int = 500) -> tuple[Pictures, Tensor, list[int]]:
-    """`size` pictures, their standardised layouts [size, numbers] in half precision, and the groups' lengths."""
+    """Return `size` images, their standardised layouts [size, numbers] in half precision, and the group lengths."""
 
     def block_of(index: int) -> tuple[Pictures, list[Tensor]]:
         pictures = world.pictures(block, torch.Generator().manual_seed(seed * 10**6 + index))
@@ -102,12 +102,12 @@ def normalised(pixels: Tensor) -> Tensor:
 
 
 def noisy(images: Tensor, g: torch.Generator) -> Tensor:
-    """What the model sees: noise whose strength differs from picture to picture, up to an eighth of the range."""
+    """Add noise of a random strength to each image, up to an eighth of the range."""
     return images + torch.randn(images.shape, generator=g) * 0.25 * torch.rand(len(images), 1, 1, 1, generator=g)
 
 
 def write_weights(vit: nn.Module, path: Path) -> None:
-    """fp16 safetensors, complete or not at all."""
+    """Write fp16 weights as safetensors, atomically."""
     data = save({name: tensor.detach().half().contiguous() for name, tensor in vit.state_dict().items()})
     temporary = path.with_suffix(".tmp")
     with temporary.open("wb") as file:
@@ -118,12 +118,12 @@ def write_weights(vit: nn.Module, path: Path) -> None:
 
 
 def learning_rate(step: int, steps: int, peak: float, warmup: int = 200) -> float:
-    """Linear warm-up, then a cosine to zero."""
+    """Return the rate of a linear warm-up and a cosine to zero."""
     return peak * min(step / warmup, 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
 class Log:
-    """Mean losses of every 100 steps, a line of CSV each."""
+    """Writes the mean losses of every 100 steps as a line of CSV."""
 
     def __init__(self, file: TextIO) -> None:
         self.file, self.start = file, time.monotonic()
@@ -143,7 +143,7 @@ class Log:
 
 def train(pictures: Pictures, layouts: Tensor, groups: list[int], args: argparse.Namespace, log: Log) -> None:
     g = torch.Generator().manual_seed(args.seed + 2)
-    set_fused_attn(False)  # the plain one takes half the time in bf16 on a CPU at this length
+    set_fused_attn(False)  # plain attention takes half the time in bf16 on a CPU with 17 tokens
     vit = build()
     if args.init:
         vit.load_state_dict({name: tensor.float() for name, tensor in load_file(args.init).items()})
@@ -168,7 +168,7 @@ def train(pictures: Pictures, layouts: Tensor, groups: list[int], args: argparse
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder of the weights and the log")
-    parser.add_argument("--init", type=Path, help="go on from these weights, with new linear layers")
+    parser.add_argument("--init", type=Path, help="initial weights; the linear layers are new")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--pictures", type=int, default=150_000, help="150,000 take 11 GB of memory")
     parser.add_argument("--steps", type=int, default=12_000)

@@ -1,7 +1,7 @@
-"""How well `toy_vit` transfers, from the stored runs: `python perf/toy_vit_transfer.py`.
+"""Summarise the transfer of `toy_vit` from the stored runs: `python perf/toy_vit_transfer.py`.
 
-Compares, under the recipe `toy`, the linear probe on the pretrained backbone, the same on a random twin, and the
-methods that fine-tune.  Prints Markdown; README.md holds what it prints for the repository's own results.
+The table compares three things under the recipe `toy`: the linear probe on the pretrained backbone, the linear probe on
+an untrained one, and the fine-tuning methods.  benchmark/toy_vit/README.md contains the table of the committed results.
 """
 
 import argparse
@@ -21,13 +21,13 @@ RECIPE = "toy"
 
 
 def transfer_table(runs: Sequence[Run]) -> str:
-    """Accuracy in percent, mean ± standard deviation over seeds, per toy task.
+    """Return a table of accuracies in percent, mean ± standard deviation over seeds, per toy task.
 
-    The random twin is the backbone on which only the probe was run.  Methods with fewer
-    seeds than the probe are left out.
+    The random twin is the backbone on which only the probe was run.  Methods with fewer seeds than the probe are left
+    out.
 
     Raises:
-        ValueError: there are no runs of the probe on two backbones to compare.
+        ValueError: the probe was not run on exactly two backbones.
     """
     found = [runs for board, runs in by_leaderboard(runs) if board.suite == "toy" and board.recipe == RECIPE]
     if len(found) != 2:

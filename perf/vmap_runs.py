@@ -1,11 +1,13 @@
-"""Does training several cells together pay?  One method K times in one pass, against K passes.
+"""Compare K runs of one method trained in one pass with K separate passes.
 
-    python perf/fleet.py [--runs 8] [--batch 8] [--methods lora aoft_lora]        ViT-Tiny, random weights
+    python perf/vmap_runs.py [--runs 8] [--batch 8] [--methods lora aoft_lora]        ViT-Tiny, random weights
 
-Together: `torch.func.functional_call` under `vmap` over the stacked trainable tensors, one copy of the frozen weights,
-each run with images of its own.  In turn: the same K forward and backward passes after each other.  Both eager and, on
-a GPU, as CUDA graphs of compiled code, which save the same launches.  Writes perf/results/fleet_<device>.json: images a
-second of each, the gain of the best way together over the best in turn, and how far the gradients lie apart.
+Together: `torch.func.functional_call` under `vmap` over the stacked trainable tensors, with one copy of the frozen
+weights and different images for each run.  In turn: the same K forward and backward passes one after the other.  Both
+are measured eagerly and, on a GPU, as CUDA graphs of compiled code, which also saves kernel launches.
+
+Writes perf/results/vmap_runs_<device>.json: images per second, the gain of the best variant together over the best in
+turn, and the relative distance of the gradients.
 """
 
 import argparse
@@ -15,7 +17,7 @@ from itertools import cycle
 from typing import Any
 
 import torch
-from measured import keep
+from measured import save
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 from vtab_peft.benchmark.engine.backbone import Backbone, load
@@ -28,13 +30,13 @@ from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import parse
 
 ROUNDS = 7
-"""Each way in turn, round after round; the median counts and the first is left out."""
+"""Rounds in which all variants alternate; the median counts, without the first round."""
 
 Tensors = dict[str, Tensor]
 
 
 def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> list[nn.Module]:
-    """`runs` models that differ in their seed."""
+    """Return `runs` models that differ in their seed."""
     made = [inject(backbone.vit, parse(spec), RECIPES["uniform_3ep"], seed).vit for seed in range(runs)]
     for vit in made:
         make_fast(vit, "bf16", device.type)
@@ -42,7 +44,10 @@ def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> l
 
 
 def in_turn(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable[[], list[Tensors]]:
-    """Gradients of each run, images: [runs, b, 3, h, w].  Compiled, one model's code serves all, as in the engine."""
+    """Return a function that computes the gradients of each run for images [runs, b, 3, h, w].
+
+    All runs share one compiled model, as in the engine.
+    """
     serving = [(vit, vit) for vit in models] if engine == "eager" else [(models[0], _compiled(models[0], engine))]
 
     def step() -> list[Tensors]:
@@ -57,7 +62,7 @@ def in_turn(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable
 
 
 def together(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable[[], Tensors]:
-    """The stacked gradients."""
+    """Return a function that computes the stacked gradients for images [runs, b, 3, h, w]."""
     vit = models[0]
     learning = [name for name, p in vit.named_parameters() if p.requires_grad]
     stacked = {
@@ -68,10 +73,10 @@ def together(models: list[nn.Module], images: Tensor, engine: Engine) -> Callabl
     def features(own: Tensors, images: Tensor) -> Tensor:
         return functional_call(vit, own, (images,))
 
-    def fleet(stacked: Tensors, images: Tensor) -> Tensor:
+    def all_features(stacked: Tensors, images: Tensor) -> Tensor:
         return vmap(features, randomness="different")(stacked, images)
 
-    forward = fleet if engine == "eager" else _compiled(fleet, engine)
+    forward = all_features if engine == "eager" else _compiled(all_features, engine)
 
     def step() -> Tensors:
         for tensor in stacked.values():
@@ -97,7 +102,7 @@ def measure(
 ) -> dict[str, Any]:
     models = runs_of(spec, backbone, runs, device)
     images = torch.randn(runs, batch, 3, backbone.image_size, backbone.image_size, device=device)
-    images = images.bfloat16()  # under vmap, autocast passes convolutions over
+    images = images.bfloat16()  # autocast ignores convolutions under vmap
     torch.compiler.reset()
     ways: dict[str, Callable[[], Any]] = {}
     for engine in engines:
@@ -124,7 +129,7 @@ def measure(
 
 
 def distance(alone: list[Tensors], stacked: Tensors) -> float:
-    """The largest distance of a run's gradients, all taken as one vector, from those it has alone, relative."""
+    """Return the largest relative distance, over runs, between the gradients together and alone."""
     found = []
     for run, gradients in enumerate(alone):
         own = torch.cat([g.flatten() for g in gradients.values()])
@@ -153,7 +158,7 @@ def main() -> None:
             rows.append(row)
             rates = ", ".join(f"{way} {rate:,.0f}" for way, rate in row["images_per_second"].items())
             print(f"{spec}, {options.runs} runs of batch {batch}: images/s {rates}; gain {row['gain']:.2f}", flush=True)
-    keep(f"fleet_{device.type}", {"backbone": options.backbone, "rows": rows}, device)
+    save(f"vmap_runs_{device.type}", {"backbone": options.backbone, "rows": rows}, device)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What two parts of the fast path are worth: a training step with and without each, in turn in one process.
+"""Ablation of two parts of the fast path: time a training step with and without each.
 
-    python perf/without.py --methods lora aoft_lora full
+    python perf/ablation.py --methods lora aoft_lora full
 
-A step is the forward and the backward pass of the backbone in bf16, eager.  All ways take their turns, so that the
-minutes of a shared machine fall on all alike; what counts is the median of each way's time over that of the step as it
-is, round by round.  Writes perf/results/without_<device>.json.
+A step is the forward and the backward pass of the backbone in bf16, eager.  Variants alternate, so that other load on a
+shared machine affects all of them alike.  The result is the median ratio, over rounds, of a variant's time to the full
+fast path's.  Writes perf/results/ablation_<device>.json.
 """
 
 import argparse
@@ -13,7 +13,7 @@ import statistics
 from typing import Any
 
 import torch
-from measured import keep
+from measured import save
 from tabulate import tabulate
 from torch import Tensor
 from vtab_peft.benchmark.engine.backbone import Backbone, load
@@ -23,16 +23,17 @@ from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.methods import parse, updates
 
-WAYS = {
+VARIANTS = {
     "as it is": (True, True),
     "each low-rank update by itself": (False, True),
     "all tokens through the last block": (True, False),
     "neither": (False, False),
 }
-"""Whether updates of one linear map are computed together, and the last block goes on with the class token alone."""
+"""Variant -> (updates of one linear map are computed together, the last block computes only the class token)."""
 
 
 def measure(spec: str, backbone: Backbone, batch: int, rounds: int, device: torch.device) -> dict[str, Any]:
+    """Time the variants of a training step of one method."""
     whole = inject(backbone.vit, parse(spec), UNIFORM, 0).vit
     short = copy.deepcopy(whole)
     make_fast(short, "bf16", device.type)
@@ -40,13 +41,13 @@ def measure(spec: str, backbone: Backbone, batch: int, rounds: int, device: torc
     images = torch.randn(batch, 3, backbone.image_size, backbone.image_size, device=device)
     models = {True: short.to(device).train(), False: whole.to(device).train()}
     together = updates._is_two_products
-    seconds: dict[str, list[float]] = {way: [] for way in WAYS}
+    seconds: dict[str, list[float]] = {way: [] for way in VARIANTS}
     for _ in range(rounds + 1):
-        for way, (joined, cut) in WAYS.items():
+        for way, (joined, pruned) in VARIANTS.items():
             updates._is_two_products = together if joined else lambda _: False
-            seconds[way].append(step(models[cut], images))
+            seconds[way].append(step(models[pruned], images))
     updates._is_two_products = together
-    found = {way: each[1:] for way, each in seconds.items()}  # the first also sets things up
+    found = {way: each[1:] for way, each in seconds.items()}  # the first round includes set-up
     own = found["as it is"]
     return {
         "method": spec,
@@ -57,6 +58,7 @@ def measure(spec: str, backbone: Backbone, batch: int, rounds: int, device: torc
 
 
 def step(vit: torch.nn.Module, images: Tensor) -> float:
+    """Return the seconds of one forward and backward pass."""
     started = now(images.device)
     with torch.autocast(images.device.type, torch.bfloat16):
         features = vit(images)
@@ -79,8 +81,8 @@ def main() -> None:
     for spec in options.methods:
         rows.append(measure(spec, backbone, options.batch, options.rounds, device))
         found = {"backbone": options.backbone, "rounds": options.rounds, "rows": rows}
-        keep(f"without_{device.type}", found, device, more=spec != options.methods[-1])
-    cells = [(way, *(f"{row['ms_per_step'][way]:.1f} ms, {row['ratio'][way]:.3f}" for row in rows)) for way in WAYS]
+        save(f"ablation_{device.type}", found, device, more=spec != options.methods[-1])
+    cells = [(way, *(f"{row['ms_per_step'][way]:.1f} ms, {row['ratio'][way]:.3f}" for row in rows)) for way in VARIANTS]
     print(tabulate(cells, ("", *options.methods), tablefmt="simple", colalign=("left", *["right"] * len(rows))))
 
 
