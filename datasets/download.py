@@ -7,20 +7,20 @@ import shutil
 import ssl
 import time
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from .known_file import KnownFile
 from .partial_download import FileVersion, PartialDownload, open_partial
 from .task import DataError
+from .web import Interrupted, open_url
 
 BACKOFF_S = (2.0, 5.0, 15.0, 60.0, 120.0)
 """Seconds before each further attempt (our choice); the count restarts whenever `STEP` more bytes have arrived."""
 STEP = 1 << 20
 """Bytes after which an attempt counts as progress (our choice)."""
-TIMEOUT_S = 60.0
-"""Seconds without a byte after which a connection counts as lost (our choice)."""
+LARGEST_FILE = 1 << 36
+"""Bytes after which a download of unknown size is refused (our choice); the largest original file has 39 GB."""
 CHUNK = 1 << 20
 TRANSIENT = (408, 425, 429, 500, 502, 503, 504)
 """HTTP statuses that are worth another attempt (RFC 9110, RFC 6585, RFC 8470)."""
@@ -29,10 +29,6 @@ ProgressFn = Callable[[int, int | None], None]
 """Called with (bytes received, bytes in all if known)."""
 WaitFn = Callable[[float, str], object]
 """Called with the seconds before the next attempt and the reason of the last failure; returns after that time."""
-
-
-class Interrupted(Exception):
-    """This attempt ended early; another may succeed."""
 
 
 class _Changed(Interrupted):
@@ -99,9 +95,13 @@ def _attempt(part: PartialDownload, known: KnownFile, progress: ProgressFn) -> N
             have = 0
             part.restart(offered)
         _require_space(part, offered, have)
+        limit = known.size or offered.length or LARGEST_FILE
         while chunk:
-            part.append(chunk)
             have += len(chunk)
+            if have > limit:
+                part.clear()
+                raise DataError(f"{part.url} sends more than {limit:,} bytes; get the official file elsewhere")
+            part.append(chunk)
             progress(have, offered.length)
             chunk = _read(response)
     if offered.length is not None and have != offered.length:
@@ -122,7 +122,7 @@ def _headers(have: int, version: FileVersion | None) -> dict[str, str]:
 @contextlib.contextmanager
 def _response(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPResponse]:
     try:
-        response = urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+        response = open_url(url, headers)
     except urllib.error.HTTPError as error:
         with error:
             reason = f"the server answers {error.code} {error.reason}"
@@ -142,6 +142,8 @@ def _response(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRes
         raise Interrupted(f"no connection ({error.reason})") from None
     except (http.client.HTTPException, OSError) as error:
         raise Interrupted(f"no answer ({error or type(error).__name__})") from None
+    except (ValueError, OverflowError) as error:  # unusable addresses, ports and headers
+        raise DataError(f"{url}: the answer is not valid HTTP ({error}); download the file with a browser") from None
     with response:
         if response.status not in (http.client.OK, http.client.PARTIAL_CONTENT):
             raise DataError(
@@ -151,16 +153,23 @@ def _response(url: str, headers: dict[str, str]) -> Iterator[http.client.HTTPRes
 
 
 def _offered(url: str, response: http.client.HTTPResponse) -> FileVersion:
-    length = re.search(r"/(\d+)$", response.headers["Content-Range"] or "") or re.search(
-        r"(\d+)", (response.headers["Content-Length"] or "") if response.status == http.client.OK else ""
-    )
-    return FileVersion(
-        url, response.headers["ETag"], response.headers["Last-Modified"], int(length[1]) if length else None
-    )
+    """Return the version of the file that a response offers; tags with other than printable characters are ignored.
+
+    Raises:
+        DataError: the stated length is impossible.
+    """
+    stated = response.headers["Content-Length"] if response.status == http.client.OK else None
+    if content_range := response.headers["Content-Range"]:
+        stated = content_range.rpartition("/")[2].replace("*", "") or None
+    if stated is not None and (not re.fullmatch("[0-9]{1,15}", stated) or int(stated) > LARGEST_FILE):
+        raise DataError(f"{url} states an impossible length ({stated[:20]!r}); download the file with a browser")
+    tags = [response.headers[name] for name in ("ETag", "Last-Modified")]
+    etag, modified = (tag if tag and re.fullmatch("[ -~]{1,500}", tag) else None for tag in tags)
+    return FileVersion(url, etag, modified, None if stated is None else int(stated))
 
 
 def _range_start(response: http.client.HTTPResponse) -> int | None:
-    found = re.match(r"bytes (\d+)-", response.headers["Content-Range"] or "")
+    found = re.match(r"bytes ([0-9]{1,15})-", response.headers["Content-Range"] or "")
     return int(found[1]) if found else None
 
 

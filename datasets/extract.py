@@ -4,9 +4,11 @@
 leave the folder, bounds the extracted size, and creates no links.  A link to a file of the same archive becomes a copy.
 """
 
+import bz2
 import errno
 import fcntl
 import gzip
+import io
 import lzma
 import posixpath
 import shutil
@@ -18,7 +20,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
+from .reading import open_regular
 from .task import DataError
 
 SUFFIXES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".gz")
@@ -29,6 +33,10 @@ FLOOR = 1 << 30
 ENTRY = 512
 """Bytes that an entry counts beside its content (a tar header), so that empty files are bounded as well."""
 CHUNK = 1 << 20
+HEADERS = 1 << 20
+"""Bytes of headers that a tar archive may have before one entry (our choice); `tarfile` reads them into memory."""
+PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
+"""Readers of compressed tar archives by their first bytes."""
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
@@ -151,8 +159,13 @@ def _entries(archive: Path, folder: Path, budget: _Budget) -> Iterator[Iterator[
         content = archive.name[: -len(".gz")]
         yield iter([_Entry(content, "file", 0, "", lambda where: _gunzip(archive, folder / where, budget))])
     else:
-        with tarfile.open(archive) as tar:
-            yield _tar_entries(tar, folder)
+        with open_regular(archive) as file:
+            start = file.read(6)
+            unpack = next((unpack for magic, unpack in PACKERS.items() if start.startswith(magic)), None)
+            file.seek(0)
+            stream = _TarStream(archive, unpack(file) if unpack else file)
+            with stream, tarfile.open(fileobj=stream, mode="r:") as tar:
+                yield _tar_entries(tar, folder, stream)
 
 
 def _gunzip(archive: Path, target: Path, budget: _Budget) -> None:
@@ -181,18 +194,47 @@ def _zip_entries(zipped: zipfile.ZipFile, folder: Path) -> Iterator[_Entry]:
         yield _Entry(info.filename, kind, info.file_size, target, lambda where, info=info: write(info, where))
 
 
-def _tar_entries(tar: tarfile.TarFile, folder: Path) -> Iterator[_Entry]:
+class _TarStream(io.RawIOBase):
+    """A tar archive whose headers are limited to `HEADERS` bytes before each entry."""
+
+    def __init__(self, archive: Path, stream: Any) -> None:
+        self.archive, self.stream = archive, stream
+        self.headers: int | None = 0
+        """Bytes of headers since the last entry; None while its content is read."""
+
+    def read(self, size: int = -1) -> bytes:
+        if self.headers is not None:
+            self.headers += size
+            if size < 0 or self.headers > HEADERS:
+                raise _refusal(self.archive, f"an entry has headers of more than {HEADERS:,} bytes")
+        return self.stream.read(size)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        return self.stream.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.stream.tell()
+
+    def close(self) -> None:
+        self.stream.close()
+        super().close()
+
+
+def _tar_entries(tar: tarfile.TarFile, folder: Path, stream: _TarStream) -> Iterator[_Entry]:
     def write(info: tarfile.TarInfo, where: str) -> None:
         tar.extract(info.replace(name=where, deep=False), folder, filter="data")
 
-    for info in tar:
+    while info := tar.next():
+        tar.members.clear()  # pyright: ignore[reportAttributeAccessIssue] - else every entry stays in memory
         kind = "folder" if info.isdir() else "file" if info.isreg() else "other"
         target = ""
         if info.issym():
             kind, target = "link", _link_target(info.name, info.linkname)
         elif info.islnk():
             kind, target = "link", info.linkname
+        stream.headers = None
         yield _Entry(info.name, kind, info.size, target, lambda where, info=info: write(info, where))
+        stream.headers = 0
 
 
 def _link_target(name: str, target: str) -> str:

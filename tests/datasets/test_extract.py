@@ -7,6 +7,7 @@ import io
 import os
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -177,6 +178,31 @@ def test_empty_files_count_as_well(tmp_path: Path, inside: Path) -> None:
     with raises_naming(DataError, archive, "100,000 bytes"):
         extract(archive, inside, limit=100_000)
     assert len(list(inside.iterdir())) < 200
+
+
+@pytest.mark.parametrize("kind", [b"x", b"g", b"L", b"K"], ids=["pax", "global pax", "GNU name", "GNU link"])
+@pytest.mark.parametrize(("size", "count"), [(64 << 20, 1), (500_000, 3)])
+def test_long_tar_headers_use_little_memory(kind: bytes, size: int, count: int, tmp_path: Path, inside: Path) -> None:
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, size
+    archive = tmp_path / "x.tar.gz"
+    with gzip.open(archive, "wb", 1) as file:
+        for _ in range(count):
+            file.write(info.tobuf())
+            file.write(bytes(-(-size // 512) * 512))
+    tracemalloc.start()
+    with raises_naming(DataError, archive):
+        extract(archive, inside)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 << 20
+
+
+def test_thousands_of_entries_are_all_extracted(tmp_path: Path, inside: Path) -> None:
+    names = [f"{number:05d}" for number in range(3000)]
+    archive = make_tar(tmp_path / "x.tar.gz", dict.fromkeys(names, b"x"))
+    extract(archive, inside)
+    assert sorted(content(inside)) == names
 
 
 def test_the_bound_hangs_on_the_archives_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
