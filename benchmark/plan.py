@@ -116,7 +116,7 @@ def shard(runs: Sequence[PlannedRun], part: tuple[int, int], backbone: BackboneI
     if parts == 1:
         return list(runs)
     costs = [round(run.seconds / backbone.seconds_per_image) for run in runs]
-    loads = [(0, number) for number in range(1, parts + 1)]
+    loads = [(0, number) for number in range(1, min(parts, len(runs)) + 1)]  # later parts stay empty
     assigned = []
     for place in sorted(range(len(runs)), key=lambda place: (-costs[place], place)):
         load, number = heappop(loads)

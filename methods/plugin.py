@@ -33,6 +33,11 @@ def plugin_sha256(method: Method) -> str | None:
     return modules.get(type(method).__module__)
 
 
+def loaded_plugins() -> list[dict[str, str]]:
+    """Return name and SHA-256 of each plug-in file loaded in this process, whose side effects reach every run."""
+    return [{"file": path.name, "sha256": sha256} for path, (sha256, _, _) in sorted(_LOADED.items())]
+
+
 def _load(path: Path) -> tuple[str, str, list[str]]:
     if not path.is_file():
         raise PluginError(f"no plug-in file at {path}")
@@ -46,7 +51,7 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
     sys.modules[name] = module  # dataclasses look up their module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # user code can raise anything
+    except BaseException as error:  # user code can raise anything
         for registered in set(METHODS) - before:
             del METHODS[registered]
         raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}") from None

@@ -5,7 +5,7 @@ to `benchmark`.  The function is imported only when the command runs, so `--help
 """
 
 import argparse
-import io
+import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -31,10 +31,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0: success.  1: a run failed or data are damaged.  2: the command, an option or a given file is wrong.
     130: interrupted by Ctrl-C.  143: terminated by SIGTERM.
     """
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal without a character shows its code instead of failing
-            stream.reconfigure(errors="backslashreplace")
-    options = parser().parse_args(arguments)
+    from ..execution.screen import keep_working_without_screen
+
+    with keep_working_without_screen() as screens:
+        status = _run(parser().parse_args(arguments))
+        sys.stdout.flush()
+        lost = screens["stdout"].lost if "stdout" in screens else None
+        if lost is None or lost.errno == errno.EPIPE:  # a reader such as `head` ends when it has enough
+            return status
+        print(f"vtab-peft: the output cannot be written: {lost.strerror}", file=sys.stderr)
+        return status or 1
+
+
+def _run(options: argparse.Namespace) -> int:
+    """Run the command of the options and return the exit status."""
     from ...datasets.task import DataError
     from ..commands.regression_gate import BaselineError
     from ..execution.errors import ConfigurationError, ResultsNotWritable, WorkerStartError
@@ -45,9 +55,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         with exit_on_sigterm():
             return getattr(import_module(f"..{module}", __package__), function)(options)
-    except BrokenPipeError:  # for example `vtab-peft list methods | head`
-        sys.stderr.close()
-        return 0
     except (ConfigurationError, BaselineError, ValueError) as error:
         print(f"vtab-peft: {error}", file=sys.stderr)
         return 2

@@ -15,22 +15,45 @@ class OutOfMemory(Exception):
     """Not even one image at a time fits into memory."""
 
 
+LONGEST = 20_000
+"""Most characters of a message or traceback that are kept (ours)."""
+
 OOM_MESSAGES = ("out of memory", "can't allocate memory", "not enough memory", "ALLOC_FAILED")
 """Texts of torch's allocators, CUDA and its libraries, for errors without a class of their own."""
 
 
 def is_oom(error: BaseException) -> bool:
     """Return True if the error, or its cause, means that GPU or host memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    if isinstance(error, RuntimeError) and any(text in str(error) for text in OOM_MESSAGES):
-        return True
-    return error.__cause__ is not None and is_oom(error.__cause__)  # the compiler wraps errors
+    causes: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and not any(cause is seen for seen in causes):
+        causes.append(cause)
+        cause = cause.__cause__  # the compiler wraps errors
+    return any(
+        isinstance(cause, torch.OutOfMemoryError | MemoryError)
+        or (isinstance(cause, RuntimeError) and any(text in message_of(cause) for text in OOM_MESSAGES))
+        for cause in causes
+    )
+
+
+def message_of(error: BaseException) -> str:
+    """Return the error's message as valid text of bounded length, even if its `__str__` raises an error."""
+    try:
+        return valid_text(str(error))
+    except BaseException as second:  # code of a method
+        return f"(its message cannot be shown: {type(second).__name__})"
+
+
+def valid_text(text: str) -> str:
+    """Return text that can be encoded; the middle of a very long one is left out."""
+    if len(text) > LONGEST:
+        text = f"{text[: LONGEST // 2]} ... {text[-LONGEST // 2 :]}"
+    return text.encode(errors="backslashreplace").decode()
 
 
 def one_line_message(error: BaseException) -> str:
     """Return the error's message without the details that allocators append."""
-    return (str(error) or type(error).__name__).partition("\n")[0].partition(". GPU ")[0]
+    return (message_of(error) or type(error).__name__).partition("\n")[0].partition(". GPU ")[0]
 
 
 def free_memory(device: torch.device) -> None:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import platform
 import sys
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
@@ -13,6 +14,7 @@ from ...datasets.task import DataError
 from ..plan import PlannedRun
 from .messages import ProgressUpdate, ResolveReply, ResolveRequest, RunFailed, RunReply, WorkerConfig, WorkerLost
 from .pool import WorkerPool
+from .process import WorkerProcess
 from .scheduler import ModelKey
 from .worker import serve
 
@@ -21,6 +23,9 @@ START_TIMEOUT_S = 300.0
 
 SHUTDOWN_TIMEOUT_S = 5.0
 """Time for an idle worker to exit by itself, with the compiler processes it started, before SIGKILL (ours)."""
+
+LIVENESS_CHECK_S = 1.0
+"""Time between two looks at a silent process: children that it forked keep its pipe open when it dies (ours)."""
 
 HANG_TIMEOUT_S = 600.0
 HANG_TIMEOUT_FACTOR = 5.0
@@ -40,19 +45,25 @@ class SupervisedWorker:
         """Latest update of the current request."""
         self._config = config
         self._lost = self._killed = False
+        self._has_plugins = bool(config.plugins)
         self._start()
 
     def resolve(self, request: ResolveRequest) -> ResolveReply:
         return replace(self._ask(request, START_TIMEOUT_S), worker=self.name)
 
     def run(self, run: PlannedRun) -> RunReply:
-        """Execute a run, in a new process if the last one was lost."""
+        """Execute a run, in a new process if the last one was lost.
+
+        Methods of the suite get a process without plug-in files, whose side effects could change their results.
+        """
         try:
             run = replace(run, data=_local_data(run.data))
         except DataError as error:
             return RunFailed(f"{type(error).__name__}: {error}", type(error).__name__)
-        if self._lost:
+        needs_plugins = bool(self._config.plugins) and run.spec.method.plugin is not None
+        if self._lost or needs_plugins != self._has_plugins:
             self.stop()
+            self._has_plugins = needs_plugins
             self._start()
         reply = self._ask(run, max(HANG_TIMEOUT_S, HANG_TIMEOUT_FACTOR * run.seconds))
         self._lost = isinstance(reply, WorkerLost)
@@ -72,10 +83,10 @@ class SupervisedWorker:
         self.process.join()
 
     def _start(self) -> None:
-        context = multiprocessing.get_context("spawn")
-        self._pipe, remote = context.Pipe()
+        self._pipe, remote = multiprocessing.Pipe()
         self._busy = False
-        self.process = context.Process(target=serve, args=(remote, self._config), daemon=True)
+        config = self._config if self._has_plugins else replace(self._config, plugins=())
+        self.process = WorkerProcess(target=serve, args=(remote, config), daemon=True)
         self.process.start()
         remote.close()
 
@@ -86,7 +97,7 @@ class SupervisedWorker:
             return WorkerLost("the worker was stopped")
         try:
             self._pipe.send(request)
-            while self._pipe.poll(limit):
+            while self._wait_for_message(limit):
                 message = self._pipe.recv()
                 if not isinstance(message, ProgressUpdate):
                     self._busy = False
@@ -96,9 +107,21 @@ class SupervisedWorker:
                     print(message.phase, file=sys.stderr, flush=True)
                     limit = None
         except (EOFError, OSError):
-            return WorkerLost(self._exit_reason())
+            reason = self._exit_reason()
+        else:
+            reason = f"the worker sent nothing for {timeout:.0f} s and was stopped"
         self.process.kill()
-        return WorkerLost(f"the worker sent nothing for {timeout:.0f} s and was stopped")
+        return WorkerLost(reason)
+
+    def _wait_for_message(self, timeout: float | None) -> bool:
+        """Return True once a message is there, and False after `timeout` seconds.  Raises `EOFError` on its death."""
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while not self._pipe.poll(max(min(LIVENESS_CHECK_S, end - time.monotonic()), 0)):
+            if not self.process.is_alive() and not self._pipe.poll():
+                raise EOFError
+            if time.monotonic() >= end:
+                return False
+        return True
 
     def _exit_reason(self) -> str:
         self.process.join(timeout=10)

@@ -5,6 +5,7 @@ Workers write results into the shared results folder themselves, so a dead drive
 
 import logging
 import os
+import secrets
 import sys
 from concurrent.futures import Future
 from dataclasses import replace
@@ -24,6 +25,10 @@ START_TRIES = 3
 
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "1"}
 """Send no usage reports, keep the normal priority, and hide GPUs from workers that ask for none."""
+
+
+LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+"""For a Ray started here: every port listens on the loopback address only, as is Ray's default on Windows and macOS."""
 
 
 class RayWorker:
@@ -112,6 +117,8 @@ def _fits(available: float, amount: float) -> int:
 def _connect(address: str | None) -> Any:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if not address:  # read when Ray is imported, and by its processes
+        os.environ |= LOOPBACK | {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError:

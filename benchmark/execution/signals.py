@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 GRACE_SECONDS = 25.0
 """Time for running runs to finish (ours: Slurm's default KillWait is 30 seconds)."""
@@ -48,7 +48,8 @@ def graceful_shutdown(seconds: float) -> Iterator[None]:
         _requested = True
         signal.setitimer(signal.ITIMER_REAL, seconds)
         text = f"vtab-peft: SIGTERM: no new run is started; running ones have {seconds:g} s to finish\n"
-        os.write(2, text.encode())  # the signal may have interrupted a write to Python's buffered stderr
+        with suppress(OSError):
+            os.write(2, text.encode())  # the signal may have interrupted a write to Python's buffered stderr
 
     with _handling(signal.SIGALRM, _terminate), _handling(signal.SIGTERM, request):
         try:

@@ -9,9 +9,10 @@ import os
 import signal
 import threading
 import traceback
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..spec import MethodRef
@@ -27,6 +28,8 @@ from .messages import (
     RunReply,
     WorkerConfig,
 )
+from .process import MARK, kill_family
+from .screen import keep_working_without_screen
 
 if TYPE_CHECKING:
     from ...methods import Method
@@ -110,7 +113,7 @@ class Worker:
     def run(self, run: PlannedRun, on_progress: "ProgressFn") -> RunFinished:
         """Train, evaluate and store a run."""
         from ...methods import parse
-        from ...methods.plugin import plugin_sha256
+        from ...methods.plugin import loaded_plugins
         from ..checkpoints.adapter_checkpoint import pack
         from ..engine.timing import provenance
         from ..engine.trainer import train_and_evaluate
@@ -122,8 +125,8 @@ class Worker:
         if backbone.ref != spec.backbone:
             raise RuntimeError(f"the weights of {spec.backbone.name} changed since the plan was made")
         method = parse(spec.method.spec)
-        if plugin_sha256(method) != spec.method.plugin:
-            raise RuntimeError(f"the plug-in file of {spec.method.spec} changed since the plan was made")
+        if _identity(_ref(method)) != _identity(spec.method):
+            raise RuntimeError(f"{spec.method.spec} or its plug-in file changed since the plan was made")
         earlier, _ = store.latest(spec)  # the scheduler has quarantined damaged records
         repetition = store.next_repetition(spec)  # fixed now, whatever others store meanwhile
         adapters: list[bytes] = []
@@ -148,7 +151,11 @@ class Worker:
         record = {
             "result": result.to_json(),
             "facts": facts,
-            "provenance": {**origin, "concurrent_runs": self.config.concurrent_runs},
+            "provenance": {
+                **origin,
+                "concurrent_runs": self.config.concurrent_runs,
+                **({"plugins": plugins} if (plugins := loaded_plugins()) else {}),
+            },
         }
         correct = predictions == run.data.labels(spec.split)
         path = store.save(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
@@ -197,17 +204,26 @@ def _all_methods(backbone: "Backbone") -> tuple[list["Method"], list[str]]:
     return fitting, notes
 
 
-def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
+def _ref(method: "Method") -> MethodRef:
     from ...methods.plugin import plugin_sha256
 
+    return MethodRef(
+        name=method.spec().partition("(")[0],
+        args=method.args(),
+        version=method.version,
+        plugin=plugin_sha256(method),
+        spec=method.spec(),
+    )
+
+
+def _identity(ref: MethodRef) -> tuple[str, str, int, str | None]:
+    """Return what two references to one method share, however the user named it."""
+    return ref.name, ref.args_json, ref.version, ref.plugin
+
+
+def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
     return MethodInfo(
-        ref=MethodRef(
-            name=method.spec().partition("(")[0],
-            args=method.args(),
-            version=method.version,
-            plugin=plugin_sha256(method),
-            spec=method.spec(),
-        ),
+        ref=_ref(method),
         title=method.title,
         lr=method.lr,
         frozen_features=method.frozen_features,
@@ -217,46 +233,60 @@ def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
 
 def serve(connection: Connection, config: WorkerConfig) -> None:
     """Run the worker process: answer requests until the parent closes the pipe or dies."""
+    os.setsid()  # the processes that a method starts are in this session and end with it
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to all processes of a job; only the parent handles them
         signal.signal(number, signal.SIG_IGN)
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     # Waiting OpenMP threads spin briefly, then sleep.  Long spinning made a run ten times slower on a machine that
     # others use too; not spinning at all made it twice as slow on an idle one (toy_vit, 2 threads).
     os.environ.setdefault("GOMP_SPINCOUNT", "3000")
-    worker = Worker(config)
-    try:
-        while True:
-            request = connection.recv()
-            connection.send(reply_to(request, worker, lambda *update: connection.send(ProgressUpdate(*update))))
-    except (EOFError, BrokenPipeError):
-        return
+    process = os.getpid()
+
+    def send(message: ProgressUpdate | ResolveReply | RunReply) -> None:
+        if os.getpid() != process:  # a child that a method forked, and that returned from the method
+            os._exit(1)
+        try:
+            connection.send(message)
+        except OSError:  # the parent is gone
+            _exit_with_children()
+
+    with keep_working_without_screen():
+        worker = Worker(config)
+        with suppress(EOFError, OSError):
+            while True:
+                request = connection.recv()
+                send(reply_to(request, worker, lambda *update: send(ProgressUpdate(*update))))
 
 
 def _exit_with_parent() -> None:
     """Exit when the parent is killed: another command may own the run and the GPU by now."""
     if (parent := multiprocessing.parent_process()) is not None:
         parent.join()
-        os._exit(1)
+        _exit_with_children()
+
+
+def _exit_with_children() -> NoReturn:
+    kill_family(os.getpid(), os.environ.get(MARK, ""))
+    os._exit(1)
 
 
 def reply_to(
     request: ResolveRequest | PlannedRun, worker: Worker, on_progress: "ProgressFn"
 ) -> ResolveReply | RunReply:
-    """Answer a request; exceptions become messages."""
+    """Answer a request; exceptions become messages, also those that normally end a process."""
     from ..engine.backbone import BackboneError
+    from ..engine.errors import message_of, valid_text
     from ..storage.json_io import CorruptRecord, StoreError
 
     try:
         if isinstance(request, ResolveRequest):
             return worker.resolve(request, on_progress)
         return worker.run(request, on_progress)
-    except BrokenPipeError:  # the parent is gone
-        raise
-    except Exception as error:
-        error_type = type(error).__name__
+    except BaseException as error:  # a method may raise anything
+        error_type, message = type(error).__name__, message_of(error)
         if isinstance(request, ResolveRequest):  # errors of other types come from plug-in files
             expected = isinstance(error, BackboneError | ValueError)
-            return ConfigurationRefused(str(error) if expected else f"{error_type}: {error}")
+            return ConfigurationRefused(message if expected else f"{error_type}: {message}")
         if isinstance(error, StoreError) and not isinstance(error, CorruptRecord):
-            return ResultsUnwritable(str(error))
-        return RunFailed(f"{error_type}: {error}", error_type, traceback.format_exc())
+            return ResultsUnwritable(message)
+        return RunFailed(f"{error_type}: {message}", error_type, valid_text(traceback.format_exc()))

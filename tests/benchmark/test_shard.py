@@ -53,3 +53,9 @@ def test_invalid_shard_is_refused(text: str) -> None:
 
 def test_shard_is_parsed() -> None:
     assert part("3/8") == (3, 8)
+
+
+@pytest.mark.parametrize("n", [10**9, 10**30])
+def test_more_shards_than_runs_take_no_memory(n: int) -> None:
+    cells, backbone = plan([5, 3, 4])
+    assert [[cell.place for cell in shard(cells, (i, n), backbone)] for i in (1, 2, 3, 4, n)] == [[0], [2], [1], [], []]

@@ -36,7 +36,9 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 
     def start(self: Any) -> None:
         self._pipe, self.remote = multiprocessing.Pipe()
-        self.process = SimpleNamespace(exitcode=-9, join=lambda timeout=None: None, kill=lambda: None)
+        self.process = SimpleNamespace(
+            exitcode=-9, is_alive=lambda: True, join=lambda timeout=None: None, kill=lambda: None
+        )
         self._busy = False
         self.starts = getattr(self, "starts", 0) + 1
 
