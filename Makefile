@@ -99,8 +99,8 @@ clean:  ## remove the environment and caches
 
 $(VENV)/bin/python:
 	@command -v $(PYTHON) >/dev/null || { echo "Python is missing.  Type: sudo apt install python3 python3-venv"; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	{ echo "$$($(PYTHON) --version) is too old: 3.11 or newer is needed.  Type: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11, 4))' || \
+	{ echo "$$($(PYTHON) --version) is too old: 3.11.4 or newer is needed.  Type: make PYTHON=python3.11 $(MAKECMDGOALS)"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	{ echo "Python's venv module is missing.  Type: sudo apt install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)

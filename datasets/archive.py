@@ -13,6 +13,7 @@
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import suppress
@@ -164,7 +165,7 @@ def provenance(task: Task, files: Iterable[str]) -> str:
     if path.exists():
         try:
             stated = json.loads(read_text(path)).get("provenance")
-        except (json.JSONDecodeError, AttributeError):
+        except (ValueError, RecursionError, AttributeError):
             raise DataError(f"{path} is not a JSON object; build the folder again, or remove the file") from None
         if stated not in PROVENANCES:
             raise DataError(f"{path}: provenance {stated!r} is unknown; known are {', '.join(PROVENANCES)}")
@@ -236,5 +237,27 @@ def _missing_images(folder: Path, listing: Listing) -> list[Problem]:
         with suppress(OSError):
             present.update(f"{parent}/{name}" if parent else name for name in os.listdir(folder / parent))  # noqa: PTH208
     missing = [file for file in listing.files if file not in present]
+    if not missing:
+        return []
     shown = ", ".join(missing[:3])
-    return [Problem("partial", f"{len(missing)} listed images are not in {folder}: {shown}")] if missing else []
+    return [Problem("partial", f"{len(missing)} listed images are not in {folder}: {shown}{_hint(folder, missing)}")]
+
+
+def _hint(folder: Path, missing: list[str]) -> str:
+    """Return why the first missing image may be there under another name, or an empty text."""
+    file = missing[0]
+    if "\\" in file and (folder / file.replace("\\", "/")).exists():
+        return "; write / instead of \\ in the lists"
+    wanted = unicodedata.normalize("NFC", file)
+    for place, _, names in os.walk(folder):
+        for name in names:
+            found = (Path(place) / name).relative_to(folder).as_posix()
+            if unicodedata.normalize("NFC", found) == wanted:
+                form = "NFD" if unicodedata.is_normalized("NFC", file) else "NFC"
+                return (
+                    f"; {found} looks the same, but its letters with accents are encoded in another form (Unicode "
+                    f"{form}): rename the files or write the lists in one form"
+                )
+            if found.casefold() == file.casefold():
+                return f"; there is {found}: capital letters count"
+    return ""

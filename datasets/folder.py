@@ -1,6 +1,7 @@
 """Custom tasks: any folder in the archive's layout."""
 
 import re
+import reprlib
 import tomllib
 from itertools import chain
 from pathlib import Path
@@ -12,6 +13,10 @@ from .task import SUITES, DataError, Task, nearest
 
 FACTS = ("suite", "name", "group", "provenance", "version", "licence", "source", "citation")
 """Keys of `task.toml`."""
+LARGEST_FACTS = 1 << 20
+"""Bytes of the largest `task.toml` that is read (our choice)."""
+LARGEST_VERSION = 2**31
+"""First version that is too large (our choice)."""
 
 
 def folder_task(path: Path) -> Task:
@@ -60,16 +65,18 @@ def _facts(folder: Path) -> dict[str, Any]:
     """Return the validated content of `task.toml`, or an empty dict without this file."""
     path = folder / "task.toml"
     try:
-        facts = tomllib.loads(read_text(path)) if path.exists() else {}
-    except tomllib.TOMLDecodeError as error:
+        facts = tomllib.loads(read_text(path, LARGEST_FACTS)) if path.exists() else {}
+    except RecursionError:
+        raise DataError(f"{path} is not valid TOML: its values are nested too deeply") from None
+    except ValueError as error:
         raise DataError(f"{path} is not valid TOML: {error}") from None
     for key, value in facts.items():
         if key not in FACTS:
             raise DataError(f"{path}: unknown key {key!r}{nearest(key, FACTS)}; known are {', '.join(FACTS)}")
         expected = int if key == "version" else str
-        if type(value) is not expected or value in ("", 0):
-            wanted = "a whole number, at least 1" if expected is int else "a non-empty text"
-            raise DataError(f"{path}: {key} must be {wanted}, not {value!r}")
+        if type(value) is not expected or value == "" or (expected is int and not 1 <= value < LARGEST_VERSION):
+            wanted = f"a whole number from 1 to {LARGEST_VERSION - 1:,}" if expected is int else "a non-empty text"
+            raise DataError(f"{path}: {key} must be {wanted}, not {reprlib.repr(value)}")
     if facts.get("suite") in SUITES:
         raise DataError(f"{path}: the suite name {facts['suite']!r} is reserved; choose another")
     if facts.get("provenance", "own") not in PROVENANCES:

@@ -4,6 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from .reading import open_regular
 from .task import DataError
 
 
@@ -30,7 +31,7 @@ class KnownFile:
                 raise DataError(f"{path} has {size:,} bytes; the official file has {self.size:,}")
             if expected is None:
                 return
-            with path.open("rb") as file:
+            with open_regular(path) as file:
                 found = hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
         except OSError as error:
             raise DataError(f"cannot read {path}: {error.strerror}") from None

@@ -150,6 +150,12 @@ def _open(path: Path, data: bytes) -> ImageFile.ImageFile:
         return Image.open(io.BytesIO(data))
     except Image.UnidentifiedImageError:
         raise DataError(f"{path}: Pillow cannot identify an image") from None
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
+        raise DataError(
+            f"{path}: is too large; images of more than {limit:.0f} megapixels are refused, because a small file can "
+            "decode to any size: make it smaller first"
+        ) from None
     except DECODE_ERRORS as error:
         raise DataError(f"{path}: is damaged ({error})") from None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .folder import folder_task
 from .official import FGVC, VTAB1K
+from .raw.atomic_folder import recover
 from .task import PROCEDURAL_SUITES, SUITES, DataError, Task, nearest
 from .toy import TOY
 
@@ -99,4 +100,6 @@ def _located(task: Task, data: Path | None) -> Task:
         raise ValueError(
             f"{task.label} needs `--data FOLDER`, the folder that contains {task.name}/ (see docs/data.md)"
         )
-    return replace(task, folder=data.expanduser().resolve() / task.name)
+    folder = data.expanduser().resolve() / task.name
+    recover(folder)
+    return replace(task, folder=folder)

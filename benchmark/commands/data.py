@@ -10,6 +10,7 @@ from tabulate import tabulate
 from ...datasets.cache import default_root
 from ...datasets.cache_report import CacheReport, Reason, prune, survey
 from ...datasets.check import CheckResult, check
+from ...datasets.raw.atomic_folder import remove_abandoned
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find_valid
 from ..reporting.wording import pluralize
@@ -50,6 +51,8 @@ def status(options: argparse.Namespace) -> int:
 
 def _check_tasks(options: argparse.Namespace, deep: bool) -> list[tuple[str, CheckResult]]:
     """Return the label (or the path, if it is not a task) and the check result of each task."""
+    if options.data is not None:
+        remove_abandoned(options.data.expanduser())
     tasks, refused = find_valid(options.tasks, options.suite, options.data)
     results = [(task.label, check(task, deep)) for task in tasks]
     for name, why in refused.items():

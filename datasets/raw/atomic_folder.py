@@ -1,12 +1,17 @@
 """Write a folder that appears complete or not at all, even if the writer is killed."""
 
+import ctypes
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..atomic_io import PREFIX, is_abandoned, temporary_name
+
+AT_FDCWD = -100
+RENAME_EXCHANGE = 2
+"""Constants of Linux, renameat2(2)."""
 
 
 @contextmanager
@@ -20,7 +25,7 @@ def atomic_folder(target: Path, again: bool = False) -> Iterator[Path]:
         OSError: no space, no permission, ...; nothing is left behind.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    _remove_abandoned(target.parent)
+    remove_abandoned(target.parent)
     staged = target.parent / temporary_name()
     try:
         staged.mkdir()
@@ -35,16 +40,49 @@ def atomic_folder(target: Path, again: bool = False) -> Iterator[Path]:
 
 
 def _swap(staged: Path, target: Path) -> None:
-    old = target.parent / temporary_name()
-    try:
+    """Replace `target`; if this process is killed, `target` is the old folder or the new one.
+
+    File systems that cannot exchange names have a moment without `target`, which `recover` repairs.
+    """
+    old = staged
+    if not _exchange(staged, target):
+        old = _backup(target)
         target.rename(old)
-        staged.rename(target)
-    finally:
-        if os.path.lexists(old) and not target.exists():
+        try:
+            staged.rename(target)
+        except OSError:
             old.rename(target)
-        if old.is_symlink():
-            old.unlink()
-        shutil.rmtree(old, ignore_errors=True)
+            raise
+    _remove(old)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; return False where this is not possible."""
+    try:
+        renameat2 = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError):
+        return False
+    return renameat2(AT_FDCWD, os.fsencode(one), AT_FDCWD, os.fsencode(other), RENAME_EXCHANGE) == 0
+
+
+def recover(target: Path) -> None:
+    """Restore the old folder if a process was killed while it replaced `target`; remove it if the new one is there."""
+    old = _backup(target)
+    with suppress(OSError):  # read-only, or another process does the same
+        if os.path.lexists(old) and os.path.lexists(target):
+            _remove(old)
+        elif os.path.lexists(old):
+            old.rename(target)
+
+
+def _backup(target: Path) -> Path:
+    return target.with_name(f".{target.name}.replaced")
+
+
+def _remove(path: Path) -> None:
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    shutil.rmtree(path, ignore_errors=True)
 
 
 def _rename_unless_exists(staged: Path, target: Path) -> None:
@@ -55,7 +93,7 @@ def _rename_unless_exists(staged: Path, target: Path) -> None:
             raise
 
 
-def _remove_abandoned(folder: Path) -> None:
+def remove_abandoned(folder: Path) -> None:
     """Remove the temporary folders of killed processes from `folder`."""
     for path in folder.glob(f"{PREFIX}*-*-*"):
         ours = path.is_dir() and path.name.split("-")[-2].isdecimal()

@@ -25,7 +25,7 @@ from ..official import FGVC, VTAB1K
 from ..pixels import CORES, in_order
 from ..reading import read_bytes
 from ..task import SPLITS, DataError, SplitName, Task
-from .atomic_folder import atomic_folder
+from .atomic_folder import atomic_folder, recover, remove_abandoned
 from .png import png
 from .source import Examples, Source
 
@@ -69,6 +69,8 @@ def build(
     """
     folder = data_root.expanduser().resolve() / source.task
     row = replace(_row(source.task), folder=folder)
+    recover(folder)
+    remove_abandoned(folder.parent)
     if not again and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         return _existing(row, folder)
     raw = raw_root.expanduser() / source.raw

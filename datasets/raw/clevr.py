@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reading import read_text
+from ..reading import LARGEST_FILE, read_text
 from ..task import DataError, SplitName
 from .files import require_files
 from .source import Examples, Source, original_files, splits_from_train
@@ -51,7 +51,7 @@ def distance(depths: list[float]) -> int | None:
 def _scenes(root: Path, part: str, label: Label) -> Examples:
     path = root / "scenes" / f"CLEVR_{part}_scenes.json"
     try:
-        scenes = json.loads(read_text(path), object_hook=_depths)["scenes"]
+        scenes = json.loads(read_text(path, LARGEST_FILE), object_hook=_depths)["scenes"]
         keys = [name for name, _ in scenes]
         labels = [label([float(depth) for depth in depths]) for _, depths in scenes]
     except (ValueError, TypeError, KeyError, IndexError) as error:

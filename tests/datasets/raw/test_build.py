@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.official import FGVC, VTAB1K
+from vtab_peft.datasets.raw import atomic_folder as module
 from vtab_peft.datasets.raw import sources
 from vtab_peft.datasets.raw.build import build
 from vtab_peft.datasets.raw.source import Examples, RawFile, Source
@@ -283,6 +285,48 @@ def test_a_killed_build_leaves_no_task_and_is_cleaned_up(raw: Path, data: Path) 
     (data / ".tmp-strange").mkdir()  # nobody's: not of this project's making
     build(source(), raw, data)
     assert (listing(data), verdict(data, deep=True).state) == ([".tmp-strange", "kitti"], "found")
+
+
+class Killed(BaseException):
+    """Stands in for SIGKILL: nothing catches it."""
+
+
+@pytest.mark.parametrize("atomic", [True, False], ids=["exchange", "two renames"])
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_a_kill_between_the_renames_leaves_a_task(
+    atomic: bool, renames: int, raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    build(source(), raw, data)
+    left = iter(range(renames))
+
+    def rename(path: Path, target: Path, rename: Callable = Path.rename) -> Path:
+        if next(left, None) is None:
+            raise Killed
+        return rename(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename)
+        patch.setattr(module.shutil, "rmtree", lambda *_, **__: None)
+        if not atomic:
+            patch.setattr(module, "_exchange", lambda *_: False)
+        with suppress(Killed):
+            build(source(), raw, data, again=True)
+    if atomic:
+        assert (data / "kitti").is_dir()
+    assert verdict(data, deep=True).state == "found"
+    build(source(), raw, data)
+    assert [name for name in listing(data) if not name.startswith(".tmp-")] == ["kitti"]
+
+
+def test_a_build_that_changes_nothing_removes_leftovers(raw: Path, data: Path) -> None:
+    build(source(), raw, data)
+    process = builder(raw, data.with_name("other"))
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    (left,) = data.with_name("other").iterdir()
+    left.rename(data / left.name)
+    assert not build(source(), raw, data).made
+    assert listing(data) == ["kitti"]
 
 
 def test_leftovers_of_other_machines_go_after_a_day(raw: Path, data: Path) -> None:
