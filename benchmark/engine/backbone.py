@@ -192,7 +192,8 @@ def _load_file(vit: VisionModel, file: Path, name: str) -> tuple[str, tuple[str,
     """Load the weights; return the file's hash and remarks for the user."""
     if not file.is_file():
         raise BackboneError(f"no weights at {file}; --weights takes a .safetensors, .pth or .npz file")
-    sha256 = _file_sha256(file)
+    with file.open("rb") as stream:
+        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     plain = isinstance(vit, VisionTransformer)
     try:
         if file.suffix == ".npz" and plain:
@@ -207,8 +208,10 @@ def _load_file(vit: VisionModel, file: Path, name: str) -> tuple[str, tuple[str,
     state = convert(state, vit)  # with the classifier: its name tells timm before 1.0.31 the layout of Swin
     classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
     state = {key: value for key, value in state.items() if key not in classifier}
-    _check_tensors(vit, state, file, name)
-    vit.load_state_dict({key: value.float() for key, value in state.items()})
+    try:
+        vit.load_state_dict({key: value.float() for key, value in state.items()})
+    except RuntimeError as error:  # lists tensors that are missing, unexpected or of another shape
+        raise BackboneError(f"weights {file} do not fit {name}: {' '.join(str(error).split())[:400]}") from None
     notes = f"{file.name}: its classifier was left out ({', '.join(sorted(classifier))})"
     return sha256, (notes,) if classifier else ()
 
@@ -222,25 +225,6 @@ def _read_state(file: Path) -> dict[str, Tensor]:
     for wrapper in ("state_dict", "model", "model_state_dict"):
         state = state.get(wrapper, state)
     return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
-
-
-def _check_tensors(vit: nn.Module, state: dict[str, Tensor], file: Path, name: str) -> None:
-    own = vit.state_dict()
-    problems = [f"{key} is missing" for key in own if key not in state]
-    problems += [f"{key} is not in the model" for key in state if key not in own]
-    problems += [
-        f"{key} is {list(state[key].shape)}, the model's {list(own[key].shape)}"
-        for key in own
-        if key in state and own[key].shape != state[key].shape
-    ]
-    if problems:
-        more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-        raise BackboneError(f"weights {file} do not fit {name}: {'; '.join(problems[:4])}{more}")
-
-
-def _file_sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _state_sha256(vit: nn.Module) -> str:

@@ -1,14 +1,11 @@
 """Predictions of the live model, in batches that shrink when memory runs out."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...datasets.cache import CachedTask
-from ...datasets.task import SplitName
 from .errors import Diverged, is_oom, one_line_message
 from .live_model import LiveModel
 from .timing import now
@@ -98,30 +95,3 @@ def warm_up_evaluation(live: LiveModel, image_shape: tuple[int, ...]) -> float:
 
     list(map_batches(black_images, live.eval_batch, live))
     return now(live.device) - started
-
-
-@dataclass
-class EpochEvaluator:
-    """Evaluates after every epoch, to find the best test epoch that many papers report.
-
-    It shows how much this habit gains.  It draws no random numbers, so training is unchanged.
-    """
-
-    data: CachedTask
-    split: SplitName
-    accuracies: list[float] = field(default_factory=list)
-    """Accuracy after each epoch, in [0, 1]."""
-    seconds: float = 0.0
-    """Total time of the evaluations."""
-
-    def evaluate(self, live: LiveModel, head: nn.Linear) -> None:
-        """Evaluate the model as it is after an epoch."""
-        started = now(live.device)
-        predictions = predict(live, head, self.data.images(self.split))
-        self.accuracies.append(float((predictions == self.data.labels(self.split)).mean()))
-        self.seconds += now(live.device) - started
-
-    def best(self) -> tuple[float, int]:
-        """Return the highest accuracy and the first epoch, from 1, that reached it."""
-        best = max(self.accuracies)
-        return best, 1 + self.accuracies.index(best)
