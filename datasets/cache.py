@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 import PIL
 
-from .archive import provenance
+from .archive import provenance, read
 from .atomic_io import is_complete_array, remove_temp_files, write_array
 from .checksum import checksum, is_intact
 from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
@@ -121,6 +121,18 @@ def _changed_since(manifest: Path, arrays: list[Path]) -> bool:
         return max(path.stat().st_mtime_ns for path in arrays) > manifest.stat().st_mtime_ns
     except OSError:
         return True
+
+
+def undecoded(task: Task, preprocessing: Preprocessing) -> CachedTask:
+    """Return a task that is not decoded yet, with the counts of its lists; its data hash is unknown and empty.
+
+    Raises:
+        DataError: the task's lists cannot be used.
+    """
+    counts: dict[SplitName, int] = {split: sizes[0] for split, sizes in task.sizes.items()}
+    if task.folder is not None:
+        counts = {split: len(listing.files) for split, listing in read(task).items()}
+    return CachedTask(task, preprocessing, "", task.provenance, task.classes, counts, native=False, files={})
 
 
 def build(

@@ -44,25 +44,21 @@ def announcement(
 
 def about(runs: Sequence[PlannedRun], one_worker: bool) -> str:
     """Return the estimated time as the end of a sentence; empty if there are no runs."""
-    return f", about {estimate_of(runs, [], one_worker)}" if runs else ""
+    return f", about {estimate_of(runs, one_worker)}" if runs else ""
 
 
-def estimate_of(runs: Sequence[PlannedRun], unread: Sequence[str], one_worker: bool = True) -> str:
-    """Return the estimated time of runs; a lower bound if some tasks are unread.
+def estimate_of(runs: Sequence[PlannedRun], one_worker: bool = True) -> str:
+    """Return the estimated time of runs.
 
     The speed-up of several workers depends on whether they share a device, so the time is that of one worker.
     """
-    if unread and not runs:
-        return "unknown"
     seconds = sum(run.seconds for run in runs)
-    return f"{'over ' if unread else ''}{duration(seconds)}{'' if one_worker or not runs else ' with one worker'}"
+    return f"{duration(seconds)}{'' if one_worker or not runs else ' with one worker'}"
 
 
-def unread_note(runs: int, unread: Sequence[str], parts: int = 1) -> str:
-    """Return a note about the runs of tasks that are not decoded yet, so their run IDs and times are unknown."""
-    shards = f", before they are split into {parts} shards," if parts > 1 else ""
-    tasks = ", ".join(unread)
-    return f"{pluralize(runs, 'run')}{shards} of tasks that are not read yet (state and time unknown): {tasks}"
+def unread_note(unread: Sequence[str]) -> str:
+    """Return a note about tasks that are not decoded yet, so that the IDs of their runs are unknown."""
+    return f"not decoded yet, so that their runs count as missing: {', '.join(unread)}"
 
 
 def one_worker(options: argparse.Namespace) -> bool:

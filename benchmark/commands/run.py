@@ -50,8 +50,7 @@ def run_missing(options: argparse.Namespace) -> int:
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
     for task in tasks:
         config.recipe.for_task(task.name)  # refuses a task that the recipe has no settings for
-    if not options.dry_run:
-        check_task_folders(tasks)
+    check_task_folders(tasks)
     store, pool = Store(options.results), open_pool(options)
     try:
         backbone, methods = resolve_names(options, pool)
@@ -186,10 +185,10 @@ def sweep(
 
 
 def read_cache(tasks: Sequence[Task], preprocessing: Preprocessing) -> tuple[list[CachedTask], list[str]]:
-    """Return the tasks in the cache, and the labels of those that were not decoded yet."""
+    """Return all tasks in order, and the labels of those that were not decoded yet; these have no data hash."""
     root = cache.default_root()
-    found = {task.label: cache.cached(task, preprocessing, root) for task in tasks}
-    return [data for data in found.values() if data], [label for label, data in found.items() if data is None]
+    found = [cache.cached(task, preprocessing, root) or cache.undecoded(task, preprocessing) for task in tasks]
+    return found, [data.task.label for data in found if not data.data]
 
 
 def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing, full: bool = False) -> list[CachedTask]:
@@ -233,14 +232,13 @@ def dry_run(
 ) -> int:
     """Print the plan: per method the runs that are done and missing, and an estimate; change no file.
 
-    Runs of tasks that are not decoded yet count as missing.  They are not sharded, because their cost is unknown.
+    Runs of tasks that are not decoded yet count as missing; their time is estimated by the number of images.
     """
     config, store = sweep_config(options), Store(options.results)
-    ready, unread = read_cache(tasks, config.preprocessing(backbone))
-    runs = shard(make_plan(backbone, methods, ready, config), options.shard, backbone)
+    found, unread = read_cache(tasks, config.preprocessing(backbone))
+    runs = shard(make_plan(backbone, methods, found, config), options.shard, backbone)
     missing = missing_runs(store, runs)
     planned, todo = _by_method(runs), _by_method(missing)
-    unread_runs = len(unread) * len(config.seeds)
     rows = []
     for name, method in ((method.ref.spec, method) for method in methods):
         rates = {resolve(config.recipe.for_task(task.name), method, backbone).lr for task in tasks}
@@ -250,8 +248,8 @@ def dry_run(
                 f"{method.trainable_params:,}",
                 f"{rates.pop():g}" if len(rates) == 1 else "per task",
                 len(planned[name]) - len(todo[name]),
-                len(todo[name]) + unread_runs,
-                estimate_of(todo[name], unread),
+                len(todo[name]),
+                estimate_of(todo[name]),
             )
         )
     header = ("method", "trainable (no head)", "lr", "done", "to run", "estimate")
@@ -261,11 +259,10 @@ def dry_run(
         f"on {backbone.device}\n"
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
-    more = unread_runs * len(methods)
-    total = pluralize(len(runs) + more, "run")
-    print(f"\n{len(missing) + more} of {total} to run, estimate {estimate_of(missing, unread, one_worker(options))}")
+    total = pluralize(len(runs), "run")
+    print(f"\n{len(missing)} of {total} to run, estimate {estimate_of(missing, one_worker(options))}")
     if unread:
-        print(unread_note(more, unread, options.shard[1]))
+        print(unread_note(unread))
     return 0
 
 

@@ -18,7 +18,8 @@ from ..reporting.wording import pluralize
 from ..spec import RunSpec
 from ..storage.schema import Failure, Run
 from ..storage.store import Store
-from .run import missing_runs, read_cache, resolve_names, sweep_config
+from .messages import unread_note
+from .run import check_task_folders, missing_runs, read_cache, resolve_names, sweep_config
 
 SHOWN = 20
 """Largest number of failed runs, and of running runs, that are listed (ours)."""
@@ -50,13 +51,14 @@ def status(options: argparse.Namespace) -> int:
 
 def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failure]) -> list[str]:
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
+    check_task_folders(tasks)
     pool = local_pool(WorkerConfig(options.results, Numerics(options.threads), options.plugin))
     try:
         backbone, methods = resolve_names(options, pool)
     finally:
         pool.stop()
-    ready, unread = read_cache(tasks, config.preprocessing(backbone))
-    runs = shard(make_plan(backbone, methods, ready, config), options.shard, backbone)
+    found, unread = read_cache(tasks, config.preprocessing(backbone))
+    runs = shard(make_plan(backbone, methods, found, config), options.shard, backbone)
     states = states_of(runs, store)
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
@@ -64,8 +66,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failu
     rows = [(suite, *(of[state] for state in STATES), sum(of.values())) for suite, of in counts.items()]
     lines = [tabulate(rows, ("suite", *STATES, "total"), tablefmt="simple")]
     if unread:
-        more = len(unread) * len(methods) * len(config.seeds)
-        lines.append(f"and {pluralize(more, 'run')} of tasks that are not read yet: {', '.join(unread)}")
+        lines.append(unread_note(unread))
     return [
         *lines,
         *_running(store, set(states)),

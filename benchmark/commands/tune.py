@@ -35,8 +35,7 @@ def tune(options: argparse.Namespace) -> int:
     """Run `vtab-peft tune`: missing trials, then the choice, then missing refits, then the report."""
     deadline = deadline_in(options.max_minutes)  # first, because the limit of a job includes the start of the worker
     tasks = find(options.tasks, options.suite, options.data)
-    if not options.dry_run:
-        check_task_folders(tasks)
+    check_task_folders(tasks)
     store, pool = Store(options.results), open_pool(options)
     try:
         backbone, methods = resolve_names(options, pool, variants=True)
@@ -124,8 +123,8 @@ def _by_seed(refits: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
 
 def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo], store: Store) -> int:
     """Print the plan; change no file."""
-    ready, unread = read_cache(tasks, search.config.preprocessing(search.backbone))
-    rows = [_plan_row(search, method, ready, unread, store) for method in methods]
+    found, unread = read_cache(tasks, search.config.preprocessing(search.backbone))
+    rows = [_plan_row(search, method, found, store) for method in methods]
     seeds = " ".join(map(str, search.config.seeds))
     print(
         f"{search.backbone.ref.name}, recipe {search.config.recipe.name}: "
@@ -135,16 +134,13 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
     if unread:
-        runs = len(unread) * len(methods) * (search.configurations + len(search.config.seeds))
-        print(f"\n{unread_note(runs, unread)}")
+        print(f"\n{unread_note(unread)}")
     return 0
 
 
-def _plan_row(
-    search: Search, method: MethodInfo, ready: Sequence[CachedTask], unread: Sequence[str], store: Store
-) -> tuple[object, ...]:
+def _plan_row(search: Search, method: MethodInfo, tasks: Sequence[CachedTask], store: Store) -> tuple[object, ...]:
     """Return a row of the plan; refits of an open choice are estimated with the default setting."""
-    trials = [search.trials(method, data) for data in ready]
+    trials = [search.trials(method, data) for data in tasks]
     known = [own.accuracies(store) for own in trials]
     unknown = [own for own, accuracies in zip(trials, known, strict=True) if accuracies is None]
     pending = [run for own in unknown for run in own.pending(store)]
@@ -155,9 +151,9 @@ def _plan_row(
         method.ref.spec,
         search.grid(method),
         sum(len(own.runs) for own in trials) - len(pending),
-        len(pending) + len(unread) * search.configurations,
-        f"{sum(accuracies is not None for accuracies in known)} of {len(ready) + len(unread)}",
+        len(pending),
+        f"{sum(accuracies is not None for accuracies in known)} of {len(tasks)}",
         len(refits) - len(missing),
-        len(missing) + len(unread) * len(search.config.seeds),
-        estimate_of([*pending, *missing], unread),
+        len(missing),
+        estimate_of([*pending, *missing]),
     )

@@ -91,8 +91,8 @@ def test_wording_is_that_of_the_snapshot(
         "\n".join(helps(parser())),
         announcement(runs, runs, GPU, RECIPES["uniform"], "eager"),
         announcement(runs, runs[:1], GPU, RECIPES["uniform"], "eager", 1),
-        estimate_of(runs, ["own/a"], False),
-        unread_note(6, ["own/a", "own/b"], 2),
+        estimate_of(runs, False),
+        unread_note(["own/a", "own/b"]),
         *map(command, ("status", "report")),
     ]
     for seed in (0, 0, 1):

@@ -36,8 +36,8 @@ def test_tune_runs_trials_and_refits_and_resumes(
     ask = [*BASE, "--tasks", *map(str, tasks), "--results", str(results), *METHODS, "--seeds", "0", "1"]
     assert main([*ask, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.splitlines()[-1].startswith("20 runs ")
-    assert ["0", "6", "0", "of", "2", "0", "4", "unknown"] in [line.split()[-8:] for line in said.splitlines()]
+    assert "own/colours, own/shades" in said.splitlines()[-1]
+    assert ["0", "6", "0", "of", "2", "0", "4"] in [line.split()[-9:-2] for line in said.splitlines()]
     assert not results.exists()
 
     assert main([*ask, "--max-minutes", "0.00001"]) == 1
