@@ -76,9 +76,9 @@ class TrainedModel:
     @torch.no_grad()
     def logits(self, images: np.ndarray) -> Tensor:
         """Return fp32 logits [b, k] of preprocessed images, uint8 [b, 3, h, w], in the precision of training."""
-        bf16 = self.spec.recipe.precision == "bf16"
+        bf16, vit = self.spec.recipe.precision == "bf16", self._as_trained  # built outside autocast
         with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            features = self._as_trained(self.input(torch.from_numpy(images))).float()
+            features = vit(self.input(torch.from_numpy(images))).float()
         return self.checkpoint.head(features)
 
     def input(self, images: Tensor) -> Tensor:
