@@ -1,22 +1,27 @@
 """Image transforms on the device: resize, crop, flip and normalise uint8 pixels.
 
-The resize equals Pillow's to the bit, so it is our own code.  Pillow resizes 8-bit images in two passes, rows then
-columns.  Each pass multiplies by coefficients rounded to 22 fractional bits, adds one half and clips to 0..255
-(`ImagingResample` in Pillow's src/libImaging/Resample.c).  All these numbers are integers below 2^53, so float64 matrix
-products are exact, in any order of summation and on any device.
+The resize equals that of the installed Pillow to the bit, so it is our own code.  Pillow resizes 8-bit images in two
+passes, one for each axis.  Each pass multiplies by coefficients rounded to 22 fractional bits, adds one half and clips
+to 0..255 (`ImagingResample` in Pillow's src/libImaging/Resample.c).  All these numbers are integers below 2^53, so
+float64 matrix products are exact, in any order of summation and on any device.  The order of the two passes differs
+between versions of Pillow and between shapes, so the installed Pillow is asked for it.
 """
 
 import math
 from functools import lru_cache
 
 import numpy as np
+import PIL
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from ..spec import RunSpec
 
 PRECISION_BITS = 32 - 8 - 2
 """Fractional bits of Pillow's coefficients: 32-bit integers, 8-bit pixels, 2 bits of headroom for overshoot."""
+PROBES = 64
+"""Noise images that are tried until the two orders of passes differ (our choice); the first one nearly always does."""
 
 
 def _bilinear(x: float) -> float:
@@ -65,15 +70,49 @@ def _device_matrix(old: int, new: int, interpolation: str, device: torch.device)
 
 
 def resize(images: Tensor, size: int, interpolation: str) -> Tensor:
-    """Stretch to a square exactly as Pillow does.  uint8 [b, c, height, width] -> uint8 [b, c, size, size]
+    """Stretch to a square exactly as the installed Pillow does.  uint8 [b, c, h, w] -> uint8 [b, c, size, size]
 
     Intermediate images take 8 bytes per pixel.
+
+    Raises:
+        ValueError: unknown interpolation, or the installed Pillow resizes in another way.
     """
-    if images.shape[-1] != size:
-        images = _round(images.double() @ _device_matrix(images.shape[-1], size, interpolation, images.device).T)
-    if images.shape[-2] != size:
-        images = _round(_device_matrix(images.shape[-2], size, interpolation, images.device) @ images.double())
+    height, width = images.shape[-2:]
+    if size in (height, width):  # at most one pass
+        return _resize(images, size, interpolation, vertical_first=False)
+    return _resize(images, size, interpolation, _is_vertical_first(height, width, size, interpolation))
+
+
+def _resize(images: Tensor, size: int, interpolation: str, vertical_first: bool) -> Tensor:
+    for vertical in (vertical_first, not vertical_first):
+        side = images.shape[-2 if vertical else -1]
+        if side != size:
+            matrix = _device_matrix(side, size, interpolation, images.device)
+            images = _round(matrix @ images.double() if vertical else images.double() @ matrix.T)
     return images
+
+
+@lru_cache(maxsize=64)
+def _is_vertical_first(height: int, width: int, size: int, interpolation: str) -> bool:
+    """Return True if the installed Pillow resizes the height of this shape before its width, found with noise.
+
+    Pillow 10.4 to 12.3 resize the width first.  13.0 starts with the height where it shrinks much more.
+    """
+    rng = np.random.default_rng(0)
+    for _ in range(PROBES):
+        noise = rng.integers(0, 256, (height, width, 3), np.uint8)
+        images = torch.from_numpy(noise).permute(2, 0, 1)
+        orders = [_resize(images, size, interpolation, vertical_first) for vertical_first in (False, True)]
+        pillows = Image.fromarray(noise).resize((size, size), Image.Resampling[interpolation.upper()])
+        equal = [torch.equal(order, torch.from_numpy(np.array(pillows)).permute(2, 0, 1)) for order in orders]
+        if not any(equal):
+            raise ValueError(
+                f"Pillow {PIL.__version__} resizes {width} x {height} images to {size} x {size} ({interpolation}) in a "
+                "way that the device cannot repeat; install another version, such as Pillow 13.0"
+            )
+        if not all(equal):
+            return equal[1]
+    return False  # both orders give the same bytes
 
 
 def _round(sums: Tensor) -> Tensor:

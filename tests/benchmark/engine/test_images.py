@@ -1,6 +1,7 @@
 """The resize on the device gives the bytes of Pillow, which is the reference."""
 
 import numpy as np
+import PIL
 import pytest
 import torch
 from PIL import Image
@@ -43,6 +44,27 @@ def test_no_byte_differs_from_pillow_at_224(height: int, width: int, interpolati
 def test_no_byte_differs_from_pillow_at_other_sizes(size: int, interpolation: str) -> None:
     images = random_images(64, 64)
     assert torch.equal(resize(images, size, interpolation), by_pillow(images, size, interpolation))
+
+
+SHAPES = [tuple(shape) for shape in np.random.default_rng(0).integers(1, 128, (196, 3)).tolist()]
+TALL = [(80, 60, 64), (95, 33, 64), (96, 32, 64), (90, 30, 64)]
+"""Pillow 13 resizes the height of these first (python-pillow#9549)."""
+
+
+@pytest.mark.parametrize("interpolation", INTERPOLATIONS)
+def test_no_byte_differs_from_pillow_at_200_shapes(interpolation: str) -> None:
+    """Heights, widths and sizes up and down, with whatever version of Pillow is installed."""
+    for height, width, size in SHAPES + TALL:
+        images = random_images(height, width)[6:10]
+        wanted = by_pillow(images, size, interpolation)
+        assert torch.equal(resize(images, size, interpolation), wanted), (height, width, size)
+
+
+def test_a_pillow_that_resizes_differently_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    nearest = Image.Image.resize
+    monkeypatch.setattr(Image.Image, "resize", lambda image, size, _: nearest(image, size, Image.Resampling.NEAREST))
+    with raises_naming(ValueError, PIL.__version__, "33 x 21"):
+        resize(random_images(21, 33), 40, "bicubic")
 
 
 @pytest.mark.gpu
