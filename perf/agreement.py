@@ -45,20 +45,20 @@ def accuracy(
     """Return the accuracy of one run."""
     method = parse(spec)
     precise = replace(RECIPES[recipe], precision=FORMS[form][0])
-    cell = replace(spec_of(method, backbone, data, precise), seed=seed)
-    return train_and_evaluate(cell, method, backbone, data, live)[0].accuracy
+    spec_run = replace(spec_of(method, backbone, data, precise), seed=seed)
+    return train_and_evaluate(spec_run, method, backbone, data, live)[0].accuracy
 
 
-def table(cells: list[Entry]) -> str:
+def table(entries: list[Entry]) -> str:
     """Return a table with the mean accuracy in percent of each task and method, and the range of the reference."""
-    forms = [form for form in FORMS if any(cell["form"] == form for cell in cells)]
+    forms = [form for form in FORMS if any(entry["form"] == form for entry in entries)]
     rows = []
-    for task, method in sorted({(cell["task"], cell["method"]) for cell in cells}):
+    for task, method in sorted({(entry["task"], entry["method"]) for entry in entries}):
         found = {
             form: [
-                100 * cell["accuracy"]
-                for cell in cells
-                if (cell["task"], cell["method"], cell["form"]) == (task, method, form)
+                100 * entry["accuracy"]
+                for entry in entries
+                if (entry["task"], entry["method"], entry["form"]) == (task, method, form)
             ]
             for form in forms
         }
@@ -90,22 +90,22 @@ def main() -> None:
         for task in find(options.folders, None, None)
     ]
     path = RESULTS / f"agreement_{device.type}.json"
-    cells: list[Entry] = json.loads(path.read_text())["cells"] if path.exists() else []
+    entries: list[Entry] = json.loads(path.read_text())["cells"] if path.exists() else []
     fitting = [form for form, (_, engine) in FORMS.items() if device.type == "cuda" or "graphs" not in engine]
     for form in options.forms or fitting:
         live = LiveModel(device, Numerics(options.threads, FORMS[form][1]))
         for method in options.methods:
             for data in tasks:
                 for seed in options.seeds:
-                    cell = {"form": form, "method": method, "task": data.task.name, "seed": seed}
-                    if any(cell.items() <= known.items() for known in cells):
+                    entry = {"form": form, "method": method, "task": data.task.name, "seed": seed}
+                    if any(entry.items() <= known.items() for known in entries):
                         continue
-                    cell["accuracy"] = accuracy(method, data, form, seed, backbone, live, options.recipe)
-                    cells.append(cell)
-                    print(*cell.values(), flush=True)
-                    found = {"backbone": options.backbone, "recipe": options.recipe, "cells": cells}
+                    entry["accuracy"] = accuracy(method, data, form, seed, backbone, live, options.recipe)
+                    entries.append(entry)
+                    print(*entry.values(), flush=True)
+                    found = {"backbone": options.backbone, "recipe": options.recipe, "cells": entries}
                     save(path.stem, found, device, Numerics(options.threads), more=True)
-    print(table(cells))
+    print(table(entries))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,11 @@ def transfer_table(runs: Sequence[Run]) -> str:
     Raises:
         ValueError: the probe was not run on exactly two backbones.
     """
-    found = [runs for board, runs in by_leaderboard(runs) if board.suite == "toy" and board.recipe == RECIPE]
+    found = [
+        runs
+        for leaderboard, runs in by_leaderboard(runs)
+        if leaderboard.suite == "toy" and leaderboard.recipe == RECIPE
+    ]
     if len(found) != 2:
         raise ValueError(f"need {RECIPE} runs on the pretrained backbone and one random twin, not {len(found)}")
     twin, pretrained = sorted(found, key=lambda runs: len({run.method_spec for run in runs}))

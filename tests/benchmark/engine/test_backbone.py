@@ -79,9 +79,7 @@ def google_arrays(vit: torch.nn.Module) -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_position_embedding_is_interpolated_to_another_image_size(
-    state: dict[str, torch.Tensor], tmp_path: Path
-) -> None:
+def test_position_embedding_is_interpolated(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
     save_file(state, tmp_path / "w.safetensors")
     backbone = load(NAME, str(tmp_path / "w.safetensors"), image_size=96)
     assert backbone.image_size == 96

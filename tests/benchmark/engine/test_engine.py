@@ -39,8 +39,8 @@ def spec_of(
         name=method.spec().partition("(")[0], args=method.args(), version=1, plugin=None, spec=method.spec()
     )
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
-    (cell,) = make_plan(info_of(backbone), [described], [data], SweepConfig(recipe, **{"seeds": [0], **choice}))
-    return cell.spec
+    (planned,) = make_plan(info_of(backbone), [described], [data], SweepConfig(recipe, **{"seeds": [0], **choice}))
+    return planned.spec
 
 
 def on_cpu(**numerics: Any) -> LiveModel:

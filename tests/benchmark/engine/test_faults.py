@@ -297,7 +297,7 @@ def test_nan_logits_are_an_error(outcome: Callable[..., Outcome], monkeypatch: p
 
 def test_a_shortage_is_shown_beside_the_result(fake: Any) -> None:
     out = io.StringIO()
-    cell: Any = SimpleNamespace(spec=fake.spec(), seconds=1.0)
+    run: Any = SimpleNamespace(spec=fake.spec(), seconds=1.0)
     summary = RunFinished(Path("x.json"), 0.5, 1.0, 100.0, None, "trained 8 images at a time")
-    Progress([cell], out).finished(cell, summary)
+    Progress([run], out).finished(run, summary)
     assert "100 images/s, trained 8 images at a time for lack of memory" in out.getvalue()
