@@ -8,6 +8,7 @@ from itertools import product
 from typing import Any, Literal
 
 from ..datasets.cache import CachedTask, Preprocessing
+from .escaping import one_line
 from .spec import BackboneRef, MethodRef, Recipe, RunSpec, TaskRef
 
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]] | None] = {
@@ -70,7 +71,7 @@ class PlannedRun:
 
     def __str__(self) -> str:
         parts = (self.spec.task.name, self.spec.method.spec, self.label, f"seed {self.spec.seed}")
-        return " · ".join(part for part in parts if part)
+        return one_line(" · ".join(part for part in parts if part))
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """Files of an analysis: Markdown for people, CSV and JSON for programs."""
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from math import degrees
 from statistics import fmean
@@ -9,6 +7,7 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..escaping import csv_text, markdown
 from ..reporting.tables import DASH
 from .angles import Group
 from .bounds import Bound
@@ -103,12 +102,8 @@ def bound_rows(bounds: Sequence[tuple[str, Sequence[Bound]]]) -> Table:
 
 def to_csv(rows: Table) -> str:
     """Return at least one row as CSV with the columns of the first."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    for row in rows:
-        writer.writerow({name: "" if value is None else rounded(value) for name, value in row.items()})
-    return text.getvalue()
+    cells = (["" if value is None else rounded(value) for value in row.values()] for row in rows)
+    return csv_text([list(rows[0]), *cells])
 
 
 def rounded(value: Any) -> Any:
@@ -123,7 +118,7 @@ def rounded(value: Any) -> Any:
 def to_markdown(heading: Sequence[str], angles: Table, sizes: Table, bounds: Table) -> str:
     """Return `analysis.md`; sections without rows are skipped."""
     tables = ((angles, ANGLE_COLUMNS), (sizes, SIZE_COLUMNS), (bounds, BOUND_COLUMNS))
-    blocks = ["# Analysis of trained adapters", *heading]
+    blocks = ["# Analysis of trained adapters", *map(markdown, heading)]
     for about, (rows, columns) in zip((ABOUT_ANGLES, ABOUT_SIZES, ABOUT_BOUNDS), tables, strict=True):
         blocks += [about, _table(rows, columns)] if rows or columns is ANGLE_COLUMNS else []
     return "\n\n".join(blocks) + "\n"
@@ -136,6 +131,6 @@ def _table(rows: Table, columns: dict[str, str]) -> str:
         if "dimension" in row:
             texts["vectors"] = ", ".join(filter(None, (row["side"], row["when"])))
             texts["by_chance"] = f"{degrees(row['dimension'] ** -0.5):.2f}"
-        lines.append([column.format_map(row | texts).replace("|", r"\|") for column in columns.values()])
+        lines.append([markdown(column.format_map(row | texts)) for column in columns.values()])
     align = ["left" if name in ("of", "vectors", "matrix") else "right" for name in columns]
     return tabulate(lines, list(columns), "pipe", colalign=align, disable_numparse=True)

@@ -1,11 +1,12 @@
 """Model card of an exported model: results, training settings, and how to load it."""
 
 import json
-import re
+import shlex
 from typing import Any
 
 from tabulate import tabulate
 
+from ..escaping import markdown, terminal
 from .restore import TrainedModel, head_name, timm_arguments, with_head
 
 LIBRARY = {"adapter": "vtab-peft", "merged": "timm", "peft": "peft"}
@@ -20,13 +21,13 @@ def card(model: TrainedModel, form: str, folder: str) -> str:
         ("Made with", _made_with(model.record)),
     ]
     head = "\n".join(["---", f"library_name: {LIBRARY[form]}", "pipeline_tag: image-classification", "---"])
-    title = f"# {_one_line(spec.method.spec)} on {_one_line(spec.task.name)} ({_one_line(spec.backbone.name)})"
+    title = f"# {markdown(spec.method.spec)} on {markdown(spec.task.name)} ({markdown(spec.backbone.name)})"
     parts = [head, title, WHAT[form], _how(model, form, folder)]
     for name, rows in tables:
-        table = tabulate([[key, _one_line(str(value))] for key, value in rows], ["", ""], "pipe", disable_numparse=True)
+        table = tabulate([[key, markdown(str(value))] for key, value in rows], ["", ""], "pipe", disable_numparse=True)
         parts.append(f"## {name}\n\n{table}")
     if model.class_names:
-        names = ", ".join(f"{index} {_one_line(name)}" for index, name in enumerate(model.class_names))
+        names = ", ".join(f"{index} {markdown(name)}" for index, name in enumerate(model.class_names))
         parts.append(f"## Classes\n\n{names}")
     return "\n\n".join(parts) + "\n"
 
@@ -43,15 +44,15 @@ WHAT = {
 def _how(model: TrainedModel, form: str, folder: str) -> str:
     name, arguments = timm_arguments(model.backbone, model.checkpoint.head.out_features)
     if form == "adapter":
-        return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {folder}\n```"
+        return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {terminal(shlex.quote(folder))}\n```"
     if form == "merged":
-        lines = ["import timm", "", f'model = timm.create_model("local-dir:{folder}", pretrained=True).eval()']
+        lines = ["import timm", "", f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()"]
         lines += ["transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"]
         return "```python\n" + "\n".join(lines) + "\n```"
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
     lines = ["import timm", "from peft import PeftModel", ""]
     lines += [f'plain = timm.create_model("{name}", {given})  # and the weights named below']
-    lines += [f'model = PeftModel.from_pretrained(plain, "{folder}").eval()']
+    lines += [f"model = PeftModel.from_pretrained(plain, {folder!r}).eval()"]
     return "```python\n" + "\n".join(lines) + "\n```\n\n" + _preparation(model)
 
 
@@ -103,8 +104,3 @@ def _made_with(record: dict[str, Any] | None) -> list[tuple[str, Any]]:
 
 def _numbers(values: tuple[float, ...]) -> str:
     return "/".join(f"{value:g}" for value in values)
-
-
-def _one_line(text: str) -> str:
-    """Escape Markdown, so that no name can break a table or a heading."""
-    return re.sub(r"([\\`*_<>|\[\]#])", r"\\\1", " ".join(text.split()))

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
+from ..escaping import escaped_output
 from . import checkpoints, data, methods, results, run
 
 EXAMPLES = """\
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     from ..execution.screen import keep_working_without_screen
 
-    with keep_working_without_screen() as screens:
+    with keep_working_without_screen() as screens, escaped_output():
         status = _run(parser().parse_args(arguments))
         sys.stdout.flush()
         lost = screens["stdout"].lost if "stdout" in screens else None

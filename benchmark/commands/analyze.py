@@ -42,12 +42,13 @@ def analyze(options: argparse.Namespace) -> int:
     weights = analyze_weights(runs[0])
     found = [analyze_adapter(run, own) for run, own in zip(runs, images, strict=True)]
     files = render(runs, weights, found)
+    folder = options.to or options.results / "analysis"
     for name, content in files.items():
-        write_atomically(options.to / name, content)
+        write_atomically(folder / name, content)
     for name in set(FILES) - files.keys():  # an earlier analysis may have written them
-        (options.to / name).unlink(missing_ok=True)
+        (folder / name).unlink(missing_ok=True)
     print(files["analysis.md"].decode(), end="")
-    print(f"analysis: {options.to}", file=sys.stderr)
+    print(f"analysis: {folder}", file=sys.stderr)
     return 0
 
 

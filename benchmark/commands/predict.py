@@ -1,13 +1,12 @@
 """The command `predict`: classify the images in a folder with a trained adapter, preprocessed as in its training."""
 
 import argparse
-import csv
-import io
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -18,6 +17,7 @@ from ...datasets.pixels import CORES, decode, in_order
 from ...datasets.task import DataError
 from ..checkpoints.restore import TrainedModel, load_trained
 from ..engine.numerics import EVAL_BATCH
+from ..escaping import csv_text
 from ..storage.json_io import write_atomically
 
 COLUMNS = ("file", "class", "name", "probability")
@@ -32,9 +32,7 @@ def predict(options: argparse.Namespace) -> int:
     files = images_in(options.folder)
     run = load_trained(str(options.adapter), options.results, options.weights, options.plugin)
     torch.set_num_threads(options.threads)
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
+    table: list[Sequence[Any]] = [COLUMNS]
     damaged = []
     for row in predictions(run, files):
         if isinstance(row, DataError):
@@ -42,11 +40,11 @@ def predict(options: argparse.Namespace) -> int:
             continue
         file, label, probability = row
         name = run.class_names[label] if run.class_names else ""
-        writer.writerow([file.relative_to(options.folder), label, name, f"{probability:.6f}"])
+        table.append([file.relative_to(options.folder), label, name, f"{probability:.6f}"])
     if options.out:
-        write_atomically(options.out, text.getvalue().encode(errors="backslashreplace"))  # as the terminal shows it
+        write_atomically(options.out, csv_text(table).encode())
     else:
-        print(text.getvalue(), end="")
+        print(csv_text(table), end="")
     for error in damaged:
         print(f"skipped: {error}", file=sys.stderr)
     return 1 if damaged else 0

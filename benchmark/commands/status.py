@@ -9,6 +9,7 @@ from tabulate import tabulate
 
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
+from ..escaping import one_line
 from ..execution.local_pool import local_pool
 from ..execution.locks import list_locks
 from ..execution.messages import WorkerConfig
@@ -107,7 +108,7 @@ def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
     """Return a line per locked run."""
     return _shorten(
         [
-            f"{'abandoned' if abandoned else 'running'}: {lock.run}, by {lock}, "
+            f"{'abandoned' if abandoned else 'running'}: {one_line(f'{lock.run}, by {lock}')}, "
             f"started {duration(max(0.0, time.time() - lock.started))} ago"
             for run_id, lock, abandoned in list_locks(store.root / "claims")
             if run_ids is None or run_id in run_ids
@@ -124,7 +125,7 @@ def _failed(store: Store, failures: Sequence[Failure]) -> list[str]:
         retry = retry or not outdated
         note = f"; another version of {spec.method.name} has succeeded since: delete this record" if outdated else ""
         name = f"{spec.task.name} · {spec.method.spec} · seed {spec.seed}"
-        lines.append(f"failed: {name}: {failure.reason} ({store.failure_path(spec)}){note}")
+        lines.append(f"failed: {one_line(f'{name}: {failure.reason}')} ({store.failure_path(spec)}){note}")
     advice = (
         "To run failed runs again, use `vtab-peft retry` with the options of `run`.  If the method or its plug-in file "
         "has changed since, it is another run: delete the record of the failure."

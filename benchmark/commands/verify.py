@@ -111,6 +111,8 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
     if hashlib.sha256(predictions.astype("<u2").tobytes()).hexdigest() != run.predictions_sha256:
         yield "its predictions do not match their hash"
         return
+    if run.test_images not in (None, len(predictions)):
+        yield f"{len(predictions)} predictions for {run.test_images} test images"
     classes = run.classes
     if predictions.max(initial=0) >= classes:
         yield f"predicts class {predictions.max()}, but the task has {classes} classes"

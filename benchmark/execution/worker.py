@@ -14,6 +14,7 @@ from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, NoReturn
 
+from ..escaping import escaped_output
 from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..spec import MethodRef
 from .messages import (
@@ -148,6 +149,8 @@ class Worker:
         facts = {"group": run.data.task.group, "classes": run.data.classes, "title": run.method.title, **run.facts}
         if run.data.warnings:
             facts["data_warnings"] = list(run.data.warnings)
+        if spec.split == "test":
+            facts["test_images"] = len(predictions)
         record = {
             "result": result.to_json(),
             "facts": facts,
@@ -250,7 +253,7 @@ def serve(connection: Connection, config: WorkerConfig) -> None:
         except OSError:  # the parent is gone
             _exit_with_children()
 
-    with keep_working_without_screen():
+    with keep_working_without_screen(), escaped_output():
         worker = Worker(config)
         with suppress(EOFError, OSError):
             while True:

@@ -2,7 +2,6 @@
 
 import argparse
 import sys
-import zipfile
 from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -12,16 +11,21 @@ from typing import Any
 import numpy as np
 from tabulate import tabulate
 
+from ..storage.predictions import PredictionsDamaged, PredictionsMissing, load_correct
 from ..storage.schema import Run
 from ..storage.store import Store
 from . import stats
-from .leaderboard_id import by_leaderboard
+from .leaderboard_id import by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, TaskColumn, leaderboard
 from .significance import by_seed
 from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval
 from .tables import DASH, heading, percent
 
 Row = dict[str, Any]
+MISSING = (
+    "Over images there is no result for these tasks: the predictions (.npz) of the following runs are not stored.\n"
+    "`vtab-peft rerun RUN_ID` makes them again:"
+)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -42,12 +46,17 @@ def run(options: argparse.Namespace) -> int:
 def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> str:
     """Return the comparison of two rows of a leaderboard as text."""
     found = by_seed(leaderboard, runs)
-    lines, reasons = [], []
+    lines, reasons, missing = [], [], []
     for task in leaderboard.tasks:
         of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
         lines.append([task.label, *_over_seeds(of_a, of_b)])
         try:
-            lines[-1] += _over_both(*(_correct(leaderboard, runs, row, task) for row in (a, b)))
+            (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task) for row in (a, b))
+            if gone := gone_a + gone_b:
+                lines[-1] += [DASH] * 2
+                missing.append(f"  {task.label}: {', '.join(gone)}")
+            else:
+                lines[-1] += _over_both(bits_a, bits_b)
         except InsufficientData as error:
             lines[-1] += [DASH] * 2
             reasons.append(f"{task.label}: {error}.")
@@ -61,6 +70,7 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         "Over seeds and images: root of the sum of squares of Student's half-widths over seeds and over images.",
         "McNemar: over images, uncorrected.",
         *reasons,
+        *([MISSING, *missing] if missing else []),
         _over_tasks(leaderboard, a, b),
     ]
     return "\n".join([*heading(leaderboard), "", f"A = {a['label']}, B = {b['label']}", "", table, "", *notes])
@@ -118,40 +128,32 @@ def _over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> str:
     )
 
 
-def _correct(leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: TaskColumn) -> dict[int, np.ndarray]:
-    """Return seed -> [images] bool, True for correctly classified test images.
+def _correct(
+    leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: TaskColumn
+) -> tuple[dict[int, np.ndarray], list[str]]:
+    """Return seed -> [images] bool, True for correct predictions, and the run IDs whose predictions are not stored.
 
     Raises:
-        InsufficientData: there is no run, a seed has two results, or predictions are missing or invalid.
+        InsufficientData: there is no run, a seed has two results, or predictions are invalid.
     """
     bits: dict[int, np.ndarray] = {}
+    seeds, missing = set(), []
     for run in runs:
         if run.task_id == task.task_id and leaderboard.id.row_identity(run) == row["identity"]:
-            if run.spec.seed in bits:
+            if run.spec.seed in seeds:
                 raise InsufficientData(
                     f"{row['label']} has two results with seed {run.spec.seed}; delete the outdated one"
                 )
-            bits[run.spec.seed] = _load_correct(run.path.with_suffix(".npz"), run.accuracy)
-    if not bits:
+            seeds.add(run.spec.seed)
+            try:
+                bits[run.spec.seed] = load_correct(run)
+            except PredictionsMissing:
+                missing.append(run.run_id)
+            except PredictionsDamaged as error:
+                raise InsufficientData(f"{error}; make it again with `vtab-peft rerun {run.run_id}`") from None
+    if not seeds:
         raise InsufficientData(f"{row['label']} was not run")
-    return bits
-
-
-def _load_correct(path: Path, accuracy: float) -> np.ndarray:
-    try:
-        with np.load(path) as archive:
-            correct = archive["correct"]
-    except FileNotFoundError:
-        problem = "is missing (predictions are not in git)"
-    except KeyError:
-        problem = "has no array `correct`"
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        problem = f"cannot be read ({error})"
-    else:
-        if abs(correct.mean() - accuracy) <= 1e-6:
-            return correct
-        problem = "contradicts the accuracy in its JSON"
-    raise InsufficientData(f"{path.name} {problem}; use `vtab-peft run --again`")
+    return bits, missing
 
 
 def _find_leaderboard(
@@ -172,7 +174,9 @@ def _find_leaderboard(
             raise ValueError(f"no row is called {method!r}; similar: {', '.join(similar)}")
     fits = [entry for entry in named if _matches(entry[0], a) and _matches(entry[0], b)]
     if len(fits) != 1:
-        slugs = ", ".join(entry[0].id.slug for entry in fits or named)
+        boards = [entry[0].id for entry in fits or named]
+        titles = zip(boards, distinct_titles(boards), strict=True)
+        slugs = "; ".join(f"{board.slug} ({title})" for board, title in titles)
         raise ValueError(
             f"{len(fits) or 'no'} leaderboards have both {a!r} and {b!r}; "
             + (f"choose one with --board: {slugs}" if fits else f"searched: {slugs}")

@@ -12,9 +12,10 @@ from operator import attrgetter
 from statistics import fmean, stdev
 from typing import Any
 
+from ..escaping import one_line
 from ..spec import fingerprint
 from ..storage.schema import Run
-from .leaderboard_id import VTAB_GROUPS, LeaderboardId, one_line, table_order
+from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
 from .stats import LEAST_SEEDS, over_seeds
 from .wording import pluralize
 
@@ -63,7 +64,7 @@ class Leaderboard:
     """One row per method, best first, with the values of `columns` and:
 
     label: short name, unique in the leaderboard; identity: `LeaderboardId.row_identity`; devices: list of devices;
-    train_seconds: sum over tasks of the mean over seeds.
+    train_seconds: sum over tasks of the mean over seeds; epochs: `30`, or `30 to 100` if tasks differ.
     """
 
     @property
@@ -89,6 +90,16 @@ class Leaderboard:
         if not self.id.tuned:
             return "untuned"
         return f"tuned: best of {tried} per task on val200" if tried else "settings per task as published"
+
+    @property
+    def epochs(self) -> str:
+        """`30 epochs`, or `30 epochs (Linear probe: 100)` if rows differ."""
+        by_epochs: dict[str, list[str]] = defaultdict(list)
+        for row in self.rows:
+            by_epochs[row["epochs"]].append(row["label"])
+        usual = max(by_epochs, key=lambda epochs: len(by_epochs[epochs]))
+        others = [f"{', '.join(labels)}: {epochs}" for epochs, labels in by_epochs.items() if epochs != usual]
+        return f"{usual} epoch{'' if usual == '1' else 's'}" + (f" ({'; '.join(others)})" if others else "")
 
     @property
     def has_oracle(self) -> bool:
@@ -146,6 +157,7 @@ def _row(board: LeaderboardId, tasks: Sequence[TaskColumn], groups: Sequence[str
     head = fmean(fmean(run.head_params for run in part) for part in done)
     seconds = [fmean(run.train_seconds + run.eval_seconds for run in part) for part in done]
     devices = sorted({one_line(device) for device in {run.device for run in runs} if device})
+    epochs = sorted({run.spec.recipe.epochs for run in runs})
     shared = {name: {get(run) for run in runs} for name, get in SHARED.items()}
     return {
         **{name: values.pop() if len(values) == 1 else None for name, values in shared.items()},
@@ -160,6 +172,7 @@ def _row(board: LeaderboardId, tasks: Sequence[TaskColumn], groups: Sequence[str
         **_over_seeds(list(by_task.values()) if complete else []),
         "seconds": fsum(seconds) if complete else None,
         "train_seconds": fsum(fmean(run.train_seconds for run in part) for part in done) if complete else None,
+        "epochs": " to ".join(str(epochs[place]) for place in sorted({0, len(epochs) - 1})),
         "devices": devices,
         "device": "; ".join(devices),
         "peak_memory_mb": max(run.peak_bytes for run in runs) / 1e6,

@@ -4,10 +4,10 @@ The best value of a column is bold and the second best underlined, compared as p
 equal.  Names are escaped, so none can break the markup.
 """
 
-import re
 from collections.abc import Callable, Sequence
 from itertools import groupby
 
+from ..escaping import latex, markdown
 from .leaderboards import Leaderboard
 from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, heading, marks, unit
 
@@ -89,25 +89,3 @@ def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], align: st
     """Return a Markdown table of escaped cells; `align` has one letter per column, l or r."""
     rule = ["--:" if side == "r" else "---" for side in align]
     return "\n".join("| " + " | ".join(line) + " |" for line in (head, rule, *rows))
-
-
-def markdown(text: str) -> str:
-    """Escape one line of plain text for Markdown and HTML."""
-    safe = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    return re.sub(r"([\\|*_`\[\]~$])", r"\\\1", safe)
-
-
-LATEX = {
-    **{character: f"\\{character}" for character in "&%$#_{}"},
-    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
-    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}"},
-    **{"±": r"$\pm$", "·": r"$\cdot$", "×": r"$\times$", DASH: "--", "…": r"\ldots{}"},
-    **{"†": r"\dag{}", "²": r"$^2$", "³": r"$^3$"},
-}
-ACCENTED = "ÀÁÂÃÄÅÆÇÈÉÊËÌÍÎÏÑÒÓÔÕÖØÙÚÛÜÝßàáâãäåæçèéêëìíîïñòóôõöøùúûüýÿ"
-"""Accented letters that LaTeX's default fonts have without further packages."""
-
-
-def latex(text: str) -> str:
-    """Escape one line of plain text for LaTeX; characters that its default fonts lack become a question mark."""
-    return "".join(LATEX.get(c, c if c.isascii() or c in ACCENTED else "?") for c in text)

@@ -11,8 +11,9 @@ from typing import Any
 
 from tabulate import tabulate
 
+from ..escaping import markdown
 from .leaderboards import Leaderboard
-from .markup import markdown, markdown_table
+from .markup import markdown_table
 from .published import MEANS, PublishedRange, PublishedRow, Source, published_range, recomputed_range
 from .tables import DASH, TERMINAL_WIDTH, cut, fixed
 

@@ -15,19 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..escaping import markdown
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 from ..storage.store import Store
 from . import published, published_vs_measured
 from .html.content import LeaderboardReport
 from .html.page import page
-from .leaderboard_id import LeaderboardId, by_leaderboard
+from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, leaderboard
-from .markup import markdown, to_latex, to_markdown
+from .markup import to_latex, to_markdown
 from .significance import Significance, significance
 from .significance_text import summary, to_page
 from .tables import DASH, to_csv, to_terminal
 from .wording import pluralize
+
+BANNER = f"> **{PROCEDURAL}**"
 
 
 @dataclass(frozen=True)
@@ -134,26 +137,29 @@ def _index(parts: Sequence[LeaderboardReport]) -> str:
     """Return README.md of the report: a list of leaderboards, then their tables, first figures and links."""
     from .figures import FIGURES
 
+    titles = [markdown(title) for title in distinct_titles([part.entry.id for part in parts])]
     lines = [
         "# Leaderboards",
         "",
         "Built by `vtab-peft report`; edits are lost. Ranks and means never cross leaderboards. "
         "docs/results.md explains leaderboards and columns. [index.html](index.html) shows the same, to sort, filter "
         "and compare: download it and open it from disk.",
-        "",
-        "| leaderboard | tasks | methods | first |",
-        "|---|--:|--:|---|",
     ]
-    for entry in (part.entry for part in parts):
+    above = None
+    for entry, title in zip((part.entry for part in parts), titles, strict=True):
+        if entry.id.procedural != above:
+            above = entry.id.procedural
+            lines += ["", *([BANNER, ""] if above else [])]
+            lines += ["| leaderboard | tasks | methods | first |", "|---|--:|--:|---|"]
         first = ", ".join(markdown(row["label"]) for row in entry.rows if row["rank"] == 1) or DASH
-        link = f"[{markdown(entry.id.title)}](boards/{entry.id.slug}/table.md)"
+        link = f"[{title}](boards/{entry.id.slug}/table.md)"
         lines.append(f"| {link} | {len(entry.tasks)} | {len(entry.rows)} | {first} |")
-    for part in parts:
+    for part, title in zip(parts, titles, strict=True):
         folder = f"boards/{part.entry.id.slug}"
         shown = [name for name in FIGURES if name in part.figures]
         links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
         links += [(FIGURES[name], f"{name}.svg") for name in shown[1:]]
-        lines += ["", f"## {markdown(part.entry.id.title)}", "", to_markdown(part.entry)]
+        lines += ["", f"## {title}", "", *([BANNER, ""] if part.entry.id.procedural else []), to_markdown(part.entry)]
         lines += [f"![{FIGURES[name]}]({folder}/{name}.svg)\n" for name in shown[:1]]
         lines.append(" · ".join(f"[{text}]({folder}/{name})" for text, name in links))
     return "\n".join(lines) + "\n"

@@ -1,16 +1,18 @@
 """Statistics of a leaderboard: intervals over seeds or images, ranks and paired tests over tasks.
 
-Pure functions of a leaderboard and its runs, without torch or files.  `stats.py` holds the tests themselves.
+Functions of a leaderboard and its runs, without torch.  `stats.py` holds the tests themselves.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TypeVar
 
 from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
+from ..storage.predictions import PredictionsDamaged, PredictionsMissing, load_correct
 from ..storage.schema import Run
 from .leaderboards import Leaderboard
 from .stats import (
@@ -42,6 +44,8 @@ class Significance:
     """(row, other row) -> number of common tasks on which the first is better, equal, worse."""
     intervals: dict[Cell, Interval | str]
     """Mean over seeds with its 95 % interval, or why it is missing; no entry if nothing was run."""
+    test_images: dict[str, tuple[int, ...]]
+    """Task -> possible numbers of test images; empty if not known."""
     image_intervals: dict[Cell, Interval | str]
     """Accuracy of the first seed with its 95 % interval over test images, if there are too few seeds."""
     group_intervals: dict[tuple[str, str], Interval | str]
@@ -50,18 +54,20 @@ class Significance:
 
 def significance(board: Leaderboard, runs: Iterable[Run]) -> Significance:
     """Compute the statistics of a leaderboard from its test runs."""
+    runs = list(runs)
     scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in board.tasks] for row in board.rows}
     complete = {row["label"]: scores[row["label"]] for row in board.rows if row["rank"] is not None}
     seeds = by_seed(board, runs)
     few = {cell: found for cell, found in seeds.items() if len(found) < LEAST_SEEDS}
-    names = {task.label: task.name for task in board.tasks}
+    images = test_images(board, runs)
     return Significance(
         ranking=_or_reason(lambda: ranking(_needs_two(complete))),
         pairs=_or_reason(lambda: tuple(compare_over_tasks(_needs_two(complete)))),
         wins={(a, b): _wins(scores[a], scores[b]) for a in scores for b in scores if a != b},
         intervals={cell: _or_reason(lambda f=found: over_seeds(list(f.values()))) for cell, found in seeds.items()},
+        test_images=images,
         image_intervals={
-            cell: _or_reason(lambda c=cell, f=found: _over_images(board.id.suite, names[c[1]], f[min(f)]))
+            cell: _or_reason(lambda c=cell, f=found: _over_images(images[c[1]], f[min(f)]))
             for cell, found in few.items()
         },
         group_intervals=_group_intervals(board, seeds),
@@ -79,14 +85,31 @@ def by_seed(board: Leaderboard, runs: Iterable[Run]) -> dict[Cell, dict[int, flo
     return {cell: {seed: fmean(found[cell][seed]) for seed in sorted(found[cell])} for cell in cells if cell in found}
 
 
-def images_of(suite: str, task: str) -> tuple[int, ...]:
-    """Return the possible numbers of test images of an official task; empty for other tasks, as records lack it."""
-    return suite_tasks(suite)[task].sizes["test"] if suite in SUITES and task in suite_tasks(suite) else ()
+def test_images(board: Leaderboard, runs: Iterable[Run]) -> dict[str, tuple[int, ...]]:
+    """Return the possible numbers of test images of each task, by its label; empty if the number is not known.
+
+    Records store it.  For older ones it is known of official tasks, or read from stored predictions.
+    """
+    by_task: dict[tuple[str, int, str], list[Run]] = defaultdict(list)
+    for run in runs:
+        by_task[run.task_id].append(run)
+    return {task.label: _images(board.id.suite, task.name, by_task[task.task_id]) for task in board.tasks}
 
 
-def _over_images(suite: str, task: str, accuracy: float) -> Interval:
+def _images(suite: str, task: str, runs: Sequence[Run]) -> tuple[int, ...]:
+    if stored := {run.test_images for run in runs if run.test_images}:
+        return tuple(sorted(stored))
+    if suite in SUITES and task in suite_tasks(suite):
+        return suite_tasks(suite)[task].sizes["test"]
+    for run in runs:  # all have the same images
+        with suppress(PredictionsMissing, PredictionsDamaged):
+            return (len(load_correct(run)),)
+    return ()
+
+
+def _over_images(sizes: Sequence[int], accuracy: float) -> Interval:
     """Return Wilson's interval; the accuracy must be a whole number of correct images."""
-    for images in images_of(suite, task):
+    for images in sizes:
         correct = round(accuracy * images)
         if abs(correct / images - accuracy) < 1e-9:
             return over_images(correct, images)

@@ -3,8 +3,9 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from ..escaping import markdown
 from .leaderboards import Leaderboard
-from .markup import markdown, markdown_table
+from .markup import markdown_table
 from .significance import Significance
 from .stats import ALPHA, LEAST_SEEDS, Interval, PairOverTasks, Ranking
 from .tables import DASH, TERMINAL_WIDTH, heading, percent
@@ -21,7 +22,7 @@ def to_page(leaderboard: Leaderboard, significance: Significance) -> str:
     """Return `significance.md`."""
     blocks = [
         f"# {markdown(leaderboard.id.title)}: significance of differences",
-        markdown(heading(leaderboard)[1]) + ".",
+        markdown(f"{leaderboard.epochs} · {heading(leaderboard)[1]}") + ".",
         "## Ranks over tasks",
         markdown(_ranks(significance.ranking)),
         _rank_table(significance.ranking),

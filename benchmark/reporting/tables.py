@@ -3,8 +3,6 @@
 Accuracies are in percent here.  markup.py formats the same columns as Markdown and LaTeX.
 """
 
-import csv
-import io
 import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +12,7 @@ from typing import Any, Literal
 
 from tabulate import tabulate
 
-from .leaderboard_id import one_line
+from ..escaping import csv_text, one_line
 from .leaderboards import Leaderboard, TaskColumn, distinct
 
 DASH = "—"
@@ -39,12 +37,8 @@ def fixed(value: float, decimals: int = 1) -> str:
 
 def to_csv(leaderboard: Leaderboard) -> str:
     """Return `leaderboard.csv`: the columns of `Leaderboard.columns`; gaps are empty."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(leaderboard.columns)
-    for row in leaderboard.rows:
-        writer.writerow([_csv_cell(name, row[name]) for name in leaderboard.columns])
-    return text.getvalue()
+    rows = ([_csv_cell(name, row[name]) for name in leaderboard.columns] for row in leaderboard.rows)
+    return csv_text([leaderboard.columns, *rows])
 
 
 def _csv_cell(name: str, value: Any) -> str:
@@ -142,15 +136,15 @@ def count(number: float) -> str:
 def heading(leaderboard: Leaderboard) -> list[str]:
     """Return two lines of plain text above a table: what it contains and the conditions."""
     facts = leaderboard.id
-    return [
-        one_line(
-            f"{facts.suite} · {facts.backbone} · recipe {facts.recipe}, {leaderboard.tuning} · {leaderboard.seeds}"
-        ),
-        one_line(
-            f"weights {facts.backbone_sha256[:6]} · test images evaluated once, after the last epoch · "
-            f"data: {facts.provenance} · {facts.image_size} px, {facts.interpolation}, {facts.normalisation}"
-        ),
+    tuning = f"recipe {facts.recipe}, {leaderboard.tuning}"
+    weights = f"weights {facts.backbone_sha256[:6]}"
+    data = f"data: {facts.provenance}{', procedural images' if facts.procedural else ''}"
+    size = f"{facts.image_size} px, {facts.interpolation}, {facts.normalisation}"
+    lines = [
+        (facts.suite, facts.backbone, tuning, leaderboard.epochs, leaderboard.seeds),
+        (weights, "test images evaluated once, after the last epoch", data, size),
     ]
+    return [one_line(" · ".join(line)) for line in lines]
 
 
 def unit(leaderboard: Leaderboard) -> str:

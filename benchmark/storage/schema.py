@@ -39,6 +39,8 @@ class Run:
     group: str
     """Group of the task."""
     classes: int
+    test_images: int | None
+    """Number of test images; None for validation runs and for records that lack it."""
     tuning: Mapping[str, Any]
     """How `tune` chose the settings; empty for other runs."""
     accuracy: float
@@ -119,6 +121,7 @@ class Run:
             title=facts["title"],
             group=facts["group"],
             classes=facts["classes"],
+            test_images=facts.get("test_images"),
             tuning=facts.get("tuning", {}),
             per_class_accuracy=_numbers(result.get("per_class_accuracy"), missing=float("nan")),
             loss_curve=_numbers(result.get("loss_curve")),
@@ -135,6 +138,8 @@ class Run:
             value = get(run)
             if type(value) not in kinds or (type(value) in _FLOAT and not abs(value) < _TOO_LARGE):
                 raise ValueError(f"{name} is {value!r:.60}")
+        if run.test_images is not None and not (type(run.test_images) is int and run.test_images > 0):
+            raise ValueError(f"test_images is {run.test_images!r:.60}")
         if not 0 <= run.accuracy <= 1:
             raise ValueError(f"accuracy is {run.accuracy}, not in [0, 1]")
         return run

@@ -1,7 +1,7 @@
 """Results on disk: one JSON file per run, named by the run ID.
 
     results/runs/<backbone>/<suite>/<task>/<method>/<run ID>.json   the record
-    results/runs/.../<run ID>.npz                                   test predictions (not in git)
+    results/runs/.../<run ID>.npz                                   test predictions
     results/runs/.../<run ID>.safetensors                           adapter and head, if kept (not in git)
     results/failed/<run ID>.json                                    the traceback of a failed run
     results/damaged/...                                             quarantined files

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from ..leaderboard_id import one_line
+from ...escaping import one_line
 from ..leaderboards import Leaderboard
 from ..tables import cut
 

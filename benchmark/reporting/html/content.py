@@ -11,12 +11,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ...escaping import one_line
 from ...storage.schema import Run
 from ..families import FAMILIES, family
-from ..leaderboard_id import one_line
+from ..leaderboard_id import PROCEDURAL, distinct_titles
 from ..leaderboards import Leaderboard
 from ..published_vs_measured import CAUTION, PublishedComparison, method_name
-from ..significance import Significance, images_of
+from ..significance import Significance
 from ..wording import pluralize
 from .evidence import over_tasks, student, wilson
 
@@ -42,38 +43,44 @@ class LeaderboardReport:
 def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
     """Return all data of the page; `root` is the results folder that contains the runs."""
     environments = sorted({run.environment for part in parts for run in part.runs})
+    titles = distinct_titles([part.entry.id for part in parts])
     numbers = {text: number for number, text in enumerate(environments)}
     return {
         "families": [*FAMILIES, "other", "plug-in"],
         "caution": CAUTION,
         "wilson": wilson(),
         "student": student(max(len({run.spec.seed for run in part.runs}) for part in parts)),
-        "environments": [json.loads(text) for text in environments],
-        "leaderboards": [_board(part, root, numbers) for part in parts],
+        "environments": [_shown(json.loads(text)) for text in environments],
+        "procedural": PROCEDURAL,
+        "leaderboards": [_board(part, title, root, numbers) for part, title in zip(parts, titles, strict=True)],
     }
 
 
-def _board(part: LeaderboardReport, root: Path, environments: Mapping[str, int]) -> Plain:
+def _board(part: LeaderboardReport, title: str, root: Path, environments: Mapping[str, int]) -> Plain:
     entry, board = part.entry, part.entry.id
-    folders = _folders(part.runs, root)
+    folders, images = _folders(part.runs, root), part.significance.test_images
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
     return {
         "slug": board.slug,
-        "title": board.title,
+        "title": title,
+        "procedural": board.procedural,
         "suite": one_line(board.suite),
         "backbone": one_line(board.backbone),
         "recipe": one_line(board.recipe) + ("" if board.tuned else ", untuned"),
         "facts": _facts(entry),
         "folder": folders["board"],
         "tasks": [
-            {"name": t.label, "group": t.group, "folder": folders[t.name], "images": images_of(board.suite, t.name)}
+            {
+                "name": t.label,
+                "group": t.group,
+                "folder": folders[t.name],
+                "images": images[t.label],
+            }
             for t in entry.tasks
         ],
         "groups": list(entry.groups),
-        "means": [
-            *(means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")]),
-            *([("mean_common", f"mean of the {len(entry.common)} that all have")] if entry.common else []),
-        ],
+        "means": means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")],
+        "common": f"mean of the {len(entry.common)} that all have" if entry.common else "",
         "rows": _rows(part, environments),
         "over_tasks": over_tasks(entry, part.significance),
         "published": _published(part.published),
@@ -88,6 +95,7 @@ def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
         ("recipe", one_line(board.recipe_base)),
         ("data", one_line(board.provenance)),
         ("input", one_line(f"{board.image_size} px, {board.interpolation}, {board.normalisation}")),
+        ("epochs", entry.epochs),
         ("seeds", entry.seeds),
     ]
 
@@ -113,7 +121,7 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
             {
                 "label": row["label"],
                 **{fact: one_line(str(row[fact])) for fact in ("spec", "args")},
-                **{fact: row[fact] for fact in ("lr", "method_version", "plugin", "device", "seeds")},
+                **{fact: row[fact] for fact in ("lr", "epochs", "method_version", "plugin", "device", "seeds")},
                 "family": family(name, row["plugin"]),
                 "folder": next(iter(by_task.values()))[0].path.parent.name,
                 "params": row["trainable_params"],
@@ -137,7 +145,7 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
 def _cell(run: Run, environments: Mapping[str, int]) -> list[Any]:
     """Return seed, accuracy, file, seconds of training, time, and the number of the environment."""
     accuracy, seconds = round(100 * run.accuracy, 3), round(run.train_seconds, 1)
-    return [run.spec.seed, accuracy, run.path.name, seconds, run.created, environments[run.environment]]
+    return [run.spec.seed, accuracy, run.path.name, seconds, one_line(run.created), environments[run.environment]]
 
 
 def _published(found: PublishedComparison) -> Plain:
@@ -153,6 +161,15 @@ def _published(found: PublishedComparison) -> Plain:
         for line in found.rows
     ]
     return {"reason": found.reason, "lines": lines, "sources": [asdict(source) for source in found.sources]}
+
+
+def _shown(value: Any) -> Any:
+    """Return JSON values with every text on one line, without control characters."""
+    if isinstance(value, dict):
+        return {one_line(name): _shown(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    return one_line(value) if isinstance(value, str) else value
 
 
 def _percent(value: float | None) -> float | None:

@@ -3,7 +3,7 @@
 
 const DATA = JSON.parse(document.getElementById("data").textContent);
 const DASH = "—";
-const WITHOUT_STD = ["mean_groups", "mean_common"]; // the standard deviation is that of the mean over all tasks
+const WITHOUT_STD = ["mean_groups"]; // the standard deviation is that of the mean over all tasks
 const FADE = 20; // points below the best at which the shading ends, as in the figures
 const NEAREST = 0.24; // opacity of the shading of the best
 const CAPTIONS = {
@@ -84,6 +84,8 @@ function columns() {
     ofGroup < 0
       ? { key: "mean", title: meanTitle, decimals: 2, mean: true, std, value: (row) => row.means[meanKey] }
       : { key: "mean", title: `mean of ${group}`, decimals: 2, mean: true, value: (row) => row.groups[ofGroup] },
+    ...(ofGroup < 0 && leaderboard.common
+      ? [{ key: "common", title: leaderboard.common, decimals: 2, value: (row) => row.means.mean_common }] : []),
     { key: "params", title: "params", low: true, value: (row) => row.params, show: count },
     { key: "head", title: "+\u00a0head", low: true, value: (row) => row.params_with_head, show: count },
     { key: "lr", title: "lr", low: true, value: (row) => row.lr, show: rate },
@@ -111,7 +113,7 @@ function ordered(rows, column, descending) {
   return [...rows].sort((a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
     const gaps = Number(!known(x)) - Number(!known(y));
-    return gaps || (x < y ? -direction : x > y ? direction : 0) || (a.label < b.label ? -1 : 1); // gaps are last in both directions
+    return gaps || (x < y ? -direction : x > y ? direction : 0); // gaps are last in both directions; ties keep the report's order
   });
 }
 
@@ -191,7 +193,7 @@ function cell(row, column, bestValues, expanded, id) {
 function details(row) {
   const { leaderboard } = state;
   const facts = [
-    ["spec", row.spec], ["family", row.family], ["version", String(row.method_version)], ["arguments", row.args],
+    ["spec", row.spec], ["epochs", row.epochs], ["family", row.family], ["version", String(row.method_version)], ["arguments", row.args],
     ["time, all tasks", duration(row.seconds)], ["peak memory", known(row.peak_mb) ? `${row.peak_mb.toFixed(0)} MB` : DASH],
     ["device", row.device || DASH], ...(row.plugin ? [["plug-in file", row.plugin.slice(0, 12)]] : []),
   ];
@@ -383,11 +385,16 @@ function showLeaderboard(leaderboard) {
   Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
   at("missing").hidden = true;
   const near = DATA.leaderboards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
-  fill(at("leaderboard-name"), near.map(({ slug, title, rows }) => [slug, `${title} (${pluralize(rows.length, "method")})`]), leaderboard.slug);
+  const option = ({ slug, title, rows }) =>
+    h("option", { value: slug, selected: slug === leaderboard.slug }, `${title} (${pluralize(rows.length, "method")})`);
+  const procedural = near.filter((other) => other.procedural).map(option);
+  at("leaderboard-name").replaceChildren(...near.filter((other) => !other.procedural).map(option),
+    ...(procedural.length ? [h("optgroup", { label: "Procedural images" }, procedural)] : []));
+  at("banner").textContent = DATA.procedural;
+  at("banner").hidden = !leaderboard.procedural;
   at("facts").replaceChildren(...leaderboard.facts.map(fact));
   at("means").replaceChildren(at("means").firstElementChild, ...leaderboard.means.map(meanChoice));
-  const choices = leaderboard.means.filter(([name]) => name !== "mean_common"); // not published
-  fill(at("published-column"), [...choices, ...leaderboard.tasks.map((task) => [task.name, task.name])], state.mean);
+  fill(at("published-column"), [...leaderboard.means, ...leaderboard.tasks.map((task) => [task.name, task.name])], state.mean);
   fill(at("group"), [["", "all tasks"], ...leaderboard.groups.map((name) => [name, name]), ["means", "means only"]], "");
   const families = DATA.families.filter((name) => leaderboard.rows.some((row) => row.family === name));
   fill(at("family"), [["", "all"], ...families.map((name) => [name, name])], "");
@@ -408,7 +415,6 @@ function meanChoice([name, title]) {
   const choose = () => {
     state.mean = name;
     showTable();
-    if (name === "mean_common") return;
     at("published-column").value = name;
     showPublished();
   };
@@ -438,7 +444,7 @@ function start() {
     showTheme(document.documentElement.dataset.theme === "dark" ? "light" : "dark");
   };
   fill(at("backbone"), [["", "all"], ...[...new Set(DATA.leaderboards.map((leaderboard) => leaderboard.backbone))].map((name) => [name, name])], "");
-  at("backbone").onchange = () => showLeaderboard(DATA.leaderboards.find((leaderboard) => ["", leaderboard.backbone].includes(at("backbone").value)));
+  at("backbone").onchange = () => showLeaderboard(fullest(DATA.leaderboards.filter((leaderboard) => ["", leaderboard.backbone].includes(at("backbone").value))));
   at("leaderboard-name").onchange = () => { location.hash = at("leaderboard-name").value; };
   at("controls").onsubmit = (event) => event.preventDefault();
   at("group").onchange = () => { state.group = at("group").value; state.sort = { key: "mean", descending: true }; showTable(); };
@@ -462,11 +468,11 @@ function followAddress() {
   at("missing").hidden = false;
 }
 
-/** Return the leaderboard with most accuracies in ranked rows; ties are resolved by all accuracies. */
+/** Return the leaderboard of real images with most accuracies in ranked rows; ties are resolved by all accuracies. */
 function fullest(leaderboards) {
   const ranked = ({ rows, means: [[mean]] }) => rows.filter((row) => known(row.means[mean])).length;
   const weight = (leaderboard) => [ranked(leaderboard) * leaderboard.tasks.length, leaderboard.rows.length * leaderboard.tasks.length];
-  return [...leaderboards].sort((a, b) => weight(b)[0] - weight(a)[0] || weight(b)[1] - weight(a)[1])[0];
+  return [...leaderboards].sort((a, b) => a.procedural - b.procedural || weight(b)[0] - weight(a)[0] || weight(b)[1] - weight(a)[1])[0];
 }
 
 start();

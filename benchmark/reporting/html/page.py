@@ -6,12 +6,11 @@ only creates text nodes from it, and the content security policy allows one scri
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from ...escaping import html_json
 from .content import LeaderboardReport, content
 
 
@@ -19,15 +18,8 @@ def page(parts: Sequence[LeaderboardReport], root: Path) -> bytes:
     """Return the bytes of `index.html`; `root` is the results folder of the runs."""
     style, script, template = (_read(name) for name in ("page.css", "page.js", "page.html"))
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src blob:"
-    values = {"policy": policy, "style": style, "script": script, "data": embedded(content(parts, root))}
+    values = {"policy": policy, "style": style, "script": script, "data": html_json(content(parts, root))}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template).encode()
-
-
-def embedded(data: Any) -> str:
-    """Return JSON that cannot end its script element or start an HTML comment."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
-    safe = re.sub(r"<(?=[/!]|script)", r"\\u003c", text, flags=re.IGNORECASE)
-    return safe.replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
 def _read(name: str) -> str:

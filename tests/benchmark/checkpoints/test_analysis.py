@@ -174,3 +174,13 @@ def test_every_method_can_be_analyzed(name: str, make_cell: MakeCell) -> None:
     cell = make_cell(name)
     found = analyze_adapter(cell)
     assert bool([group for group in found.angles if group.side in ("down", "up")]) == (name in WITH_PROJECTIONS)
+
+
+def test_analysis_is_written_into_its_results_folder(
+    make_cell: MakeCell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    adapter, results = stored(make_cell("linear"), tmp_path), tmp_path / "other"
+    assert main(["analyze", adapter, "--weights", "random", "--results", str(results)]) == 0
+    assert (results / "analysis" / "analysis.md").exists()
+    assert not (tmp_path / "results").exists()

@@ -57,7 +57,7 @@ def test_exported_adapter_can_be_exported_again(trained: tuple[Path, Path], tmp_
     text = (tmp_path / "merged" / "README.md").read_text()
     for fact in (f"{100 * record['result']['accuracy']:.2f} %", record["key"], record["spec"]["task"]["data"]):
         assert fact in text
-    assert r"blue \| or \#so" in text
+    assert r"blue \| or #so" in text
     assert main(again) == 2, "the folder is not empty"
 
 

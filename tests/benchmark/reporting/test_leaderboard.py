@@ -2,12 +2,16 @@
 
 import json
 import random
+from dataclasses import replace
 from math import sqrt
 
+import numpy as np
 import pytest
 from leaderboards import VTAB, only, put_vtab
-from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard, one_line
+from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, distinct, leaderboard
+from vtab_peft.benchmark.reporting.markup import to_latex, to_markdown
+from vtab_peft.benchmark.reporting.tables import to_terminal
 
 
 def row(board: Leaderboard, label: str) -> dict:
@@ -255,8 +259,23 @@ def test_labels_stay_short_unless_they_are_alike():
     assert distinct(["a", "a", "b"], ["a1", "a2", "b1"]) == ["a1", "a2", "b"]
 
 
-def test_a_line_is_one_line():
-    assert one_line(" a\n\tb\x00\x1b[31m  c\u2028d ") == "a b [31m c d"
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [
+        ({"lora": 3, "ssf": 3, "linear": 100}, "3 epochs (linear: 100)"),
+        ({"lora": 3, "ssf": 3}, "3 epochs"),
+        ({"linear": 100}, "100 epochs"),
+    ],
+)
+def test_rows_with_other_epochs_are_named(store, fake, epochs, shown):
+    for method, number in epochs.items():
+        spec = fake.spec("flowers", method)
+        spec = replace(spec, recipe=replace(spec.recipe, epochs=number))
+        store.save(spec, fake.record(0.5, title=method), np.zeros(1, dtype=int))
+    board = only(store)
+    assert board.epochs == shown
+    for text in (to_terminal(board), to_markdown(board), to_latex(board)):
+        assert shown in text
 
 
 # Tuned recipes, and the best test epoch

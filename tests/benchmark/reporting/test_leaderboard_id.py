@@ -1,10 +1,12 @@
 """Who may be compared with whom: checked by numbers worked out by hand."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from leaderboards import VTAB, leaderboards, only, put_vtab
+from vtab_peft.benchmark.reporting.leaderboard_id import LeaderboardId, by_leaderboard, distinct_titles
 
 
 def test_an_empty_store_has_no_board(store):
@@ -33,6 +35,11 @@ def test_official_and_own_tasks_of_one_name_never_mix(store, put):
     assert [board.id.suite for board in (own, official)] == ["own", "vtab1k"]
     assert own.rows[0]["mean_tasks"] == 0.3
     assert official.rows[0]["mean_tasks"] == 0.9
+
+
+def board_of(spec):
+    normalisation = f"mean {spec.mean} std {spec.std}"
+    return LeaderboardId.of(SimpleNamespace(spec=spec, normalisation=normalisation))
 
 
 def other_weights(spec):
@@ -85,6 +92,7 @@ def test_ranks_and_means_never_cross_leaderboards(store, fake, put, change):
     assert sorted(len(board.rows) for board in found) == [1, 1]
     assert [board.rows[0]["rank"] for board in found] == [1, 1]
     assert len({board.id.slug for board in found}) == 2
+    assert len(set(distinct_titles([board.id for board in found]))) == 2
 
 
 def test_jpeg_caltech101_completes_lossless_leaderboard(store, put):
@@ -124,3 +132,27 @@ def test_a_slug_is_readable_and_safe_as_a_file_name(store, put):
     slug = only(store).id.slug
     assert slug.startswith(".._a_b_c_--vit_tiny_patch16_224.augreg_in21k_ft_in1k--uniform_3ep--")
     assert "/" not in slug
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        (other_normalisation, "normalisation"),
+        (other_interpolation, "interpolation"),
+        (other_provenance, "provenance"),
+        (edited_recipe, "recipe_base"),
+    ],
+)
+def test_leaderboards_of_one_name_show_what_differs(fake, change, differs):
+    spec = fake.spec("flowers", "lora")
+    boards = [board_of(spec), board_of(change(spec)), board_of(other_suite(spec))]
+    *same, other = distinct_titles(boards)
+    assert other == boards[2].title
+    assert same == [f"{board.title} · {board.details[differs]}" for board in boards[:2]]
+    assert same[0] != same[1]
+
+
+def test_real_images_come_before_procedural_suites(store, put):
+    put("texture", "lora", 0, 0.5, suite="toy")
+    put("flowers", "lora", 0, 0.5, suite="zoo")
+    assert [board.procedural for board, _ in by_leaderboard(store.load_runs()[0])] == [False, True]

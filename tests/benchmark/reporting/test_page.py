@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from scipy.stats import wilcoxon
+from vtab_peft.benchmark.escaping import html_json
 from vtab_peft.benchmark.reporting.html.evidence import student
-from vtab_peft.benchmark.reporting.html.page import embedded
 from vtab_peft.benchmark.reporting.report import write
 
 HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>"
@@ -109,7 +109,7 @@ def test_names_cannot_end_the_data_element(page, put) -> None:
     "text", ["</script>", "</SCRIPT >", "<!-- <script>", "<script", "\u2028", "]]>", "&lt;", '"\\']
 )
 def test_embedded_data_is_the_same_data(text: str) -> None:
-    html = embedded({text: [text]})
+    html = html_json({text: [text]})
     assert json.loads(html) == {text: [text]}
     assert not re.search(r"</|<!|<script|\u2028", html, re.IGNORECASE)
 

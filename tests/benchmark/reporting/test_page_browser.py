@@ -1,5 +1,6 @@
 """The leaderboard page in a real browser, opened from disk."""
 
+import csv
 import json
 import re
 import shutil
@@ -40,10 +41,10 @@ METHODS = {  # title, parameters, accuracy on natural, specialized and structure
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> Path:
-    """Store three leaderboards.
+    """Store four leaderboards.
 
     One has six methods on 19 tasks with 3 seeds, of which BitFit lacks a task.  A small one has hostile names.  The
-    third has the most runs, but only one complete row.
+    third has only one complete row, the last procedural images and the most complete rows.
     """
     root = tmp_path_factory.mktemp("browser") / "results"
     store = Store(root)
@@ -69,6 +70,10 @@ def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> 
             for task in list(suite_tasks("vtab1k"))[: 4 if number else 5]:
                 facts = {"suite": "zoo", "recipe": "smoke", "backbone": BackboneRef(name="toy_vit", sha256="70" * 32)}
                 put(task, f"method_{number}", 0, 0.5, f"Method {number}", "other", 10, **facts)
+        for method in map(str, range(80)):  # more runs than any other leaderboard, but no photographs
+            facts = {"suite": "toy", "provenance": "lossless", "recipe": "toy"}
+            for task in ("texture", "cells"):
+                put(task, method, 0, 0.5, f"Method {method}", "natural", 10, **facts)
         write(store, root)
     return root
 
@@ -186,16 +191,32 @@ def test_the_mean_is_chosen_and_ranks_follow(open_page) -> None:
     assert column(page, "#")[:2] == ["1", "2"]
 
 
-def test_incomplete_row_is_ranked_by_the_common_mean(open_page) -> None:
+def test_mean_over_common_tasks_ranks_nothing(open_page) -> None:
     """BitFit lacks dmlab: (7 x 56 + 4 x 66 + 7 x 51) / 18 = 56.28, and VPT-Deep (11 x 61 + 7 x 51) / 18 = 57.11."""
     page = open_page()
-    assert column(page, "#")[-1] == "—"
-    page.get_by_text("mean of the 18 that all have").first.click()
+    common = "mean of the 18 that all have"
+    assert page.locator("#means").get_by_text(common).count() == 0
+    sort_by(page, common)
     assert methods(page)[2:4] == ["VPT-Deep", "BitFit"]
-    assert column(page, "mean of the 18 that all have")[2:4] == ["57.11", "56.28"]
-    assert column(page, "#") == ["1", "2", "3", "4", "5", "6"]
+    assert column(page, common)[2:4] == ["57.11", "56.28"]
+    assert column(page, "#") == ["1", "2", "3", "—", "4", "5"]
     page.get_by_text("mean of 3 groups", exact=True).first.click()
     assert page.get_by_label("Accuracy on").input_value() == "mean_groups"
+
+
+def test_unranked_rows_keep_the_order_of_the_tables(open_page, results) -> None:
+    slug = next(path.name for path in (results / "boards").iterdir() if path.name.startswith("zoo--"))
+    with (results / "boards" / slug / "leaderboard.csv").open() as file:
+        assert methods(open_page(f"#{slug}")) == [row["method"] for row in csv.DictReader(file)]
+
+
+def test_procedural_leaderboards_stand_under_a_banner(open_page, results) -> None:
+    page = open_page()
+    assert page.locator("#banner").is_hidden()
+    inside = page.locator("#leaderboard-name optgroup option")
+    (slug,) = [path.name for path in (results / "boards").iterdir() if path.name.startswith("toy--")]
+    assert [option.get_attribute("value") for option in inside.all()] == [slug]
+    assert "rocedural" in open_page(f"#{slug}").locator("#banner").inner_text()
 
 
 def test_rows_are_filtered_by_family_name_and_parameters(open_page) -> None:

@@ -2,6 +2,7 @@
 
 import random
 
+import numpy as np
 import pytest
 from leaderboards import only, only_with_runs
 from scipy import stats
@@ -160,3 +161,20 @@ def test_statements_about_one_are_about_one(store, put):
 def test_the_terminal_gets_six_lines_at_most(store, put):
     fill(put, tasks=4, methods=8)
     assert len(summary(judged(store)).splitlines()) <= 6
+
+
+def test_images_of_own_folders_are_known(store, fake):
+    """From the record, or from the predictions of records that lack the number."""
+    for task, facts, images in (("new", {"test_images": 40}, None), ("old", {}, 20), ("lost", {}, None)):
+        record = fake.record(0.5)
+        record["facts"] |= facts
+        correct = None if images is None else np.arange(images) % 2 == 0
+        store.save(fake.spec(task), record, np.zeros(images or 1, dtype=int), correct)
+    board, runs = only_with_runs(store)
+    found = significance(board, runs)
+    assert found.test_images == {"lost": (), "new": (40,), "old": (20,)}
+    assert {task: isinstance(found.image_intervals["LoRA", task], Interval) for task in ("new", "old", "lost")} == {
+        "new": True,
+        "old": True,
+        "lost": False,
+    }
