@@ -1,7 +1,7 @@
-"""Escape text for where it goes: terminal, CSV, Markdown, LaTeX, HTML.
+r"""Escape text for where it goes: terminal, CSV, Markdown, LaTeX, HTML.
 
 Names of methods, tasks, classes and files, error messages and answers of servers may come from anybody.  Each target
-has one function here, and control characters are shown as their codes (`\\x1b`) everywhere.
+has one function here, and control characters are shown as their codes (`\x1b`) everywhere.
 """
 
 import csv
