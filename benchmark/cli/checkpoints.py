@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from .options import Commands, add_plugin, add_results, add_threads
+from .options import RESULTS, Commands, add_plugin, add_results, add_threads
 
 RUN = "first characters of a run ID, or path of a .safetensors file"
 
@@ -13,13 +13,14 @@ def declare(commands: Commands) -> None:
     analyze = commands.add_parser("analyze", help="analyze angles, norms and ranks of trained adapters")
     add = analyze.add_argument
     add("cells", nargs="+", metavar="RUN", help=RUN)
-    to = "default: the folder analysis of --results"
-    add("--output", "--to", dest="to", type=Path, default=None, metavar="FOLDER", help=to)
+    to = RESULTS / "analysis"
+    where = "default: the folder analysis of --results"
+    add("--output", "--to", dest="to", type=Path, default=to, metavar="FOLDER", help=where)
     add("--task", help="name or folder of the runs' task; adds the bound, computed on its images")
     add("--suite", help="vtab1k, fgvc or toy, if --task is a name")
     add("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
     _add_model(analyze)
-    analyze.set_defaults(work="commands.analyze:analyze")
+    analyze.set_defaults(work="commands.analyze:analyze", default_to=to)
 
     export = commands.add_parser("export", help="export a trained adapter, also as timm model or for Hugging Face peft")
     add = export.add_argument

@@ -42,7 +42,7 @@ def analyze(options: argparse.Namespace) -> int:
     weights = analyze_weights(runs[0])
     found = [analyze_adapter(run, own) for run, own in zip(runs, images, strict=True)]
     files = render(runs, weights, found)
-    folder = options.to or options.results / "analysis"
+    folder = options.results / "analysis" if options.to is options.default_to else options.to
     for name, content in files.items():
         write_atomically(folder / name, content)
     for name in set(FILES) - files.keys():  # an earlier analysis may have written them
