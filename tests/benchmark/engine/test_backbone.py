@@ -130,7 +130,7 @@ def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], tmp_p
 def test_unreadable_weights_are_refused(weights: str, tmp_path: Path) -> None:
     for suffix in ("safetensors", "npz", "pth", "h5"):
         (tmp_path / f"text.{suffix}").write_text("not weights")
-    with raises_naming(BackboneError, weights.format(tmp=tmp_path)):
+    with pytest.raises(BackboneError, match=re.escape(weights.format(tmp=tmp_path))):
         load(NAME, weights.format(tmp=tmp_path))
 
 
@@ -153,7 +153,7 @@ def test_pickles_that_run_code_are_refused(kind: str, tmp_path: Path) -> None:
         np.savez(file, cls=np.array([Bomb(mark)], dtype=object))
     else:
         file.write_bytes(pickle.dumps({"norm.weight": Bomb(mark)}))
-    with raises_naming(BackboneError, file):
+    with pytest.raises(BackboneError, match=re.escape(str(file))):
         load(NAME, str(file))
     assert not mark.exists()
 
