@@ -110,7 +110,9 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path, full: bool = Fa
         if manifest.damaged(root, full or _changed_since(path, manifest.arrays(root))):
             continue
         _touch(path)
-        labels = {split: np.load(file) for split, (_, file) in manifest.files(root).items()}
+        labels: dict[SplitName, np.ndarray] = {
+            split: np.load(file) for split, (_, file) in manifest.files(root).items()
+        }
         return _open(task, preprocessing, root, manifest, labels)
     return None
 
@@ -173,7 +175,7 @@ class _Builder:
         preprocessing = None if native else self.preprocessing
         height, width = sizes.pop() if native else (self.preprocessing.side,) * 2
         manifest = self.manifest(infos, preprocessing)
-        labels = {split: self.splits[split].labels for split in SPLITS}
+        labels: dict[SplitName, np.ndarray] = {split: self.splits[split].labels for split in SPLITS}
         made = _open(self.task, self.preprocessing, self.root, manifest, labels)
         damaged = self.damaged(made)
         missing: ImageInfos = {

@@ -74,7 +74,7 @@ def _facts(folder: Path) -> dict[str, Any]:
         if key not in FACTS:
             raise DataError(f"{path}: unknown key {key!r}{nearest(key, FACTS)}; known are {', '.join(FACTS)}")
         expected = int if key == "version" else str
-        if type(value) is not expected or value == "" or (expected is int and not 1 <= value < LARGEST_VERSION):
+        if type(value) is not expected or value == "" or (type(value) is int and not 1 <= value < LARGEST_VERSION):
             wanted = f"a whole number from 1 to {LARGEST_VERSION - 1:,}" if expected is int else "a non-empty text"
             raise DataError(f"{path}: {key} must be {wanted}, not {reprlib.repr(value)}")
     if facts.get("suite") in SUITES:

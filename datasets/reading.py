@@ -1,10 +1,11 @@
 """Read files and import optional packages; failures become `DataError`s that say what to do."""
 
+import io
 import os
 import stat
 from importlib import import_module
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from .task import DataError
 
@@ -14,7 +15,7 @@ LARGEST_TEXT = 1 << 26
 """Bytes of the largest text that is read (our choice); the longest official list has 2.5 MB."""
 
 
-def open_regular(path: Path) -> BinaryIO:
+def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises:

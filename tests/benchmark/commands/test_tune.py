@@ -110,6 +110,9 @@ def test_choice_does_not_depend_on_test_data(
             array = np.load(path)
             if len(array) == 18:  # the images and labels of test
                 np.save(path, np.roll(array, 7, axis=0) // 2)
+        for path in (cache / "tasks").rglob("*.json") if scramble else ():  # as of a version without checksums
+            manifest = json.loads(path.read_text())
+            path.write_text(json.dumps({**manifest, "checksums": {}}))
         assert main(ask) == 0
         runs = to_frame(Store(results).load_runs()[0])
         outcomes.append((chosen(results), runs[runs["split"] == "test"]["accuracy"].tolist()))
