@@ -133,9 +133,17 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     )
     header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
+    print(f"\n{rates_table(search, methods)}")
     if unread:
         print(f"\n{unread_note(unread)}")
     return 0
+
+
+def rates_table(search: Search, methods: Sequence[MethodInfo], style: str = "simple") -> str:
+    """Return a table of the learning rates that each method tries with its default arguments."""
+    header = ("method", "learning rates at the default arguments", "trials there", "with other arguments")
+    rows = [search.rates_at_default(method) for method in methods]
+    return tabulate(rows, header, tablefmt=style, disable_numparse=True, colalign=("left", "left", "right", "right"))
 
 
 def _plan_row(search: Search, method: MethodInfo, tasks: Sequence[CachedTask], store: Store) -> tuple[object, ...]:

@@ -1,7 +1,8 @@
 """The search space of `tune`, the order in which settings are tried, and the choice.  Plain data, no torch.
 
 A setting is a point of the method's `search` grid, a learning rate and a weight decay.  Every method gets the same
-number of settings: its default, then a sample of its grid in a fixed pseudo-random order.  Trials are ordinary runs of
+number of settings.  First come all learning rates at the method's default arguments, so that every method has the same
+chance at its learning rate.  A sample of the grid in a fixed pseudo-random order follows.  Trials are ordinary runs of
 split "val", which use train800 and val200 only.  Refits are ordinary runs of split "test" with a recipe of another
 name, so that they have their own leaderboard.
 """
@@ -9,6 +10,7 @@ name, so that they have their own leaderboard.
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from math import log10
 from pathlib import Path
 
 from ...datasets.cache import CachedTask
@@ -24,6 +26,9 @@ For 1e-3 they span 1e-4 to 1e-2, as the grids of AOFT and OSU do (recipe_tables/
 WEIGHT_DECAYS = (1e-4, 1e-2, 1e-1)
 """Weight decays (ours): nearly none, as in `uniform`; 1 % shrinkage over a run at lr 1e-3; ten times that.
 SSF uses 5e-5 and 5e-2, AOFT 5e-5 to 0.5."""
+ORDER = 2
+"""Version of the order in which settings are tried; refits after another order have another leaderboard.
+Version 1 drew all settings after the first at random, so a method with a larger grid tried fewer learning rates."""
 SEED = 0
 """Seed of every trial (ours: more settings help the choice more than more seeds)."""
 
@@ -38,22 +43,26 @@ class Setting:
 
 
 def settings(method: MethodInfo, recipe: Recipe) -> list[Setting]:
-    """Return the full grid of a method: the default first, then ordered by the hash of the grid position.
+    """Return the full grid of a method in the order in which settings are tried.
 
-    Positions of learning rates and decays are the same for all methods.  So methods without a `search` grid try the
-    same ones in the same order, and a smaller budget is a prefix of a larger one.
+    The default comes first.  The other learning rates with the default arguments and weight decay follow, the closest
+    to the default first.  The rest is ordered by the hash of the grid position.  Positions of learning rates and decays
+    are the same for all methods, so methods without a `search` grid try the same ones in the same order.  A smaller
+    budget is a prefix of a larger one.
     """
     own = method.lr or recipe.lr
     rates = recipe.search.get("lr") or [float(f"{own * factor:.6g}") for factor in FACTORS]
     decays = recipe.search.get("weight_decay") or WEIGHT_DECAYS
     default = Setting(method.variants[0], recipe.lr if "lr" in recipe.search else own, recipe.weight_decay)
+    by_distance = sorted(rates, key=lambda lr: round(abs(log10(lr / default.lr)), 3))
+    first = [default, *(replace(default, lr=lr) for lr in by_distance if lr != default.lr)]
     rest = {}
     for variant, (position, lr), decay in product(method.variants, enumerate(rates), decays):
         changed = {name: value for name, value in variant.ref.args.items() if value != method.ref.args[name]}
         setting = Setting(variant, lr, decay)
-        if setting != default:
+        if setting not in first:
             rest[fingerprint([changed, position, decay])] = setting
-    return [default, *(rest[order] for order in sorted(rest))]
+    return [*first, *(rest[order] for order in sorted(rest))]
 
 
 def fair_budget(recipe: Recipe) -> int:
@@ -78,7 +87,7 @@ def budget(asked: int | None, recipe: Recipe, methods: Sequence[MethodInfo]) -> 
 
 
 def tuned(recipe: Recipe, configurations: int) -> Recipe:
-    """Return the recipe of refits; its hash covers the base recipe, the grid and the budget.
+    """Return the recipe of refits; its hash covers the base recipe, the grid, its order and the budget.
 
     Raises:
         ValueError: the recipe has settings per task already.
@@ -91,7 +100,7 @@ def tuned(recipe: Recipe, configurations: int) -> Recipe:
         name=f"{recipe.name}_tuned{configurations}",
         source=f"`{recipe.name}`, with {configurations} settings per method and task tried on val200",
         tuned=True,
-        search=grid,
+        search={**grid, "order": (ORDER,)},
     )
 
 
@@ -140,6 +149,16 @@ class Search:
     def grid(self, method: MethodInfo) -> int:
         """Return the size of a method's full grid."""
         return len(settings(method, self.recipe))
+
+    def rates_at_default(self, method: MethodInfo) -> tuple[str, str, int, int]:
+        """Return a table row: the method, the learning rates tried with its default arguments, and numbers of trials.
+
+        The numbers are those of trials with the default arguments and with other arguments.
+        """
+        tried = settings(method, self.recipe)[: self.configurations]
+        plain = [setting.lr for setting in tried if setting.method == method.variants[0]]
+        rates = " ".join(f"{lr:g}" for lr in sorted(set(plain)))
+        return method.ref.spec, rates, len(plain), len(tried) - len(plain)
 
     def trials(self, method: MethodInfo, data: CachedTask) -> Trials:
         """Return the trials of a method on a task."""

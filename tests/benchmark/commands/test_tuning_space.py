@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from vtab_peft.benchmark.commands import tuning_space as searching
+from vtab_peft.benchmark.commands.tune import rates_table
 from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
 from vtab_peft.benchmark.engine import trainer
 from vtab_peft.benchmark.engine.numerics import Numerics
@@ -56,6 +57,28 @@ def test_grid_is_the_full_product_with_the_default_first(resolve) -> None:
     assert sorted(points(lora)) == sorted((s, lr, wd) for s in specs for lr in rates for wd in decays)
     assert points(linear)[0] == ("linear", 1e-3, 1e-4)
     assert sorted(points(linear)) == sorted(("linear", lr, wd) for lr in rates for wd in decays)
+
+
+@pytest.mark.parametrize("recipe", ["uniform", "osu", "vpt", "smoke"])
+def test_every_rate_is_tried_at_the_defaults_first(resolve, recipe: str) -> None:
+    _, methods = resolve("all", "lora(rank=4)")
+    used = RECIPES[recipe]
+    for method in methods:
+        ordered = settings(method, used)
+        rates = {s.lr for s in ordered}
+        first = ordered[: len(rates)]
+        assert {s.lr for s in first} == rates, method.ref.spec
+        assert all(s.method == method.variants[0] for s in first)
+        assert {s.weight_decay for s in first} == {used.weight_decay}
+        if "lr" not in used.search:
+            assert [s.lr / first[0].lr for s in first] == pytest.approx([1, 3, 0.3, 0.1, 10])
+
+
+def test_docs_list_the_rates_at_the_defaults(resolve) -> None:
+    backbone, methods = resolve("all")
+    table = rates_table(Search(backbone, UNIFORM, 15, SweepConfig(tuned(UNIFORM, 15), seeds=[0])), methods, "github")
+    page = (Path(searching.__file__).parents[2] / "docs" / "tuning.md").read_text()
+    assert table in page, f"put this into docs/tuning.md:\n{table}"
 
 
 def test_all_names_methods_without_their_package(resolve, monkeypatch: pytest.MonkeyPatch) -> None:
