@@ -4,9 +4,11 @@ peft replaces linear maps by name, so the fused `attn.qkv` is split into three. 
 while peft injects or merges a tuner, when they are separate linear maps.  The extra `peft` installs the package.
 """
 
+import copy
+import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 import torch
@@ -19,6 +21,16 @@ from .base import Method, method
 from .updates import LinearUpdateMethod, parse_sites
 
 _PATHS = {"q": "attn.qkv.q", "k": "attn.qkv.k", "v": "attn.qkv.v", "o": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+
+_INCOMPLETE = {
+    "init_lora_weights='eva'": "computes initial values from data",
+    "init_lora_weights='corda'": "computes initial values from data",
+    "init_lora_weights='lora_ga'": "computes initial values from gradients",
+    "kasa_config": "adds the penalty to the loss",
+    "monteclora_config": "adds the penalty to the loss",
+    "use_asa": "updates the mask during training",
+}
+"""Options of peft that are only complete with code that its users call, and what that code does."""
 
 
 class Rows(nn.Module):
@@ -35,6 +47,14 @@ class Rows(nn.Module):
     @property
     def bias(self) -> Tensor | None:
         return None if self.fused.bias is None else self.fused.bias.chunk(3)[self.third]
+
+    @property
+    def in_features(self) -> int:
+        return self.fused.in_features
+
+    @property
+    def out_features(self) -> int:
+        return self.fused.out_features // 3
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, in] -> [b, n, out / 3]
         return F.linear(x, self.weight, self.bias)
@@ -87,8 +107,10 @@ class SplitQKV(nn.Module):
             yield Rows(self.fused, third), parent, name
 
 
-def adapt(model: nn.Module, names: list[str], tuner: str, options: dict[str, Any]) -> Any:
-    """Apply a tuner of peft to the named linear maps of `model` and return peft's model object.
+def adapt(model: nn.Module, names: list[str] | str, tuner: str, options: dict[str, Any]) -> Any:
+    """Apply a tuner of peft to the named modules of `model` and return peft's model object.
+
+    names: a list, or a regular expression.
 
     Raises:
         ValueError: peft is not installed, does not have the tuner, or refuses the options.
@@ -108,7 +130,7 @@ def adapt(model: nn.Module, names: list[str], tuner: str, options: dict[str, Any
             make_config: Any = mapping.PEFT_TYPE_TO_CONFIG_MAPPING[tuners[tuner]]
             config = make_config(target_modules=names, **options)
         handle = mapping.PEFT_TYPE_TO_TUNER_MAPPING[tuners[tuner]](model, config, "default")
-    except (TypeError, AttributeError, ImportError, NotImplementedError) as error:
+    except (TypeError, AttributeError, ImportError, NotImplementedError, ValueError, KeyError) as error:
         raise ValueError(f"peft cannot put {tuner} on a ViT with {options}: {error}") from None
     handle._cast_adapter_dtype("default")  # as peft.get_peft_model: RandLoRA draws its bases in bf16
     del model.peft_config
@@ -150,15 +172,17 @@ class FromPeft(LinearUpdateMethod):
 
     def inject_peft(self, vit: VisionTransformer) -> Any:
         """Inject the tuner and return peft's model object."""
-        names = []
         for ref in blocks_of(vit):
             attention = cast(Any, ref.block.get_submodule("attn"))
             attention.qkv = SplitQKV(attention.qkv)
-            names += [f"{ref.path}.{_PATHS[site]}" for site in parse_sites(self.sites)]
-        handle = adapt(vit, names, *self.tuner())
+        handle = adapt(vit, self.module_names(vit), *self.tuner())
         for ref in blocks_of(vit):
             cast(SplitQKV, ref.block.get_submodule("attn.qkv")).view_rows()
         return handle
+
+    def module_names(self, vit: nn.Module) -> list[str] | str:
+        """Return the names of the modules that the tuner replaces, or a regular expression."""
+        return [f"{ref.path}.{_PATHS[site]}" for ref in blocks_of(vit) for site in parse_sites(self.sites)]
 
     def merge(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -177,7 +201,11 @@ class FromPeft(LinearUpdateMethod):
 
 @method("hf")
 class HF(FromPeft):
-    """Applies any tuner of peft, given its name and options in peft: `hf(type='miss', options={'r': 8})`."""
+    """Applies any tuner of peft, given its name and options in peft: `hf(type='miss', options={'r': 8})`.
+
+    Options that are only complete with code that peft's users call are refused (`_INCOMPLETE`).  `inject` also tries
+    every option on a copy of the model and refuses those without an effect.
+    """
 
     type: str = "lora"
     options: dict[str, Any] | None = None
@@ -189,9 +217,87 @@ class HF(FromPeft):
         super().validate()
         if self.type == "adalora":
             raise ValueError("type='adalora' would never lower its rank; there is a method adalora that does")
+        if self.type == "ln_tuning" and self.sites != HF.sites:
+            raise ValueError(f"type='ln_tuning' trains the LayerNorms; leave out sites={self.sites!r}")
+        for name, value in (self.options or {}).items():
+            for option in (name, f"{name}={value!r}"):
+                if option in _INCOMPLETE and value is not None and value is not False:
+                    raise ValueError(
+                        f"{option} would run only in part: in peft, code of the user {_INCOMPLETE[option]}"
+                    )
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
         return self.type, self.options or {}
 
+    def module_names(self, vit: nn.Module) -> list[str] | str:
+        if self.type == "ln_tuning":  # names in a list would also match others with the same end
+            return "|".join(re.escape(name) for name, module in vit.named_modules() if isinstance(module, nn.LayerNorm))
+        return super().module_names(vit)
+
+    def inject(self, vit: VisionTransformer) -> None:
+        tried = (self.spec(), repr(vit))
+        if tried not in _accepted and not next(vit.parameters()).is_meta:  # the list of methods only counts
+            self._try_options(vit)
+            _accepted.add(tried)
+        super().inject(vit)
+
+    def _try_options(self, vit: VisionTransformer) -> None:
+        """Raise `ValueError` if the tuner does not train on a copy of `vit`, or if an option has no effect there."""
+        behaviour = self._behaviour(vit)
+        for name, value in (self.options or {}).items():
+            rest = {other: setting for other, setting in (self.options or {}).items() if other != name}
+            if "dropout" in name or _is_default(self.type, name, value):  # dropout need not act on every forward pass
+                continue
+            try:
+                without = replace(self, options=rest)._behaviour(vit)
+            except ValueError:  # needs the option
+                continue
+            if behaviour.keys() == without.keys() and all(torch.equal(behaviour[k], without[k]) for k in behaviour):
+                raise ValueError(
+                    f"{name}={value!r} changes nothing in peft's {self.type} on this backbone: peft ignores it here or "
+                    "leaves it to code that its users call; leave it out"
+                )
+
+    def _behaviour(self, vit: VisionTransformer) -> dict[str, Tensor]:
+        """Return tensors, outputs and gradients of an injected copy, from a fixed seed.
+
+        Raises:
+            ValueError: the forward pass fails or does not use all trainable parameters, or all gradients are zero.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            injected = copy.deepcopy(vit)
+            super().inject(injected)
+            found = {name: tensor.clone() for name, tensor in injected.state_dict().items()}
+            trained = {name: p for name, p in injected.named_parameters() if p.requires_grad}
+            with torch.no_grad():
+                for parameter in trained.values():  # initial updates are zero
+                    parameter += 0.01 * torch.randn_like(parameter)
+            image = torch.randn(1, 3, *cast(Any, vit.patch_embed).img_size)
+            for mode in (True, False):
+                torch.manual_seed(1)
+                try:
+                    output = injected.train(mode)(image)
+                    gradients = torch.autograd.grad(output.square().sum(), list(trained.values()))
+                except Exception as error:
+                    raise ValueError(f"peft cannot train {self.type} with {self.options} here: {error}") from error
+                if mode and not any(gradient.any() for gradient in gradients):
+                    raise ValueError(f"peft does not use {self.type} with {self.options} here: all gradients are zero")
+                found[f"output {mode}"] = output.detach()
+                found |= {f"gradient {mode} {name}": g for name, g in zip(trained, gradients, strict=True)}
+        return found
+
     def expected_params(self, vit: VisionTransformer) -> int:
         return Method.expected_params(self, vit)  # counts an injected copy: only peft knows the number
+
+
+_accepted: set[tuple[str, str]] = set()
+"""Specs of `hf` and backbones on which every option has an effect."""
+
+
+def _is_default(tuner: str, name: str, value: Any) -> bool:
+    """Return True if an option of a tuner has its default value in peft."""
+    from peft import mapping
+
+    configs: dict[str, Any] = {kind.value.lower(): cls for kind, cls in mapping.PEFT_TYPE_TO_CONFIG_MAPPING.items()}
+    return any(field.name == name and field.default == value for field in fields(configs[tuner]))

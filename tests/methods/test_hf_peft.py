@@ -227,6 +227,11 @@ def test_every_site_is_counted_and_merges(method: str, sites: str) -> None:
         ("adalora(target_rank=12)", ("target_rank=12", "rank=12")),
         ("adalora(hold=0.5, settle=0.5)", ("hold=0.5", "settle=0.5")),
         ("hf(type='adalora')", ("adalora",)),
+        ("hf(type='ln_tuning', sites='k')", ("ln_tuning", "sites='k'")),
+        ("hf(options={'init_lora_weights': 'eva'})", ("init_lora_weights", "'eva'")),
+        ("hf(options={'init_lora_weights': 'lora_ga'})", ("init_lora_weights", "'lora_ga'")),
+        ("hf(options={'init_lora_weights': 'corda'})", ("init_lora_weights", "'corda'")),
+        ("hf(options={'kasa_config': {}})", ("kasa_config",)),
     ],
 )
 def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
@@ -243,6 +248,10 @@ def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) ->
         ("hf(options={'bias': 'all'})", ("bias", "query, key or value")),
         ("hf(type='boft', options={'boft_n_butterfly_factor': 2})", ("butterfly", "one")),
         ("hf(type='prefix_tuning')", ("prefix_tuning",)),
+        ("hf(type='trainable_tokens')", ("trainable_tokens",)),
+        ("hf(type='poly')", ("poly",)),
+        ("hf(options={'layers_to_transform': [0]})", ("layers_to_transform", "[0]")),
+        ("hf(options={'inference_mode': True})", ("lora", "inference_mode")),
     ],
 )
 def test_impossible_peft_configurations_are_refused(spec: str, facts: tuple[str, ...]) -> None:
