@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from ..spec import PROTOCOL, RunSpec, canonical_json
 from .json_io import StoreError, from_text
@@ -264,7 +264,9 @@ def repetition_of(path: Path) -> int:
 
 def _numbers(values: Any, missing: float | None = None) -> array | None:
     """Store numbers compactly, with `missing` for null.  Raises `TypeError` for other values."""
-    return None if values is None else array("d", [missing if value is None else value for value in values])
+    if values is None:
+        return None
+    return array("d", cast("list[float]", [missing if value is None else value for value in values]))
 
 
 @lru_cache(maxsize=4096)
