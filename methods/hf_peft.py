@@ -129,7 +129,8 @@ def adapt(model: nn.Module, names: list[str] | str, tuner: str, options: dict[st
             warnings.filterwarnings("ignore", message="Specified to not save")  # random bases come from a fixed seed
             make_config: Any = mapping.PEFT_TYPE_TO_CONFIG_MAPPING[tuners[tuner]]
             config = make_config(target_modules=names, **options)
-        handle = mapping.PEFT_TYPE_TO_TUNER_MAPPING[tuners[tuner]](model, config, "default")
+            warnings.filterwarnings("ignore", message="Unsupported layer type")  # LayerNorms, which ln_tuning is for
+            handle = mapping.PEFT_TYPE_TO_TUNER_MAPPING[tuners[tuner]](model, config, "default")
     except (TypeError, AttributeError, ImportError, NotImplementedError, ValueError, KeyError) as error:
         raise ValueError(f"peft cannot put {tuner} on a ViT with {options}: {error}") from None
     handle._cast_adapter_dtype("default")  # as peft.get_peft_model: RandLoRA draws its bases in bf16

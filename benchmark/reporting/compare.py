@@ -22,9 +22,11 @@ from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval
 from .tables import DASH, heading, percent
 
 Row = dict[str, Any]
+SHOWN = 4
+"""Run IDs without predictions that are named for each task (ours)."""
 MISSING = (
-    "Over images there is no result for these tasks: the predictions (.npz) of the following runs are not stored.\n"
-    "`vtab-peft rerun RUN_ID` makes them again:"
+    "Over images there is no result for these tasks, because the predictions (.npz) of these runs are not stored.\n"
+    "To restore those of a run: vtab-peft rerun RUN_ID"
 )
 
 
@@ -54,7 +56,8 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
             (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task) for row in (a, b))
             if gone := gone_a + gone_b:
                 lines[-1] += [DASH] * 2
-                missing.append(f"  {task.label}: {', '.join(gone)}")
+                more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
+                missing.append(f"  {task.label}: {', '.join(gone[:SHOWN])}{more}")
             else:
                 lines[-1] += _over_both(bits_a, bits_b)
         except InsufficientData as error:

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 from scipy import stats
-from vtab_peft.benchmark.reporting.compare import run
+from vtab_peft.benchmark.reporting.compare import SHOWN, run
 
 IMAGES = 200
 
@@ -97,7 +97,7 @@ def test_missing_predictions_are_named(store, fill, capsys):
         path.unlink()
     names = {path.stem for path in store.root.rglob("*.json")}
     text = said(store, capsys)
-    assert all(name in text for name in names)
+    assert sum(name in text for name in names) == min(len(names), SHOWN)
     assert "vtab-peft rerun" in text
 
 
