@@ -204,8 +204,8 @@ class FromPeft(LinearUpdateMethod):
 class HF(FromPeft):
     """Applies any tuner of peft, given its name and options in peft: `hf(type='miss', options={'r': 8})`.
 
-    Options that are only complete with code that peft's users call are refused (`_INCOMPLETE`).  `inject` also tries
-    every option on a copy of the model and refuses those without an effect.
+    Options that need further calls by peft's users are refused.  `inject` also tries every option on a copy of the
+    model and refuses those without an effect.
     """
 
     type: str = "lora"

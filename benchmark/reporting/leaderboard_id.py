@@ -105,10 +105,10 @@ class LeaderboardId:
 def distinct_titles(boards: Sequence[LeaderboardId]) -> list[str]:
     """Return a title for each leaderboard; those with the same title also show the facts that differ among them."""
     titles = []
-    for board in boards:
-        same = [other.details for other in boards if other.title == board.title]
-        differing = [text for name, text in board.details.items() if any(other[name] != text for other in same)]
-        titles.append(one_line(" · ".join([board.title, *differing])))
+    for identity in boards:
+        same = [other.details for other in boards if other.title == identity.title]
+        differing = [text for name, text in identity.details.items() if any(other[name] != text for other in same)]
+        titles.append(one_line(" · ".join([identity.title, *differing])))
     return titles
 
 
@@ -121,12 +121,12 @@ def by_leaderboard(runs: Iterable[Run]) -> list[tuple[LeaderboardId, list[Run]]]
     for run in runs:
         if run.spec.split == "test":
             groups[LeaderboardId.of(run)].append(run)
-    for board in [board for board in groups if board.provenance == "jpeg75"]:
-        if (lossless := replace(board, provenance="lossless")) in groups:
-            only_jpeg = [run for run in groups[board] if _archive_only(run)]
+    for identity in [identity for identity in groups if identity.provenance == "jpeg75"]:
+        if (lossless := replace(identity, provenance="lossless")) in groups:
+            only_jpeg = [run for run in groups[identity] if _archive_only(run)]
             groups[lossless] += only_jpeg
-            if len(only_jpeg) == len(groups[board]):
-                del groups[board]
+            if len(only_jpeg) == len(groups[identity]):
+                del groups[identity]
     order = attrgetter("procedural", "suite", "backbone", "recipe", "slug")
     return sorted(groups.items(), key=lambda item: order(item[0]))
 

@@ -114,18 +114,18 @@ class Leaderboard:
         return f"{low} to {high} seeds" if low != high else pluralize(low, "seed")
 
 
-def leaderboard(board: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
+def leaderboard(identity: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
     """Compute a leaderboard.  Rows that lack a task are unranked and last, ordered by their mean over common tasks."""
     runs = sorted(runs, key=lambda run: run.run_id)
-    tasks = _task_columns(board, runs)
+    tasks = _task_columns(identity, runs)
     present = {task.group for task in tasks}
     groups = [group for group in VTAB_GROUPS if group in present] + sorted(present - set(VTAB_GROUPS))
     groups = groups if len(groups) > 1 else []
     by_row: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        by_row[board.row_identity(run)].append(run)
+        by_row[identity.row_identity(run)].append(run)
     rows: list[dict[str, Any]] = [
-        _row(board, tasks, groups, part) | {"identity": identity} for identity, part in by_row.items()
+        _row(identity, tasks, groups, part) | {"identity": row_id} for row_id, part in by_row.items()
     ]
     for row, label in zip(rows, _method_labels(rows), strict=True):
         row["label"] = label
@@ -141,10 +141,12 @@ def leaderboard(board: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
     ordered = sorted(
         rows, key=lambda row: (row["rank"] or unranked, -(row["mean_common"] or 0), row["spec"], row["label"])
     )
-    return Leaderboard(board, tuple(tasks), tuple(groups), common, tuple(ordered))
+    return Leaderboard(identity, tuple(tasks), tuple(groups), common, tuple(ordered))
 
 
-def _row(board: LeaderboardId, tasks: Sequence[TaskColumn], groups: Sequence[str], runs: list[Run]) -> dict[str, Any]:
+def _row(
+    identity: LeaderboardId, tasks: Sequence[TaskColumn], groups: Sequence[str], runs: list[Run]
+) -> dict[str, Any]:
     """Return the row of a method.  Means and sums over tasks are blank unless it has all tasks of the leaderboard."""
     by_id: dict[tuple[str, int, str], list[Run]] = defaultdict(list)
     for run in runs:
@@ -168,7 +170,7 @@ def _row(board: LeaderboardId, tasks: Sequence[TaskColumn], groups: Sequence[str
         **{f"accuracy_{task.label}": value for task, value in accuracy.items()},
         **{f"group_{name}": _mean(accuracy[task] for task in tasks if task.group == name) for name in groups},
         "mean_tasks": _mean(accuracy.values()),
-        **_suite_means(board.suite, {task: value for task, value in accuracy.items() if value is not None}),
+        **_suite_means(identity.suite, {task: value for task, value in accuracy.items() if value is not None}),
         **_over_seeds(list(by_task.values()) if complete else []),
         "seconds": fsum(seconds) if complete else None,
         "train_seconds": fsum(fmean(run.train_seconds for run in part) for part in done) if complete else None,
@@ -212,11 +214,11 @@ def _over_seeds(parts: Sequence[list[Run]]) -> dict[str, float | None]:
     }
 
 
-def _task_columns(board: LeaderboardId, runs: list[Run]) -> list[TaskColumn]:
+def _task_columns(identity: LeaderboardId, runs: list[Run]) -> list[TaskColumn]:
     examples = {run.task_id: run for run in reversed(runs)}
     tasks = list(examples)
     provenances = [run.spec.task.provenance for run in examples.values()]
-    marks = ["" if provenance == board.provenance else f"@{provenance}" for provenance in provenances]
+    marks = ["" if provenance == identity.provenance else f"@{provenance}" for provenance in provenances]
     names = [one_line(name) + mark for (name, _, _), mark in zip(tasks, marks, strict=True)]
     labels = distinct(
         names,
@@ -227,7 +229,7 @@ def _task_columns(board: LeaderboardId, runs: list[Run]) -> list[TaskColumn]:
     columns = [
         TaskColumn(*task, one_line(examples[task].group), label) for task, label in zip(tasks, labels, strict=True)
     ]
-    official = {name: place for place, name in enumerate(table_order(board.suite))}
+    official = {name: place for place, name in enumerate(table_order(identity.suite))}
     groups = {group: place for place, group in enumerate(VTAB_GROUPS)}
 
     def place(task: TaskColumn) -> tuple[Any, ...]:

@@ -62,15 +62,15 @@ def write(store: Store, out: Path, with_published: bool = False, run_ids: Collec
     problems += store.load_failures()[1]
     paths: list[Path] = []
     parts: list[LeaderboardReport] = []
-    for board, runs in by_leaderboard(stored):
-        problems += duplicate_runs(board, runs)
-        entry = leaderboard(board, runs)
+    for identity, runs in by_leaderboard(stored):
+        problems += duplicate_runs(identity, runs)
+        entry = leaderboard(identity, runs)
         comparison = published_vs_measured.compare_with_published(entry, published.load())
         found = significance(entry, runs)
         files = _files(entry, runs, found)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
-        folder = out / "boards" / board.slug
+        folder = out / "boards" / identity.slug
         for name, data in files.items():
             write_atomically(folder / name, data)
         _remove_stale(folder, files)
@@ -98,16 +98,16 @@ def _published(parts: Sequence[LeaderboardReport]) -> list[str]:
     return found if len(found) == len(parts) else [*found, rest]
 
 
-def duplicate_runs(board: LeaderboardId, runs: Sequence[Run]) -> list[str]:
+def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:
     """Report runs of one row, task and seed with different run IDs: the code changed without a new version."""
     found: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        found[(*board.row_identity(run), *run.task_id, run.spec.seed)].append(run)
+        found[(*identity.row_identity(run), *run.task_id, run.spec.seed)].append(run)
     duplicates = [same for same in found.values() if len(same) > 1]
     return [
-        f"leaderboard {board.slug}: {same[0].method_spec} on {same[0].spec.task.name}, seed {same[0].spec.seed}, has "
-        f"{len(same)} results with different specs ({', '.join(sorted(run.run_id for run in same))}); their mean is "
-        "shown: delete the outdated JSON"
+        f"leaderboard {identity.slug}: {same[0].method_spec} on {same[0].spec.task.name}, seed {same[0].spec.seed}, "
+        f"has {len(same)} results with different specs ({', '.join(sorted(run.run_id for run in same))}); their mean "
+        "is shown: delete the outdated JSON"
         for same in sorted(duplicates, key=lambda same: (same[0].method_spec, same[0].task_id, same[0].spec.seed))
     ]
 

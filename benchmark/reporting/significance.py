@@ -52,14 +52,14 @@ class Significance:
     """(row, group) -> mean over the group's tasks with its 95 % interval over seeds, or why it is missing."""
 
 
-def significance(board: Leaderboard, runs: Iterable[Run]) -> Significance:
+def significance(entry: Leaderboard, runs: Iterable[Run]) -> Significance:
     """Compute the statistics of a leaderboard from its test runs."""
     runs = list(runs)
-    scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in board.tasks] for row in board.rows}
-    complete = {row["label"]: scores[row["label"]] for row in board.rows if row["rank"] is not None}
-    seeds = by_seed(board, runs)
+    scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in entry.tasks] for row in entry.rows}
+    complete = {row["label"]: scores[row["label"]] for row in entry.rows if row["rank"] is not None}
+    seeds = by_seed(entry, runs)
     few = {cell: found for cell, found in seeds.items() if len(found) < LEAST_SEEDS}
-    images = test_images(board, runs)
+    images = test_images(entry, runs)
     return Significance(
         ranking=_or_reason(lambda: ranking(_needs_two(complete))),
         pairs=_or_reason(lambda: tuple(compare_over_tasks(_needs_two(complete)))),
@@ -70,22 +70,22 @@ def significance(board: Leaderboard, runs: Iterable[Run]) -> Significance:
             cell: _or_reason(lambda c=cell, f=found: _over_images(images[c[1]], f[min(f)]))
             for cell, found in few.items()
         },
-        group_intervals=_group_intervals(board, seeds),
+        group_intervals=_group_intervals(entry, seeds),
     )
 
 
-def by_seed(board: Leaderboard, runs: Iterable[Run]) -> dict[Cell, dict[int, float]]:
+def by_seed(entry: Leaderboard, runs: Iterable[Run]) -> dict[Cell, dict[int, float]]:
     """Return the accuracy by seed of each row and task that were run, in the leaderboard's order."""
-    rows = {row["identity"]: row["label"] for row in board.rows}
-    tasks = {task.task_id: task.label for task in board.tasks}
+    rows = {row["identity"]: row["label"] for row in entry.rows}
+    tasks = {task.task_id: task.label for task in entry.tasks}
     found: dict[Cell, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        found[rows[board.id.row_identity(run)], tasks[run.task_id]][run.spec.seed].append(run.accuracy)
-    cells = [(row["label"], task.label) for row in board.rows for task in board.tasks]
+        found[rows[entry.id.row_identity(run)], tasks[run.task_id]][run.spec.seed].append(run.accuracy)
+    cells = [(row["label"], task.label) for row in entry.rows for task in entry.tasks]
     return {cell: {seed: fmean(found[cell][seed]) for seed in sorted(found[cell])} for cell in cells if cell in found}
 
 
-def test_images(board: Leaderboard, runs: Iterable[Run]) -> dict[str, tuple[int, ...]]:
+def test_images(entry: Leaderboard, runs: Iterable[Run]) -> dict[str, tuple[int, ...]]:
     """Return the possible numbers of test images of each task, by its label; empty if the number is not known.
 
     Records store it.  For older ones it is known of official tasks, or read from stored predictions.
@@ -93,7 +93,7 @@ def test_images(board: Leaderboard, runs: Iterable[Run]) -> dict[str, tuple[int,
     by_task: dict[tuple[str, int, str], list[Run]] = defaultdict(list)
     for run in runs:
         by_task[run.task_id].append(run)
-    return {task.label: _images(board.id.suite, task.name, by_task[task.task_id]) for task in board.tasks}
+    return {task.label: _images(entry.id.suite, task.name, by_task[task.task_id]) for task in entry.tasks}
 
 
 def _images(suite: str, task: str, runs: Sequence[Run]) -> tuple[int, ...]:
@@ -116,11 +116,11 @@ def _over_images(sizes: Sequence[int], accuracy: float) -> Interval:
     raise InsufficientData("the number of test images is not known")
 
 
-def _group_intervals(board: Leaderboard, seeds: dict[Cell, dict[int, float]]) -> dict[tuple[str, str], Interval | str]:
+def _group_intervals(entry: Leaderboard, seeds: dict[Cell, dict[int, float]]) -> dict[tuple[str, str], Interval | str]:
     found = {}
-    for row in board.rows:
-        for group in board.groups:
-            parts = [seeds.get((row["label"], task.label), {}) for task in board.tasks if task.group == group]
+    for row in entry.rows:
+        for group in entry.groups:
+            parts = [seeds.get((row["label"], task.label), {}) for task in entry.tasks if task.group == group]
             found[row["label"], group] = _or_reason(lambda parts=parts: _group_interval(parts))
     return found
 

@@ -52,23 +52,23 @@ def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
         "student": student(max(len({run.spec.seed for run in part.runs}) for part in parts)),
         "environments": [_shown(json.loads(text)) for text in environments],
         "procedural": PROCEDURAL,
-        "leaderboards": [_board(part, title, root, numbers) for part, title in zip(parts, titles, strict=True)],
+        "leaderboards": [_leaderboard(part, title, root, numbers) for part, title in zip(parts, titles, strict=True)],
     }
 
 
-def _board(part: LeaderboardReport, title: str, root: Path, environments: Mapping[str, int]) -> Plain:
-    entry, board = part.entry, part.entry.id
+def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: Mapping[str, int]) -> Plain:
+    entry, identity = part.entry, part.entry.id
     folders, images = _folders(part.runs, root), part.significance.test_images
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
     return {
-        "slug": board.slug,
+        "slug": identity.slug,
         "title": title,
-        "procedural": board.procedural,
-        "suite": one_line(board.suite),
-        "backbone": one_line(board.backbone),
-        "recipe": one_line(board.recipe) + ("" if board.tuned else ", untuned"),
+        "procedural": identity.procedural,
+        "suite": one_line(identity.suite),
+        "backbone": one_line(identity.backbone),
+        "recipe": one_line(identity.recipe) + ("" if identity.tuned else ", untuned"),
         "facts": _facts(entry),
-        "folder": folders["board"],
+        "folder": folders["results"],
         "tasks": [
             {
                 "name": t.label,
@@ -89,23 +89,23 @@ def _board(part: LeaderboardReport, title: str, root: Path, environments: Mappin
 
 
 def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
-    board = entry.id
+    identity = entry.id
     return [
-        ("weights", board.backbone_sha256[:12]),
-        ("recipe", one_line(board.recipe_base)),
-        ("data", one_line(board.provenance)),
-        ("input", one_line(f"{board.image_size} px, {board.interpolation}, {board.normalisation}")),
+        ("weights", identity.backbone_sha256[:12]),
+        ("recipe", one_line(identity.recipe_base)),
+        ("data", one_line(identity.provenance)),
+        ("input", one_line(f"{identity.image_size} px, {identity.interpolation}, {identity.normalisation}")),
         ("epochs", entry.epochs),
         ("seeds", entry.seeds),
     ]
 
 
 def _folders(runs: Sequence[Run], root: Path) -> dict[str, Any]:
-    """Return `runs/<backbone>/<suite>` as a list under "board", and each task's folder under the task's name."""
+    """Return `runs/<backbone>/<suite>` as a list under "results", and each task's folder under the task's name."""
     found: dict[str, Any] = {}
     for task, folder in {run.spec.task.name: run.path.parent.parent for run in runs}.items():
-        *board, name = folder.relative_to(root).parts
-        found |= {"board": board, task: name}
+        *above, name = folder.relative_to(root).parts
+        found |= {"results": above, task: name}
     return found
 
 
