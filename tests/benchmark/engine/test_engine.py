@@ -103,18 +103,18 @@ class Spy:
     """A cached task that records which splits are opened, and when."""
 
     def __init__(self, data: CachedTask, events: list[str]) -> None:
-        self.data, self.events = data, events
+        self.wrapped, self.events = data, events
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
+        return getattr(self.wrapped, name)
 
     def images(self, split: str) -> np.ndarray:
         self.events.append(split)
-        return self.data.images(split)
+        return self.wrapped.images(split)
 
     def labels(self, split: str) -> np.ndarray:
         self.events.append(split)
-        return self.data.labels(split)
+        return self.wrapped.labels(split)
 
 
 @pytest.mark.parametrize("name", ["linear", "lora"])
@@ -178,7 +178,7 @@ def test_training_sees_random_crops_and_evaluation_the_centre(
 
     class Spoilt(Spy):
         def images(self, split: str) -> np.ndarray:
-            images = np.array(self.data.images(split))
+            images = np.array(self.wrapped.images(split))
             assert images.shape[-2:] == (73, 73)
             centre = images[..., 4:68, 4:68].copy()
             images[:] = 255
