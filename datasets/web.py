@@ -48,12 +48,17 @@ def _require_web(url: str, asked: str) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+    def http_error_302(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any) -> Any:
         try:
-            _require_web(newurl, req.full_url)
-        except (DataError, ValueError):
+            return super().http_error_302(req, fp, code, msg, headers)
+        except (DataError, ValueError):  # ValueError: urllib cannot parse the address
             fp.close()
             raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: str) -> Any:
+        _require_web(newurl, req.full_url)
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
