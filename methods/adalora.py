@@ -26,7 +26,7 @@ class AdaLoRA(FromPeft):
     target_rank: PositiveInt = 8
     """Final mean rank over the weights; both ranks as in peft (tuners/adalora/config.py)."""
     alpha: float = 32.0
-    """As NLU/scripts/run_debertav3_rte.sh, like all following numbers; peft sets 8."""
+    """Value of NLU/scripts/run_debertav3_rte.sh, like all following numbers; peft sets 8."""
     hold: float = 0.15
     """Fraction of the steps before ranks fall; 600 of 3900 steps in the script."""
     settle: float = 0.46

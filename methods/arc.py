@@ -43,7 +43,7 @@ class ARC(Method):
 
     bottleneck: PositiveInt = 50
     dropout: float = 0.1
-    """As vtab_ARC_train.py:245."""
+    """Value of vtab_ARC_train.py:245."""
     where: Literal["block", "attn"] = "block"
     """block: attention and MLP, each with its own projection; attn: attention only (ARC_att)."""
     title = "ARC"

@@ -69,7 +69,7 @@ class Method:
     equation: ClassVar[str] = ""
     """One line of LaTeX; x and h are token features, W is a pretrained weight [out, in]."""
     targets: ClassVar[str] = ""
-    """What the defaults modify, in words: "q, v", "after each block"."""
+    """Parts that the defaults modify, in words: "q, v", "after each block"."""
     evidence: ClassVar[Evidence] = "none"
     version: ClassVar[int] = 1
     """Raise it when the same spec comes to mean other mathematics; results of different versions never mix."""

@@ -23,7 +23,7 @@ ModelKey = tuple[str, str]
 
 @dataclass
 class SweepResult:
-    """What became of a sweep."""
+    """Outcome of a sweep."""
 
     finished: int = 0
     failed: list[tuple[PlannedRun, str]] = field(default_factory=list)

@@ -17,7 +17,7 @@ def today() -> dict[str, list[dict[str, Any]]]:
 
 
 def reads(action: dict[str, Any]) -> dict[str, str]:
-    """What it takes of the samples, and as what."""
+    """Return the sample texts that an option accepts, with their values."""
     found = action["reads"]
     known = found if isinstance(found, dict) else {"any": found}
     return {text: value for text, value in known.items() if value is not None}

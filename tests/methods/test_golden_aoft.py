@@ -71,7 +71,7 @@ def test_aoft_lora_block() -> None:
 
 
 def test_aoft_adapter_block() -> None:
-    """In the case, the adapters' frozen LayerNorms differ from weight 1, bias 0."""
+    """Compare a case whose frozen LayerNorms of the adapters differ from weight 1, bias 0."""
     case = Case("aoft_adapter_block")
     frozen = case.part("frozen.")
     plain = block(case, {name: tensor for name, tensor in frozen.items() if not name.startswith("adapter")})

@@ -164,7 +164,7 @@ def test_the_terminal_gets_six_lines_at_most(store, put):
 
 
 def test_images_of_own_folders_are_known(store, fake):
-    """From the record, or from the predictions of records that lack the number."""
+    """Take the number from the record, or from the predictions of records that lack it."""
     for task, facts, images in (("new", {"test_images": 40}, None), ("old", {}, 20), ("lost", {}, None)):
         record = fake.record(0.5)
         record["facts"] |= facts
