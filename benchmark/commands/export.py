@@ -18,11 +18,14 @@ from ..checkpoints import peft_format
 from ..checkpoints.adapter_checkpoint import in_order
 from ..checkpoints.lookup import EXPORTED
 from ..checkpoints.model_card import card
-from ..checkpoints.restore import TrainedModel, load_trained, timm_arguments, with_head
+from ..checkpoints.restore import TrainedModel, head_name, load_trained, timm_arguments, with_head
 from ..storage.json_io import write_atomically
 
 CROPS = {"squash": ("squash", 1.0), "squash_crop": ("squash", 0.875), "square_crop": ("center", 0.875)}
 """Our resize modes as timm's `crop_mode` and `crop_pct`."""
+
+FIRST_CONV = "patch_embed.proj"
+"""The layer of ViTs and Swin Transformers that timm adapts to another number of input channels."""
 
 
 def export(options: argparse.Namespace) -> int:
@@ -55,11 +58,15 @@ def merged(run: TrainedModel) -> dict[str, bytes]:
     """Return fp32 weights and the configuration that timm loads."""
     plain = with_head(run.backbone, run.merged(), run.checkpoint.head)
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
-    return {"model.safetensors": in_order(save(state, {"format": "pt"})), "config.json": _json(timm_config(run))}
+    config = timm_config(run, head_name(plain))
+    return {"model.safetensors": in_order(save(state, {"format": "pt"})), "config.json": _json(config)}
 
 
-def timm_config(run: TrainedModel) -> dict[str, Any]:
-    """Return timm's `config.json`; `timm.data.resolve_model_data_config` reads the preprocessing from it."""
+def timm_config(run: TrainedModel, classifier: str) -> dict[str, Any]:
+    """Return timm's `config.json`; `timm.data.resolve_model_data_config` reads the preprocessing from it.
+
+    classifier: name of the linear layer that timm replaces for another number of classes.
+    """
     spec, backbone, classes = run.spec, run.backbone, run.checkpoint.head.out_features
     architecture, arguments = timm_arguments(backbone, classes)
     mode, share = CROPS[spec.recipe.framing]
@@ -71,6 +78,8 @@ def timm_config(run: TrainedModel) -> dict[str, Any]:
         **({"label_names": run.class_names} if run.class_names else {}),
         "pretrained_cfg": {
             "num_classes": classes,
+            "classifier": classifier,
+            "first_conv": FIRST_CONV,
             "input_size": [3, backbone.image_size, backbone.image_size],
             "fixed_input_size": True,
             "interpolation": spec.interpolation,

@@ -111,6 +111,26 @@ def test_every_mergeable_method_in_peft_or_refused(
     assert not refusal or ("--as" in refusal and spec not in LORA_LIKE)
 
 
+def test_timm_replaces_the_classifier_and_the_channels(
+    make_cell: Callable[[str], TrainedModel], tmp_path: Path
+) -> None:
+    """As after timm's own `save_for_hf`: a new head keeps the features, and one channel sums the three."""
+    trained = make_cell("lora")
+    name = f"local-dir:{write(exporting.merged(trained), tmp_path / 'merged')}"
+    with torch.no_grad():
+        features = timm.create_model(name, pretrained=True, num_classes=0).eval()(sample_images())
+        torch.testing.assert_close(trained.checkpoint.head(features), logits(trained), rtol=1e-4, atol=1e-4)
+        other = timm.create_model(name, pretrained=True, num_classes=10).eval()
+        torch.testing.assert_close(
+            other.forward_head(other.forward_features(sample_images()), pre_logits=True), features
+        )
+        assert other(sample_images()).shape == (4, 10)
+        grey = timm.create_model(name, pretrained=True, in_chans=1).eval()
+        repeated = sample_images()[:, :1].expand(-1, 3, -1, -1)
+        whole = timm.create_model(name, pretrained=True).eval()
+        torch.testing.assert_close(grey(sample_images()[:, :1]), whole(repeated), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(("spec", "form"), [("full", "--as merged"), ("linear", "--as"), ("ssf", "--as merged")])
 def test_other_than_low_rank_updates_are_refused(
     spec: str, form: str, make_cell: Callable[[str], TrainedModel]
