@@ -160,14 +160,10 @@ def plan_run(
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:
-    """Return a task's recipe with the method's learning rate, probe epochs and the image size filled in.
-
-    A tuned recipe keeps its learning rate, because the method's own is one value for all tasks.
-    """
+    """Return a task's recipe with the method's learning rate, probe epochs and the image size filled in."""
     if method.frozen_features and recipe.augmentation == "none":
         recipe = recipe.for_probe()
-    lr = recipe.lr if recipe.tuned else method.lr or recipe.lr
-    return replace(recipe, lr=lr, image_size=backbone.image_size)
+    return replace(recipe, lr=recipe.rate_for(method.lr), image_size=backbone.image_size)
 
 
 def estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:

@@ -19,6 +19,9 @@ PROTOCOL = 1
    once, after the last epoch, on test or on val200.
 """
 
+OTHERS = "others"
+"""Key of `Recipe.tasks` for the tasks without a table."""
+
 canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 """Encode a value as its one canonical JSON text: sorted keys, no spaces, ASCII, floats as Python prints them."""
 
@@ -67,7 +70,9 @@ class Recipe(Part):
     """Source of the values: paper and table, repository path, or "ours" with the reason."""
     optimizer: Literal["adamw", "sgd"]
     lr: float
-    """Peak learning rate; replaced by the method's own `lr` if it has one."""
+    """Peak learning rate; a method's own `lr` replaces it, unless `lr_for_all`."""
+    lr_for_all: bool = versioned_field(False)
+    """True if the user chose `lr`: it then also holds for methods with their own."""
     weight_decay: float
     decayed: Literal["all", "matrices", "no biases, no norms"]
     """Weight-decay parameters: all, those with at least two axes, or all except biases and LayerNorms."""
@@ -113,7 +118,7 @@ class Recipe(Part):
     tuned: bool
     """True if the values were tuned per method or task; tables mark untuned recipes."""
     tasks: Mapping[str, Mapping[str, Any]] = versioned_field({})
-    """Task -> fields that it replaces; empty: all tasks use the same values."""
+    """Task -> fields that it replaces; empty: all tasks use the same values.  `OTHERS` stands for all other tasks."""
     search: Mapping[str, tuple[float, ...]] = versioned_field({})
     """Search space of `tune`: field -> values; empty: the default space of `commands.tuning_space`."""
 
@@ -155,12 +160,20 @@ class Recipe(Part):
         Raises:
             ValueError: The recipe has a table without this task.
         """
-        if self.tasks and task not in self.tasks:
+        own = self.tasks.get(task, self.tasks.get(OTHERS, {}))
+        if self.tasks and not {task, OTHERS} & set(self.tasks):
             raise ValueError(
                 f"recipe {self.name!r} has no values for task {task!r}, only for {', '.join(self.tasks)}; "
                 "use a recipe with the same values for all tasks, such as uniform"
             )
-        return replace(self, **self.tasks.get(task, {}), tasks={}, search={})
+        return replace(self, **own, tasks={}, search={})
+
+    def rate_for(self, own: float | None) -> float:
+        """Return the learning rate of a method whose own is `own`.
+
+        A tuned recipe keeps its learning rate, because the method's own is one value for all tasks.
+        """
+        return self.lr if self.tuned or self.lr_for_all else own or self.lr
 
     def for_probe(self) -> "Recipe":
         """Return the recipe for frozen features: the schedule scaled to `probe_epochs`, no dropout in the backbone."""

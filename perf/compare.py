@@ -32,24 +32,15 @@ from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.recipes import RECIPES
 
 HERE = Path(__file__).parent
-OURS = """
-import sys
-from dataclasses import replace
-from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.recipes import RECIPES
-name, epochs = sys.argv[1], int(sys.argv[2])
-RECIPES[name] = replace(RECIPES[name], epochs=epochs, warmup_epochs=epochs / 10)
-sys.exit(main(sys.argv[3:]))
-"""
-"""The command line, with other epochs in the recipe."""
 
 
 def ours(options: argparse.Namespace, method: str, folder: Path) -> dict[str, Any]:
     """Measure our runs of several seeds in one process, decoding included: every round starts without a cache."""
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-c", OURS, options.recipe, str(options.epochs), "run", "--tasks", str(folder)]
+        command = [sys.executable, str(HERE.parent / "run_benchmark.py"), "run", "--tasks", str(folder)]
         command += ["--methods", method, "--backbone", options.backbone, "--weights", options.weights]
-        command += ["--recipe", options.recipe, "--seeds", *map(str, range(options.runs))]
+        command += ["--recipe", options.recipe, "--set", f"epochs={options.epochs}"]
+        command += ["--seeds", *map(str, range(options.runs))]
         command += ["--threads", str(options.threads), "--engine", options.engine, "--results", f"{scratch}/results"]
         seconds = _seconds(command, {"VTAB_PEFT_CACHE": f"{scratch}/cache"})
         records = [json.loads(path.read_text()) for path in Path(scratch, "results", "runs").rglob("*.json")]

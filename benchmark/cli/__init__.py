@@ -9,10 +9,10 @@ import errno
 import sys
 from collections.abc import Sequence
 from importlib import import_module
-from typing import Any
 
 from ..escaping import escaped_output
 from . import checkpoints, data, methods, results, run
+from .parsing import Parser
 
 EXAMPLES = """\
 examples:
@@ -68,22 +68,6 @@ def _run(options: argparse.Namespace) -> int:
     except Terminated:
         print("vtab-peft: terminated by SIGTERM", file=sys.stderr)
         return EXIT_STATUS
-
-
-class Parser(argparse.ArgumentParser):
-    """Argument parser that suggests the nearest valid choice and accepts no abbreviated options."""
-
-    def __init__(self, **more: Any) -> None:
-        super().__init__(allow_abbrev=False, **more)
-
-    def _check_value(self, action: argparse.Action, value: Any) -> None:
-        try:
-            super()._check_value(action, value)
-        except argparse.ArgumentError as error:
-            from ...datasets.task import nearest
-
-            suggestion = nearest(str(value), list(action.choices or ()))
-            raise argparse.ArgumentError(action, error.message + suggestion) from None
 
 
 def parser() -> argparse.ArgumentParser:

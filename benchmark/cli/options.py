@@ -13,6 +13,13 @@ LARGEST = 2**31 - 1
 """Largest whole number that an option accepts."""
 
 
+class RecipeNames(list[str]):
+    """Choices of `--recipe`: the names, and any .toml file."""
+
+    def __contains__(self, text: object) -> bool:
+        return super().__contains__(text) or str(text).endswith(".toml")
+
+
 class Commands(Protocol):
     """The return type of `add_subparsers`."""
 
@@ -51,12 +58,20 @@ def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
     add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
     add("--backbone", required=required, help="timm model name with its tag; see `list backbones`")
     add("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED] (default: from timm's hub)")
-    add("--recipe", default="uniform", choices=sorted(RECIPES), metavar="NAME", help="default: uniform")
+    names = "name of `list recipes`, or a .toml file (default: uniform)"
+    add("--recipe", default="uniform", choices=RecipeNames(sorted(RECIPES)), metavar="NAME", help=names)
+    add_settings(command)
     adapters = "save trained adapters (of `tune` the refits); repeats runs that were stored without"
     add("--save-adapters", "--keep-adapters", dest="keep_adapters", action="store_true", help=adapters)
     normalisations = "mean and std of the input (default: own, the backbone's)"
     add("--normalisation", choices=["own", "half", "imagenet", "none"], default="own", help=normalisations)
     add("--interpolation", choices=["bicubic", "bilinear"], default="bicubic", help="for resizing (default: bicubic)")
+
+
+def add_settings(command: argparse.ArgumentParser) -> None:
+    """Add `--set`."""
+    fields = "values that differ from the recipe's, such as lr=3e-4 epochs=20; see docs/recipes.md"
+    command.add_argument("--set", dest="settings", nargs="+", action="extend", default=[], metavar="F=X", help=fields)
 
 
 def add_split(command: argparse.ArgumentParser) -> None:

@@ -3,7 +3,17 @@
 from pathlib import Path
 
 from ..engine.numerics import ENGINES
-from .options import Commands, add_plugin, add_results, add_runs, add_split, add_sweep, add_threads, positive
+from .options import (
+    Commands,
+    add_plugin,
+    add_results,
+    add_runs,
+    add_settings,
+    add_split,
+    add_sweep,
+    add_threads,
+    positive,
+)
 
 
 def declare(commands: Commands) -> None:
@@ -41,6 +51,7 @@ def declare(commands: Commands) -> None:
 
     smoke = commands.add_parser("smoke", help="small benchmark without internet, weights or data; takes minutes")
     add_plugin(smoke)
+    add_settings(smoke)
     add_threads(smoke)
     add = smoke.add_mutually_exclusive_group().add_argument
     add("--baseline", type=Path, metavar="FILE", help="compare with a baseline; exit status 1 on a regression")
@@ -55,6 +66,7 @@ def declare(commands: Commands) -> None:
     add("--batch", nargs="+", type=positive, default=[64], help="batch sizes (default: 64)")
     add("--images", type=positive, metavar="N", help="images per epoch (default: 4096 on a GPU, 80 on a CPU)")
     add("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
+    add_settings(speed)
     add("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
     add_threads(speed)
     add("--output", "--json", dest="json", type=Path, metavar="FILE", help="store the results as JSON")

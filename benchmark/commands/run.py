@@ -12,8 +12,8 @@ from tqdm import tqdm
 from ...datasets import cache
 from ...datasets.archive import HELP
 from ...datasets.cache import CachedTask, Preprocessing
-from ...datasets.task import DataError, Task
-from ...datasets.tasks import find
+from ...datasets.task import DataError, Task, nearest
+from ...datasets.tasks import find, table
 from ..engine.numerics import Numerics
 from ..execution.local_pool import local_pool
 from ..execution.messages import ResolveRequest, WorkerConfig
@@ -22,8 +22,9 @@ from ..execution.progress import Progress, advance
 from ..execution.scheduler import SweepResult
 from ..execution.signals import GRACE_SECONDS, Terminated, graceful_shutdown
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
-from ..recipes import RECIPES
+from ..recipes import choose_recipe
 from ..reporting.wording import pluralize
+from ..spec import OTHERS, Recipe
 from ..storage.store import Store
 from .messages import (
     announcement,
@@ -48,8 +49,7 @@ def run_missing(options: argparse.Namespace) -> int:
     if options.oracle and options.split != "test":
         raise ValueError("--oracle records the best test epoch; use it with --split test")
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
-    for task in tasks:
-        config.recipe.for_task(task.name)  # refuses a task that the recipe has no settings for
+    check_recipe(config.recipe, tasks)
     check_task_folders(tasks)
     store, pool = Store(options.results), open_pool(options)
     try:
@@ -74,6 +74,16 @@ def run_missing(options: argparse.Namespace) -> int:
     return 1 if result.failed else 0
 
 
+def check_recipe(recipe: Recipe, tasks: Sequence[Task]) -> None:
+    """Raise `ValueError` if the recipe has no settings for a task, or settings for an unknown one."""
+    for task in tasks:
+        recipe.for_task(task.name)
+    known = {OTHERS, *(task.name for task in tasks), *(name for _, name in table())}
+    if unknown := [name for name in recipe.tasks if name not in known]:
+        near = nearest(unknown[0], known)
+        raise ValueError(f"the recipe has settings for {unknown[0]!r}, which is no task of this command{near}")
+
+
 def check_task_folders(tasks: Sequence[Task]) -> None:
     """Raise `DataError` if folders of tasks do not exist, before a worker is started and weights are downloaded."""
     missing = [str(task.folder) for task in tasks if task.folder is not None and not task.folder.is_dir()]
@@ -85,7 +95,7 @@ def check_task_folders(tasks: Sequence[Task]) -> None:
 def sweep_config(options: argparse.Namespace) -> SweepConfig:
     """Return the settings of a sweep that the options of `run` ask for."""
     return SweepConfig(
-        recipe=RECIPES[options.recipe],
+        recipe=choose_recipe(options.recipe, options.settings),
         seeds=list(dict.fromkeys(options.seeds)),
         split=options.split,
         normalisation=options.normalisation,
@@ -106,7 +116,7 @@ def resolve_names(
         ConfigurationError: a name, argument or weights file is wrong.
         WorkerStartError: the worker died or hung.
     """
-    recipe = RECIPES[options.recipe]
+    recipe = choose_recipe(options.recipe, options.settings)
     request = ResolveRequest(
         options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods, variants=variants
     )

@@ -10,7 +10,7 @@ from ..engine.numerics import Numerics
 from ..execution.local_pool import local_pool
 from ..execution.messages import ResolveRequest, WorkerConfig
 from ..plan import SweepConfig, make_plan
-from ..recipes import RECIPES
+from ..recipes import choose_recipe
 from ..reporting.report import write
 from ..storage.store import Store
 from .messages import announcement, say
@@ -44,10 +44,12 @@ def smoke(options: argparse.Namespace) -> int:
 
 
 def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store) -> int:
-    config = SweepConfig(recipe=RECIPES["smoke"], seeds=SEEDS)
+    config = SweepConfig(recipe=choose_recipe("smoke", options.settings), seeds=SEEDS)
     pool = local_pool(WorkerConfig(store.root, Numerics(options.threads), options.plugin))
     try:
-        request = ResolveRequest("toy_vit", None, None, config.recipe.precision, METHODS, all_plugged=True)
+        request = ResolveRequest(
+            "toy_vit", None, config.recipe.image_size, config.recipe.precision, METHODS, all_plugged=True
+        )
         backbone, methods = pool.resolve(request)
         tasks = cached_tasks(find(["all"], "toy", None), config.preprocessing(backbone))
         runs = make_plan(backbone, methods, tasks, config)

@@ -19,10 +19,13 @@ from ..engine.errors import is_oom, one_line_message
 from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
 from ..engine.timing import device_name, provenance
-from ..recipes import UNIFORM
+from ..recipes import choose_recipe, parse_settings
+from ..spec import Recipe
 from ..storage.json_io import write_atomically
 from .throughput import Speed, matrix_flops, measure, noise, training_flops
 
+SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_dropout", "mlp_dropout", "clip_norm")
+"""Fields of the recipe that can be set here.  --batch and --precision are options; the others do not change speed."""
 IMAGES = {"cuda": 4096, "cpu": 80}
 """Images per epoch, so that an epoch takes a second or more (ours)."""
 
@@ -31,16 +34,19 @@ def speed(options: argparse.Namespace) -> int:
     """Run `vtab-peft speed`: measure, print a table, and store it if `--output` is given."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.set_num_threads(options.threads)
+    recipe = choose_recipe("uniform", options.settings)
+    if other := [name for name in parse_settings(options.settings) if name not in SETTINGS]:
+        raise ValueError(f"speed has no use for {other[0]}; --set takes {', '.join(SETTINGS)} here")
     methods = [parse(spec) for spec in options.methods]
     try:
-        backbone = load(options.backbone, options.weights)
+        backbone = load(options.backbone, options.weights, recipe.image_size)
     except BackboneError as error:
         raise ValueError(str(error)) from None
     limit = matrix_flops(device, options.precision)
     where = f"{options.backbone} on {device_name(device)}, {options.precision}"
     print(f"{where}; limit {limit / 1e12:.3g} TFLOP/s", file=sys.stderr)
     found: list[Speed] = []
-    for row in _measure_all(options, methods, backbone, device, limit):
+    for row in _measure_all(options, recipe, methods, backbone, device, limit):
         found.append(row)
         rate = f"{row.train_images_per_second:,.0f}"
         print(f"{row.method} · {row.engine} · batch {row.batch}: {rate} images/s", file=sys.stderr, flush=True)
@@ -48,6 +54,7 @@ def speed(options: argparse.Namespace) -> int:
             record = {
                 "backbone": options.backbone,
                 "precision": options.precision,
+                "recipe": recipe.name,
                 "limit_flops": limit,
                 "rows": [asdict(row) for row in found],
                 **provenance(device, sys.argv, Numerics(options.threads)),
@@ -58,14 +65,19 @@ def speed(options: argparse.Namespace) -> int:
 
 
 def _measure_all(
-    options: argparse.Namespace, methods: list[Method], backbone: Backbone, device: torch.device, limit: float
+    options: argparse.Namespace,
+    base: Recipe,
+    methods: list[Method],
+    backbone: Backbone,
+    device: torch.device,
+    limit: float,
 ) -> Iterator[Speed]:
     """Measure every method with every engine and batch size."""
-    flops = {method: training_flops(method, backbone, UNIFORM) for method in methods}
+    flops = {method: training_flops(method, backbone, base) for method in methods}
     images = max(options.images or IMAGES[device.type], *options.batch)
     with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
         for batch in options.batch:
-            recipe = replace(UNIFORM, batch_size=batch, precision=options.precision)
+            recipe = replace(base, batch_size=batch, precision=options.precision)
             for engine in options.engine:
                 live = LiveModel(device, Numerics(options.threads, engine))
                 for method in methods:

@@ -20,7 +20,7 @@ from ..spec import RunSpec
 from ..storage.schema import Failure, Run
 from ..storage.store import Store
 from .messages import unread_note
-from .run import check_task_folders, missing_runs, read_cache, resolve_names, sweep_config
+from .run import check_recipe, check_task_folders, missing_runs, read_cache, resolve_names, sweep_config
 
 SHOWN = 20
 """Largest number of failed runs, and of running runs, that are listed (ours)."""
@@ -52,6 +52,7 @@ def status(options: argparse.Namespace) -> int:
 
 def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failure]) -> list[str]:
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
+    check_recipe(config.recipe, tasks)
     check_task_folders(tasks)
     pool = local_pool(WorkerConfig(options.results, Numerics(options.threads), options.plugin))
     try:

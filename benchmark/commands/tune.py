@@ -13,7 +13,7 @@ from ..execution.pool import WorkerPool
 from ..execution.scheduler import SweepResult
 from ..execution.signals import Terminated
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
-from ..recipes import RECIPES
+from ..recipes import choose_recipe
 from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .messages import about, estimate_of, one_worker, say, say_outcome, say_resumable, unread_note
@@ -65,7 +65,7 @@ def tune(options: argparse.Namespace) -> int:
 
 def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequence[MethodInfo]) -> Search:
     """Raise `ValueError` if the recipe cannot be tuned or the budget is too large."""
-    recipe = RECIPES[options.recipe]
+    recipe = choose_recipe(options.recipe, options.settings)
     configurations = budget(options.max_configs, recipe, methods)
     config = SweepConfig(
         recipe=tuned(recipe, configurations),

@@ -50,7 +50,7 @@ def settings(method: MethodInfo, recipe: Recipe) -> list[Setting]:
     are the same for all methods, so methods without a `search` grid try the same ones in the same order.  A smaller
     budget is a prefix of a larger one.
     """
-    own = method.lr or recipe.lr
+    own = recipe.rate_for(method.lr)
     rates = recipe.search.get("lr") or [float(f"{own * factor:.6g}") for factor in FACTORS]
     decays = recipe.search.get("weight_decay") or WEIGHT_DECAYS
     default = Setting(method.variants[0], recipe.lr if "lr" in recipe.search else own, recipe.weight_decay)

@@ -91,7 +91,7 @@ def test_abbreviated_option_is_refused(capsys: pytest.CaptureFixture[str]) -> No
     """Old records are searched for the full option names."""
     with pytest.raises(SystemExit, match="2"):
         main([*BASE, "--methods", "lora", "--work", "2"])
-    assert "--work 2" in capsys.readouterr().err
+    assert "option --work (did you mean --workers?)" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["data", "cache", "--prune", "--dry"])
     assert "--dry" in capsys.readouterr().err
