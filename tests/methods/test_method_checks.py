@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from golden_cases import entry
 from raises import raises_naming
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
@@ -284,6 +285,17 @@ COMPUTED_COUNTS = {
 """Trainable parameters on ViT-B/16 without head, computed by hand from D = 768 and D' = 3072."""
 
 
+OFFICIAL_COUNTS = {
+    "goft": "goft",
+    "goft(scale=False)": "goft_noscale",
+    "hydra": "hydra_block",
+    "mlae": "mlae_linear_eval",
+    "qgoft": "qgoft",
+    "vfpt": "vfpt_deep_all",
+}
+"""Our spec -> golden case whose manifest entry has the count of the official module."""
+
+
 WITHOUT_METHOD = {
     "adalora q,v target avg r=8 (after pruning)",  # triplets are trained before they are switched off
     "boft q,v b=4,m=1 skew-only count",  # the same method; this row counts the skew part only
@@ -308,6 +320,14 @@ def test_every_listed_count_is_compared() -> None:
 def vit_base() -> VisionTransformer:
     with torch.device("meta"):
         return timm.create_model("vit_base_patch16_224", num_classes=0)
+
+
+@pytest.mark.parametrize("spec", OFFICIAL_COUNTS)
+def test_counts_on_vit_b16_match_official_modules(vit_base: VisionTransformer, spec: str) -> None:
+    expected = entry(OFFICIAL_COUNTS[spec]).get("params_vitb16")
+    if expected is None:
+        pytest.skip("the set of golden numbers holds no counts")
+    assert parse(spec).expected_params(vit_base) == expected
 
 
 @pytest.mark.parametrize("spec", [*PUBLISHED_COUNTS, *COMPUTED_COUNTS])

@@ -65,6 +65,17 @@ class Alone(nn.Module):
         return self.adapter(x, x)
 
 
+class InTraining(nn.Module):
+    """A module that computes in training mode, whatever mode is asked for."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module.train()(x)
+
+
 def trained_params(vit: nn.Module) -> int:
     """Return the number of trainable parameters."""
     return sum(p.numel() for p in vit.parameters() if p.requires_grad)
