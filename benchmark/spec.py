@@ -93,6 +93,8 @@ class Recipe(Part):
     """Delay of the schedule in epochs: 1 if `step(epoch)` is called after epoch `epoch` (two epochs at `warmup_lr`)."""
     cosine_from: Literal["warmup", "start"] = versioned_field("warmup")
     """Begin of the cosine: after the warm-up, or at epoch 0, hidden by the warm-up (timm's default)."""
+    warmup_until: Literal["end", "last epoch"] = versioned_field("end")
+    """Where the warm-up reaches `lr`: at its end, or already in its last epoch, as Adapter+'s does."""
     batch_size: int
     drop_last: bool
     drop_path: float

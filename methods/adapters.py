@@ -8,6 +8,7 @@ models.  The last class is NOAH's adapter, with another activation and initialis
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from timm.layers.activations import QuickGELU
 from timm.layers.drop import DropPath
@@ -17,8 +18,8 @@ from torch import Tensor, nn
 
 from .anatomy import blocks_of
 from .arguments import PositiveInt
-from .base import Method, Paper, method
-from .blocks import Residual, branches
+from .base import Method, Paper, later, method
+from .blocks import Residual, branches, init_as_timm
 
 ADAPTERS_STRIKE_BACK = Paper("CVPR", 2024, "2406.06820", "visinf/adapter_plus")
 
@@ -200,6 +201,11 @@ class AdapterNOAH(Method):
     """Adds a QuickGELU bottleneck to the output of the MLP branch, as Neural Prompt Search does."""
 
     bottleneck: PositiveInt = 8
+    start: Literal["xavier", "released"] = later("xavier")
+    """xavier: the module's own initialisation.  released: what training starts from, because the model initialises all
+    linear maps again (supernet_vision_transformer_timm.py:462,531,686-688)."""
+    dropout: float = later(0.0)
+    """Dropout between activation and up-projection; NOAH trains with 0.1."""
     title = "Adapter (NOAH)"
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
     equation = r"x \leftarrow x + h + W_u\,\mathrm{QuickGELU}(W_d h + b_d) + b_u,\quad h = \mathrm{MLP}(\mathrm{LN}(x))"
@@ -211,7 +217,9 @@ class AdapterNOAH(Method):
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
-            adapt_output(ref.block, 2, Bottleneck(ref.width, self.bottleneck, QuickGELU()).apply(init_noah))
+            activation = nn.Sequential(QuickGELU(), nn.Dropout(self.dropout)) if self.dropout else QuickGELU()
+            adapter = Bottleneck(ref.width, self.bottleneck, activation)
+            adapt_output(ref.block, 2, adapter.apply(init_noah if self.start == "xavier" else init_as_timm))
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return bottleneck_params(vit, self.bottleneck)

@@ -5,7 +5,7 @@ import copy
 import difflib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
+from dataclasses import Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform
@@ -36,6 +36,14 @@ EVIDENCE: dict[str, str] = {
     "none": "not verified",
 }
 """Evidence as lists and pages print it."""
+
+
+def later(default: Any) -> Any:
+    """Declare a hyper-parameter that was added after results existed.
+
+    Run IDs leave it out at its default, which means the earlier behaviour.
+    """
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -145,6 +153,13 @@ class Method:
         """Return all hyper-parameters by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
+    def hashed_args(self) -> dict[str, Any]:
+        """Return the hyper-parameters of the run ID: all, except those added `later` that have their default."""
+        return {f.name: getattr(self, f.name) for f in fields(self) if not self._is_left_out(f)}
+
+    def _is_left_out(self, of: Field[Any]) -> bool:
+        return "later" in of.metadata and getattr(self, of.name) == of.default
+
     def variants(self) -> list["Method"]:
         """Return this method and the valid combinations of its `search` grid.
 
@@ -181,7 +196,7 @@ def check_backbone(method: Method, vit: nn.Module) -> None:
 M = TypeVar("M", bound=Method)
 
 
-@dataclass_transform(frozen_default=True)
+@dataclass_transform(frozen_default=True, field_specifiers=(later,))
 def method(name: str) -> Callable[[type[M]], type[M]]:
     """Class decorator that makes a frozen dataclass and registers it in `METHODS`.
 

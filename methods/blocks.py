@@ -17,6 +17,17 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 
+def init_as_timm(module: nn.Module) -> None:
+    """Initialise a linear map as timm's ViT does at its creation: weight ~ N(0, 0.02), bias 0.
+
+    Some releases do this to the whole model after a method's own initialisation.
+    """
+    if isinstance(module, nn.Linear):
+        nn.init.trunc_normal_(module.weight, std=0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
 class Residual(nn.Module):
     """x -> x + adapter(x)."""
 

@@ -4,13 +4,14 @@ W' = W + (alpha / rank) B A,   A: [rank, in], B: [out, rank]
 """
 
 import math
+from typing import Literal
 
 import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from .arguments import PositiveInt
-from .base import Paper, method
+from .base import Paper, later, method
 from .updates import LinearUpdateMethod, LowRankUpdate, Transform, Update
 
 
@@ -87,6 +88,9 @@ class FusedLoRA(LinearUpdateMethod):
 
     rank: PositiveInt = 8
     dropout: float = 0.0  # dropout of the input, as in the module; NOAH's training script sets 0.1
+    start: Literal["zeros", "released"] = later("zeros")
+    """Initial B.  released: N(0, 0.02), what NOAH's training starts from, because the model initialises all linear maps
+    again (supernet_vision_transformer_timm.py:462,531,686-688)."""
     title = "LoRA (fused qkv)"
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
     equation = r"W_{qkv}' = W_{qkv} + B A,\ B \in \mathbb{R}^{3d \times r}"
@@ -97,9 +101,12 @@ class FusedLoRA(LinearUpdateMethod):
     sites, fused = "qkv", True
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
-        if self.dropout:
-            return DroppedLowRank(weight, self.rank, 1.0, self.dropout)
-        return LowRank(weight, self.rank, 1.0)
+        dropped = DroppedLowRank(weight, self.rank, 1.0, self.dropout) if self.dropout else None
+        update = dropped or LowRank(weight, self.rank, 1.0)
+        if self.start == "released":
+            for factor in (update.a, update.b):
+                nn.init.trunc_normal_(factor, std=0.02)
+        return update
 
     def update_params(self, inputs: int, outputs: int) -> int:
         return self.rank * (inputs + outputs)

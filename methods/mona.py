@@ -8,6 +8,7 @@ and register tokens pass the same adapter, with only the centre weights of its c
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,8 +16,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .arguments import PositiveInt
-from .base import Method, Paper, method
-from .blocks import OnPatchGrid, Residual, branches
+from .base import Method, Paper, later, method
+from .blocks import OnPatchGrid, Residual, branches, init_as_timm
 
 KERNELS = (3, 5, 7)
 
@@ -38,12 +39,15 @@ class MonaAdapter(nn.Module):
     All projections and convolutions have PyTorch's default initialisation, so the adapter is not initially zero.
     """
 
-    def __init__(self, vit: VisionTransformer, bottleneck: int, dropout: float) -> None:
+    def __init__(self, vit: VisionTransformer, bottleneck: int, dropout: float, start: str) -> None:
         super().__init__()
         d = vit.embed_dim
         self.norm = nn.LayerNorm(d)
         self.gamma, self.gamma_x = nn.Parameter(torch.full((d,), 1e-6)), nn.Parameter(torch.ones(d))
         self.down, self.up, self.dropout = nn.Linear(d, bottleneck), nn.Linear(bottleneck, d), nn.Dropout(dropout)
+        if start == "released":
+            for linear in (self.down, self.up):
+                init_as_timm(linear)
         depthwise = Mean(nn.Conv2d(bottleneck, bottleneck, k, padding=k // 2, groups=bottleneck) for k in KERNELS)
         pointwise = nn.Conv2d(bottleneck, bottleneck, 1)
         self.mix = OnPatchGrid(nn.Sequential(Residual(depthwise), Residual(pointwise)), vit)
@@ -59,6 +63,9 @@ class Mona(Method):
 
     bottleneck: PositiveInt = 64
     dropout: float = 0.1
+    start: Literal["torch", "released"] = later("torch")
+    """torch: the module's own initialisation.  released: what training starts from, because the model initialises all
+    linear maps again (swin_transformer_mona.py:673-687, called by tools/train.py:176)."""
     title = "Mona"
     paper = Paper("CVPR", 2025, "2408.08345", "Leiyi-Hu/mona")
     equation = r"x \leftarrow x + W_u\,\mathrm{GELU}(\mathrm{Conv}(W_d(\gamma_x x + \gamma\,\mathrm{LN}(x))))"
@@ -69,7 +76,7 @@ class Mona(Method):
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):
-            adapters = (Residual(MonaAdapter(vit, self.bottleneck, self.dropout)) for _ in range(2))
+            adapters = (Residual(MonaAdapter(vit, self.bottleneck, self.dropout, self.start)) for _ in range(2))
             attention, mlp = branches(block)
             vit.blocks[i] = nn.Sequential(attention, next(adapters), mlp, next(adapters))
 

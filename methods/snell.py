@@ -17,7 +17,7 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .base import Paper, method
+from .base import Paper, later, method
 from .updates import ALL_SITES, SITES, LinearUpdateMethod, Update, update_linears
 
 
@@ -62,6 +62,8 @@ class SNELL(LinearUpdateMethod):
     """Dropout of the update's input, except for o, as released.  Here q, k and v have separate masks, whereas the
     release shares one."""
     drop_path: float = 0.1
+    class_token: bool = later(False)
+    """True also trains the class token, as the release does."""
     title = "SNELL"
     paper = Paper("NeurIPS", 2024, "2411.01800", "ssfgunner/SNELL")
     equation = r"\Delta W = K \odot |K| \odot [\,|K| > t\,], \quad K_{oi} = s(\|p_o - p_i\| - \|p'_o - p'_i\|)"
@@ -80,6 +82,12 @@ class SNELL(LinearUpdateMethod):
     def inject(self, vit: VisionTransformer) -> None:
         dropouts = cycle(0.0 if site == "o" else self.dropout for site in SITES)  # in the order of `update_linears`
         update_linears(vit, self.sites, lambda weight, _: KernelUpdate(weight, self, next(dropouts)))
+        if self.class_token and vit.cls_token is not None:
+            vit.cls_token.requires_grad_(True)
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        token = vit.cls_token if self.class_token else None
+        return super().expected_params(vit) + (0 if token is None else token.numel())
 
     def update_params(self, inputs: int, outputs: int) -> int:
         return self.rank * (inputs + outputs)

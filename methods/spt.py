@@ -12,7 +12,7 @@ The selection is in `sensitivity.py`.
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import cast
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from .anatomy import blocks_of, final_norm, linear_biases
 from .arguments import PositiveInt
-from .base import Method, Paper, method
+from .base import Method, Paper, later, method
+from .blocks import init_as_timm
 from .lora import DroppedLowRank
 from .sensitivity import Piece, choose, squared_gradients
 from .updates import ALL_SITES, UpdatedLinear, merge_linears, site_shapes
@@ -89,6 +90,9 @@ class _SPT(Method):
     """Dropout of the low-rank modules' inputs, except for o."""
     drop_path: float = 0.1
     """Drop path of the low-rank modules (vision_transformer_timm.py:285)."""
+    start: Literal["zeros", "released"] = later("zeros")
+    """Initial up-projection.  released: N(0, 0.02) for both projections, what training starts from, because the model
+    initialises all linear maps again (vision_transformer_timm.py:1312,1374,1480-1482)."""
     paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")
     targets = "chosen by the training images"
     evidence = "paper only"
@@ -170,7 +174,11 @@ class SPTLoRA(_SPT):
         return self.rank * (inputs + outputs)
 
     def module(self, weight: Tensor, dropout: float) -> nn.Module:
-        return DroppedLowRank(weight, self.rank, 1.0, dropout, self.drop_path)
+        update = DroppedLowRank(weight, self.rank, 1.0, dropout, self.drop_path)
+        if self.start == "released":
+            for factor in (update.a, update.b):
+                nn.init.trunc_normal_(factor, std=0.02)
+        return update
 
     def adapt_linear(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:
         return UpdatedLinear(cast(nn.Linear, linear), parts, modules)
@@ -196,6 +204,9 @@ class SPTAdapter(_SPT):
         down, up = nn.Linear(len(weight), self.rank), nn.Linear(self.rank, len(weight))  # down: PyTorch's default
         nn.init.zeros_(up.weight)
         nn.init.zeros_(up.bias)
+        if self.start == "released":
+            init_as_timm(down)
+            init_as_timm(up)
         return nn.Sequential(nn.Dropout(dropout), down, nn.GELU(), up, DropPath(self.drop_path))
 
     def adapt_linear(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:

@@ -140,7 +140,7 @@ def spec_of(method: Method, backbone: Backbone, data: CachedTask, recipe: Recipe
     """Return the spec of a test run with seed 0."""
     info = BackboneInfo(backbone.ref, None, backbone.mean, backbone.std, backbone.image_size, (), 1.0, "")
     name = method.spec().partition("(")[0]
-    ref = MethodRef(name=name, args=method.args(), version=method.version, plugin=None, spec=method.spec())
+    ref = MethodRef(name=name, args=method.hashed_args(), version=method.version, plugin=None, spec=method.spec())
     described = MethodInfo(ref, method.title, method.lr, method.frozen_features, 0)
     (run,) = make_plan(info, [described], [data], SweepConfig(recipe, [0]))
     return run.spec

@@ -38,7 +38,8 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     """
     epoch = max(epoch - recipe.schedule_lag, 0)
     if epoch < recipe.warmup_epochs:
-        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * epoch / recipe.warmup_epochs
+        steps = recipe.warmup_epochs - (recipe.warmup_until == "last epoch")
+        return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * (min(epoch / steps, 1.0) if steps > 0 else 1.0)
     top = recipe.warmup_epochs if recipe.cosine_from == "warmup" else 0.0
     span = recipe.epochs - top
     progress = min((epoch - top) / span, 1.0) if span else 1.0

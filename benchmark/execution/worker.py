@@ -212,7 +212,7 @@ def _ref(method: "Method") -> MethodRef:
 
     return MethodRef(
         name=method.spec().partition("(")[0],
-        args=method.args(),
+        args=method.hashed_args(),
         version=method.version,
         plugin=plugin_sha256(method),
         spec=method.spec(),

@@ -91,9 +91,9 @@ def method(name: str) -> dict[str, Any]:
     cls, default = METHODS[name], parse(name)
     return {
         "version": cls.version,
-        "fields": [f.name for f in fields(cls)],
+        "fields": list(default.hashed_args()),
         "spec": default.spec(),
-        "args": json.loads(canonical_json(default.args())),
+        "args": json.loads(canonical_json(default.hashed_args())),
         "lr": cls.lr,
         "frozen_features": cls.frozen_features,
         "search": json.loads(canonical_json(cls.search)),
