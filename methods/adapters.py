@@ -211,6 +211,10 @@ class AdapterNOAH(Method):
     equation = r"x \leftarrow x + h + W_u\,\mathrm{QuickGELU}(W_d h + b_d) + b_u,\quad h = \mathrm{MLP}(\mathrm{LN}(x))"
     targets = "after the MLP"
     evidence = "golden"
+    differs = (
+        "The released supernet initialises all linear maps again and trains with dropout 0.1; `start='released'` "
+        "and `dropout=0.1` do so."
+    )
     search = {"bottleneck": (1, 5, 8, 10)}  # the widths of NOAH's search space, and that of its Adapter baseline
     starts_as_identity = False  # Xavier initialisation of both projections
     backbones = ("vit", "swin")

@@ -51,6 +51,10 @@ class ARC(Method):
     equation = r"W' = W (I + D\,\mathrm{diag}(c_l)\,D^T),\quad b' = b + W b_l"
     targets = "inputs of qkv and fc1"
     evidence = "golden"
+    differs = (
+        "Follows the FGVC script; the released VTAB script trains the head alone, because its filter misses the "
+        "new names."
+    )
     search = {"dropout": (0.1, 0.5, 0.8)}  # the values in train_ARC_swin.py:286-398
     starts_as_identity = False  # the adapters of the MLP are not zero
 

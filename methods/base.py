@@ -79,6 +79,8 @@ class Method:
     targets: ClassVar[str] = ""
     """Parts that the defaults modify, in words: "q, v", "after each block"."""
     evidence: ClassVar[Evidence] = "none"
+    differs: ClassVar[str] = ""
+    """How the defaults differ from the authors' training code, in one or two sentences; empty if no way is known."""
     version: ClassVar[int] = 1
     """Raise it when the same spec comes to mean other mathematics; results of different versions never mix."""
     lr: ClassVar[float | None] = None

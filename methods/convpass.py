@@ -86,4 +86,5 @@ class ConvpassAttention(Convpass):
     """The value of all 19 released configurations of this variant."""
     title = "Convpass-attn"
     targets = "parallel to attention"
+    differs = "The released configurations tune the scale per task, with a median of 10; `tune` covers it."
     per_block = 1

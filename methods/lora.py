@@ -96,6 +96,10 @@ class FusedLoRA(LinearUpdateMethod):
     equation = r"W_{qkv}' = W_{qkv} + B A,\ B \in \mathbb{R}^{3d \times r}"
     targets = "q, k, v"
     evidence = "golden"
+    differs = (
+        "The released supernet starts both factors at N(0, 0.02) and trains with dropout 0.1; `start='released'` "
+        "and `dropout=0.1` do so."
+    )
     backbones = ("vit", "swin")
     search = {"rank": (1, 5, 10)}  # as NOAH: experiments/NOAH/supernet/supernet-B_prompt_VTAB.yaml
     sites, fused = "qkv", True

@@ -71,6 +71,10 @@ class Mona(Method):
     equation = r"x \leftarrow x + W_u\,\mathrm{GELU}(\mathrm{Conv}(W_d(\gamma_x x + \gamma\,\mathrm{LN}(x))))"
     targets = "after attention and MLP branch"
     evidence = "golden"
+    differs = (
+        "The released model initialises all linear maps again; `start='released'` does so. The port from Swin to "
+        "ViT is ours."
+    )
     search = {"bottleneck": (32, 64, 128)}  # the widths of the paper's ablation
     starts_as_identity = False  # see MonaAdapter
 

@@ -41,6 +41,7 @@ class RLRR(LinearUpdateMethod):
     equation = r"W' = W \odot (1 + s_{row} s_{col}^T), \quad b' = b + \beta"
     targets = "patch embedding, LayerNorms, all linears"
     evidence = "golden"
+    differs = "Scale and shift of the patch embedding are decayed there."
     starts_as_identity = False
     sites = ALL_SITES
 

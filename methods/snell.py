@@ -69,6 +69,10 @@ class SNELL(LinearUpdateMethod):
     equation = r"\Delta W = K \odot |K| \odot [\,|K| > t\,], \quad K_{oi} = s(\|p_o - p_i\| - \|p'_o - p'_i\|)"
     targets = "q, k, v, o, fc1, fc2"
     evidence = "golden"
+    differs = (
+        "The class token is trained there; `class_token=True` does so. The release shares one dropout mask among "
+        "q, k and v."
+    )
     search = {"sparsity": (0.0, 0.4, 0.9, 0.99)}
     starts_as_identity = False
     sites = ALL_SITES

@@ -96,6 +96,10 @@ class _SPT(Method):
     paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")
     targets = "chosen by the training images"
     evidence = "paper only"
+    differs = (
+        "Both projections start at N(0, 0.02) there, which `start='released'` does. Gradients are taken in train "
+        "mode with drop-path there, and chosen entries of LayerNorms never learn."
+    )
     version = 2  # version 1 used the first images in stored order
     search = {"budget": (200_000, 400_000, 600_000, 800_000, 1_000_000)}  # configs/vtab_supervised_spt_lora.sh
 

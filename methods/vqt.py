@@ -108,6 +108,10 @@ class VQT(Method):
     equation = r"f = w_0 \hat{x} + \sum_{l,i} w_{l,i} \hat{z}_{l,i}, \quad z_l = \mathrm{Block}_l(P_l;\ K(x_l), V(x_l))"
     targets = "parallel to every block"
     evidence = "paper only"
+    differs = (
+        "The head there reads the queries' outputs of all layers side by side; here it reads a learned sum, and "
+        "each query is normalised by itself."
+    )
     search = {"tokens": (1, 10)}  # the authors' README, and that of OSU-MLB/ViT_PEFT_Vision
     starts_as_identity = False
 

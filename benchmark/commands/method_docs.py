@@ -93,6 +93,7 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
         "starts_as_identity": cls.starts_as_identity,
         "change_at_start": change,
         "evidence": cls.evidence,
+        "differs": cls.differs,
         "needs": cls.needs,
         "version": cls.version,
     }
@@ -138,6 +139,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
             "evidence": EVIDENCE[row["evidence"]],
+            "differs from the release": _differs(row),
         }
         for row in rows
     ]
@@ -167,6 +169,8 @@ _HEAD = """\
   - *Computed by peft*: Hugging Face peft computes it; install it with `pip install "vtab-peft[peft]"`.
   - *Verified against the paper's equations*: a test implements the equations a second time. There are no numbers of
     official code, even if such code exists (that of VQT does not train its queries).
+- *Differs from the release*: known differences between the defaults here and the authors' training code; the
+  link leads to the details. *None known*: none was found by comparing the code, numbers or training.
 
 In the equations x and h are token features and W is a pretrained weight [out, in]; LN and MLP are the model's own.
 """
@@ -193,6 +197,8 @@ def _section(row: dict[str, Any]) -> list[str]:
     if row["code"]:
         facts.append(("Official code", f"[{row['code']}](https://github.com/{row['code']})"))
     facts.append(("Defaults", _arguments(row["defaults"])))
+    if row["differs"]:
+        facts.append(("Differs from the release", row["differs"]))
     if row["needs"]:
         facts.append(("Needs", f'{row["needs"]}: `pip install "vtab-peft[{row["needs"]}]"`'))
     if row["search"]:
@@ -205,6 +211,13 @@ def _section(row: dict[str, Any]) -> list[str]:
     if rest:
         lines += [rest, ""]
     return lines + [f"- {name}: {value}" for name, value in facts if value]
+
+
+def _differs(row: dict[str, Any]) -> str:
+    """Return a link to the text, or that no difference or no release is known."""
+    if row["differs"]:
+        return f"[yes](#{row['name']})"
+    return "none known" if row["code"] else "no release"
 
 
 def _docstring(cls: type[Method]) -> tuple[str, str]:

@@ -18,7 +18,7 @@ from ..engine.fast_path import prepare_for_bf16, prune_last_block_to_cls
 from ..engine.injection import Injected, inject
 from .tiny_models import NO_DROP_PATH, STEPS, Case, CheckFailed, inject_copy, sample_images, train_few_steps
 
-FACTS = ("title", "paper", "equation", "targets", "evidence")
+FACTS = ("title", "paper", "equation", "targets", "evidence", "differs")
 """Class attributes that lists and tables show; a plug-in may omit them."""
 
 SETTINGS = (
