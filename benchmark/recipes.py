@@ -10,6 +10,7 @@ one set of values has one name and one run ID, however it was typed.
 """
 
 import csv
+import re
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -99,8 +100,15 @@ def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, 
     return values
 
 
+def split_list(text: str) -> list[str]:
+    """Split at commas outside brackets and quotes: `lora,ssf(a=1,b=2)` has two parts."""
+    return re.findall(r"""(?:[^,('"]|\([^)]*\)?|'[^']*'?|"[^"]*"?)+""", text)
+
+
 def literal(text: str) -> Any:
-    """Return the number or the truth value that a text states, or else the text."""
+    """Return the number or the truth value that a text states, or else the text without quotes."""
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "'\"":
+        return text[1:-1]
     if text in ("true", "false"):
         return text == "true"
     for kind in (int, float):
@@ -184,21 +192,21 @@ def change(base: Recipe, values: Values, tables: Mapping[str, Values] | None = N
     Raises:
         ValueError: the values contradict each other.
     """
-    own, values = asdict(base), dict(values)
-    values = _with_schedule(values, own)
+    own = asdict(base)
+    values = with_schedule(values, own)
     in_tables = {name for table in base.tasks.values() for name in table}
     values = {name: value for name, value in values.items() if value != own[name] or name in in_tables}
     merged = {**own, **values}
     tasks = {task: {n: v for n, v in table.items() if n not in values} for task, table in base.tasks.items()}
     found = {
-        task: {n: v for n, v in _with_schedule(table, merged).items() if v != {**merged, **tasks.get(task, {})}[n]}
+        task: {n: v for n, v in with_schedule(table, merged).items() if v != {**merged, **tasks.get(task, {})}[n]}
         for task, table in (tables or {}).items()
     }
     found = {task: table for task, table in found.items() if table}
     if not values and not found:
         return base
-    differing = [f"{name}={_text(value)}" for name, value in sorted(values.items())]
-    parts = [f"{t}: {n}={_text(v)}" for t, table in sorted(found.items()) for n, v in sorted(table.items())]
+    differing = [f"{name}={text_of(value)}" for name, value in sorted(values.items())]
+    parts = [f"{t}: {n}={text_of(v)}" for t, table in sorted(found.items()) for n, v in sorted(table.items())]
     merged_tasks = {task: {**tasks.get(task, {}), **found.get(task, {})} for task in {**tasks, **found}}
     if found and not base.tasks:
         merged_tasks.setdefault(OTHERS, {})
@@ -217,7 +225,7 @@ def change(base: Recipe, values: Values, tables: Mapping[str, Values] | None = N
     return changed
 
 
-def _with_schedule(values: Values, base: Values) -> dict[str, Any]:
+def with_schedule(values: Values, base: Values) -> dict[str, Any]:
     """Add the epochs of warm-up and cool-down, if the epochs change and these are not set."""
     if values.get("epochs", base["epochs"]) == base["epochs"]:
         return dict(values)
@@ -225,7 +233,7 @@ def _with_schedule(values: Values, base: Values) -> dict[str, Any]:
     return {name: float(f"{base[name] * share:.6g}") for name in ("warmup_epochs", "cooldown_epochs")} | dict(values)
 
 
-def _text(value: Any) -> str:
+def text_of(value: Any) -> str:
     """Return the shortest text that `literal` reads as the value."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()

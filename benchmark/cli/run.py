@@ -24,7 +24,9 @@ def declare(commands: Commands) -> None:
     add_sweep(run)
     repeat = "repeat stored runs; earlier results stay"
     run.add_argument("--repeat", "--again", dest="again", action="store_true", help=repeat)
-    run.set_defaults(work="commands.run:run_missing", only_failed=False)
+    look = "print accuracies on N test images per task; stores and ranks nothing"
+    run.add_argument("--limit-test", type=positive, metavar="N", help=look)
+    run.set_defaults(work="commands.quick_look:run", only_failed=False)
 
     retry = commands.add_parser("retry", help="like `run`, but only for runs that failed last time")
     add_runs(retry)
@@ -46,6 +48,8 @@ def declare(commands: Commands) -> None:
     add_runs(tune)
     configs = "settings per method and task (default: learning rates x weight decays of the recipe)"
     tune.add_argument("--max-configs", type=positive, metavar="N", help=configs)
+    grid = "values to try, such as lr=1e-4,3e-4 rank=4,8 (default: docs/tuning.md)"
+    tune.add_argument("--grid", nargs="+", action="extend", default=[], metavar="F=X,Y", help=grid)
     add_sweep(tune)
     tune.set_defaults(work="commands.tune:tune")
 

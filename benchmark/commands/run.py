@@ -4,7 +4,8 @@ import argparse
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from tabulate import tabulate
 from tqdm import tqdm
@@ -106,11 +107,14 @@ def sweep_config(options: argparse.Namespace) -> SweepConfig:
 
 
 def resolve_names(
-    options: argparse.Namespace, pool: WorkerPool, variants: bool = False
+    options: argparse.Namespace,
+    pool: WorkerPool,
+    variants: bool = False,
+    grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> tuple[BackboneInfo, list[MethodInfo]]:
     """Resolve the names of backbone and methods in a worker, and print the notes about them.
 
-    variants: also return the points of each method's search grid.
+    variants: also return the points of each method's search grid, or of `grid`: argument -> values.
 
     Raises:
         ConfigurationError: a name, argument or weights file is wrong.
@@ -118,7 +122,13 @@ def resolve_names(
     """
     recipe = choose_recipe(options.recipe, options.settings)
     request = ResolveRequest(
-        options.backbone, options.weights, recipe.image_size, recipe.precision, options.methods, variants=variants
+        options.backbone,
+        options.weights,
+        recipe.image_size,
+        recipe.precision,
+        options.methods,
+        variants=variants,
+        grid=grid,
     )
     backbone, methods = pool.resolve(request)
     say_all(backbone.notes)

@@ -1,6 +1,7 @@
 """The command `tune`: search settings on val200 per method and task, refit with the best, test once."""
 
 import argparse
+import math
 from collections.abc import Iterable, Sequence
 from itertools import chain, product, zip_longest
 
@@ -28,7 +29,7 @@ from .run import (
     resolve_names,
     sweep,
 )
-from .tuning_space import Search, Trials, budget, tuned
+from .tuning_space import Grid, Search, Setting, Trials, budget, parse_grid, tuned
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -36,10 +37,11 @@ def tune(options: argparse.Namespace) -> int:
     deadline = deadline_in(options.max_minutes)  # first, because the limit of a job includes the start of the worker
     tasks = find(options.tasks, options.suite, options.data)
     check_task_folders(tasks)
+    grid = parse_grid(options.grid)
     store, pool = Store(options.results), open_pool(options)
     try:
-        backbone, methods = resolve_names(options, pool, variants=True)
-        search = _search(options, backbone, methods)
+        backbone, methods = resolve_names(options, pool, True, grid and grid.arguments)
+        search = _search(options, backbone, methods, grid)
         if options.dry_run:
             return _dry_run(search, tasks, methods, store)
         ready = cached_tasks(tasks, search.config.preprocessing(backbone))
@@ -63,18 +65,20 @@ def tune(options: argparse.Namespace) -> int:
     return 1 if broken or pairs < len(trials) else 0
 
 
-def _search(options: argparse.Namespace, backbone: BackboneInfo, methods: Sequence[MethodInfo]) -> Search:
+def _search(
+    options: argparse.Namespace, backbone: BackboneInfo, methods: Sequence[MethodInfo], grid: Grid | None
+) -> Search:
     """Raise `ValueError` if the recipe cannot be tuned or the budget is too large."""
     recipe = choose_recipe(options.recipe, options.settings)
-    configurations = budget(options.max_configs, recipe, methods)
+    configurations = budget(options.max_configs, recipe, methods, grid)
     config = SweepConfig(
-        recipe=tuned(recipe, configurations),
+        recipe=tuned(recipe, configurations, grid),
         seeds=list(dict.fromkeys(options.seeds)),
         normalisation=options.normalisation,
         interpolation=options.interpolation,
         keep_adapters=options.keep_adapters,
     )
-    return Search(backbone, recipe, configurations, config)
+    return Search(backbone, recipe, configurations, config, grid)
 
 
 def _run_trials(
@@ -94,13 +98,42 @@ def _choose(search: Search, trials: Sequence[Trials], result: SweepResult, store
     """
     failed = [run.spec.run_id() for run, _ in result.failed]
     refits: list[list[PlannedRun]] = []
+    known: list[tuple[Trials, list[float | None]]] = []
     for own in trials:
         if (accuracies := own.accuracies(store, failed)) is not None:
             search.write_choice(own, accuracies, store)
             refits.append(search.refits(own, accuracies))
+            known.append((own, accuracies))
+    if any(refits):
+        print(f"{choices_table(known)}\n")
     pairs = pluralize(sum(map(bool, refits)), "pair")
     say(f"settings chosen for {pairs} of method and task, see {store.root / 'chosen'}")
     return refits
+
+
+def choices_table(known: Sequence[tuple[Trials, list[float | None]]]) -> str:
+    """Return a table of what was chosen, the second best, and how many others are within a standard error of val200."""
+    rows = []
+    for trials, accuracies in known:
+        pairs = zip(trials.settings, accuracies, strict=True)
+        ranked = sorted(((own, value) for own, value in pairs if value is not None), key=lambda pair: -pair[1])
+        if not ranked:
+            continue
+        best = ranked[0][1]
+        error = math.sqrt(best * (1 - best) / trials.data.counts["val"])
+        near = sum(best - value <= error for _, value in ranked[1:])
+        shown = [text for own, value in ranked[:2] for text in (_in_words(own, trials), f"{100 * value:.1f}")]
+        shown += [""] * (4 - len(shown))
+        rows.append((trials.method.ref.spec, trials.data.task.name, *shown, f"{near} of {len(ranked) - 1}"))
+    header = ("method", "task", "chosen", "val200", "second", "val200", "within an error")
+    align = ("left", "left", "left", "right", "left", "right", "right")
+    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
+
+
+def _in_words(setting: Setting, trials: Trials) -> str:
+    """Return a setting as text, with the method if its arguments were tried."""
+    own = setting.method.ref.spec
+    return str(setting) if own == trials.method.ref.spec else f"{own} {setting}"
 
 
 def _run_refits(

@@ -7,14 +7,17 @@ split "val", which use train800 and val200 only.  Refits are ordinary runs of sp
 name, so that they have their own leaderboard.
 """
 
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import log10
 from pathlib import Path
+from typing import Any
 
 from ...datasets.cache import CachedTask
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, plan_run, resolve
+from ..recipes import FIELDS, OF_ALL_TASKS, checked, literal, split_list, text_of, with_schedule
 from ..spec import Recipe, fingerprint
 from ..storage.json_io import to_text, write_atomically
 from ..storage.store import Store
@@ -40,29 +43,84 @@ class Setting:
     method: MethodInfo
     lr: float
     weight_decay: float
+    others: tuple[tuple[str, Any], ...] = ()
+    """Other fields of the recipe, and their values."""
+
+    def __str__(self) -> str:
+        others = [f"{name} {text_of(value)}" for name, value in self.others]
+        return " ".join([f"lr {self.lr:g} wd {self.weight_decay:g}", *others])
 
 
-def settings(method: MethodInfo, recipe: Recipe) -> list[Setting]:
+@dataclass(frozen=True)
+class Grid:
+    """The values to try that a user gives, sorted, so that the order of typing does not matter."""
+
+    fields: Mapping[str, tuple[Any, ...]]
+    """Field of the recipe -> values."""
+    arguments: Mapping[str, tuple[Any, ...]]
+    """Argument of the methods -> values."""
+
+    def __str__(self) -> str:
+        values = {**self.fields, **self.arguments}
+        return ",".join(f"{name}={'/'.join(map(text_of, values[name]))}" for name in sorted(values))
+
+
+def parse_grid(texts: Sequence[str]) -> Grid | None:
+    """Return the grid of texts such as `lr=1e-4,3e-4` and `rank=4,8`; None without any.
+
+    Raises:
+        ValueError: a text has no values, a field is there twice, or a value is wrong for its field.
+    """
+    found: dict[str, dict[str, tuple[Any, ...]]] = {"fields": {}, "arguments": {}}
+    for text in texts:
+        name, _, values = text.partition("=")
+        if not values:
+            raise ValueError(f"--grid {text!r} is not NAME=VALUE,VALUE, such as lr=1e-4,3e-4")
+        if name in OF_ALL_TASKS:
+            raise ValueError(f"--grid: {name} is the same for all trials; use --set {name}={split_list(values)[0]}")
+        kind = "fields" if name in FIELDS else "arguments"
+        tried = [literal(value) for value in split_list(values)]
+        tried = [checked(name, value, "--grid") for value in tried] if kind == "fields" else tried
+        if name in found[kind]:
+            raise ValueError(f"--grid has {name!r} twice; give it once with all its values")
+        found[kind][name] = tuple(sorted(set(tried), key=lambda value: (str(type(value)), value)))
+    return Grid(**found) if texts else None
+
+
+def settings(method: MethodInfo, recipe: Recipe, grid: Grid | None = None) -> list[Setting]:
     """Return the full grid of a method in the order in which settings are tried.
 
-    The default comes first.  The other learning rates with the default arguments and weight decay follow, the closest
-    to the default first.  The rest is ordered by the hash of the grid position.  Positions of learning rates and decays
-    are the same for all methods, so methods without a `search` grid try the same ones in the same order.  A smaller
-    budget is a prefix of a larger one.
+    The default comes first; in a grid of the user, the point that is closest to it.  The other learning rates with the
+    same arguments and weight decay follow, the closest to the default first.  The rest is ordered by the hash of the
+    grid position.  Positions of learning rates and decays are the same for all methods, so methods without a `search`
+    grid try the same ones in the same order.  A smaller budget is a prefix of a larger one.
     """
-    own = recipe.rate_for(method.lr)
-    rates = recipe.search.get("lr") or [float(f"{own * factor:.6g}") for factor in FACTORS]
-    decays = recipe.search.get("weight_decay") or WEIGHT_DECAYS
-    default = Setting(method.variants[0], recipe.lr if "lr" in recipe.search else own, recipe.weight_decay)
+    own = recipe.lr if "lr" in recipe.search else recipe.rate_for(method.lr)
+    if grid is None:
+        rates: Sequence[float] = recipe.search.get("lr") or [float(f"{own * factor:.6g}") for factor in FACTORS]
+        decays, free = recipe.search.get("weight_decay") or WEIGHT_DECAYS, {}
+        default = Setting(method.variants[0], own, recipe.weight_decay)
+    else:
+        free = {"lr": (own,), "weight_decay": (recipe.weight_decay,), **grid.fields}
+        rates, decays = free.pop("lr"), free.pop("weight_decay")
+        lr = min(rates, key=lambda lr: abs(log10(lr / own)))
+        first_others = tuple((name, _closest(values, getattr(recipe, name))) for name, values in free.items())
+        default = Setting(method.variants[0], lr, _closest(decays, recipe.weight_decay), first_others)
+    others = [tuple(zip(free, values, strict=True)) for values in product(*free.values())]
     by_distance = sorted(rates, key=lambda lr: round(abs(log10(lr / default.lr)), 3))
     first = [default, *(replace(default, lr=lr) for lr in by_distance if lr != default.lr)]
     rest = {}
-    for variant, (position, lr), decay in product(method.variants, enumerate(rates), decays):
+    for variant, (position, lr), decay, other in product(method.variants, enumerate(rates), decays, others):
         changed = {name: value for name, value in variant.ref.args.items() if value != method.ref.args[name]}
-        setting = Setting(variant, lr, decay)
+        setting = Setting(variant, lr, decay, other)
         if setting not in first:
-            rest[fingerprint([changed, position, decay])] = setting
+            rest[fingerprint([changed, position, decay, *other])] = setting
     return [*first, *(rest[order] for order in sorted(rest))]
+
+
+def _closest(values: Sequence[Any], own: Any) -> Any:
+    """Return the recipe's own value if it is among the values, else the first."""
+    return own if own in values else values[0]
 
 
 def fair_budget(recipe: Recipe) -> int:
@@ -70,15 +128,15 @@ def fair_budget(recipe: Recipe) -> int:
     return len(recipe.search.get("lr") or FACTORS) * len(recipe.search.get("weight_decay") or WEIGHT_DECAYS)
 
 
-def budget(asked: int | None, recipe: Recipe, methods: Sequence[MethodInfo]) -> int:
-    """Return the number of settings that every method gets.
+def budget(asked: int | None, recipe: Recipe, methods: Sequence[MethodInfo], grid: Grid | None = None) -> int:
+    """Return the number of settings that every method gets: by default all of a user's grid.
 
     Raises:
         ValueError: a method has fewer.
     """
-    number = asked or fair_budget(recipe)
+    number = asked or (len(settings(methods[0], recipe, grid)) if grid else fair_budget(recipe))
     for method in methods:
-        if (own := len(settings(method, recipe))) < number:
+        if (own := len(settings(method, recipe, grid))) < number:
             raise ValueError(
                 f"{method.ref.spec} has only {own} settings, so not every method can try {number}; "
                 f"use --max-configs {own} or less"
@@ -86,7 +144,7 @@ def budget(asked: int | None, recipe: Recipe, methods: Sequence[MethodInfo]) -> 
     return number
 
 
-def tuned(recipe: Recipe, configurations: int) -> Recipe:
+def tuned(recipe: Recipe, configurations: int, grid: Grid | None = None) -> Recipe:
     """Return the recipe of refits; its hash covers the base recipe, the grid, its order and the budget.
 
     Raises:
@@ -94,13 +152,15 @@ def tuned(recipe: Recipe, configurations: int) -> Recipe:
     """
     if recipe.tasks:
         raise ValueError(f"recipe {recipe.name!r} has settings per task already; tune a recipe without")
-    grid = recipe.search or {"lr_factor": FACTORS, "weight_decay": WEIGHT_DECAYS}
+    search = recipe.search or {"lr_factor": FACTORS, "weight_decay": WEIGHT_DECAYS}
+    if grid is not None:
+        search = {**grid.fields, **grid.arguments}
     return replace(
         recipe,
-        name=f"{recipe.name}_tuned{configurations}",
+        name=f"{recipe.name}_tuned{configurations}" + (f"({grid})" if grid else ""),
         source=f"`{recipe.name}`, with {configurations} settings per method and task tried on val200",
         tuned=True,
-        search={**grid, "order": (ORDER,)},
+        search={**search, "order": (ORDER,)},
     )
 
 
@@ -110,7 +170,9 @@ class Trials:
 
     method: MethodInfo
     data: CachedTask
+    settings: list[Setting]
     runs: list[PlannedRun]
+    """One run per setting."""
 
     def pending(self, store: Store) -> list[PlannedRun]:
         """Return the trials that have no result yet; a diverged trial has lost and is not repeated."""
@@ -145,17 +207,23 @@ class Search:
     configurations: int
     config: SweepConfig
     """Configuration of the refits; its recipe is `tuned(self.recipe, ...)`."""
+    values: Grid | None = None
+    """The user's grid."""
 
     def grid(self, method: MethodInfo) -> int:
         """Return the size of a method's full grid."""
-        return len(settings(method, self.recipe))
+        return len(settings(method, self.recipe, self.values))
+
+    def tried(self, method: MethodInfo) -> list[Setting]:
+        """Return the settings that a method tries, in order."""
+        return settings(method, self.recipe, self.values)[: self.configurations]
 
     def rates_at_default(self, method: MethodInfo) -> tuple[str, str, int, int]:
         """Return a table row: the method, the learning rates tried with its default arguments, and numbers of trials.
 
         The numbers are those of trials with the default arguments and with other arguments.
         """
-        tried = settings(method, self.recipe)[: self.configurations]
+        tried = self.tried(method)
         plain = [setting.lr for setting in tried if setting.method == method.variants[0]]
         rates = " ".join(f"{lr:g}" for lr in sorted(set(plain)))
         return method.ref.spec, rates, len(plain), len(tried) - len(plain)
@@ -163,11 +231,9 @@ class Search:
     def trials(self, method: MethodInfo, data: CachedTask) -> Trials:
         """Return the trials of a method on a task."""
         config = replace(self.config, recipe=self.recipe, split="val", keep_adapters=False)
-        runs = [
-            replace(self._plan(setting, data, config, SEED), label=f"lr {setting.lr:g} wd {setting.weight_decay:g}")
-            for setting in settings(method, self.recipe)[: self.configurations]
-        ]
-        return Trials(method, data, runs)
+        tried = self.tried(method)
+        runs = [replace(self._plan(setting, data, config, SEED), label=str(setting)) for setting in tried]
+        return Trials(method, data, tried, runs)
 
     def refits(self, trials: Trials, accuracies: Sequence[float | None]) -> list[PlannedRun]:
         """Return the test runs of the best setting; empty if every trial failed."""
@@ -176,7 +242,7 @@ class Search:
             return []
         trial = trials.runs[best]
         method = replace(trial.method, ref=replace(trial.spec.method, asked=trials.method.ref.spec))
-        setting = Setting(method, trial.spec.recipe.lr, trial.spec.recipe.weight_decay)
+        setting = replace(trials.settings[best], method=method)
         facts = {
             "val_key": trial.spec.run_id(),
             "val_accuracy": accuracies[best],
@@ -189,7 +255,10 @@ class Search:
         ]
 
     def _plan(self, setting: Setting, data: CachedTask, config: SweepConfig, seed: int) -> PlannedRun:
-        resolved = resolve(config.recipe.for_task(data.task.name), setting.method, self.backbone)
+        own = config.recipe.for_task(data.task.name)
+        resolved = resolve(
+            replace(own, **with_schedule(dict(setting.others), asdict(own))), setting.method, self.backbone
+        )
         recipe = replace(resolved, lr=setting.lr, weight_decay=setting.weight_decay)
         return plan_run(self.backbone, setting.method, data, recipe, config, seed)
 
@@ -200,10 +269,11 @@ class Search:
                 "spec": run.spec.method.spec,
                 "lr": run.spec.recipe.lr,
                 "weight_decay": run.spec.recipe.weight_decay,
+                **dict(setting.others),
                 "val_key": run.spec.run_id(),
                 "val_accuracy": accuracy,
             }
-            for run, accuracy in zip(trials.runs, accuracies, strict=True)
+            for run, setting, accuracy in zip(trials.runs, trials.settings, accuracies, strict=True)
         ]
         best, recipe = choose(accuracies), self.config.recipe
         record = {
@@ -215,7 +285,8 @@ class Search:
             "grid": self.grid(trials.method),
             "rule": "highest accuracy on val200 after the last epoch; of equals the first tried; null: failed",
         }
-        name = f"{recipe.name}-{fingerprint([recipe.base, [row['val_key'] for row in tried]], 8)}.json"
+        readable = re.sub(r"[^\w.+-]", "_", recipe.name)[:64]
+        name = f"{readable}-{fingerprint([recipe.base, [row['val_key'] for row in tried]], 8)}.json"
         path = store.chosen(trials.runs[0].spec) / name
         write_atomically(path, to_text(record).encode())
         return path

@@ -7,9 +7,10 @@ A worker's supervisor answers WorkerLost instead if the process died or hung.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from ..engine.numerics import Numerics
 from ..plan import BackboneInfo, MethodInfo
@@ -47,6 +48,8 @@ class ResolveRequest:
     """Add every method that the plug-in files register."""
     variants: bool = False
     """Add to each method the variants of its tuning grid."""
+    grid: Mapping[str, Sequence[Any]] | None = None
+    """Argument of methods -> values, in place of each method's own grid."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,14 @@ import os
 import signal
 import threading
 import traceback
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import fields, replace
+from itertools import product
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from ...datasets.task import nearest
 from ..escaping import escaped_output
 from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..spec import MethodRef
@@ -101,8 +104,8 @@ class Worker:
         )
         infos = []
         for method in methods:
-            variants = tuple(_info(v, backbone) for v in method.variants()) if request.variants else ()
-            infos.append(replace(_info(method, backbone), variants=variants))
+            variants = _variants(method, request.grid) if request.variants else []
+            infos.append(replace(_info(method, backbone), variants=tuple(_info(v, backbone) for v in variants)))
         return Resolved(info, infos)
 
     def load_plugins(self) -> list[str]:
@@ -205,6 +208,27 @@ def _all_methods(backbone: "Backbone") -> tuple[list["Method"], list[str]]:
             hint = f"package {package} is missing; pip install 'vtab-peft[{package}]'"
             notes.append(f"`all` leaves out {left_out}: {hint}")
     return fitting, notes
+
+
+def _variants(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> list["Method"]:
+    """Return the points of the method's own grid, or of the given one, those with most default arguments first.
+
+    Raises:
+        ValueError: the method lacks an argument of the grid, has another value for it, or does not take a value.
+    """
+    if grid is None:
+        return method.variants()
+    own, default = method.args(), {f.name: f.default for f in fields(method)}
+    for name in grid:
+        if name not in own:
+            raise ValueError(
+                f"--grid: {method.spec()} has no argument {name!r}{nearest(name, own)}; it takes: "
+                f"{', '.join(own) or 'no arguments'}.  Tune methods without it in another command"
+            )
+        if own[name] != default[name]:
+            raise ValueError(f"--grid: {name} is fixed in {method.spec()}; leave it out of one of them")
+    found = [replace(method, **dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
+    return sorted(found, key=lambda variant: sum(variant.args()[name] != own[name] for name in grid))
 
 
 def _ref(method: "Method") -> MethodRef:

@@ -9,8 +9,17 @@ from typing import Any
 import numpy as np
 import pytest
 from vtab_peft.benchmark.commands import tuning_space as searching
-from vtab_peft.benchmark.commands.tune import rates_table
-from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
+from vtab_peft.benchmark.commands.tune import choices_table, rates_table
+from vtab_peft.benchmark.commands.tuning_space import (
+    Grid,
+    Search,
+    budget,
+    choose,
+    fair_budget,
+    parse_grid,
+    settings,
+    tuned,
+)
 from vtab_peft.benchmark.engine import trainer
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.execution.messages import ResolveRequest, WorkerConfig
@@ -33,8 +42,8 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
 
 @pytest.fixture(scope="module")
 def resolve(worker: Worker) -> Callable[..., tuple[BackboneInfo, list[MethodInfo]]]:
-    def resolve(*methods: str) -> tuple[BackboneInfo, list[MethodInfo]]:
-        resolved = worker.resolve(ResolveRequest("toy_vit", "random", None, "fp32", methods, variants=True))
+    def resolve(*methods: str, grid: Any = None) -> tuple[BackboneInfo, list[MethodInfo]]:
+        resolved = worker.resolve(ResolveRequest("toy_vit", "random", None, "fp32", methods, variants=True, grid=grid))
         return resolved.backbone, resolved.methods
 
     return resolve
@@ -132,6 +141,77 @@ def test_grid_of_a_recipe_is_used(resolve) -> None:
         assert sorted((lr, wd) for _, lr, wd in points(method, RECIPES["osu"])) == osu
     assert fair_budget(RECIPES["osu"]) == 4
     assert fair_budget(RECIPES["vpt"]) == len(points(linear, RECIPES["vpt"])) == 40
+
+
+def grid_of(*texts: str) -> Grid:
+    grid = parse_grid(texts)
+    assert grid is not None
+    return grid
+
+
+def test_grid_of_the_user_is_exactly_the_product(resolve) -> None:
+    grid = grid_of("rank=8,4", "lr=3e-4,1e-4", "drop_path=0,0.2")
+    _, (lora,) = resolve("lora", grid=grid.arguments)
+    found = settings(lora, UNIFORM, grid)
+    tried = [(s.method.ref.args["rank"], s.lr, dict(s.others)["drop_path"]) for s in found]
+    assert len(tried) == len(set(tried)) == 8
+    assert {rank for rank, _, _ in tried} == {4, 8}
+    assert {s.weight_decay for s in found} == {UNIFORM.weight_decay}
+    assert [s.lr for s in found[:2]] == [3e-4, 1e-4], "all learning rates first, the closest to the default first"
+    assert len({(rank, drop) for rank, _, drop in tried[:2]}) == 1
+    assert budget(None, UNIFORM, [lora], grid) == 8
+    assert settings(lora, UNIFORM, grid_of("lr=1e-4,3e-4", "drop_path=0.2,0.0", "rank=4,8")) == found
+
+
+def test_default_arguments_come_first_if_they_are_in_the_grid(resolve) -> None:
+    default = parse("lora").args()["rank"]
+    grid = grid_of(f"rank=3,{default},5", "lr=1e-3,1e-2")
+    _, (lora,) = resolve("lora", grid=grid.arguments)
+    assert [s.method.ref.spec for s in settings(lora, UNIFORM, grid)[:2]] == ["lora", "lora"]
+
+
+@pytest.mark.parametrize(
+    ("methods", "texts", "fact"),
+    [
+        (["lora"], ["lr"], "NAME=VALUE"),
+        (["lora"], ["lr=1e-3,nan"], "lr must be a number"),
+        (["lora"], ["lr=1e-3", "lr=1e-4"], "twice"),
+        (["lora"], ["image_size=64,128"], "--set image_size=64"),
+        (["lora"], ["rnk=4,8"], "did you mean rank"),
+        (["lora"], ["rank=4,x"], "rank must be"),
+        (["lora", "linear"], ["rank=4,8"], "linear has no argument"),
+        (["lora(rank=4)"], ["rank=4,8"], "fixed"),
+    ],
+)
+def test_wrong_grids_are_refused(resolve, methods: list[str], texts: list[str], fact: str) -> None:
+    with pytest.raises(ValueError) as refused:
+        resolve(*methods, grid=grid_of(*texts).arguments)
+    assert fact in str(refused.value)
+
+
+def test_grids_share_trials_and_not_leaderboards(resolve, data: CachedTask) -> None:
+    backbone, (lora,) = resolve("lora")
+    searches = [
+        Search(backbone, SMOKE, 2, SweepConfig(tuned(SMOKE, 2, grid), seeds=[0]), grid)
+        for grid in (grid_of("lr=1e-3,1e-2"), grid_of("lr=1e-2,1e-1"))
+    ]
+    trials = [search.trials(lora, data) for search in searches]
+    ids = [{run.spec.run_id() for run in own.runs} for own in trials]
+    assert len(ids[0] & ids[1]) == 1
+    refits = [search.refits(own, [0.5, 0.6])[0] for search, own in zip(searches, trials, strict=True)]
+    assert len({run.spec.recipe_base for run in refits}) == 2
+    assert refits[0].spec.recipe.name == "smoke_tuned2(lr=0.001/0.01)"
+
+
+def test_table_of_choices_says_how_near_the_others_came(resolve, data: CachedTask) -> None:
+    backbone, (linear,) = resolve("linear")
+    trials = search_of(backbone).trials(linear, data)
+    error = (0.6 * 0.4 / data.counts["val"]) ** 0.5
+    table = choices_table([(trials, [0.6 - 1.1 * error, 0.6, None, 0.6 - 0.9 * error])])
+    row = table.splitlines()[-1]
+    assert str(trials.settings[1]) in row
+    assert row.index(str(trials.settings[1])) < row.index(str(trials.settings[3]))
+    assert row.endswith("1 of 2")
 
 
 def test_budget_larger_than_a_grid_is_refused(resolve) -> None:
