@@ -77,7 +77,7 @@ class _Adapter(Method):
     bottleneck: PositiveInt = 8
     drop_path: float = 0.1
     """Probability of skipping the adapter for an image in training (conf/adapter/base_adapter.yaml)."""
-    evidence = "golden"
+    evidence = "authors' module"
     search = {"bottleneck": (1, 2, 4, 8, 16, 32)}  # conf/experiment/vtab/adapter_plus_dim1-32.yaml
     starts_as_identity = False  # `init_houlsby` is only close to zero
     backbones = ("vit", "swin")
@@ -101,6 +101,7 @@ class AdapterHoulsby(_Adapter):
     paper = Paper("ICML", 2019, "1902.00751", "google-research/adapter-bert")
     equation = r"x \leftarrow x + h + A(h),\quad h = f(\mathrm{LN}(x)),\ f \in \{\mathrm{Attn}, \mathrm{MLP}\}"
     targets = "after attention, after the MLP"
+    evidence = "reference implementation"
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -123,6 +124,7 @@ class AdapterPfeiffer(_Adapter):
     paper = Paper("EACL", 2021, "2005.00247", "adapter-hub/adapters")
     equation = r"x \leftarrow \mathrm{Block}(x);\ x \leftarrow x + A(\mathrm{LN}_a(x))"
     targets = "after each block"
+    evidence = "reference implementation"
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -170,6 +172,7 @@ class AdapterParallel(_Adapter):
     paper = Paper("ICLR", 2022, "2110.04366", "jxhe/unify-parameter-efficient-tuning")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + A(x)"
     targets = "parallel to the MLP"
+    evidence = "reference implementation"
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -210,7 +213,7 @@ class AdapterNOAH(Method):
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
     equation = r"x \leftarrow x + h + W_u\,\mathrm{QuickGELU}(W_d h + b_d) + b_u,\quad h = \mathrm{MLP}(\mathrm{LN}(x))"
     targets = "after the MLP"
-    evidence = "golden"
+    evidence = "authors' module"
     differs = (
         "The released supernet initialises all linear maps again and trains with dropout 0.1; `start='released'` "
         "and `dropout=0.1` do so."

@@ -140,7 +140,7 @@ class AOFT(Method):
     start: VectorInit = "normal"
     """Initial generating vectors; if `scale` is zero, the initial projections must already span a subspace."""
     paper = Paper("ICCV", 2025, "2507.13260", "CalliopeYang/AOFT")
-    evidence = "closed form"
+    evidence = "paper only"
 
     def validate(self) -> None:
         super().validate()
@@ -223,4 +223,4 @@ class AOFTLoRAReleased(AOFTLoRADagger):
     keep_bias = False
     title = "AOFT-LoRA (released)"
     equation = AOFTLoRA.equation + r",\ b' = 0"
-    evidence = "golden"
+    evidence = "authors' module"

@@ -97,7 +97,7 @@ class AOFTAdapterReleased(AOFTUpdates):
     scale: ScaleInit = "uniform"
     start: VectorInit = "zeros"
     title = "AOFT-Adapter (released)"
-    evidence = "golden"
+    evidence = "authors' module"
     equation = r"x \leftarrow x + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T\,\mathrm{LN}(x)"
     targets = "residual stream, after attention and MLP"
     backbones = ("vit", "swin")

@@ -54,7 +54,7 @@ class DiffFit(Method):
     equation = r"x \leftarrow x + \gamma \odot f(\mathrm{LN}(x)), \quad \gamma \text{, biases and LN learned}"
     targets = "all biases, LayerNorms, both branches"
     backbones = ("vit", "swin")
-    evidence = "golden"
+    evidence = "reference implementation"
 
     def inject(self, vit: VisionTransformer) -> None:
         BitFit().inject(vit)

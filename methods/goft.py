@@ -81,7 +81,7 @@ class _Givens(LinearUpdateMethod, Method):
     strict: ClassVar[bool] = True
     paper = Paper("ICML", 2024, "2404.04316", "ArthurLeoM/peft-givens")
     targets = "q, v"
-    evidence = "golden"
+    evidence = "authors' module"
     search = {"sites": ("qv", "qkvo,fc1,fc2")}  # ours
     backbones = ("vit", "swin")
 

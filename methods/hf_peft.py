@@ -160,7 +160,7 @@ class FromPeft(LinearUpdateMethod):
 
     sites: str = "qv"
     targets = "q, v"
-    evidence = "peft"
+    evidence = "reference implementation"
     backbones = ("vit", "swin")
     needs = "peft"
 

@@ -67,7 +67,7 @@ class KAdaptation(LinearUpdateMethod):
     paper = Paper("AAAI", 2023, "2203.16329", "eric-ai-lab/PEViT")
     equation = r"W' = W + s \Big(\sum_i (l_i r_i^\top) \otimes (u_i v_i^\top)\Big)^\top,\ b' = b + b_l"
     targets = "q, v"
-    evidence = "golden"
+    evidence = "authors' module"
     search = {"scale": (16.0, 160.0, 1600.0)}  # ours
     sites = "qv"
 

@@ -56,7 +56,7 @@ class LoRA(LinearUpdateMethod):
     paper = Paper("ICLR", 2022, "2106.09685", "microsoft/LoRA")
     equation = r"W' = W + \tfrac{\alpha}{r} B A"
     targets = "q, v"
-    evidence = "golden"
+    evidence = "reference implementation"
     search = {"alpha": (0.8, 8.0, 80.0)}
     backbones = ("vit", "swin")
 
@@ -95,7 +95,7 @@ class FusedLoRA(LinearUpdateMethod):
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
     equation = r"W_{qkv}' = W_{qkv} + B A,\ B \in \mathbb{R}^{3d \times r}"
     targets = "q, k, v"
-    evidence = "golden"
+    evidence = "authors' module"
     differs = (
         "The released supernet starts both factors at N(0, 0.02) and trains with dropout 0.1; `start='released'` "
         "and `dropout=0.1` do so."

@@ -51,7 +51,7 @@ class MLAE(LinearUpdateMethod):
     paper = Paper("arXiv", 2024, "2405.18897", "jie040109/MLAE")
     equation = r"W' = W + \sum_i \lambda_i \tfrac{m_i}{1-p}\, b_i a_i^\top,\ m_i \sim \mathrm{Bernoulli}(1-p)"
     targets = "q, k, v, o, fc1, fc2"
-    evidence = "golden"
+    evidence = "authors' module"
     search = {"drop": (0.3, 0.5, 0.7)}  # ours
     backbones = ("vit", "swin")
 

@@ -59,7 +59,7 @@ def initial_prompts(vit: VisionTransformer, tokens: int) -> Tensor:
 class _VPT(Method):
     tokens: PositiveInt = 10
     paper = Paper("ECCV", 2022, "2203.12119", "KMnP/vpt")
-    evidence = "golden"
+    evidence = "authors' module"
     search = {"tokens": (1, 5, 10, 50, 100)}
     starts_as_identity = False
 

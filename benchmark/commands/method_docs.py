@@ -18,11 +18,11 @@ from timm.models.vision_transformer import VisionTransformer
 
 from ...datasets import toy
 from ...methods import METHODS, Method
-from ...methods.base import EVIDENCE
 from ..engine import backbone
 from ..engine.injection import inject, wants_examples
 from ..engine.transforms import Normalize, resize
 from ..recipes import RECIPES
+from ..reporting.method_evidence import MethodEvidence, load
 
 COUNTED_ON = "vit_base_patch16_224"
 """The backbone for which parameters are counted."""
@@ -94,6 +94,7 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
         "change_at_start": change,
         "evidence": cls.evidence,
         "differs": cls.differs,
+        "evidence_sources": list(_proof(name, cls.evidence).sources),
         "needs": cls.needs,
         "version": cls.version,
     }
@@ -108,7 +109,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             "params": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": EVIDENCE[row["evidence"]] + (f" (needs {row['needs']})" if row["needs"] else ""),
+            "evidence": _proof(**row).short + (f"; needs {row['needs']}" if row["needs"] else ""),
             "description": row["description"],
         }
         for row in rows
@@ -138,7 +139,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
             "parameters": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": EVIDENCE[row["evidence"]],
+            "evidence": _proof(**row).short,
             "differs from the release": _differs(row),
         }
         for row in rows
@@ -162,13 +163,17 @@ _HEAD = """\
 - *Merges*: the trained parameters can be merged into the plain timm model, without extra cost at inference.
 - *Start*: relative change of the features of `toy_vit` at initialisation. `same` is the pretrained model, bit for bit;
   `rounding` differs only by the order of summation.
-- *Evidence*: how the implementation was verified.
-  - *Verified against official code*: outputs and gradients equal numbers computed with the official code
-    ([tests/golden/methods](../tests/golden/methods)).
+- *Evidence*: how the implementation was verified, from the strongest grade to the weakest.
+  [methods/evidence.csv](../methods/evidence.csv) names the proof of each.
+  - *Authors' training*: the loss of each training step equals that of the authors' code, with their parameter groups,
+    optimiser and schedule.
+  - *Authors' module*: outputs and gradients equal numbers computed with the authors' code
+    ([tests/golden/methods](../tests/golden/methods)). Parameter groups and schedules were not compared.
+  - *Reference implementation*: the same, but the code is that of others, in brackets. What needs peft is computed by
+    Hugging Face peft itself; install it with `pip install "vtab-peft[peft]"`.
   - *Closed form*: the definition leaves no choice.
-  - *Computed by peft*: Hugging Face peft computes it; install it with `pip install "vtab-peft[peft]"`.
-  - *Verified against the paper's equations*: a test implements the equations a second time. There are no numbers of
-    official code, even if such code exists (that of VQT does not train its queries).
+  - *Paper only*: a test implements the paper's equations a second time. There are no numbers of the authors' code, even
+    if such code exists (that of VQT does not train its queries).
 - *Differs from the release*: known differences between the defaults here and the authors' training code; the
   link leads to the details. *None known*: none was found by comparing the code, numbers or training.
 
@@ -199,6 +204,8 @@ def _section(row: dict[str, Any]) -> list[str]:
     facts.append(("Defaults", _arguments(row["defaults"])))
     if row["differs"]:
         facts.append(("Differs from the release", row["differs"]))
+    if sources := _proof(**row).sources:
+        facts.append(("Verified with", ", ".join(map(_commit_link, sources))))
     if row["needs"]:
         facts.append(("Needs", f'{row["needs"]}: `pip install "vtab-peft[{row["needs"]}]"`'))
     if row["search"]:
@@ -218,6 +225,15 @@ def _differs(row: dict[str, Any]) -> str:
     if row["differs"]:
         return f"[yes](#{row['name']})"
     return "none known" if row["code"] else "no release"
+
+
+def _proof(name: str, evidence: str, **_: Any) -> MethodEvidence:
+    """Return the proof of a method's grade; plug-ins have none."""
+    return load().get(name, MethodEvidence(evidence, (), (), ()))
+
+
+def _commit_link(source: str) -> str:
+    return f"[{source}](https://github.com/{source.replace('@', '/tree/')})"
 
 
 def _docstring(cls: type[Method]) -> tuple[str, str]:

@@ -6,12 +6,15 @@ from pathlib import Path
 
 import pytest
 from golden_cases import FOLDER, MANIFEST, OWN_FOLDER
-from vtab_peft.methods import METHODS
+from vtab_peft.benchmark.reporting.method_evidence import load
+from vtab_peft.methods import METHODS, parse
 
 OWN_MANIFEST = json.loads((OWN_FOLDER / "manifest.json").read_text())
 
-COVERS: dict[str, list[str]] = json.loads((OWN_FOLDER / "covers.json").read_text())
-"""Method -> the cases that its mathematics is compared with."""
+EVIDENCE = load()
+"""Method -> grade, code and cases, as `methods/evidence.csv` claims."""
+
+TESTS = Path(__file__).parents[1]
 
 
 def compared_cases() -> set[str]:
@@ -45,13 +48,46 @@ def test_other_cases_of_the_folder() -> None:
         pytest.skip(f"{FOLDER} holds {len(others)} cases of no registered method: {', '.join(others)}")
 
 
-def test_methods_that_claim_official_numbers_have_them() -> None:
-    """Methods computed by peft are compared with stored numbers of peft."""
-    assert set(COVERS) == {name for name, method in METHODS.items() if method.evidence in ("golden", "peft")}
-    for name, cases in COVERS.items():
-        assert any(has_official_code(case) for case in cases), name
+def repository(case: str) -> str:
+    """Return owner/name@commit of the code that computed a case, empty for our own derivations."""
+    entry = OWN_MANIFEST[case]
+    return f"{entry['source_repo']}@{entry['source_commit'][:7]}" if has_official_code(case) else ""
 
 
-def test_every_official_case_belongs_to_a_method() -> None:
-    official = {case for case in OWN_MANIFEST if has_official_code(case)}
-    assert official == {case for cases in COVERS.values() for case in cases}
+def authors(name: str) -> str | None:
+    """Return the repository of a method's authors; peft counts as a reference implementation of all that it holds."""
+    paper = METHODS[name].paper
+    return None if paper is None or paper.code == "huggingface/peft" else paper.code
+
+
+def test_each_method_claims_the_grade_of_the_table() -> None:
+    assert {name: cls.evidence for name, cls in METHODS.items()} == {name: e.grade for name, e in EVIDENCE.items()}
+
+
+@pytest.mark.parametrize("name", EVIDENCE)
+def test_each_grade_follows_from_its_files(name: str) -> None:
+    claimed = EVIDENCE[name]
+    files = [case for case in claimed.cases if case.endswith(".py")]
+    cases = [case for case in claimed.cases if not case.endswith(".py")]
+    compared = {repository(case) for case in cases} - {""}
+    trained = [json.loads((TESTS / "golden" / "trajectories" / f"{t}.json").read_text()) for t in claimed.trajectories]
+    compared |= {found["authors_code"].partition(":")[0] for found in trained}
+    for file in files:
+        assert name.partition("_")[0] in (TESTS / "methods" / file).read_text()
+    of_authors = {source for source in compared if source.partition("@")[0] == authors(name)}
+    if trained:
+        assert {parse(found["method"]).spec() for found in trained} >= {name}
+        grade = "authors' training"
+    elif compared:
+        grade = "authors' module" if of_authors else "reference implementation"
+    else:
+        grade = "paper only" if claimed.cases else "closed form"
+    assert claimed.grade == grade
+    assert set(claimed.sources) == (of_authors or compared)
+
+
+def test_every_case_and_trajectory_belongs_to_a_method() -> None:
+    claimed = {case for evidence in EVIDENCE.values() for case in evidence.cases if not case.endswith(".py")}
+    assert claimed == set(OWN_MANIFEST)
+    stored = {path.stem for path in (TESTS / "golden" / "trajectories").glob("*.json")}
+    assert stored >= {name for evidence in EVIDENCE.values() for name in evidence.trajectories}

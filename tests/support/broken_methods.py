@@ -68,7 +68,7 @@ class NoSentence(Right):
     """Has a sentence without period"""
 
 
-@breaks(checks.check_class_attributes, "`title` is annotated.*`evidence` is not one of golden, .*`search` names gian")
+@breaks(checks.check_class_attributes, "`title` is annotated.*`evidence` is not one of authors.*`search` names gian")
 class HasWrongAttributes(Right):
     """Has invalid class attributes."""
 

@@ -16,6 +16,7 @@ from ...storage.schema import Run
 from ..families import FAMILIES, family
 from ..leaderboard_id import PROCEDURAL, distinct_titles
 from ..leaderboards import Leaderboard
+from ..method_evidence import load as load_evidence
 from ..published_vs_measured import CAUTION, PublishedComparison, method_name
 from ..significance import Significance
 from ..wording import pluralize
@@ -110,7 +111,7 @@ def _folders(runs: Sequence[Run], root: Path) -> dict[str, Any]:
 
 
 def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plain]:
-    entry, rows = part.entry, []
+    entry, rows, evidence = part.entry, [], load_evidence()
     cells: dict[Any, dict[Any, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in sorted(part.runs, key=lambda run: (run.spec.seed, run.run_id)):
         cells[entry.id.row_identity(run)][run.task_id].append(run)
@@ -123,6 +124,7 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
                 **{fact: one_line(str(row[fact])) for fact in ("spec", "args")},
                 **{fact: row[fact] for fact in ("lr", "epochs", "method_version", "plugin", "device", "seeds")},
                 "family": family(name, row["plugin"]),
+                "evidence": "" if row["plugin"] or name not in evidence else str(evidence[name]),
                 "folder": next(iter(by_task.values()))[0].path.parent.name,
                 "params": row["trainable_params"],
                 "params_with_head": row["trainable_params_with_head"],

@@ -193,7 +193,7 @@ function cell(row, column, bestValues, expanded, id) {
 function details(row) {
   const { leaderboard } = state;
   const facts = [
-    ["spec", row.spec], ["epochs", row.epochs], ["family", row.family], ["version", String(row.method_version)], ["arguments", row.args],
+    ["spec", row.spec], ["epochs", row.epochs], ["family", row.family], ["evidence", row.evidence || DASH], ["version", String(row.method_version)], ["arguments", row.args],
     ["time, all tasks", duration(row.seconds)], ["peak memory", known(row.peak_mb) ? `${row.peak_mb.toFixed(0)} MB` : DASH],
     ["device", row.device || DASH], ...(row.plugin ? [["plug-in file", row.plugin.slice(0, 12)]] : []),
   ];
