@@ -46,6 +46,16 @@ SHOWN = 3
 
 def run_missing(options: argparse.Namespace) -> int:
     """Run `vtab-peft run` or `vtab-peft retry` and return the exit status."""
+    if (done := execute(options)) is None:
+        return 0
+    runs, result = done
+    if options.split == "test":
+        write_report(options.results, runs=runs)
+    return 1 if result.failed else 0
+
+
+def execute(options: argparse.Namespace) -> tuple[list[PlannedRun], SweepResult] | None:
+    """Execute the missing runs of a plan; return the whole plan and the result, or None for `--dry-run`."""
     deadline = deadline_in(options.max_minutes)  # first, because the limit of a job includes the start of the worker
     if options.oracle and options.split != "test":
         raise ValueError("--oracle records the best test epoch; use it with --split test")
@@ -56,7 +66,8 @@ def run_missing(options: argparse.Namespace) -> int:
     try:
         backbone, methods = resolve_names(options, pool)
         if options.dry_run:
-            return dry_run(options, tasks, backbone, methods)
+            dry_run(options, tasks, backbone, methods)
+            return None
         ready = cached_tasks(tasks, config.preprocessing(backbone))
         runs = shard(make_plan(backbone, methods, ready, config), options.shard, backbone)
         missing = runs if options.again else missing_runs(store, runs)
@@ -70,9 +81,7 @@ def run_missing(options: argparse.Namespace) -> int:
     finally:
         pool.stop()
     say_outcome(result, store)
-    if config.split == "test":
-        write_report(options.results, runs=runs)
-    return 1 if result.failed else 0
+    return runs, result
 
 
 def check_recipe(recipe: Recipe, tasks: Sequence[Task]) -> None:
@@ -249,7 +258,7 @@ def _decode(task: Task, preprocessing: Preprocessing) -> CachedTask:
 
 def dry_run(
     options: argparse.Namespace, tasks: Sequence[Task], backbone: BackboneInfo, methods: Sequence[MethodInfo]
-) -> int:
+) -> None:
     """Print the plan: per method the runs that are done and missing, and an estimate; change no file.
 
     Runs of tasks that are not decoded yet count as missing; their time is estimated by the number of images.
@@ -283,7 +292,6 @@ def dry_run(
     print(f"\n{len(missing)} of {total} to run, estimate {estimate_of(missing, one_worker(options))}")
     if unread:
         print(unread_note(unread))
-    return 0
 
 
 def _by_method(runs: Sequence[PlannedRun]) -> defaultdict[str, list[PlannedRun]]:

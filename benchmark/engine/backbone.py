@@ -85,7 +85,7 @@ def load(
             vit = known.build(size)
         except TypeError:  # models without an image size
             raise BackboneError(f"backbone {name!r} is no ViT or Swin Transformer; see `list backbones`") from None
-    if BLOCKS.get(type(vit)) is None or not all(type(ref.block) is BLOCKS[type(vit)] for ref in blocks_of(vit)):
+    if not is_supported(vit):
         found = type(vit).__name__
         raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer ({found}); see `list backbones`")
     vit = cast(VisionModel, vit)
@@ -95,6 +95,11 @@ def load(
         sha256, notes = _load_file(vit, Path(weights) if weights else known.default_weights(on_progress), name)
     vit.requires_grad_(False)
     return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes)
+
+
+def is_supported(vit: nn.Module) -> bool:
+    """Return True for a plain ViT or Swin Transformer of timm."""
+    return type(vit) in BLOCKS and all(type(ref.block) is BLOCKS[type(vit)] for ref in blocks_of(vit))
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sys
 import threading
 import uuid
 from contextlib import suppress
 from multiprocessing import resource_tracker
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import ModuleType
 
 MARK = "VTAB_PEFT_WORKER"
 """Environment variable that all descendants of a worker inherit, also those that leave its session."""
@@ -19,16 +21,23 @@ _starting = threading.Lock()
 
 
 class WorkerProcess(SpawnProcess):
-    """A spawned process; `kill` ends its descendants too."""
+    """A spawned process; `kill` ends its descendants too.
+
+    It does not import the main module of its parent, which it does not need.  So scripts without
+    `if __name__ == "__main__"` may start workers.
+    """
 
     def start(self) -> None:
         self._mark = uuid.uuid4().hex
         resource_tracker.ensure_running()  # outlives the worker, so it must not inherit the mark
         with _starting:
             os.environ[MARK] = self._mark
+            main = sys.modules["__main__"]
+            sys.modules["__main__"] = ModuleType("__main__")  # where multiprocessing looks up what to import
             try:
                 super().start()
             finally:
+                sys.modules["__main__"] = main
                 del os.environ[MARK]
 
     def kill(self) -> None:

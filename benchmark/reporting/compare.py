@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from statistics import fmean
@@ -18,7 +19,7 @@ from . import stats
 from .leaderboard_id import by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, TaskColumn, leaderboard
 from .significance import by_seed
-from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval
+from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval, PairOverTasks
 from .tables import DASH, heading, percent
 
 Row = dict[str, Any]
@@ -28,6 +29,26 @@ MISSING = (
     "Over images there is no result for these tasks, because the predictions (.npz) of these runs are not stored.\n"
     "To restore those of a run: vtab-peft rerun RUN_ID"
 )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Difference:
+    """Two rows on one task, or their means over all tasks; accuracies in [0, 1]."""
+
+    task: str
+    a: float | None
+    """Mean over the common seeds, or over all seeds if none are common; None without runs."""
+    b: float | None
+    difference: float | None
+    over_seeds: Interval | None
+    over_images: Interval | None = None
+    """Over seeds and images."""
+    p_values: Mapping[int, float] = field(default_factory=dict)
+    """Seed -> McNemar's p over images."""
+    missing: Sequence[str] = ()
+    """IDs of runs whose predictions are not stored."""
+    reason: str = ""
+    """Why there is no result over images."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,32 +61,27 @@ def run(options: argparse.Namespace) -> int:
     found = [(leaderboard(id, runs), runs) for id, runs in by_leaderboard(stored)]
     for problem in problems:
         print(problem, file=sys.stderr)
-    chosen, runs = _find_leaderboard(found, options.a, options.b, options.board, options.results)
-    print(compare(chosen, runs, _row(chosen, options.a), _row(chosen, options.b)))
+    print(compare(*find_rows(found, options.a, options.b, options.board, options.results)))
     return 1 if problems else 0
 
 
 def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> str:
     """Return the comparison of two rows of a leaderboard as text."""
-    found = by_seed(leaderboard, runs)
     lines, reasons, missing = [], [], []
-    for task in leaderboard.tasks:
-        of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
-        lines.append([task.label, *_over_seeds(of_a, of_b)])
-        try:
-            (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task) for row in (a, b))
-            if gone := gone_a + gone_b:
-                lines[-1] += [DASH] * 2
-                more = f" and {len(gone) - SHOWN} more" if len(gone) > SHOWN else ""
-                missing.append(f"  {task.label}: {', '.join(gone[:SHOWN])}{more}")
-            else:
-                lines[-1] += _over_both(bits_a, bits_b)
-        except InsufficientData as error:
+    for one in differences(leaderboard, runs, a, b):
+        shown = [DASH if mean is None else percent(mean) for mean in (one.a, one.b)]
+        difference = DASH if one.difference is None else f"{100 * one.difference:+.1f}"
+        lines.append([one.task, *shown, difference, _ends(one.over_seeds)])
+        if one.over_images:
+            lines[-1] += [_ends(one.over_images), _joined(one.p_values)]
+        elif one.task != _mean_of(leaderboard):
             lines[-1] += [DASH] * 2
-            reasons.append(f"{task.label}: {error}.")
-    if len(leaderboard.tasks) > 1:
-        means = [_means(leaderboard, found, row) for row in (a, b)]
-        lines.append([f"mean of {len(leaderboard.tasks)}", *_over_seeds(*means)])
+        if one.missing:
+            more = f" and {len(one.missing) - SHOWN} more" if len(one.missing) > SHOWN else ""
+            missing.append(f"  {one.task}: {', '.join(one.missing[:SHOWN])}{more}")
+        if one.reason:
+            by_seed = f" (McNemar's p by seed: {_joined(one.p_values)})" if one.p_values else ""
+            reasons.append(f"{one.task}: {one.reason}{by_seed}.")
     heads = ("task", "A", "B", "A - B", "95 %\nover seeds", "95 % over seeds\nand images", "McNemar's p\nby seed")
     table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 6))
     notes = [
@@ -79,48 +95,81 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
     return "\n".join([*heading(leaderboard), "", f"A = {a['label']}, B = {b['label']}", "", table, "", *notes])
 
 
+def differences(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> list[Difference]:
+    """Compare two rows on each task, and their means if there are several tasks."""
+    found = by_seed(leaderboard, runs)
+    rows = []
+    for task in leaderboard.tasks:
+        of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
+        facts: dict[str, Any] = {}
+        try:
+            (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task) for row in (a, b))
+            facts = {"missing": gone_a + gone_b} if gone_a + gone_b else _over_both(bits_a, bits_b)
+        except InsufficientData as error:
+            facts = {"reason": str(error)}
+        rows.append(Difference(task=task.label, **_over_seeds(of_a, of_b), **facts))
+    if len(leaderboard.tasks) > 1:
+        means = [_means(leaderboard, found, row) for row in (a, b)]
+        rows.append(Difference(task=_mean_of(leaderboard), **_over_seeds(*means)))
+    return rows
+
+
+def _mean_of(leaderboard: Leaderboard) -> str:
+    return f"mean of {len(leaderboard.tasks)}"
+
+
 def _means(leaderboard: Leaderboard, by_seed: Mapping[Any, Mapping[int, float]], row: Row) -> dict[int, float]:
     """Return seed -> mean over the tasks, for the seeds that all tasks have."""
     tasks = [by_seed.get((row["label"], task.label), {}) for task in leaderboard.tasks]
     return {seed: fmean(task[seed] for task in tasks) for seed in set.intersection(*map(set, tasks))}
 
 
-def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> list[str]:
-    """Return cells for A, B, A - B and its interval over the common seeds, or over all seeds if none are common."""
+def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> dict[str, Any]:
+    """Return the fields of `Difference` that need no predictions; a, b: seed -> accuracy."""
     shared = sorted(a.keys() & b.keys())
     means = [fmean(seeds[seed] for seed in shared or seeds) if seeds else None for seeds in (a, b)]
-    shown = [DASH if mean is None else percent(mean) for mean in means]
-    if not shared:
-        return [*shown, DASH, DASH]
-    differences = [a[seed] - b[seed] for seed in shared]
-    ends = _ends(stats.over_seeds(differences)) if len(differences) >= LEAST_SEEDS else DASH
-    return [*shown, f"{100 * fmean(differences):+.1f}", ends]
+    each = [a[seed] - b[seed] for seed in shared]
+    interval = stats.over_seeds(each) if len(each) >= LEAST_SEEDS else None
+    return {"a": means[0], "b": means[1], "difference": fmean(each) if each else None, "over_seeds": interval}
 
 
-def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> list[str]:
-    """Return cells for the interval over seeds and images and for McNemar's p; a, b: seed -> [images] bool."""
+def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> dict[str, Any]:
+    """Return the fields of `Difference` that need predictions; a, b: seed -> [images] bool."""
     seeds = sorted(a.keys() & b.keys())
     if not seeds:
         raise InsufficientData("the two methods have no common seed")
-    p_values = ", ".join(f"{stats.mcnemar(a[seed], b[seed]):.2g}" for seed in seeds)
+    p_values = {seed: stats.mcnemar(a[seed], b[seed]) for seed in seeds}
     if len({len(bits) for seed in seeds for bits in (a[seed], b[seed])}) > 1:
         raise InsufficientData("the runs were tested on different numbers of images")
     in_a, in_b = (np.stack([bits[seed] for seed in seeds]) for bits in (a, b))
     try:
-        found = stats.over_seeds_and_images(in_a, in_b)
+        return {"over_images": stats.over_seeds_and_images(in_a, in_b), "p_values": p_values}
     except InsufficientData as error:
-        raise InsufficientData(f"{error} (McNemar's p by seed: {p_values})") from None
-    return [_ends(found), p_values]
+        return {"reason": str(error), "p_values": p_values}
 
 
-def _ends(found: Interval) -> str:
-    return f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+def _joined(p_values: Mapping[int, float]) -> str:
+    return ", ".join(f"{p:.2g}" for p in p_values.values())
+
+
+def _ends(found: Interval | None) -> str:
+    return DASH if found is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+
+
+def over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> PairOverTasks:
+    """Compare two rows over tasks.
+
+    Raises:
+        InsufficientData: tasks are missing, or too few for a conclusion.
+    """
+    scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in (a, b)}
+    (pair,) = stats.compare_over_tasks(scores)
+    return pair
 
 
 def _over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> str:
-    scores = {row["label"]: [row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in (a, b)}
     try:
-        (pair,) = stats.compare_over_tasks(scores)
+        pair = over_tasks(leaderboard, a, b)
     except InsufficientData as error:
         return f"Over tasks: no conclusion: {error}."
     verdict = "they differ" if pair.p < ALPHA else "no difference is shown"
@@ -159,10 +208,16 @@ def _correct(
     return bits, missing
 
 
-def _find_leaderboard(
-    found: Sequence[tuple[Leaderboard, list[Run]]], a: str, b: str, name: str, root: Path
-) -> tuple[Leaderboard, list[Run]]:
-    """Return the only leaderboard that has both rows; `name` is a part of its name."""
+def find_rows(
+    found: Sequence[tuple[Leaderboard, list[Run]]], a: str, b: str, name: str, root: Path | str
+) -> tuple[Leaderboard, list[Run], Row, Row]:
+    """Return the only leaderboard that has both rows, its runs, and the rows.
+
+    name: part of the leaderboard's name.
+
+    Raises:
+        ValueError: a or b is on no leaderboard, both are the same row, or several leaderboards have both.
+    """
     if not found:
         raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or another --results")
     named = [entry for entry in found if name in entry[0].id.slug]
@@ -184,9 +239,11 @@ def _find_leaderboard(
             f"{len(fits) or 'no'} leaderboards have both {a!r} and {b!r}; "
             + (f"choose one with --board: {slugs}" if fits else f"searched: {slugs}")
         )
-    if _row(fits[0][0], a) is _row(fits[0][0], b):
+    ((chosen, runs),) = fits
+    row_a, row_b = _row(chosen, a), _row(chosen, b)
+    if row_a is row_b:
         raise ValueError(f"{a!r} and {b!r} are the same row; give two different ones")
-    return fits[0]
+    return chosen, runs, row_a, row_b
 
 
 def _matches(leaderboard: Leaderboard, name: str) -> list[Row]:

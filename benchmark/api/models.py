@@ -1,0 +1,129 @@
+"""Put a method into a timm model of your own, fold it back, and load trained adapters."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from ...methods import Method, parse
+from ...methods.base import check_backbone
+from ..checkpoints.restore import head_name, load_trained
+from ..commands.export import timm_config
+from ..engine.backbone import is_supported
+from ..engine.injection import wants_examples
+
+APPLIED = "peft_method"
+"""Attribute of a model that holds the applied method."""
+
+
+def apply(
+    vit: nn.Module, method: str | Method, examples: tuple[Tensor, Tensor] | None = None
+) -> dict[str, nn.Parameter]:
+    """Freeze a timm ViT or Swin Transformer, put a method into it in place, and return the trainable parameters.
+
+    The classifier, if the model has one, is not part of the method: it stays as it is and remains trainable.
+    Initial values come from torch's global generator, so call `torch.manual_seed` for reproducible ones.
+    The method is then `vit.peft_method`.  A training loop must add `vit.peft_method.penalty(vit)` to the loss, unless
+    it is None, and call `vit.peft_method.after_step(vit, step, steps)`, for the few methods that define these.
+
+    Args:
+        vit: An fp32 model on any device, as from `timm.create_model`.
+        method: A spec such as `"lora(rank=4)"`, or an instance of a `Method`.
+        examples: Normalised training images [n, 3, height, width] and labels [n], on the model's device, for the
+            methods that choose their parameters by them (gps, sct, spt).
+
+    Returns:
+        The parameters by name, as of `trainable`.
+
+    Raises:
+        ValueError: The method is unknown, its arguments or this model do not fit, a method is applied already, the
+            model is not fp32, or examples are missing.
+    """
+    method = parse(method) if isinstance(method, str) else method
+    if (applied := getattr(vit, APPLIED, None)) is not None:
+        raise ValueError(f"the model has {applied.spec()} already; merge it first, or use a new model")
+    if not is_supported(vit):
+        raise ValueError(f"a {type(vit).__name__} is no unmodified plain ViT or Swin Transformer of timm")
+    check_backbone(method, vit)
+    parameters = list(vit.parameters())
+    if dtypes := {str(p.dtype) for p in parameters} - {"torch.float32"}:
+        raise ValueError(
+            f"the model has {', '.join(sorted(dtypes))}; apply methods in float32, and train with autocast"
+        )
+    if wants_examples(method) and examples is None:
+        raise ValueError(f"{method.spec()} is initialised from training images; give examples=(images, labels)")
+    vit.requires_grad_(False)
+    with _without_classifier(vit):
+        method.inject(vit.cpu())
+        vit.to(parameters[0].device)
+        if wants_examples(method) and examples is not None:
+            method.prepare(vit, *examples)
+            vit.zero_grad()
+    vit.get_submodule(head_name(vit)).requires_grad_(True)
+    setattr(vit, APPLIED, method)
+    return trainable(vit)
+
+
+def trainable(vit: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the trainable parameters of a model by name, those of its classifier included."""
+    return {name: parameter for name, parameter in vit.named_parameters() if parameter.requires_grad}
+
+
+def merge(vit: nn.Module) -> None:
+    """Fold the applied method into the weights, in place; the model is a plain timm model again.
+
+    The outputs in evaluation mode stay the same up to rounding.
+
+    Raises:
+        ValueError: No method is applied.
+        TypeError: Weights of the plain model cannot express the method.
+    """
+    method: Method | None = getattr(vit, APPLIED, None)
+    if method is None:
+        raise ValueError("no method is applied to this model; use apply(vit, method) first")
+    with _without_classifier(vit), torch.no_grad():
+        method.merge(vit)
+    delattr(vit, APPLIED)
+
+
+def load_adapter(
+    run: str | Path, results: str | Path = "results", weights: str | None = None, plugins: Sequence[str | Path] = ()
+) -> nn.Module:
+    """Return a trained model: the timm backbone with the stored adapter and classifier, in evaluation mode and fp32.
+
+    `timm.data.resolve_model_data_config(model)` returns the preprocessing of the training, and
+    `model.pretrained_cfg["label_names"]` the class names if the task has them.  `merge(model)` makes it a plain model.
+
+    Args:
+        run: First characters of a run ID, a .safetensors file, or a folder made by `export --as adapter`.
+        results: The folder in which run IDs are looked up.
+        weights: The backbone's weights, as for `run`; they must be those of the training.
+        plugins: Python files that define the method.
+
+    Raises:
+        StoreError: There is no such run, it was stored without its adapter, or its file is damaged.
+        ValueError: The backbone, its weights or the method are not available, or differ from those of the training.
+    """
+    trained = load_trained(str(run), Path(results), weights, [Path(file) for file in plugins])
+    model = trained.injected.vit
+    classifier = head_name(model)
+    model.set_submodule(classifier, trained.checkpoint.head)
+    model.num_classes = trained.checkpoint.head.out_features
+    config = timm_config(trained, classifier)
+    model.pretrained_cfg = config["pretrained_cfg"] | {"label_names": config.get("label_names")}
+    setattr(model, APPLIED, trained.method)
+    return model.eval()
+
+
+@contextmanager
+def _without_classifier(vit: nn.Module) -> Iterator[None]:
+    """Replace the classifier by an identity in the block, because methods get models without one."""
+    name = head_name(vit)
+    classifier = vit.get_submodule(name)
+    vit.set_submodule(name, nn.Identity())
+    try:
+        yield
+    finally:
+        vit.set_submodule(name, classifier)

@@ -1,0 +1,228 @@
+"""Run sweeps, and read results as tables."""
+
+import contextlib
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..cli import parser
+from ..commands.run import execute
+from ..reporting import compare as comparisons
+from ..reporting import leaderboards
+from ..reporting import published as papers
+from ..reporting.leaderboard_id import by_leaderboard
+from ..reporting.stats import InsufficientData, Interval, PairOverTasks
+from ..storage.schema import Run, read_run, to_frame
+from ..storage.store import Store
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ...methods import Method
+
+
+def run(
+    *,
+    methods: "str | Method | Sequence[str | Method]",
+    backbone: str,
+    tasks: str | Path | Sequence[str | Path] = "all",
+    suite: str | None = None,
+    data: str | Path | None = None,
+    weights: str | None = None,
+    recipe: str | Path = "uniform",
+    set: Mapping[str, Any] | None = None,
+    seeds: int | Sequence[int] = (0, 1, 2),
+    results: str | Path = "results",
+    workers: int = 1,
+    **options: Any,
+) -> "pd.DataFrame":
+    """Train and evaluate every (method, task, seed) that is not stored yet, and return the finished runs.
+
+    This is `vtab-peft run`: the same runs with the same run IDs in the same folder.  Arguments are named like its
+    options.  A failed run is not in the table; its reason is printed, and stored in `results`/failed.
+
+    Args:
+        set: Changes of the recipe, such as `{"lr": 3e-4, "epochs": 20}`.
+        **options: Any other option of `vtab-peft run`, such as `split="val"`, `save_adapters=True` or `threads=4`.
+
+    Returns:
+        One row per run, with the columns of `load_results`.
+
+    Raises:
+        ValueError: An argument is wrong.
+        ConfigurationError: A name, an argument or the weights were refused by the worker.
+        DataError: The data cannot be used.
+    """
+    named = {"methods": methods, "backbone": backbone, "tasks": tasks, "suite": suite, "data": data, "weights": weights}
+    named |= {"recipe": recipe, "set": set, "seeds": seeds, "results": results, "workers": workers, **options}
+    parsed = _parse("run", named)
+    done = execute(parsed)
+    store = Store(parsed.results)
+    stored = [store.latest(planned.spec)[0] for planned in done[0]] if done else []
+    return to_frame(record for record in stored if record is not None)
+
+
+def _parse(command: str, options: Mapping[str, Any]) -> Any:
+    """Return the parsed options of a command; raise `ValueError` where the command line would end with an error."""
+    words = [command]
+    for name, value in options.items():
+        if value is None or value is False:
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if isinstance(value, Mapping):
+            words += [f"{key}={'none' if setting is None else setting}" for key, setting in value.items()]
+        elif isinstance(value, Sequence) and not isinstance(value, str):
+            words += map(_word, value)
+        elif value is not True:
+            words.append(_word(value))
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            return parser().parse_args(words)
+    except SystemExit:
+        raise ValueError(errors.getvalue().rpartition("error: ")[2].strip()) from None
+
+
+def _word(value: Any) -> str:
+    return value.spec() if hasattr(value, "spec") else str(value)
+
+
+def load_results(folder: str | Path = "results") -> "pd.DataFrame":
+    """Return all stored runs, one row each, the latest repetition of each run; docs/python.md describes the columns.
+
+    Damaged records are left out with a warning, and moved to `folder`/damaged.
+
+    Raises:
+        ValueError: The folder holds no results.
+    """
+    store = Store(Path(folder))
+    store.require_results_folder()
+    runs, problems = store.load_runs()
+    for problem in problems:
+        warnings.warn(problem, stacklevel=2)
+    return to_frame(runs)
+
+
+def leaderboard(runs: "str | Path | pd.DataFrame" = "results", name: str = "") -> "pd.DataFrame":
+    """Return a leaderboard, best method first, with the columns of leaderboard.csv (docs/results.md).
+
+    Accuracies are in [0, 1] here.  Missing values are NaN or None.
+
+    Args:
+        runs: A results folder, or rows of `load_results` or `run`.  Validation runs are on no leaderboard.
+        name: Part of the leaderboard's name, if the runs are of several; ranks never cross leaderboards.
+
+    Raises:
+        ValueError: The runs belong to no leaderboard, or to several whose names contain `name`.
+    """
+    import pandas as pd
+
+    entries = [entry for entry in _leaderboards(runs) if name in entry[0].id.slug]
+    if len(entries) != 1:
+        slugs = "".join(f"\n  {entry.id.slug}" for entry, _ in entries)
+        raise ValueError(f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:{slugs}")
+    entry = entries[0][0]
+    return pd.DataFrame(
+        [{column: row[column] for column in entry.columns} for row in entry.rows], columns=entry.columns
+    )
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows of a leaderboard; `str` is the text of `vtab-peft compare`."""
+
+    tasks: "pd.DataFrame"
+    """One row per task, and one for the mean over several tasks (`mean of n`); accuracies in [0, 1].
+
+    a, b, difference: means over the common seeds; low, high: 95 % interval of the difference over seeds;
+    low_images, high_images: over seeds and test images; mcnemar_p: dictionary from seed to McNemar's p.
+    """
+    over_tasks: PairOverTasks | None
+    """Wins, ties and losses of a, and `p` of Wilcoxon's signed-rank test; None where tasks are too few or missing."""
+    text: str
+    """The printed comparison."""
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def compare(a: str, b: str, runs: "str | Path | pd.DataFrame" = "results", leaderboard: str = "") -> Comparison:
+    """Compare two rows of a leaderboard by paired tests: over seeds, over images and over tasks.
+
+    Args:
+        a: Method spec, or label of a row.
+        runs: A results folder, or rows of `load_results` or `run`.
+        leaderboard: Part of the leaderboard's name, if both rows are on several.
+
+    Raises:
+        ValueError: a or b is on no leaderboard, both are the same row, or several leaderboards have both.
+    """
+    import pandas as pd
+
+    where = runs if isinstance(runs, str | Path) else "the given runs"
+    found = comparisons.find_rows(_leaderboards(runs), a, b, leaderboard, where)
+    entry, _, row_a, row_b = found
+    try:
+        over_tasks = comparisons.over_tasks(entry, row_a, row_b)
+    except InsufficientData:
+        over_tasks = None
+    tasks = [
+        {
+            **{name: getattr(one, name) for name in ("task", "a", "b", "difference")},
+            **_ends(one.over_seeds, "low", "high"),
+            **_ends(one.over_images, "low_images", "high_images"),
+            "mcnemar_p": dict(one.p_values),
+        }
+        for one in comparisons.differences(*found)
+    ]
+    return Comparison(pd.DataFrame(tasks), over_tasks, comparisons.compare(*found))
+
+
+def _ends(interval: Interval | None, low: str, high: str) -> dict[str, float | None]:
+    return {low: interval and interval.low, high: interval and interval.high}
+
+
+def published(method: str | None = None) -> "pd.DataFrame":
+    """Return numbers that papers report, one row per number, in percent, with their source.
+
+    Args:
+        method: Our name of the method, or the name that papers print; None: all methods.
+
+    Raises:
+        ValueError: No paper reports a method of this name.
+    """
+    import pandas as pd
+
+    rows = papers.load() if method is None else papers.find(method, papers.load())
+    return pd.DataFrame(
+        [
+            {
+                "suite": row.source.suite,
+                "architecture": row.source.architecture,
+                "method": row.method,
+                "printed": row.printed,
+                "task": task,
+                "accuracy": number.accuracy,
+                "params_m": row.params_m if number.params_m is None else number.params_m,
+                "flag": number.flag,
+                "source": row.source.source,
+                "reference": row.source.reference,
+                "pretrained": row.source.pretrained,
+                "normalisation": row.source.normalisation,
+                "selection": row.source.selection,
+                "seeds": row.source.seeds,
+            }
+            for row in rows
+            for task, number in row.numbers.items()
+        ]
+    )
+
+
+def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
+    """Return the leaderboards of a results folder or of the records that a table names, with their runs."""
+    frame = load_results(runs) if isinstance(runs, str | Path) else runs
+    records = [read_run(Path(path)) for path in frame["path"]]
+    return [(leaderboards.leaderboard(identity, own), own) for identity, own in by_leaderboard(records)]

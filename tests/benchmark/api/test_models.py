@@ -1,0 +1,167 @@
+"""`apply`, `trainable` and `merge` on models of one's own, and `load_adapter` of a stored run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+import vtab_peft
+from in_process import LOCAL_BACKEND, InProcessBackend
+from PIL import Image
+from torch import nn
+from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.storage.json_io import StoreError
+from vtab_peft.methods import METHODS, default_specs
+from vtab_peft.methods.base import Method
+
+TINY = {"patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32}
+IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+LABELS = torch.tensor([0, 1, 2, 1])
+RESTORED = 1e-5
+
+
+def vit(classes: int = 3, **more: object) -> nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("vit_tiny_patch16_224", num_classes=classes, **TINY, **more)
+
+
+def swin() -> nn.Module:
+    torch.manual_seed(0)
+    small = {"patch_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4, "img_size": 32}
+    return timm.create_model("swin_tiny_patch4_window7_224", num_classes=3, drop_path_rate=0.0, **small)
+
+
+def train(model: nn.Module, steps: int = 3) -> None:
+    """The loop of docs/python.md, with every hook."""
+    method, optimizer = model.peft_method, torch.optim.SGD(vtab_peft.trainable(model).values(), lr=0.1)
+    model.train()
+    for step in range(1, steps + 1):
+        loss = nn.functional.cross_entropy(model(IMAGES), LABELS)
+        if (penalty := method.penalty(model)) is not None:
+            loss = loss + penalty
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step(model, step, steps)
+    model.eval()
+
+
+@pytest.mark.parametrize("name", [name for name in default_specs() if METHODS[name].needs is None])
+def test_every_method_trains_and_merges_beside_a_classifier(name: str) -> None:
+    model, cls = vit(), METHODS[name]
+    before, examples = {n: p.clone() for n, p in model.state_dict().items()}, (IMAGES, LABELS)
+    parameters = vtab_peft.apply(model, name, examples if cls.prepare is not Method.prepare else None)
+    assert parameters == vtab_peft.trainable(model)
+    assert {"head.weight", "head.bias"} <= parameters.keys()
+    assert isinstance(model.peft_method, cls)
+    counted = sum(p.numel() for n, p in parameters.items() if not n.startswith("head."))
+    if cls.prepare is Method.prepare:
+        assert counted == cls().expected_params(vit(0))
+    train(model)
+    assert not torch.equal(model.head.weight, before["head.weight"])
+    with torch.no_grad():
+        expected = model(IMAGES)
+        if not cls.mergeable():
+            with pytest.raises(TypeError):
+                vtab_peft.merge(model)
+            return
+        vtab_peft.merge(model)
+        assert (model(IMAGES) - expected).abs().max() <= RESTORED * expected.abs().max().clamp(min=1)
+    plain = vit(qkv_bias=True)
+    plain.load_state_dict(model.state_dict())  # the names of the plain model
+    assert not hasattr(model, "peft_method")
+
+
+def test_swins_classifier_is_kept() -> None:
+    model = swin()
+    assert {"head.fc.weight", "head.fc.bias"} == vtab_peft.apply(model, "linear").keys()
+    train(model)
+    assert model(IMAGES).shape == (4, 3)
+
+
+def test_model_without_classifier_has_only_the_methods_parameters() -> None:
+    parameters = vtab_peft.apply(vit(0), "lora(rank=2)")
+    assert sum(p.numel() for p in parameters.values()) == 2 * 2 * 2 * 2 * 32
+    assert all(p.requires_grad for p in parameters.values())
+
+
+def test_initial_values_follow_torchs_seed() -> None:
+    def initial(seed: int) -> torch.Tensor:
+        model = vit()
+        torch.manual_seed(seed)
+        return next(iter(vtab_peft.apply(model, METHODS["lora"]()).values()))
+
+    assert torch.equal(initial(1), initial(1))
+    assert not torch.equal(initial(1), initial(2))
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "named"),
+    [
+        (lambda: nn.Linear(2, 2), "lora", "Linear"),
+        (lambda: timm.create_model("deit_tiny_distilled_patch16_224"), "lora", "VisionTransformerDistilled"),
+        (swin, "vpt_deep", "vpt_deep"),
+        (lambda: vit().half(), "lora", "float16"),
+        (vit, "lora(rank=0)", "rank"),
+        (vit, "nothing", "nothing"),
+        (vit, "gps", "examples"),
+    ],
+)
+def test_unusable_arguments_leave_the_model_unchanged(model: Callable[[], nn.Module], method: str, named: str) -> None:
+    given = model()
+    given.requires_grad_(False)
+    with pytest.raises(ValueError, match=named):
+        vtab_peft.apply(given, method)
+    assert not vtab_peft.trainable(given)
+    assert not hasattr(given, "peft_method")
+
+
+def test_methods_are_applied_and_merged_once() -> None:
+    model = vit()
+    with pytest.raises(ValueError, match="apply"):
+        vtab_peft.merge(model)
+    vtab_peft.apply(model, "lora")
+    with pytest.raises(ValueError, match="lora"):
+        vtab_peft.apply(model, "bitfit")
+    vtab_peft.merge(model)
+    vtab_peft.apply(model, "bitfit")
+
+
+@pytest.mark.parametrize("method", ["lora", "linear", "vqt"])
+def test_loaded_adapter_predicts_what_the_run_predicted(
+    method: str, make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    task, results = make_task(), tmp_path / "results"
+    (task / "classes.txt").write_text("red\ngreen\nblue\n")
+    (row,) = vtab_peft.run(
+        methods=method,
+        tasks=task,
+        backbone="toy_vit",
+        recipe="smoke",
+        seeds=0,
+        threads=1,
+        save_adapters=True,
+        results=results,
+    ).itertuples()
+    model = vtab_peft.load_adapter(row.key[:8], results)
+    assert not model.training
+    config = timm.data.resolve_model_data_config(model)
+    known = backbones.load("toy_vit")
+    assert (tuple(config["mean"]), tuple(config["std"])) == (known.mean, known.std)
+    assert tuple(config["input_size"]) == (3, known.image_size, known.image_size)
+    assert list(model.pretrained_cfg["label_names"]) == ["red", "green", "blue"]
+    transform = timm.data.create_transform(**config)
+    files = [line.rsplit(" ", 1) for line in (task / "test.txt").read_text().splitlines()]
+    with torch.no_grad():
+        logits = model(torch.stack([transform(Image.open(task / file).convert("RGB")) for file, _ in files]))
+        if method != "vqt":
+            vtab_peft.merge(model)
+    assert logits.argmax(1).tolist() == np.load(Path(row.path).with_suffix(".npz"))["predictions"].tolist()
+
+
+def test_missing_adapters_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="0123"):
+        vtab_peft.load_adapter("0123", tmp_path)

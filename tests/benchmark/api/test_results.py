@@ -1,0 +1,171 @@
+"""`run`, `load_results`, `leaderboard`, `compare` and `published`: the numbers of the commands, as tables."""
+
+import csv
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import vtab_peft
+from asking import command
+from in_process import LOCAL_BACKEND, InProcessBackend
+from scipy import stats
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.reporting.published import load
+from vtab_peft.benchmark.storage.schema import COLUMNS
+from vtab_peft.benchmark.storage.store import Store
+
+IMAGES = 200
+PUBLIC = {"Method", "Recipe", "__version__", "apply", "compare", "leaderboard", "load_adapter", "load_results"}
+PUBLIC |= {"merge", "method", "published", "run", "trainable"}
+
+
+@pytest.fixture
+def two_methods(store: Store, fake) -> Path:
+    """Three seeds of two methods on two tasks, with predictions."""
+    for task, shift in (("flowers", 0.0), ("cars", 0.1)):
+        easy = np.random.default_rng(0).random(IMAGES)
+        for method, level in (("lora", 0.9), ("bitfit", 0.5)):
+            for seed in range(3):
+                correct = easy + 0.1 * np.random.default_rng(seed).random(IMAGES) < level - shift
+                record = fake.record(float(correct.mean()), title=method)
+                store.save(fake.spec(task, method, seed), record, np.zeros(IMAGES, dtype=int), correct)
+    return store.root
+
+
+def test_public_names_are_there_and_listed() -> None:
+    assert set(vtab_peft.__all__) == PUBLIC <= set(dir(vtab_peft))
+    assert all(getattr(vtab_peft, name) is not None for name in PUBLIC)
+    with pytest.raises(AttributeError):
+        vtab_peft.absent  # noqa: B018
+
+
+def test_the_package_and_its_tables_need_no_torch() -> None:
+    code = "import sys, vtab_peft; vtab_peft.run, vtab_peft.Recipe; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.slow
+def test_run_makes_the_runs_of_the_command(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    task, results = make_task(), tmp_path / "results"
+    asked = {"backbone": "toy_vit", "weights": "random", "recipe": "smoke", "threads": 1}
+    frame = vtab_peft.run(methods=["linear", "lora(rank=2)"], tasks=task, seeds=[0, 1], results=results, **asked)
+    assert list(frame.columns) == list(COLUMNS)
+    assert list(zip(frame["seed"], frame["spec"], strict=True)) == [
+        *((0, "linear"), (0, "lora(rank=2)"), (1, "linear"), (1, "lora(rank=2)"))
+    ]
+    assert main(command(task, tmp_path / "by_command", "--methods", "linear", "lora(rank=2)", "--seeds", "0", "1")) == 0
+    by_command = vtab_peft.load_results(tmp_path / "by_command").set_index("key")
+    assert set(by_command.index) == set(frame["key"])
+    assert (by_command.loc[frame["key"], "accuracy"].array == frame["accuracy"].array).all()
+    before = {path: path.stat().st_mtime_ns for path in results.rglob("*.json")}
+    again = vtab_peft.run(methods=["linear"], tasks=str(task), seeds=1, results=results, **asked)
+    assert list(again["key"]) == [frame["key"][2]]
+    assert {path: path.stat().st_mtime_ns for path in results.rglob("*.json")} == before
+    changed = vtab_peft.run(methods="linear", tasks=task, seeds=1, results=results, set={"probe_epochs": 7}, **asked)
+    assert list(changed["recipe"]) == ["smoke(probe_epochs=7)"]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "named"),
+    [
+        ({"seeds": "zero"}, "zero"),
+        ({"colour": 1}, "--colour"),
+        ({"recipe": "none"}, "none"),
+        ({"workers": 0}, "0"),
+        ({"lr": 1}, "--set lr=1"),
+    ],
+)
+def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match=named):
+        vtab_peft.run(**{"methods": "lora", "backbone": "toy_vit", "suite": "toy"} | wrong)
+    assert capsys.readouterr().err == ""
+
+
+def test_load_results_has_every_stored_run(two_methods: Path) -> None:
+    frame = vtab_peft.load_results(two_methods)
+    assert list(frame.columns) == list(COLUMNS)
+    assert len(frame) == 12
+    next(two_methods.rglob("*.json")).write_text("{}")
+    with pytest.warns(UserWarning, match="damaged"):
+        assert len(vtab_peft.load_results(str(two_methods))) == 11
+    with pytest.raises(ValueError, match="absent"):
+        vtab_peft.load_results(two_methods / "absent")
+
+
+def test_leaderboard_equals_the_report(two_methods: Path) -> None:
+    board = vtab_peft.leaderboard(two_methods)
+    assert main(["report", "--results", str(two_methods)]) == 0
+    (file,) = two_methods.rglob("leaderboard.csv")
+    with file.open() as lines:
+        rows = list(csv.DictReader(lines))
+    assert list(board.columns) == list(rows[0])
+    assert [f"{100 * mean:.2f}" for mean in board["mean_tasks"]] == [row["mean_tasks"] for row in rows]
+    assert list(board["spec"]) == ["lora", "bitfit"]
+
+
+def test_leaderboard_of_some_rows(two_methods: Path, fake) -> None:
+    frame = vtab_peft.load_results(two_methods)
+    part = vtab_peft.leaderboard(frame[(frame["task"] == "cars") & (frame["seed"] == 0)])
+    assert "accuracy_flowers" not in part.columns
+    assert list(part["seeds"]) == [1, 1]
+    with pytest.raises(ValueError, match="0 leaderboards"):
+        vtab_peft.leaderboard(frame[:0])
+    Store(two_methods).save(fake.spec(recipe="uniform"), fake.record(), np.zeros(IMAGES, dtype=int))
+    with pytest.raises(ValueError, match="2 leaderboards"):
+        vtab_peft.leaderboard(two_methods)
+    assert len(vtab_peft.leaderboard(two_methods, "uniform_3ep")) == 2
+
+
+def test_compare_returns_the_numbers_of_the_command(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = vtab_peft.compare("lora", "bitfit", two_methods)
+    assert main(["compare", "lora", "bitfit", "--results", str(two_methods)]) == 0
+    assert str(found) == capsys.readouterr().out.rstrip("\n")
+    tasks = found.tasks.set_index("task")
+    assert list(tasks.index) == ["cars", "flowers", "mean of 2"]
+    frame = vtab_peft.load_results(two_methods)
+    accuracy = frame.pivot_table(index=["task", "seed"], columns="method", values="accuracy")
+    each = (accuracy["lora"] - accuracy["bitfit"])["cars"]
+    assert tasks.loc["cars", "difference"] == pytest.approx(each.mean())
+    interval = stats.t.interval(0.95, 2, loc=each.mean(), scale=stats.sem(each))
+    assert tuple(tasks.loc["cars", ["low", "high"]]) == pytest.approx(interval)
+    assert tasks.loc["cars", "low_images"] < tasks.loc["cars", "low"]
+    assert set(tasks.loc["cars", "mcnemar_p"]) == {0, 1, 2}
+    assert pd.isna(tasks.loc["mean of 2", "low_images"])
+    assert found.over_tasks is None
+    with pytest.raises(ValueError, match="ssf"):
+        vtab_peft.compare("lora", "ssf", frame)
+
+
+def test_published_has_every_printed_number() -> None:
+    frame = vtab_peft.published()
+    assert len(frame) == sum(len(row.numbers) for row in load())
+    lora = vtab_peft.published("LoRA")
+    assert set(lora["method"]) <= {"lora", ""}
+    assert {"suite", "task", "accuracy", "source", "selection", "flag"} <= set(lora.columns)
+    with pytest.raises(ValueError, match="no published"):
+        vtab_peft.published("no such method")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["script", "standard input"])
+def test_scripts_without_a_main_guard_run_workers(how: str, make_task: Callable[..., Path], tmp_path: Path) -> None:
+    """Standard input stands for a notebook, whose main module has no file either."""
+    code = f"""
+import vtab_peft
+open({str(tmp_path / "started")!r}, "a").write("x")
+frame = vtab_peft.run(methods=["linear"], tasks={str(make_task())!r}, backbone="toy_vit", weights="random",
+                      recipe="smoke", seeds=[0, 1], threads=1, workers=2, results={str(tmp_path / "results")!r})
+print(len(frame))
+"""
+    (tmp_path / "script.py").write_text(code)
+    words, given = ([str(tmp_path / "script.py")], None) if how == "script" else ([], code)
+    done = subprocess.run([sys.executable, *words], input=given, capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["2"], done.stderr
+    assert (tmp_path / "started").read_text() == "x"
