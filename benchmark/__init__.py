@@ -1,4 +1,4 @@
 """The harness: plan, train, evaluate, store, judge."""
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 """Raised with every change of the suite's own arithmetic that moves a number, if by rounding only."""

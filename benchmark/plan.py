@@ -96,6 +96,12 @@ class SweepConfig:
         return Preprocessing(backbone.image_size, self.interpolation, self.recipe.framing)
 
 
+def preprocessing_of(spec: RunSpec) -> Preprocessing:
+    """Return the preprocessing of a run's images, the same as `SweepConfig.preprocessing` of its sweep."""
+    assert spec.recipe.image_size is not None, "the recipe of a run states the image size"
+    return Preprocessing(spec.recipe.image_size, spec.interpolation, spec.recipe.framing)  # pyright: ignore[reportArgumentType]
+
+
 def make_plan(
     backbone: BackboneInfo, methods: Sequence[MethodInfo], tasks: Sequence[CachedTask], config: SweepConfig
 ) -> list[PlannedRun]:

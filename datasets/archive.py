@@ -16,7 +16,6 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -233,12 +232,17 @@ def _union_problems(folder: Path, listings: dict[SplitName, Listing]) -> list[Pr
 def _missing_images(folder: Path, listing: Listing) -> list[Problem]:
     """Report listed images that do not exist; reading whole directories is much faster than one check a file."""
     present: set[str] = set()
-    for parent in {file.rpartition("/")[0] for file in listing.files}:
-        with suppress(OSError):
+    unreadable: list[Problem] = []
+    for parent in sorted({file.rpartition("/")[0] for file in listing.files}):
+        try:
             present.update(f"{parent}/{name}" if parent else name for name in os.listdir(folder / parent))  # noqa: PTH208
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            unreadable.append(Problem("wrong", f"{folder / parent}: the folder cannot be read ({error.strerror})"))
     missing = [file for file in listing.files if file not in present]
-    if not missing:
-        return []
+    if not missing or unreadable:
+        return unreadable
     shown = ", ".join(missing[:3])
     return [Problem("partial", f"{len(missing)} listed images are not in {folder}: {shown}{_hint(folder, missing)}")]
 

@@ -2,8 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -17,14 +16,19 @@ from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
 from ..engine.backbone import TOY, Backbone, BackboneError, load
+from ..engine.evaluate import compute_logits, map_batches
 from ..engine.fast_path import make_fast
 from ..engine.injection import Injected
+from ..engine.live_model import LiveModel
+from ..engine.numerics import Numerics
 from ..engine.transforms import preprocess
 from ..spec import RunSpec
 from . import adapter_checkpoint
 from .adapter_checkpoint import AdapterCheckpoint
 from .lookup import find_adapter, record_of
 
+LARGEST = 1024
+"""Largest number of threads or images in a batch that is taken from a record (our choice)."""
 TOY_AS_TIMM = {"patch_size": 16, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """Arguments of timm's `vit_tiny_patch16_224` that build `toy_vit`; a test compares the two."""
 
@@ -67,19 +71,27 @@ class TrainedModel:
             raise ValueError(f"{error}; export it with --as adapter") from None
         return vit.float() if dtype == torch.float32 else vit
 
-    @cached_property
-    def _as_trained(self) -> nn.Module:
-        vit = copy.deepcopy(self.injected.vit)
-        make_fast(vit, self.spec.recipe.precision, "cpu")
-        return vit
+    @property
+    def numerics(self) -> Numerics:
+        """Threads and evaluation batch of the run, as its record states them, with the eager engine."""
+        origin = (self.record or {}).get("provenance", {}).get("numerics", {})
+        recorded = {name: origin[name] for name in ("threads", "eval_batch") if type(origin.get(name)) is int}
+        return Numerics(**{name: value for name, value in recorded.items() if 0 < value <= LARGEST})
 
-    @torch.no_grad()
+    @cached_property
+    def live(self) -> LiveModel:
+        """The model on the CPU, as the evaluation of the run had it."""
+        live = LiveModel(torch.device("cpu"), self.numerics)
+        fresh = replace(self.injected, vit=copy.deepcopy(self.injected.vit))
+        make_fast(fresh.vit, self.spec.recipe.precision, "cpu")
+        live.load(fresh, self.spec, self.backbone.image_size)
+        live.vit.eval()
+        return live
+
     def logits(self, images: np.ndarray) -> Tensor:
-        """Return fp32 logits [b, k] of preprocessed images, uint8 [b, 3, h, w], in the precision of training."""
-        bf16, vit = self.spec.recipe.precision == "bf16", self._as_trained  # built outside autocast
-        with torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext():
-            features = vit(self.input(torch.from_numpy(images))).float()
-        return self.checkpoint.head(features)
+        """Return fp32 logits [n, k] of decoded images, uint8 [n, 3, h, w], as in the evaluation of the run."""
+        live, head = self.live, self.checkpoint.head
+        return torch.cat(list(map_batches(lambda batch: compute_logits(live, head, images[batch]), len(images), live)))
 
     def input(self, images: Tensor) -> Tensor:
         """Convert uint8 images [b, 3, h, w] to normalised input [b, 3, size, size]."""

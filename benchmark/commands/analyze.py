@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...datasets.cache import Preprocessing
 from ...datasets.tasks import find
 from ..analysis.adapters import AdapterAnalysis, analyze_adapter, analyze_weights
 from ..analysis.angles import Group
 from ..analysis.figures import angles, sizes
 from ..analysis.report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_markdown
 from ..checkpoints.restore import TrainedModel, load_trained
+from ..plan import preprocessing_of
 from ..storage.json_io import write_atomically
 from .run import cached_tasks
 
@@ -90,8 +90,7 @@ def _training_images(run: TrainedModel, options: argparse.Namespace) -> np.ndarr
         return None
     (task,) = find([options.task], options.suite, options.data)
     spec = run.spec
-    preprocessing = Preprocessing(run.backbone.image_size, spec.interpolation, spec.recipe.framing)  # pyright: ignore[reportArgumentType]
-    (data,) = cached_tasks([task], preprocessing)
+    (data,) = cached_tasks([task], preprocessing_of(spec))
     if data.data != spec.task.data:
         raise ValueError(f"{task.label} has data {data.data}, but {spec.method.spec} was trained on {spec.task.data}")
     splits: list[Any] = ["train", "val"] if spec.split == "test" else ["train"]

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
-from ...datasets.cache import CachedTask, Preprocessing
+from ...datasets.cache import CachedTask
 from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import find
 from ..checkpoints.lookup import files_of_run
@@ -15,7 +15,7 @@ from ..engine.numerics import Numerics
 from ..execution.local_pool import local_pool
 from ..execution.messages import ResolveRequest, WorkerConfig
 from ..execution.pool import WorkerPool
-from ..plan import PlannedRun, estimate
+from ..plan import PlannedRun, estimate, preprocessing_of
 from ..spec import RunSpec
 from ..storage.json_io import StoreError
 from ..storage.schema import Failure, Run
@@ -164,5 +164,4 @@ def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
         (task,) = find([str((inside if inside.is_dir() else folder).resolve())], None, None)
     if (task.suite, task.name) != (suite, name):
         raise ValueError(f"{folder} is {task.label}, the record has {suite}/{name}{hint}")
-    preprocessing = Preprocessing(spec.recipe.image_size or 0, spec.interpolation, spec.recipe.framing)  # type: ignore[arg-type]
-    return cached_tasks([task], preprocessing, full=True)[0]
+    return cached_tasks([task], preprocessing_of(spec), full=True)[0]

@@ -29,7 +29,7 @@ def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: Prog
     live.vit.eval()
 
     def predict_batch(batch: slice) -> Tensor:
-        logits = head(live.padded_features(to_device_async(images[batch], live.device)))
+        logits = compute_logits(live, head, images[batch])
         return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
 
     batches, done = [], 0
@@ -44,6 +44,15 @@ def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: Prog
             "Use a smaller learning rate: choose another recipe, or run `tune`"
         )
     return predictions
+
+
+@torch.no_grad()
+def compute_logits(live: LiveModel, head: nn.Linear, images: np.ndarray) -> Tensor:
+    """Compute the logits [b, k] of at most one evaluation batch, uint8 [b, 3, h, w] as cached.
+
+    The evaluation of runs and the command `predict` share this path from pixels to classes.
+    """
+    return head(live.padded_features(to_device_async(images, live.device)))
 
 
 def to_device_async(images: np.ndarray, device: torch.device) -> Tensor:
@@ -80,7 +89,7 @@ def map_batches(compute: Callable[[slice], Tensor], n: int, live: LiveModel) -> 
             start += size
             yield result
             continue
-        live.halve("eval_batch", min(size, n - start), reason)  # outside `except`: the traceback holds tensors
+        live.halve("eval_batch", size, reason)  # outside `except`: the traceback holds tensors
 
 
 @torch.no_grad()

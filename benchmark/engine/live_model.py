@@ -89,8 +89,12 @@ class LiveModel:
         return features.float()
 
     def padded_features(self, images: Tensor) -> Tensor:
-        """Compute features of an evaluation batch; pad it if another batch shape would be compiled anew."""
-        missing = self.eval_batch - len(images) if self.compiles else 0
+        """Compute features of an evaluation batch, filled up to the size of all batches.
+
+        So they do not depend on how many images are evaluated together: torch rounds differently in small batches.
+        Another batch shape would also be compiled anew.
+        """
+        missing = self.eval_batch - len(images)
         padded = torch.cat([images, images.new_zeros(missing, *images.shape[1:])]) if missing else images
         return self.features(padded)[: len(images)]
 

@@ -38,6 +38,15 @@ def test_images_and_labels_come_in_the_order_of_the_lists(make_folder: MakeFolde
     assert {split: len(part.images) for split, part in splits.items()} == {"train": 6, "val": 4, "test": 5}
 
 
+def test_a_folder_of_images_that_cannot_be_read_is_named(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    (folder / "images").rename(folder / "moved")
+    (folder / "images").write_bytes(b"")  # not a folder; the tests may run as root, who reads every folder
+    text = complaint(folder_task(folder))
+    assert str(folder / "images") in text
+    assert "listed images" not in text
+
+
 def test_lists_may_have_other_names_and_line_ends(make_folder: MakeFolder) -> None:
     folder = make_folder()
     for old, new in (("train800", "train"), ("val200", "val"), ("train800val200", "trainval")):

@@ -97,6 +97,30 @@ def test_damaged_image_is_named_and_skipped(
     assert "notes.txt" not in complaint
 
 
+def test_links_are_followed_and_omissions_named(
+    trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task, record = trained
+    image = next((task / "images").iterdir())
+    inside, elsewhere = tmp_path / "in", tmp_path / "elsewhere"
+    beside = ("../elsewhere/b.Png", "../elsewhere/c/d.png")
+    for file in ("a.png", "sub/.hidden.PNG", "sub/notes.txt", "sub/photo", *beside):
+        (inside / file).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(image, inside / file)
+    links = {"linked": elsewhere, "sub/back": inside, "to_sub": inside / "sub", "nowhere": tmp_path / "absent"}
+    for name, target in {**links, "linked_file.png": image, "gone.png": tmp_path / "absent.png"}.items():
+        (inside / name).symlink_to(target)
+    (elsewhere / "c" / "loop").symlink_to(elsewhere)
+    out = tmp_path / "out.csv"
+    adapter = str(record.with_suffix(".safetensors"))
+    assert main(["predict", str(inside), "--adapter", adapter, "--output", str(out), *WEIGHTS]) == 1
+    found = pd.read_csv(out)["file"].tolist()
+    assert found == ["a.png", "linked/b.Png", "linked/c/d.png", "linked_file.png", "sub/.hidden.PNG"]
+    skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("skipped", "left out"))]
+    named = ("nowhere:", "gone.png:", "to_sub,", "sub/back,", "linked/c/loop,", "(1 .txt, 1 without any)")
+    assert [[name for name in named if name in line] for line in skipped] == [[name] for name in named]
+
+
 def test_file_name_that_is_not_utf8(trained: tuple[Path, Path], tmp_path: Path) -> None:
     task, record = trained
     (tmp_path / "in").mkdir()
