@@ -10,8 +10,6 @@ The authors' head reads all outputs concatenated.  Here, as in OSU-MLB/ViT_PEFT_
 weighted sum keeps the features' width, so that every method has the same head.  The release of the latter sums tokens
 other than the queries and normalises along another axis, so that its queries never learn; both are corrected here.
 
-`attend` repeats the forward pass of timm's `Attention` (compared with timm 1.0.26 to 1.0.31).  `inject` compares both
-once and refuses backbones where they differ.
 """
 
 from typing import Any, cast
@@ -22,6 +20,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, global_pool
 from torch import Tensor, nn
 
 from .arguments import PositiveInt
+from .attention import attend, check_attend
 from .base import Method, Paper, method
 from .vpt import initial_prompts
 
@@ -48,34 +47,6 @@ def query_block(block: Block, queries: Tensor, x: Tensor) -> Tensor:
     answer = attend(block.attn, block.norm1(queries), block.norm1(x))
     queries = queries + block.drop_path1(block.ls1(answer))
     return queries + block.drop_path2(block.ls2(block.mlp(block.norm2(queries))))
-
-
-def attend(attention: Any, queries: Tensor, x: Tensor) -> Tensor:
-    """Compute timm's `Attention` from queries [b, tokens, d] to x [b, n, d]."""
-    width, bias = attention.qkv.out_features // 3, attention.qkv.bias
-    w_q, w_kv = attention.qkv.weight.split([width, 2 * width])
-    b_q, b_kv = (None, None) if bias is None else bias.split([width, 2 * width])
-    q = F.linear(queries, w_q, b_q).unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)  # [b, heads, tokens, -1]
-    k, v = F.linear(x, w_kv, b_kv).unflatten(-1, (2, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    read = F.scaled_dot_product_attention(attention.q_norm(q), attention.k_norm(k), v)
-    norm = getattr(attention, "norm", nn.Identity())  # missing in older versions of timm
-    return attention.proj_drop(attention.proj(norm(read.transpose(1, 2).flatten(2))))
-
-
-def check_attend(attention: Any) -> None:
-    """Compare `attend` with timm's own forward pass.
-
-    Raises:
-        ValueError: they differ, because this backbone's attention has a part that `attend` does not know.
-    """
-    weight, training = attention.qkv.weight, attention.training
-    x = torch.linspace(-1, 1, 6 * weight.shape[1]).mul(100).sin().view(2, 3, -1).to(weight)
-    with torch.no_grad():
-        expected = attention.eval()(x)
-        same = torch.allclose(attend(attention, x, x), expected, rtol=1e-3, atol=1e-4)
-    attention.train(training)
-    if not same:
-        raise ValueError("vqt does not support the attention of this backbone: it differs from timm's plain attention")
 
 
 class FeatureSum(nn.Module):

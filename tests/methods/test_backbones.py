@@ -90,7 +90,7 @@ def test_attend_computes_the_attention_of_timm(changes: dict) -> None:
 def test_vqt_refuses_an_attention_that_differs_from_timms() -> None:
     vit = tiny("plain")
     vit.blocks[0].attn.register_forward_hook(lambda _, __, output: 2 * output)
-    with raises_naming(ValueError, "vqt", "attention"):
+    with raises_naming(ValueError, "attention", "Attention"):
         parse("vqt").inject(vit)
 
 

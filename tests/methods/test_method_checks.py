@@ -286,6 +286,10 @@ COMPUTED_COUNTS = {
 
 
 OFFICIAL_COUNTS = {
+    "cvpt": "cvpt_deep",
+    "e2vpt": "e2vpt_deep",
+    "gate_vpt": "gatevpt_moco",
+    "vapt": "vapt_deep",
     "goft": "goft",
     "goft(scale=False)": "goft_noscale",
     "hydra": "hydra_block",
