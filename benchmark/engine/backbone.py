@@ -5,20 +5,21 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import timm
 import torch
-from safetensors.torch import load_file
 from timm.models import get_pretrained_cfg, swin_transformer
-from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn
-from torch import Tensor, nn
+from timm.models.vision_transformer import Block, VisionTransformer
+from torch import nn
 
 from ...methods.anatomy import VisionModel, blocks_of
 from .. import toy_vit
 from ..spec import BackboneRef
+from .errors import BackboneError
 from .evaluate import ProgressFn, no_progress
+from .weights import load_weights
 
 TOY = "toy_vit"
 """The embedded backbone, which needs no download."""
@@ -43,10 +44,6 @@ LEGACY = {
 
 HUB_FILE = "model.safetensors"
 """File of the weights in timm's repositories on the hub."""
-
-
-class BackboneError(Exception):
-    """The backbone or its weights cannot be used."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +89,7 @@ def load(
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        sha256, notes = _load_file(vit, Path(weights) if weights else known.default_weights(on_progress), name)
+        sha256, notes = load_weights(vit, Path(weights) if weights else known.default_weights(on_progress), name)
     vit.requires_grad_(False)
     return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes)
 
@@ -191,45 +188,6 @@ def _from_hub(name: str, repository: str | None, on_progress: ProgressFn) -> Pat
     if is_new:
         on_progress(download, 1, 1)
     return file
-
-
-def _load_file(vit: VisionModel, file: Path, name: str) -> tuple[str, tuple[str, ...]]:
-    """Load the weights; return the file's hash and remarks for the user."""
-    if not file.is_file():
-        raise BackboneError(f"no weights at {file}; --weights takes a .safetensors, .pth or .npz file")
-    with file.open("rb") as stream:
-        sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
-    plain = isinstance(vit, VisionTransformer)
-    try:
-        if file.suffix == ".npz" and plain:
-            vit.load_pretrained(str(file))
-            return sha256, ()
-        state = _read_state(file)
-    except BackboneError:
-        raise
-    except Exception as error:  # each of three formats has its own errors
-        raise BackboneError(f"cannot read weights {file}: {type(error).__name__}: {error}") from None
-    convert: Any = checkpoint_filter_fn if plain else swin_transformer.checkpoint_filter_fn
-    state = convert(state, vit)  # with the classifier: its name tells timm before 1.0.31 the layout of Swin
-    classifier = {key for key in state if key.split(".")[0] in ("head", "head_dist", "pre_logits")}
-    state = {key: value for key, value in state.items() if key not in classifier}
-    try:
-        vit.load_state_dict({key: value.float() for key, value in state.items()})
-    except RuntimeError as error:  # lists tensors that are missing, unexpected or of another shape
-        raise BackboneError(f"weights {file} do not fit {name}: {' '.join(str(error).split())[:400]}") from None
-    notes = f"{file.name}: its classifier was left out ({', '.join(sorted(classifier))})"
-    return sha256, (notes,) if classifier else ()
-
-
-def _read_state(file: Path) -> dict[str, Tensor]:
-    if file.suffix == ".safetensors":
-        return load_file(file)
-    if file.suffix not in (".pth", ".pt", ".bin"):
-        raise BackboneError(f"{file}: weights must be .safetensors, .pth, .pt, .bin or .npz")
-    state = torch.load(file, map_location="cpu", weights_only=True)
-    for wrapper in ("state_dict", "model", "model_state_dict"):
-        state = state.get(wrapper, state)
-    return {key.removeprefix("module."): value for key, value in state.items() if isinstance(value, Tensor)}
 
 
 def _state_sha256(vit: nn.Module) -> str:

@@ -1,10 +1,14 @@
-"""Errors of a single run, and how to recognise a lack of memory."""
+"""Errors of backbones and of single runs, and how to recognise a lack of memory."""
 
 import gc
 import math
 from collections.abc import Sequence
 
 import torch
+
+
+class BackboneError(Exception):
+    """The backbone or its weights cannot be used."""
 
 
 class Diverged(Exception):

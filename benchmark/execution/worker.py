@@ -160,6 +160,7 @@ class Worker:
             "provenance": {
                 **origin,
                 "concurrent_runs": self.config.concurrent_runs,
+                **({"weights": list(backbone.notes)} if backbone.notes else {}),
                 **({"plugins": plugins} if (plugins := loaded_plugins()) else {}),
             },
         }

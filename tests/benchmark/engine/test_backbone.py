@@ -11,6 +11,7 @@ import torch
 from raises import raises_naming
 from safetensors.torch import save_file
 from vtab_peft.benchmark.engine.backbone import BackboneError, load
+from vtab_peft.benchmark.engine.weights import load_weights
 
 NAME = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
@@ -77,6 +78,41 @@ def google_arrays(vit: torch.nn.Module) -> dict[str, np.ndarray]:
             arrays[f"{theirs}/MlpBlock_3/Dense_{number}/kernel"] = state[f"{ours}.mlp.{fc}.weight"].T
             arrays[f"{theirs}/MlpBlock_3/Dense_{number}/bias"] = state[f"{ours}.mlp.{fc}.bias"]
     return arrays
+
+
+NPZ_CASES = {
+    "another patch size": ({"patch_size": 32}, {}, ("patch size 32 instead of 16",)),
+    "other channels": ({"in_chans": 1}, {}, ("channels 1 instead of 3",)),
+    "another width": ({"embed_dim": 32}, {}, ("width 32 instead of 64",)),
+    "another depth": ({"depth": 7}, {}, ("depth 7 instead of 6",)),
+    "another number of heads": ({"num_heads": 4}, {}, ("heads 4 instead of 2",)),
+    "a value that is not finite": ({}, {"Transformer/encoder_norm/scale": np.full(64, np.nan)}, ("norm.weight",)),
+    "no square of positions": ({}, {"Transformer/posembed_input/pos_embedding": np.zeros((1, 105, 64))}, (105,)),
+}
+"""Changes of timm's `test_vit`, changed arrays, and facts that the refusal names."""
+
+
+@pytest.mark.parametrize("case", NPZ_CASES)
+def test_npz_files_of_another_architecture_are_refused(case: str, tmp_path: Path) -> None:
+    changes, arrays, facts = NPZ_CASES[case]
+    vit = timm.create_model("test_vit", num_classes=0, **changes)
+    np.savez(tmp_path / "w.npz", **(google_arrays(vit) | arrays))
+    with raises_naming(BackboneError, tmp_path / "w.npz", *facts):
+        load("test_vit.r160_in1k", str(tmp_path / "w.npz"))
+
+
+def test_what_an_npz_file_lacks_is_named(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **google_arrays(timm.create_model("test_vit", num_classes=0)))
+    scaled = timm.create_model("test_vit", num_classes=0, init_values=1.0)
+    with raises_naming(BackboneError, tmp_path / "w.npz", "blocks.0.ls1.gamma"):
+        load_weights(scaled, tmp_path / "w.npz", "test_vit")
+
+
+def test_npz_positions_are_interpolated_with_a_note(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **google_arrays(timm.create_model("test_vit", num_classes=0)))
+    assert load("test_vit.r160_in1k", str(tmp_path / "w.npz")).notes == ()
+    (note,) = load("test_vit.r160_in1k", str(tmp_path / "w.npz"), image_size=64).notes
+    assert "10 x 10 to 4 x 4" in note
 
 
 def test_position_embedding_is_interpolated(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
