@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from .anatomy import FAMILIES, Family, backbone_family
 from .arguments import coerce
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Maps logits [n, classes] and labels [n] to their mean loss."""
+
 METHODS: dict[str, type["Method"]] = {}
 """Registered methods by name."""
 
@@ -92,6 +95,8 @@ class Method:
     restores_without_examples: ClassVar[bool] = False
     """For methods with `prepare`: True if the adapter's tensors contain every choice made there and `prepare` creates
     no tensors.  An adapter can then be restored without training images."""
+    copies: ClassVar[int] = 1
+    """Copies of a training batch that pass the model together, [images, images, ...]; `loss` gets all their logits."""
     backbones: ClassVar[tuple[Family, ...]] = ("vit",)
     """Supported backbone families; others are refused before training."""
     needs: ClassVar[str | None] = None
@@ -128,8 +133,16 @@ class Method:
         images: [n, 3, height, width], normalised; labels: [n].  Remaining gradients are discarded.
         """
 
+    def loss(self, vit: Any, logits: Tensor, labels: Tensor, cross_entropy: Loss) -> Tensor:
+        """Return the mean training loss of a batch, or of a micro-batch if the batch does not fit into memory.
+
+        logits: [copies * n, classes], one copy after the other; labels: [n].  cross_entropy: maps logits [n, classes]
+        and labels [n] to their mean cross-entropy, with the recipe's label smoothing.
+        """
+        return cross_entropy(logits, labels)
+
     def penalty(self, vit: Any) -> Tensor | None:
-        """Return an additional loss term, or None."""
+        """Return a loss term that does not depend on the batch, added once per step, or None."""
         return None
 
     def after_step(self, vit: Any, step: int, steps: int) -> None:

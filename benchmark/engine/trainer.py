@@ -5,7 +5,8 @@ stream has its own seed, so a run depends on its spec alone, not on earlier runs
 
 A batch that does not fit into memory is split into micro-batches.  The loss is still the mean over the whole batch and
 gradients are summed before the optimiser step, so results differ by rounding and the draws of dropout only.  (No part
-of a ViT mixes the images of a batch.)  Within an epoch the host never waits for the device.
+of a ViT mixes the images of a batch, but the losses of some methods do.)  Within an epoch the host never waits for the
+device.
 """
 
 import math
@@ -15,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ...datasets.cache import CachedTask
@@ -178,13 +178,14 @@ def train(
     if is_new and live.compiles:
         image_shape = train_set.inputs.shape[1:]
         compile_seconds += warm_up_evaluation(live, image_shape)  # first: if it does not fit, all graphs are dropped
-        compile_seconds += 0.0 if cache_features else live.warm_up_training((micro_batch, *image_shape))
+        compile_seconds += 0.0 if cache_features else live.warm_up_training((method.copies * micro_batch, *image_shape))
 
     started = now(device)
     if cache_features:  # the frozen backbone runs once, and the head trains on its features
         train_set.cache_features(live)
         micro_batch = batch_size
     model = head if cache_features else nn.ModuleList([vit, head])
+    cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
     optimizer = make_optimizer(model, recipe)
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     torch.manual_seed(derive_seed(spec.seed, Stream.DROPOUT))
@@ -210,9 +211,10 @@ def train(
             loss = torch.zeros((), device=device)
             for start in range(0, len(index), micro_batch):
                 part = slice(start, start + micro_batch)
-                features = inputs[part] if cache_features else live.features(inputs[part])
-                part_loss = F.cross_entropy(head(features), labels[part], label_smoothing=recipe.label_smoothing)
-                part_loss = part_loss * (len(features) / len(index))
+                images = inputs[part] if method.copies == 1 else torch.cat([inputs[part]] * method.copies)
+                features = images if cache_features else live.features(images)
+                part_loss = method.loss(vit, head(features), labels[part], cross_entropy)
+                part_loss = part_loss * (len(labels[part]) / len(index))
                 is_last = start + micro_batch >= len(index)
                 if is_last and (penalty := method.penalty(vit)) is not None:
                     part_loss = part_loss + penalty

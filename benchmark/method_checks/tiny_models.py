@@ -107,7 +107,8 @@ def train_few_steps(vit: VisionTransformer, method: Method, seed: int = 0) -> tu
     with_gradient: set[str] = set()
     injected.vit.train()
     for step in range(1, STEPS + 1):
-        loss = nn.functional.cross_entropy(head(injected.vit(images)), labels)
+        logits = head(injected.vit(torch.cat([images] * method.copies)))
+        loss = method.loss(injected.vit, logits, labels, nn.functional.cross_entropy)
         if (extra := method.penalty(injected.vit)) is not None:
             loss = loss + extra
         optimizer.zero_grad()

@@ -286,6 +286,8 @@ COMPUTED_COUNTS = {
 
 
 OFFICIAL_COUNTS = {
+    "dyt": "dyt_block",
+    "pace": "pace_block",
     "cvpt": "cvpt_deep",
     "e2vpt": "e2vpt_deep",
     "gate_vpt": "gatevpt_moco",
