@@ -186,6 +186,7 @@ class AdapterPlus(_Adapter):
     """Adds a bottleneck adapter with a trained scale per channel after each block."""
 
     title = "Adapter+"
+    evidence = "authors' training"
     paper = ADAPTERS_STRIKE_BACK
     equation = r"x \leftarrow \mathrm{Block}(x);\ x \leftarrow x + s \odot A(x)"
     targets = "after each block"

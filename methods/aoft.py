@@ -223,4 +223,4 @@ class AOFTLoRAReleased(AOFTLoRADagger):
     keep_bias = False
     title = "AOFT-LoRA (released)"
     equation = AOFTLoRA.equation + r",\ b' = 0"
-    evidence = "authors' module"
+    evidence = "authors' training"

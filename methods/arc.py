@@ -50,7 +50,7 @@ class ARC(Method):
     paper = Paper("NeurIPS", 2023, "2310.06234", "DavidYanAnDe/ARC")
     equation = r"W' = W (I + D\,\mathrm{diag}(c_l)\,D^T),\quad b' = b + W b_l"
     targets = "inputs of qkv and fc1"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = (
         "Follows the FGVC script; the released VTAB script trains the head alone, because its filter misses the "
         "new names."

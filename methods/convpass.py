@@ -60,7 +60,7 @@ class Convpass(Method):
     paper = Paper("ECAI", 2024, "2207.07039", "JieShibo/PETL-ViT")
     equation = r"x \leftarrow x + f(h) + s\,W_u\,\phi(\mathrm{Conv}_{3\times3}(\phi(W_d h))),\quad h = \mathrm{LN}(x)"
     targets = "parallel to attention and MLP"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}
     per_block: ClassVar[int] = 2
     """Bypasses per block: the first is parallel to attention, the second to the MLP."""
@@ -85,6 +85,7 @@ class ConvpassAttention(Convpass):
     kernel: KernelInit = "xavier"
     """The value of all 19 released configurations of this variant."""
     title = "Convpass-attn"
+    evidence = "authors' module"
     targets = "parallel to attention"
     differs = "The released configurations tune the scale per task, with a median of 10; `tune` covers it."
     per_block = 1

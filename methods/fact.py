@@ -107,7 +107,7 @@ class FacTTensorTrain(LinearUpdateMethod):
     paper = Paper("AAAI", 2023, "2212.03145", "JieShibo/PETL-ViT")
     equation = r"W' = W + s\,V \Sigma_{l,m} U"
     targets = "q, k, v, o, fc1, fc2"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "The released configurations tune the scale per task, with a median of 10; `tune` covers it."
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}
     sites = ALL_SITES
@@ -127,6 +127,7 @@ class FacTTucker(FacTTensorTrain):
 
     rank: PositiveInt = 32
     title = "FacT-TK"
+    evidence = "authors' module"
     equation = r"W' = W + s\,V (C \times_3 p_{l,m}) U"
 
     def inject(self, vit: VisionTransformer) -> None:

@@ -86,7 +86,7 @@ class SSF(Method):
     paper = Paper("NeurIPS", 2022, "2210.08823", "dongzelian/SSF")
     equation = r"y \leftarrow \gamma \odot y + \beta"
     targets = "patch embedding, LayerNorms, all linears"
-    evidence = "authors' module"
+    evidence = "authors' training"
     backbones = ("vit", "swin")
     starts_as_identity = False  # gamma ~ N(1, 0.02), beta ~ N(0, 0.02)
 

@@ -87,6 +87,7 @@ class VPTDeep(_VPT):
 
     dropout: float = 0.1
     title = "VPT-Deep"
+    evidence = "authors' training"
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, P_l, x])"
     targets = "tokens of every block"
     version = 2  # version 1 dropped the same prompt entries for all images of a batch

@@ -166,7 +166,7 @@ _HEAD = """\
 - *Evidence*: how the implementation was verified, from the strongest grade to the weakest.
   [methods/evidence.csv](../methods/evidence.csv) names the proof of each.
   - *Authors' training*: the loss of each training step equals that of the authors' code, with their parameter groups,
-    optimiser and schedule.
+    optimiser and schedule ([trajectories.md](trajectories.md)).
   - *Authors' module*: outputs and gradients equal numbers computed with the authors' code
     ([tests/golden/methods](../tests/golden/methods)). Parameter groups and schedules were not compared.
   - *Reference implementation*: the same, but the code is that of others, in brackets. What needs peft is computed by

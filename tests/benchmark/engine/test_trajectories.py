@@ -140,5 +140,6 @@ def test_losses_equal_the_authors(path: Path, backbone: Backbone, monkeypatch: p
         in_float64(monkeypatch)
     live = LiveModel(torch.device("cpu"), Numerics(2))
     trainer.train(spec, parse(case["method"]), backbone, pixels_of(case), live)
-    np.testing.assert_allclose(rates(spec, len(recorder.losses)), case["lr_authors"], rtol=case.get("lr_tolerance", 1e-6))
+    tolerance = case.get("lr_tolerance", 1e-6)
+    np.testing.assert_allclose(rates(spec, len(recorder.losses)), case["lr_authors"], rtol=tolerance)
     np.testing.assert_allclose(recorder.losses, case["losses_authors"], rtol=0, atol=1e-10 if double else 1e-5)
