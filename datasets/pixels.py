@@ -118,6 +118,12 @@ def decode(image: Path | np.ndarray, preprocessing: Preprocessing | None, sha256
     return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
 
 
+def verify_encoded(name: Path | str, data: bytes) -> None:
+    """Decode an encoded image, and raise `DataError` as `decode` does."""
+    with _open(name, data) as opened:
+        _rgb(name, opened)
+
+
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor
 ) -> Iterator[Result | DataError]:
@@ -145,7 +151,7 @@ def _read(path: Path) -> bytes:
     return data
 
 
-def _open(path: Path, data: bytes) -> ImageFile.ImageFile:
+def _open(path: Path | str, data: bytes) -> ImageFile.ImageFile:
     try:
         return Image.open(io.BytesIO(data))
     except Image.UnidentifiedImageError:
@@ -160,7 +166,7 @@ def _open(path: Path, data: bytes) -> ImageFile.ImageFile:
         raise DataError(f"{path}: is damaged ({error})") from None
 
 
-def _rgb(path: Path, opened: ImageFile.ImageFile) -> Image.Image:
+def _rgb(path: Path | str, opened: ImageFile.ImageFile) -> Image.Image:
     if opened.mode.startswith(("I", "F")) or any(DEEP.search(str(raw)) for *_, raw in opened.tile):
         raise DataError(f"{path}: has more than 8 bits a channel (mode {opened.mode}); convert it to 8 bits first")
     if ImageFile.LOAD_TRUNCATED_IMAGES:

@@ -49,9 +49,11 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
         raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 
 
-def import_optional(module: str, user: str) -> Any:
-    """Import a package of the extra `data` on behalf of `user`, or raise `DataError`."""
+def import_optional(module: str, user: str, extra: str = "data") -> Any:
+    """Import a package of an extra on behalf of `user`, or raise `DataError`."""
     try:
         return import_module(module)
     except ImportError:
-        raise DataError(f'{user} needs the package {module}; install it: pip install "vtab-peft[data]"') from None
+        raise DataError(
+            f'{user} needs the package {module.partition(".")[0]}; install it: pip install "vtab-peft[{extra}]"'
+        ) from None

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from .folder import folder_task
+from .importing import IMAGE_FOLDER, image_folder_task
 from .official import FGVC, VTAB1K
 from .raw.atomic_folder import recover
 from .task import PROCEDURAL_SUITES, SUITES, DataError, Task, nearest
@@ -33,8 +34,9 @@ def table() -> dict[tuple[str, str], Task]:
 def find(names: Sequence[str], suite: str | None, data: Path | None) -> list[Task]:
     """Return the tasks that `names` mean with their folders, in the order given and each once.
 
-    A name is a task or a group of `suite`, `all`, or the path of a folder (see `folder.folder_task`).  Tasks of a suite
-    on disk get the folder `data`/<name>; loading or checking a task finds out if its files exist.
+    A name is a task or a group of `suite`, `all`, the path of a folder (see `folder.folder_task`), or `imagefolder:`
+    with the path of a folder of class folders (see `importing.image_folder_task`).  Tasks of a suite on disk get the
+    folder `data`/<name>; loading or checking a task finds out if its files exist.
 
     Raises:
         ValueError: a name is unknown, or a required suite or data folder is missing.
@@ -68,6 +70,8 @@ def find_valid(names: Sequence[str], suite: str | None, data: Path | None) -> tu
 
 def _resolve(name: str, suite: str | None, data: Path | None) -> list[Task]:
     """Return the tasks that one name means."""
+    if name.startswith(IMAGE_FOLDER):
+        return [image_folder_task(Path(name.removeprefix(IMAGE_FOLDER)))]
     if "/" in name or os.sep in name:
         return [folder_task(Path(name))]
     tasks = suite_tasks(suite) if suite else {}

@@ -59,6 +59,8 @@ def run(
     named = {"methods": methods, "backbone": backbone, "tasks": tasks, "suite": suite, "data": data, "weights": weights}
     named |= {"recipe": recipe, "set": set, "seeds": seeds, "results": results, "workers": workers, **options}
     parsed = _parse("run", named)
+    if parsed.limit_test:
+        raise ValueError("limit_test stores no run, so there is no table; use `vtab-peft run --limit-test N`")
     done = execute(parsed)
     store = Store(parsed.results)
     stored = [store.latest(planned.spec)[0] for planned in done[0]] if done else []

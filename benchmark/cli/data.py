@@ -1,9 +1,9 @@
-"""Parsers of the commands `data check`, `status`, `cache`, `fetch` and `build`."""
+"""Parsers of the commands `data ...`."""
 
 import argparse
 from pathlib import Path
 
-from .options import Commands, add_tasks
+from .options import Commands, add_tasks, fraction, positive, seed
 
 
 def declare(commands: Commands) -> None:
@@ -47,6 +47,20 @@ def declare(commands: Commands) -> None:
     build.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder for the task folders")
     build.add_argument("--again", action="store_true", help="replace existing tasks")
     build.set_defaults(work="commands.data_build:build_data")
+
+    bring = family.add_parser("import", help="make a task of class folders, a CSV file or a Hugging Face data set")
+    add = bring.add_argument
+    add("source", metavar="SOURCE", help="folder of class folders, .csv file, or hf:NAME or hf:FOLDER")
+    add("--output", "--to", dest="to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    add("--train", type=positive, default=1000, metavar="N", help="images in train and val (default: 1000)")
+    add("--val-share", type=fraction, default=0.2, metavar="X", help="share of val in them (default: 0.2)")
+    add("--seed", type=seed, default=0, help="of the draw (default: 0)")
+    bring.set_defaults(work="commands.data_import:import_data")
+
+    compare = family.add_parser("compare", help="compare the pixels of two copies of tasks, image by image")
+    compare.add_argument("a", type=Path, metavar="A", help="task folder, or folder of task folders")
+    compare.add_argument("b", type=Path, metavar="B", help="the copy to compare it with")
+    compare.set_defaults(work="commands.data_compare:compare_data")
 
 
 def _add_official(verb: argparse.ArgumentParser) -> None:

@@ -141,6 +141,13 @@ def share(text: str) -> float:
     return number
 
 
+def fraction(text: str) -> float:
+    """Parse a number between 0 and 1."""
+    if not 0 < (number := _number(text)) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number between 0 and 1")
+    return number
+
+
 def minutes(text: str) -> float:
     """Parse a positive number."""
     if not 0 < (number := _number(text)) < float("inf"):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.cache import CachedTask
+from ...datasets.importing import IMAGE_FOLDER
 from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import find
 from ..checkpoints.lookup import files_of_run
@@ -159,6 +160,8 @@ def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
         (task,) = find([name], suite, folder)
     elif folder is None:
         raise ValueError(f"{suite}/{name} is a task on disk; give its folder with --data FOLDER{hint}")
+    elif str(folder).startswith(IMAGE_FOLDER):
+        (task,) = find([str(folder)], None, None)
     else:
         inside = folder / name
         (task,) = find([str((inside if inside.is_dir() else folder).resolve())], None, None)

@@ -32,6 +32,7 @@ from .source import Examples, Source
 HASHED = 2**30
 """Largest raw file in bytes whose SHA-256 goes into the manifest (our choice: a few seconds); else its size does."""
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp"}
+SIGNATURES |= {b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
 """File endings by the first bytes of an encoded image."""
 
 Splits = Mapping[SplitName, Examples]
@@ -79,7 +80,7 @@ def build(
         splits = source.read(raw)
         _validate(row, source, splits)
         with atomic_folder(folder, again) as staged, ThreadPoolExecutor(threads) as pool:
-            checksums = _Writer(staged, row, source, splits, pool, progress).write()
+            checksums = TaskWriter(staged, row, splits, source.class_names, pool, progress).write()
             manifest = _manifest(row, source, splits, checksums, raw, used)
             (staged / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
             read(replace(row, folder=staged))  # the checks that every user of the folder will make
@@ -140,13 +141,13 @@ def _validate(row: Task, source: Source, splits: Splits) -> None:
 
 
 @dataclass
-class _Writer:
+class TaskWriter:
     """Writes images, lists and class names into a new folder."""
 
     folder: Path
     row: Task
-    source: Source
     splits: Splits
+    class_names: Sequence[str]
     pool: ThreadPoolExecutor
     progress: ProgressFn | None
 
@@ -171,8 +172,8 @@ class _Writer:
             checksums[split], texts[split] = digest.hexdigest(), "".join(lines)
             (self.folder / self.list_name(LISTS[split])).write_text(texts[split])
         (self.folder / self.list_name(UNION)).write_text(texts["train"] + texts["val"])
-        if self.source.class_names:
-            (self.folder / "classes.txt").write_text("".join(f"{name}\n" for name in self.source.class_names))
+        if self.class_names:
+            (self.folder / "classes.txt").write_text("".join(f"{name}\n" for name in self.class_names), "utf-8")
         return checksums
 
     def jobs(self) -> Iterator[tuple[Path, Examples, int]]:
@@ -212,10 +213,6 @@ def _manifest(
     stand_ins = [
         file.stand_in[1] for file in source.files if file.stand_in and used[file.path].name == file.stand_in[0]
     ]
-    try:
-        built_by = f"vtab-peft {version('vtab-peft')}"
-    except PackageNotFoundError:
-        built_by = "vtab-peft, not installed"
     return {
         "task": row.label,
         "source": ", ".join(stand_ins) or row.source,
@@ -223,9 +220,17 @@ def _manifest(
         "counts": {split: len(splits[split]) for split in SPLITS},
         "checksums": checksums,
         "raw": {path.relative_to(raw).as_posix(): _fingerprint(path) for path in used.values()},
-        "built_by": built_by,
+        "built_by": built_by(),
         "keys": {split: list(splits[split].keys) for split in ("train", "val")},
     }
+
+
+def built_by() -> str:
+    """Return the version of this package."""
+    try:
+        return f"vtab-peft {version('vtab-peft')}"
+    except PackageNotFoundError:
+        return "vtab-peft, not installed"
 
 
 def _fingerprint(path: Path) -> dict[str, str | int]:

@@ -1,0 +1,45 @@
+"""The command `data compare`: tell task by task whether two copies hold the same pixels."""
+
+import argparse
+from pathlib import Path
+
+from tabulate import tabulate
+
+from ...datasets.compare import SplitComparison, compare_tasks, task_folders
+from ..reporting.tables import DASH
+
+SHOWN = 3
+"""Differing images of a split that are named (ours)."""
+
+
+def compare_data(options: argparse.Namespace) -> int:
+    """Print a line per task and split; return exit status 1 if anything differs.
+
+    Raises:
+        DataError: a folder is no task, or an image cannot be read.
+    """
+    rows, notes, equal = [], [], True
+    for name, a, b in task_folders(options.a, options.b):
+        for found in compare_tasks(a, b):
+            equal &= found.equal
+            rows.append(_row(name, found))
+            for file_a, file_b in found.differing[:SHOWN]:
+                notes.append(
+                    f"{name}, {found.split}: {Path(file_a).relative_to(a)} is not {Path(file_b).relative_to(b)}"
+                )
+            if (more := len(found.differing) - SHOWN) > 0:
+                notes.append(f"{name}, {found.split}: and {more:,} more")
+    headers = ("task", "split", "images A", "images B", "same pixels", "at the same place", "largest difference")
+    print(tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", *["right"] * 5)))
+    print("\n".join(["", *notes]) if notes else "\nthe same pixels and labels, in the same order")
+    return 0 if equal else 1
+
+
+def _row(name: str, found: SplitComparison) -> tuple[str, ...]:
+    numbers = (*found.images, found.same_pixels, found.same_place)
+    return (
+        name,
+        found.split,
+        *(f"{number:,}" for number in numbers),
+        DASH if found.largest is None else str(found.largest),
+    )

@@ -1,0 +1,30 @@
+"""The command `data import`: make a task of labelled images in another layout."""
+
+import argparse
+import sys
+
+from tqdm import tqdm
+
+from ...datasets.importing import import_task
+from ...datasets.task import SPLITS
+from ..execution.progress import advance
+from .messages import say
+
+
+def import_data(options: argparse.Namespace) -> int:
+    """Import the images and print the counts of the splits; warnings go to standard error."""
+    with tqdm(desc="importing", unit=" images", leave=False, disable=not sys.stderr.isatty()) as bar:
+        made = import_task(
+            options.source,
+            options.to,
+            options.train,
+            options.val_share,
+            options.seed,
+            lambda done, of: advance(bar, done, of),
+        )
+    for text in made.warnings:
+        say(f"{made.task.label}: warning: {text}")
+    counts = ", ".join(f"{made.counts[split]:,} {split}" for split in SPLITS)
+    print(f"{made.task.label}: {made.task.classes} classes, {counts}: {made.task.folder}")
+    print(f"next: vtab-peft run --tasks {made.task.folder} --backbone NAME --methods linear lora")
+    return 0

@@ -1,0 +1,143 @@
+"""Read labelled images of other layouts: one folder per class, or a CSV file; huggingface.py has a third.
+
+Each source becomes `LabelledImages`; draw.py makes the splits of a task from it.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from PIL import Image
+
+from .raw.source import Examples, Picture
+from .reading import read_text
+from .task import DataError
+
+Subset = Literal["all", "train", "val", "test"]
+SUBSETS: dict[str, Subset] = {
+    **{"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"},
+    **{"test": "test", "testing": "test"},
+}
+"""Names of folders, and of splits of CSV files and Hugging Face data sets."""
+COLUMNS = ("path", "label", "split")
+"""Columns of a CSV file that are read; `split` is optional."""
+
+
+@dataclass(frozen=True)
+class LabelledImages:
+    """Labelled images, in the subsets that their source has."""
+
+    name: str
+    class_names: tuple[str, ...]
+    subsets: Mapping[Subset, Examples]
+    """`all`, or `train` with any of `val` and `test`.  Keys are unique names, such as paths relative to the source."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A subset before its classes are numbered."""
+
+    keys: Sequence[str]
+    labels: Sequence[str]
+    picture: Callable[[int], Picture]
+
+
+def from_class_folders(root: Path) -> LabelledImages:
+    """Read torchvision's ImageFolder layout: <class>/..., or <subset>/<class>/... with the names of `SUBSETS`.
+
+    Classes are numbered in the order of their sorted names, over all subsets.  Images in subfolders of a class count.
+    Hidden files and files without an image extension that Pillow knows are left out.
+
+    Raises:
+        DataError: there are fewer than two classes, or classes beside the subsets.
+    """
+    folders = _subfolders(root)
+    places: dict[Subset, Path] = {SUBSETS[f.name.lower()]: f for f in folders if f.name.lower() in SUBSETS}
+    if "train" not in places:
+        places = {"all": root}
+    elif others := [folder.name for folder in folders if folder not in places.values()]:
+        raise DataError(f"{root} has {others[0]}/ beside train/; give a folder that has only subsets or only classes")
+    listed: dict[Subset, Listed] = {}
+    for subset, place in places.items():
+        found = [(folder.name, file) for folder in _subfolders(place) for file in images_below(folder)]
+        files = [file for _, file in found]
+        keys = [file.relative_to(root).as_posix() for file in files]
+        listed[subset] = Listed(keys, [name for name, _ in found], files.__getitem__)
+    return numbered(root.name, str(root), listed)
+
+
+def from_csv(path: Path) -> LabelledImages:
+    """Read a CSV file with a header and the columns `path`, `label` and, optionally, `split`.
+
+    Paths are relative to the file's folder.  Labels are names of classes; whole numbers are sorted as numbers.
+
+    Raises:
+        DataError: a column or a value is missing, or a split is unknown; the message names the line.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path)))
+    if missing := {"path", "label"} - set(reader.fieldnames or ()):
+        raise DataError(f"{path} has no column {' or '.join(sorted(missing))}; needed are path, label and maybe split")
+    rows: dict[Subset, list[tuple[str, str]]] = {}
+    for line in reader:
+        file, label, split = ((line.get(name) or "").strip() for name in COLUMNS)
+        subset = SUBSETS.get(split.lower()) if split else "all"
+        if not file or not label or subset is None:
+            raise DataError(f"{path}:{reader.line_num}: needed are a path, a label and no or a known split")
+        rows.setdefault(subset, []).append((file, label))
+    listed: dict[Subset, Listed] = {}
+    for subset, pairs in rows.items():
+        files = [path.parent / file for file, _ in pairs]
+        listed[subset] = Listed([file for file, _ in pairs], [label for _, label in pairs], files.__getitem__)
+    return numbered(path.stem, str(path), listed)
+
+
+def numbered(name: str, where: str, listed: Mapping[Subset, Listed], class_names: Sequence[str] = ()) -> LabelledImages:
+    """Number the classes: in the order of `class_names`, or else of their sorted names.
+
+    Raises:
+        DataError: there are fewer than two classes, no training images, an image twice, or other subsets beside `all`.
+    """
+    used = {label for part in listed.values() for label in part.labels}
+    names = tuple(class_names) or tuple(sorted(used, key=_in_order(used)))
+    if len(used) < 2:
+        raise DataError(f"{where} has images of {len(used)} class{'es' * (not used)}; a task needs at least 2")
+    if ("all" in listed) == ("train" in listed) or ("all" in listed and len(listed) > 1):
+        raise DataError(f"{where} has the subsets {', '.join(listed)}; a task needs train, or images without subsets")
+    keys = [key for part in listed.values() for key in part.keys]
+    if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise DataError(f"{where} lists {twice} twice; list each image once")
+    if odd := next((text for text in names if text != text.strip() or not text or "\n" in text), None):
+        raise DataError(f"{where}: the class name {odd!r} cannot be a line of classes.txt; rename the class")
+    numbers = {text: number for number, text in enumerate(names)}
+    return LabelledImages(
+        name,
+        names,
+        {
+            subset: Examples(part.keys, [numbers[label] for label in part.labels], part.picture)
+            for subset, part in listed.items()
+        },
+    )
+
+
+def _in_order(labels: set[str]) -> Callable[[str], object]:
+    return int if all(label.isascii() and label.isdecimal() for label in labels) else str
+
+
+def images_below(folder: Path) -> list[Path]:
+    """Return every visible file below `folder` with an image extension that Pillow knows, sorted."""
+    endings = Image.registered_extensions()
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix.lower() in endings
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+        and path.is_file()
+    )
+
+
+def _subfolders(root: Path) -> list[Path]:
+    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
