@@ -16,8 +16,8 @@ PREFIX = "hf:"
 def from_huggingface(name: str) -> LabelledImages:
     """Read a data set of the hub by its name, or a folder of parquet files or of `save_to_disk`.
 
-    The first column of images and the first column of class labels, or else the column `label`, are used.  Encoded
-    images are taken unchanged.
+    The first column of images is used, and the first column of class labels, or else the column `label`, `labels` or
+    `cls`.  Encoded images are taken unchanged.
 
     Raises:
         DataError: the package or the data set is missing, or it has no images, no labels, or other splits.
@@ -61,7 +61,7 @@ def _columns(hub: Any, name: str, part: Any) -> tuple[str, str]:
     features = part.features
     images = [column for column, kind in features.items() if isinstance(kind, hub.Image)]
     labels = [column for column, kind in features.items() if isinstance(kind, hub.ClassLabel)]
-    labels += [column for column in ("label", "labels") if column in features]
+    labels += [column for column in ("label", "labels", "cls") if column in features]
     if not images or not labels:
         missing = "images" if not images else "class labels, and none is called label"
         raise DataError(f"{PREFIX}{name} has no column of {missing}; its columns are {', '.join(features)}")

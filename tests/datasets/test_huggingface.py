@@ -38,9 +38,11 @@ def pictures(folder: Path, count: int, first: int = 0) -> list[str]:
     return files
 
 
-def build(hub: Any, folder: Path, count: int, first: int = 0) -> Any:
+def build(hub: Any, folder: Path, count: int, first: int = 0, embed: bool = False) -> Any:
     features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(names=["zebra", "ape"])})
-    rows = {"image": pictures(folder, count, first), "label": [i % 2 for i in range(count)]}
+    files = pictures(folder, count, first)
+    images = [{"bytes": Path(file).read_bytes(), "path": None} for file in files] if embed else files
+    rows = {"image": images, "label": [i % 2 for i in range(count)]}
     return hub.Dataset.from_dict(rows, features=features)
 
 
@@ -61,10 +63,18 @@ def test_splits_of_the_data_set_are_kept(hub: Any, tmp_path: Path) -> None:
 
 def test_parquet_files_are_read(hub: Any, tmp_path: Path) -> None:
     (tmp_path / "parquet").mkdir()
-    build(hub, tmp_path / "files", 20).to_parquet(str(tmp_path / "parquet" / "train.parquet"))
+    build(hub, tmp_path / "files", 20, embed=True).to_parquet(str(tmp_path / "parquet" / "train.parquet"))
     found = read_labelled(f"hf:{tmp_path / 'parquet'}")
     assert found.class_names == ("zebra", "ape")
     assert found.subsets["all"].picture(0) == (tmp_path / "files" / "0.png").read_bytes()
+
+
+def test_numbers_without_names_are_labels_too(hub: Any, tmp_path: Path) -> None:
+    """Whole sets in webdataset's form have a column `cls`."""
+    rows = {"webp": pictures(tmp_path / "files", 12), "cls": [(9, 10)[i % 2] for i in range(12)]}
+    features = hub.Features({"webp": hub.Image(), "cls": hub.Value("int64")})
+    hub.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "saved"))
+    assert read_labelled(f"hf:{tmp_path / 'saved'}").class_names == ("9", "10")
 
 
 def test_data_sets_without_images_or_labels_are_refused(hub: Any, tmp_path: Path) -> None:
