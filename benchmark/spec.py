@@ -6,11 +6,14 @@ Specs are plain data without torch, so a plan can be made on any machine.
 
 import hashlib
 import json
-import marshal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from ..datasets.schema import Count, Invalid, Positive, Whole, from_json, from_values
 
 PROTOCOL = 1
 """Version of the evaluation protocol; part of every run ID.
@@ -21,6 +24,11 @@ PROTOCOL = 1
 
 OTHERS = "others"
 """Key of `Recipe.tasks` for the tasks without a table."""
+
+Number = float | int
+"""A finite number.  Whole numbers stay whole, because run IDs hash 3 and 3.0 differently."""
+ImageSize = Annotated[int, msgspec.Meta(ge=1, le=4096)]
+"""Side of the input in pixels; larger models than 4096 fit into no memory (ours)."""
 
 canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
 """Encode a value as its one canonical JSON text: sorted keys, no spaces, ASCII, floats as Python prints them."""
@@ -69,24 +77,24 @@ class Recipe(Part):
     source: str
     """Source of the values: paper and table, repository path, or "ours" with the reason."""
     optimizer: Literal["adamw", "sgd"]
-    lr: float
+    lr: Number
     """Peak learning rate; a method's own `lr` replaces it, unless `lr_for_all`."""
     lr_for_all: bool = versioned_field(False)
     """True if the user chose `lr`: it then also holds for methods with their own."""
-    weight_decay: float
+    weight_decay: Number
     decayed: Literal["all", "matrices", "no biases, no norms"]
     """Weight-decay parameters: all, those with at least two axes, or all except biases and LayerNorms."""
-    momentum: float
+    momentum: Number
     """Momentum of SGD; AdamW uses betas 0.9 and 0.999."""
-    epochs: int
-    probe_epochs: int
+    epochs: Whole
+    probe_epochs: Whole
     """Epochs of methods with frozen features, which train on cached features."""
-    warmup_epochs: float
+    warmup_epochs: Number
     """Epochs of linear warm-up from `warmup_lr` to `lr`."""
-    warmup_lr: float
-    min_lr: float
+    warmup_lr: Number
+    min_lr: Number
     """Final learning rate of the cosine."""
-    cooldown_epochs: float
+    cooldown_epochs: Number
     """Extra epochs at `min_lr` after the cosine."""
     schedule_per: Literal["step", "epoch"]
     schedule_lag: int = versioned_field(0)
@@ -95,22 +103,22 @@ class Recipe(Part):
     """Begin of the cosine: after the warm-up, or at epoch 0, hidden by the warm-up (timm's default)."""
     warmup_until: Literal["end", "last epoch"] = versioned_field("end")
     """Where the warm-up reaches `lr`: at its end, or already in its last epoch, as Adapter+'s does."""
-    batch_size: int
+    batch_size: Whole
     drop_last: bool
-    drop_path: float
+    drop_path: Number
     """Rate of stochastic depth in the last block; it grows linearly from 0 with depth."""
-    branch_dropout: float
+    branch_dropout: Number
     """Rate of element-wise dropout on branch outputs, growing in the same way ("drop path" of RLRR and AOFT)."""
-    mlp_dropout: float = versioned_field(0.0)
+    mlp_dropout: float | int = versioned_field(0.0)
     """Rate of dropout after both layers of each MLP, equal in all blocks."""
-    label_smoothing: float
-    clip_norm: float | None
+    label_smoothing: Number
+    clip_norm: Number | None
     head_init: Literal["trunc_normal", "zeros", "uniform", "kaiming"]
     """Initialisation of the head's weight [k, d]; the bias is zero.
 
     trunc_normal: sigma 0.02, cut at 2 sigma; uniform: up to 1/sqrt(d), torch's default; kaiming: sigma sqrt(2/k).
     """
-    image_size: int | None
+    image_size: ImageSize | None
     """Side in pixels; None: the backbone's own size, filled in before hashing."""
     framing: Literal["squash", "squash_crop", "square_crop"] = versioned_field("squash")
     """Resize mode, see `datasets.pixels.Preprocessing`."""
@@ -121,7 +129,7 @@ class Recipe(Part):
     """True if the values were tuned per method or task; tables mark untuned recipes."""
     tasks: Mapping[str, Mapping[str, Any]] = versioned_field({})
     """Task -> fields that it replaces; empty: all tasks use the same values.  `OTHERS` stands for all other tasks."""
-    search: Mapping[str, tuple[float, ...]] = versioned_field({})
+    search: Mapping[str, tuple[Number, ...]] = versioned_field({})
     """Search space of `tune`: field -> values; empty: the default space of `commands.tuning_space`."""
 
     def __post_init__(self) -> None:
@@ -205,7 +213,7 @@ class TaskRef(Part):
 
     suite: str
     name: str
-    version: int
+    version: Positive
     data: str
     """Hash of split lists, labels and image bytes."""
     provenance: str
@@ -218,7 +226,7 @@ class MethodRef(Part):
 
     name: str
     args: dict[str, Any]
-    version: int
+    version: Positive
     plugin: str | None
     """SHA-256 of the plug-in file; None for built-in methods."""
     spec: str
@@ -249,27 +257,27 @@ class RunSpec:
     recipe_base: str
     """`Recipe.base` of the recipe before it was resolved."""
     split: Literal["val", "test"]
-    seed: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    interpolation: str
+    seed: Count
+    mean: tuple[Number, Number, Number]
+    std: tuple[Number, Number, Number]
+    interpolation: Literal["bicubic", "bilinear"]
+
+    def __post_init__(self) -> None:
+        if not min(self.std) > 0:
+            raise ValueError(f"std must be positive, not {self.std}")
 
     def to_json(self) -> dict[str, Any]:
         """Return the spec as plain JSON values."""
         return json.loads(canonical_json(asdict(self)))
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> "RunSpec":
+    def from_json(cls, data: Any) -> "RunSpec":
         """Build a spec from JSON values.
 
         Raises:
-            ValueError: `data` is not a spec of this version of the code; the message names the field.
+            Invalid: `data` is not a spec of this version of the code; the message names the field.
         """
-        try:
-            return _without_seed(marshal.dumps({**data, "seed": 0}, 2)).with_seed(data["seed"])
-        except (KeyError, TypeError, AttributeError) as error:
-            known = ", ".join(f.name for f in fields(cls))
-            raise ValueError(f"not a run spec ({error}); its fields are {known}") from None
+        return from_json(canonical_json(data), SpecText).build()
 
     def with_seed(self, seed: int) -> "RunSpec":
         """Return the spec with another seed; both share the canonical text, which makes run IDs fast."""
@@ -286,7 +294,7 @@ class RunSpec:
     @cached_property
     def _run_id(self) -> str:
         before, after = self._text_around_seed
-        return digest(f"{before}{canonical_json(self.seed)}{after}")
+        return digest(f"{before}{self.seed:d}{after}")
 
     @cached_property
     def _text_around_seed(self) -> tuple[str, str]:
@@ -298,24 +306,52 @@ class RunSpec:
         return f'{{{",".join(items[:seed])},"seed":', f",{','.join(items[seed + 1 :])}}}"
 
 
-PARTS: dict[str, type[Part]] = {"backbone": BackboneRef, "task": TaskRef, "method": MethodRef, "recipe": Recipe}
-"""Fields of `RunSpec` that are parts."""
+class SpecText(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A spec in a JSON file, whose parts are still text, because thousands of files share them."""
+
+    backbone: msgspec.Raw
+    task: msgspec.Raw
+    method: msgspec.Raw
+    recipe: msgspec.Raw
+    recipe_base: str
+    split: Literal["val", "test"]
+    seed: Count
+    mean: msgspec.Raw
+    std: msgspec.Raw
+    interpolation: Literal["bicubic", "bilinear"]
+
+    def build(self, field: str = "") -> RunSpec:
+        """Return the spec; raise `Invalid`, with the path of the value below `field`, if a part is not valid."""
+        parts = tuple(bytes(getattr(self, name)) for name in _PARTS)
+        return _without_seed(parts, self.recipe_base, self.split, self.interpolation, field).with_seed(self.seed)
+
+
+_PARTS: dict[str, Any] = {
+    **{"backbone": BackboneRef, "task": TaskRef, "method": MethodRef, "recipe": Recipe},
+    **dict.fromkeys(("mean", "std"), tuple[Number, Number, Number]),
+}
+"""Fields of `RunSpec` that many runs share, and their types."""
 
 
 @lru_cache(maxsize=4096)
-def _without_seed(data: bytes) -> RunSpec:
-    """Build the spec with seed 0 from marshalled JSON values; thousands of records differ only in the seed."""
-    values = marshal.loads(data)
-    parts = {name: _part(name, marshal.dumps(values[name], 2)) for name in PARTS}
-    return RunSpec(**{**values, **parts, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
+def _without_seed(parts: tuple[bytes, ...], recipe_base: str, split: Any, interpolation: Any, field: str) -> RunSpec:
+    """Build the spec with seed 0; thousands of records differ only in the seed."""
+    values = {
+        name: _part(name, text, f"{field}.{name}".removeprefix(".")) for name, text in zip(_PARTS, parts, strict=True)
+    }
+    try:
+        return RunSpec(**values, recipe_base=recipe_base, split=split, seed=0, interpolation=interpolation)
+    except ValueError as error:
+        raise Invalid(str(error), field) from None
 
 
 @lru_cache(maxsize=4096)
-def _part(name: str, data: bytes) -> Part:
-    """Build a part from its marshalled JSON values, which thousands of records share.
-
-    Raises:
-        TypeError, ValueError: The values are not those of the part.
-    """
-    absent = Recipe.neutral() if name == "recipe" else {}
-    return PARTS[name](**{**absent, **marshal.loads(data)})
+def _part(name: str, text: bytes, field: str) -> Any:
+    """Build a part from its JSON text, which thousands of records share; raise `Invalid` if it is not valid."""
+    kind = _PARTS[name]
+    if not is_dataclass(kind):
+        return from_json(text, kind, field)
+    values = from_json(text, dict[str, Any], field)
+    if unknown := values.keys() - {f.name for f in fields(kind)}:
+        raise Invalid("is an unknown field", f"{field}.{min(unknown)}")
+    return from_values({**(Recipe.neutral() if kind is Recipe else {}), **values}, kind, field)

@@ -3,10 +3,13 @@
 import io
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from .schema import DEEPEST, Invalid, from_json
 from .task import DataError
 
 LARGEST_FILE = 1 << 30
@@ -14,31 +17,55 @@ LARGEST_FILE = 1 << 30
 LARGEST_TEXT = 1 << 26
 """Bytes of the largest text that is read (our choice); the longest official list has 2.5 MB."""
 
+T = TypeVar("T")
+
+
+class InvalidFile(DataError):
+    """A file that is not regular, too large, or not what its schema says: `path`, `field` and `reason`."""
+
+    def __init__(self, path: Path, reason: str, field: str = "") -> None:
+        self.path, self.reason, self.field = path, reason, field
+        self.detail = f"{field}: {reason}" if field else reason
+        super().__init__(f"{path}: {self.detail}")
+
 
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
 
     Raises:
         OSError: the file cannot be opened.
-        DataError: it is a pipe, a device or a socket, which could block or never end; or a folder.
+        InvalidFile: it is a pipe, a device or a socket, which could block or never end; or a folder.
     """
     file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
     if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
         return file
     file.close()
-    raise DataError(f"{path}: is not a regular file; replace it by one")
+    raise InvalidFile(path, "is not a regular file; replace it by one")
+
+
+def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
+    """Return the content of a regular file of at most `limit` bytes.
+
+    Raises:
+        OSError: the file cannot be read.
+        InvalidFile: it is not a regular file, or larger.
+    """
+    with open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(min(size, limit) + 1)
+        if size < len(data) <= limit:  # it grows, or is a file of /proc, whose size is 0
+            data += file.read(limit + 1 - len(data))
+    if len(data) > limit:
+        raise InvalidFile(path, f"has more than {limit:,} bytes")
+    return data
 
 
 def read_bytes(path: Path, limit: int = LARGEST_FILE) -> bytes:
     """Return the content of a regular file of at most `limit` bytes, or raise `DataError`."""
     try:
-        with open_regular(path) as file:
-            data = file.read(limit + 1)
+        return read_regular(path, limit)
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from None
-    if len(data) > limit:
-        raise DataError(f"{path}: has more than {limit:,} bytes")
-    return data
 
 
 def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
@@ -46,7 +73,27 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
     try:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        raise InvalidFile(path, f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Turn an `Invalid` value inside the block into an `InvalidFile` that names the file."""
+    try:
+        yield
+    except Invalid as error:
+        raise InvalidFile(path, error.reason, error.field) from None
+
+
+def read_json(path: Path, kind: type[T], limit: int = LARGEST_TEXT, deepest: int | None = DEEPEST) -> T:
+    """Return the content of a JSON file as a value of a type.
+
+    Raises:
+        InvalidFile: The file is not regular, too large, not JSON, or a value has another type.
+        DataError: It cannot be read.
+    """
+    with naming(path):
+        return from_json(read_bytes(path, limit), kind, deepest=deepest)
 
 
 def import_optional(module: str, user: str, extra: str = "data") -> Any:

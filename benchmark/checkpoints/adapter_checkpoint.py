@@ -15,14 +15,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ...datasets.reading import InvalidFile, naming
+from ...datasets.schema import Invalid
 from ...methods import METHODS, Method, parse
+from ...methods.base import method_name
 from ...methods.plugin import plugin_sha256
 from ..engine.backbone import Backbone
 from ..engine.injection import Injected, inject, wants_examples
 from ..engine.random_streams import Stream, derive_seed
 from ..engine.trainer import Trained
 from ..spec import RunSpec, canonical_json
-from ..storage.json_io import CorruptRecord, StoreError, what_is_wrong
+from ..storage.json_io import StoreError
+from ..storage.layout import LARGEST_CLASSES
+from .header import Header, parse_header, read_header
 
 _HEAD, _ADAPTER = "head.", "adapter."
 ADVICE = "train the run with --keep-adapters (of `vtab-peft run` or `tune`)"
@@ -35,14 +40,16 @@ class AdapterCheckpoint:
     spec: RunSpec
     adapter: dict[str, Tensor]
     head: nn.Linear
-    facts: dict[str, Any]
-    """Further facts: `classes` (names, if the task has them), and `record` in an exported file."""
+    classes: Sequence[str] = ()
+    """Names of the classes; empty if the task has none."""
+    record: dict[str, Any] | None = None
+    """The run's record, in an exported file."""
 
-    def to_bytes(self, **facts: Any) -> bytes:
-        """Return the file with additional facts."""
+    def to_bytes(self, record: dict[str, Any] | None = None) -> bytes:
+        """Return the file, with the run's record."""
         tensors = {_ADAPTER + name: tensor for name, tensor in self.adapter.items()}
         tensors |= {_HEAD + name: tensor for name, tensor in self.head.state_dict().items()}
-        return _to_bytes(self.spec, tensors, {**self.facts, **facts})
+        return _to_bytes(self.spec, tensors, self.classes, record or self.record)
 
 
 def pack(spec: RunSpec, trained: Trained, class_names: Sequence[str] = ()) -> bytes:
@@ -50,11 +57,16 @@ def pack(spec: RunSpec, trained: Trained, class_names: Sequence[str] = ()) -> by
     tensors = {_ADAPTER + name: tensor for name, tensor in trained.injected.adapter().items()}
     for name, tensor in trained.head.state_dict().items():
         tensors[_HEAD + name] = tensor.detach().to("cpu", copy=True)
-    return _to_bytes(spec, tensors, {"classes": list(class_names)} if class_names else {})
+    return _to_bytes(spec, tensors, class_names, None)
 
 
-def _to_bytes(spec: RunSpec, tensors: dict[str, Tensor], facts: dict[str, Any]) -> bytes:
+def _to_bytes(
+    spec: RunSpec, tensors: dict[str, Tensor], classes: Sequence[str], record: dict[str, Any] | None
+) -> bytes:
+    """Return the file; raise `Invalid` if a reader would refuse it."""
+    facts = ({"classes": list(classes)} if classes else {}) | ({"record": record} if record else {})
     texts = {"key": spec.run_id(), "spec": canonical_json(spec.to_json()), "facts": canonical_json(facts)}
+    parse_header(texts, Path(f"{spec.run_id()}.safetensors"))
     return in_order(save(tensors, texts))
 
 
@@ -76,33 +88,41 @@ def read(path: Path) -> AdapterCheckpoint:
     """Read and check an adapter checkpoint.
 
     Raises:
-        StoreError: The file does not exist.
-        CorruptRecord: The file is not a checkpoint or contradicts itself.
+        StoreError: The file does not exist or cannot be read.
+        InvalidFile: The file is not a checkpoint, contradicts itself, or has numbers that are not finite.
     """
-    if not path.is_file():
+    if not path.exists():
         raise StoreError(f"{path} does not exist; {ADVICE}")
     try:
+        header = read_header(path)
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
-        spec, facts = RunSpec.from_json(json.loads(metadata["spec"])), json.loads(metadata.get("facts", "{}"))
-        if not spec.run_id() == metadata["key"]:
-            raise ValueError("the run ID does not match the spec")
-        weight, bias = tensors.pop(_HEAD + "weight"), tensors.pop(_HEAD + "bias")
-        if weight.ndim != 2 or bias.shape != weight.shape[:1]:
-            raise ValueError("the head is not a linear layer")
-        if not isinstance(facts, dict):
-            raise ValueError("facts is not a JSON object")
-        odd = [name for name in tensors if not name.startswith(_ADAPTER)]
-        if odd:
-            raise ValueError(f"tensor {odd[0]!r} belongs neither to the adapter nor to the head")
-    except (SafetensorError, OSError, ValueError, TypeError, AttributeError, RecursionError, KeyError) as error:
-        raise CorruptRecord(f"{path} is damaged: {what_is_wrong(error)}; {ADVICE}") from None
-    head = nn.Linear(weight.shape[1], weight.shape[0])
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+    except SafetensorError as error:
+        raise InvalidFile(path, f"is not a safetensors file ({error})") from None
+    with naming(path):
+        return _checked(header, tensors)
+
+
+def _checked(header: Header, tensors: dict[str, Tensor]) -> AdapterCheckpoint:
+    """Return the checkpoint of tensors that fit together and are finite; raise `Invalid` for others."""
+    for name, tensor in tensors.items():
+        if not name.startswith((_ADAPTER, _HEAD)):
+            raise Invalid("belongs neither to the adapter nor to the head", name)
+        if not bool(torch.isfinite(tensor).all()):
+            raise Invalid("has numbers that are not finite", name)
+    missing = torch.empty(0)
+    weight, bias = tensors.pop(_HEAD + "weight", missing), tensors.pop(_HEAD + "bias", missing)
+    if weight.ndim != 2 or bias.shape != weight.shape[:1] or {weight.dtype, bias.dtype} != {torch.float32}:
+        raise Invalid("is not a linear layer of fp32 numbers", _HEAD + "weight")
+    classes = len(weight)
+    if classes > LARGEST_CLASSES or len(header.classes) not in (0, classes):
+        raise Invalid(f"has {len(header.classes):,} names for {classes:,} classes", "facts.classes")
+    head = nn.Linear(weight.shape[1], classes)
     head.load_state_dict({"weight": weight, "bias": bias})
-    return AdapterCheckpoint(
-        spec, {name.removeprefix(_ADAPTER): tensor for name, tensor in tensors.items()}, head, facts
-    )
+    adapter = {name.removeprefix(_ADAPTER): tensor for name, tensor in tensors.items()}
+    return AdapterCheckpoint(header.spec, adapter, head, header.classes, header.record)
 
 
 def restore(
@@ -130,6 +150,9 @@ def restore(
         raise ValueError(
             f"the head takes {checkpoint.head.in_features} features, the backbone has {backbone.vit.num_features}"
         )
+    stored = sum(tensor.numel() for tensor in checkpoint.adapter.values())
+    if (expected := method.expected_params(backbone.vit)) > stored:  # before memory for them is allocated
+        raise ValueError(f"{spec.method.spec} has {expected:,} parameters, the adapter file has {stored:,}")
     seed = derive_seed(spec.seed, Stream.INITIAL_VALUES)
     injected = inject(backbone.vit, method, spec.recipe, seed, examples if needs_examples else None)
     try:
@@ -149,6 +172,8 @@ def _method(spec: RunSpec) -> Method:
             f"method {asked.name!r} came from a plug-in file ({asked.plugin[:12]}): give it as --plugin FILE"
         )
     method = parse(asked.spec)
+    if canonical_json(method.hashed_args()) != asked.args_json or method_name(type(method)) != asked.name:
+        raise ValueError(f"the file's method {asked.spec!r} and its arguments contradict each other")
     if method.version != asked.version:
         raise ValueError(f"{asked.name} is now version {method.version}, the run's is {asked.version}")
     if (file := plugin_sha256(method)) != asked.plugin:

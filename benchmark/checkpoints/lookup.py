@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ..storage.json_io import StoreError, from_text
+from ...datasets.reading import read_json
+from ..storage.json_io import StoreError
+from ..storage.layout import LARGEST_RECORD
 from ..storage.schema import repetition_of
 from ..storage.store import Store
 
@@ -80,10 +82,11 @@ def record_of(file: Path) -> dict[str, Any] | None:
     """Return the record beside an adapter file; None for an exported adapter.
 
     Raises:
-        StoreError: The record is damaged.
+        InvalidFile: The record is damaged.
+        StoreError: It cannot be read, or was written by a newer version.
     """
     path = file.with_suffix(".json")
     if not path.is_file():
         return None
     Store(path.parent).load(path)  # checks it
-    return from_text(path.read_text(encoding="utf-8"))
+    return read_json(path, dict[str, Any], LARGEST_RECORD)

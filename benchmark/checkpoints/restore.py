@@ -54,9 +54,9 @@ class TrainedModel:
         return parse(self.spec.method.spec)
 
     @property
-    def class_names(self) -> list[str]:
+    def class_names(self) -> Sequence[str]:
         """Names of the classes; empty if the task has none."""
-        return self.checkpoint.facts.get("classes", [])
+        return self.checkpoint.classes
 
     def merged(self, dtype: torch.dtype = torch.float32) -> VisionModel:
         """Return a plain backbone with the adapter merged into its weights.
@@ -113,7 +113,7 @@ def load_trained(text: str, results: Path, weights: str | None = None, plugins: 
         load_plugin(plugin)
     file = find_adapter(text, results)
     found = adapter_checkpoint.read(file)
-    record = record_of(file) or found.facts.get("record")
+    record = record_of(file) or found.record
     try:
         backbone = load(found.spec.backbone.name, weights, found.spec.recipe.image_size)
     except BackboneError as error:

@@ -51,7 +51,7 @@ def export(options: argparse.Namespace) -> int:
 
 def adapter(run: TrainedModel) -> dict[str, bytes]:
     """Return the saved adapter with the run's record in its metadata."""
-    return {EXPORTED: run.checkpoint.to_bytes(**({"record": run.record} if run.record else {}))}
+    return {EXPORTED: run.checkpoint.to_bytes(run.record)}
 
 
 def merged(run: TrainedModel) -> dict[str, bytes]:

@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
+from ...datasets.reading import InvalidFile
 from ..engine.numerics import Engine
 from ..execution.progress import duration
 from ..execution.scheduler import SweepResult
@@ -81,7 +82,7 @@ def say_outcome(result: SweepResult, store: Store) -> None:
 def _has_traceback(store: Store, run: PlannedRun) -> bool:
     try:
         failure = store.load_failure(run.spec)
-    except StoreError:
+    except (InvalidFile, StoreError):
         return False
     return failure is not None and bool(failure.traceback)
 

@@ -9,21 +9,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, Literal
 
+import msgspec
 from tabulate import tabulate
 
 from ...datasets.atomic_io import PREFIX, make_folder
+from ...datasets.reading import read_json
+from ...datasets.schema import Count, from_json
+from ...datasets.task import DataError
 from ..spec import fingerprint
-from ..storage.json_io import BROKEN, from_text, write_atomically
+from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 
-FORMAT = 1
 SIGMAS = 4.0
 """Half-width of a range in standard errors of a test accuracy (ours).
 The same machine repeats its numbers exactly; the range allows for other processors and library versions."""
 
 MEAN = "mean of tasks"
+
+
+class _Method(msgspec.Struct):
+    parameters: Count
+    accuracy: dict[str, tuple[float, float]]
+    """Task, or `MEAN` -> lowest and highest accuracy."""
+
+
+class _Baseline(msgspec.Struct):
+    format: Literal[1]
+    conditions: dict[str, list[str] | str]
+    methods: dict[str, _Method]
 
 
 class BaselineError(Exception):
@@ -85,8 +100,10 @@ def write_baseline(path: Path, runs: Sequence[Run], test_images: int) -> None:
             margin = SIGMAS * math.sqrt(0.25 / (test_images * (len(accuracies) - 1 if what == MEAN else 1)))
             ranges[what] = [round(max(0.0, value - margin), 4), round(min(1.0, value + margin), 4)]
         methods[spec] = {"parameters": parameters, "accuracy": ranges}
-    content = {"format": FORMAT, "conditions": _conditions(runs), "methods": methods}
-    write_atomically(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
+    content = {"format": 1, "conditions": _conditions(runs), "methods": methods}
+    data = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
+    from_json(data, _Baseline)
+    write_atomically(path, data)
 
 
 def read_baseline(path: Path) -> Baseline:
@@ -95,24 +112,17 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         BaselineError: the file is missing, damaged, or has another format.
     """
+    if not path.exists():
+        raise BaselineError(f"no baseline at {path}; create one with `smoke --write-baseline {path}`")
     try:
-        stored = from_text(path.read_text(encoding="utf-8"))
-        if stored["format"] != FORMAT:
-            raise ValueError(f"format {stored['format']}")
-        ranges = []
-        for spec, own in sorted(stored["methods"].items()):
-            ranges.append((spec, "parameters", own["parameters"], own["parameters"]))
-            ranges += [(spec, what, low, high) for what, (low, high) in sorted(own["accuracy"].items())]
-        for spec, what, low, high in ranges:
-            if not all(isinstance(end, int | float) for end in (low, high)):
-                raise ValueError(f"the range of {spec} and {what} is not a pair of numbers")
-        return Baseline(path, stored["conditions"], ranges)
-    except FileNotFoundError:
-        raise BaselineError(f"no baseline at {path}; create one with `smoke --write-baseline {path}`") from None
-    except KeyError as error:
-        raise BaselineError(f"cannot read baseline {path}: it has no {error}") from None
-    except (OSError, *BROKEN) as error:
-        raise BaselineError(f"cannot read baseline {path}: {error}") from None
+        stored = read_json(path, _Baseline)
+    except DataError as error:
+        raise BaselineError(f"cannot read baseline {error}") from None
+    ranges = []
+    for spec, own in sorted(stored.methods.items()):
+        ranges.append((spec, "parameters", own.parameters, own.parameters))
+        ranges += [(spec, what, low, high) for what, (low, high) in sorted(own.accuracy.items())]
+    return Baseline(path, stored.conditions, ranges)
 
 
 def check_writable(path: Path) -> None:

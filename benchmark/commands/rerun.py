@@ -9,6 +9,7 @@ from typing import Any
 
 from ...datasets.cache import CachedTask
 from ...datasets.importing import IMAGE_FOLDER
+from ...datasets.schema import from_values
 from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import find
 from ..checkpoints.lookup import files_of_run
@@ -79,10 +80,10 @@ def exact(before: Run, now: Run) -> bool:
 
     def conditions(run: Run) -> tuple[Any, ...]:
         origin = run.provenance
-        versions = {name: origin["versions"].get(name) for name in NUMERIC_PACKAGES}
-        return origin["device"], {**asdict(Numerics()), **origin["numerics"]}, versions
+        versions = {name: origin.get("versions", {}).get(name) for name in NUMERIC_PACKAGES}
+        return origin["device"], {**asdict(Numerics()), **origin.get("numerics", {})}, versions
 
-    on_cpu = before.provenance["device"] == before.provenance["numerics"]["cpu"]
+    on_cpu = before.provenance["device"] == before.provenance.get("numerics", {}).get("cpu")
     return on_cpu and conditions(before) == conditions(now)
 
 
@@ -110,7 +111,7 @@ def numerics_of(provenance: Mapping[str, Any], threads: int | None) -> Numerics:
     recorded = provenance.get("numerics", {})
     known = {f.name: recorded[f.name] for f in fields(Numerics) if f.name in recorded}
     known |= {} if threads is None else {"threads": threads}
-    return Numerics(**known)
+    return from_values(known, Numerics, "provenance.numerics")
 
 
 def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) -> PlannedRun:

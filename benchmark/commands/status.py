@@ -41,6 +41,7 @@ def status(options: argparse.Namespace) -> int:
     store.require_results_folder()
     plan = argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})
     failures, problems = store.load_failures()
+    problems += list_locks(store.root / "claims")[1]
     if given:
         lines = _of_plan(plan, store, failures)
     else:
@@ -79,7 +80,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failu
 def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
     """Return run ID -> one of `STATES`; a failed run that is being retried counts as running."""
     missing = {run.spec.run_id() for run in missing_runs(store, runs)}
-    running = {run_id for run_id, _, abandoned in list_locks(store.root / "claims") if not abandoned}
+    running = {run_id for run_id, _, abandoned in list_locks(store.root / "claims")[0] if not abandoned}
     failed = {path.stem for path in (store.root / "failed").glob("*.json")}
 
     def state(run_id: str) -> str:
@@ -111,7 +112,7 @@ def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
         [
             f"{'abandoned' if abandoned else 'running'}: {one_line(f'{lock.run}, by {lock}')}, "
             f"started {duration(max(0.0, time.time() - lock.started))} ago"
-            for run_id, lock, abandoned in list_locks(store.root / "claims")
+            for run_id, lock, abandoned in list_locks(store.root / "claims")[0]
             if run_ids is None or run_id in run_ids
         ]
     )

@@ -7,17 +7,18 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from ...datasets.atomic_io import PREFIX, is_abandoned, is_complete_array
 from ...datasets.cache import default_root
 from ...datasets.manifest import Manifest, manifests
+from ...datasets.reading import InvalidFile
+from ..checkpoints.header import read_header
 from ..execution.locks import list_locks
 from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
+from ..storage.predictions import PredictionsDamaged, PredictionsMissing, read_predictions
 from ..storage.schema import Run
 from ..storage.store import Store
 
@@ -66,24 +67,26 @@ def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> 
     """
     try:
         run = store.load(path)
+    except InvalidFile as error:
+        return [f"is damaged: {error.detail}"], 0
     except StoreError as error:
-        return [str(error).partition(f"{path} ")[2] or str(error)], 0
+        return [str(error).removeprefix(f"{path} ")], 0
     spec, problems = run.spec, list(_check_counts(run))
     if path.parent != store.folder(spec):
         problems.append(f"is in the wrong folder; move it to {store.folder(spec)}/")
     adapter = path.with_suffix(".safetensors")
     if adapter.exists() and _run_id_of(adapter) != run.run_id:
         problems.append("its adapter is damaged or belongs to another run")
-    predictions = path.with_suffix(".npz")
-    if not predictions.exists():
-        return problems, 0
     answers = labels.get((spec.task.data, spec.split))
     try:
-        with np.load(predictions) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+        arrays = read_predictions(path.with_suffix(".npz"))
         problems += _check_predictions(run, arrays, None if answers is None else np.load(answers))
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
-        return [*problems, f"its predictions cannot be read: {error}"], 0
+    except PredictionsMissing:
+        return problems, 0
+    except PredictionsDamaged as error:
+        return [*problems, f"its predictions are damaged: {error}"], 0
+    except (OSError, ValueError, EOFError) as error:
+        return [*problems, f"the cached labels {answers} cannot be read: {error}"], 1
     return problems, 1 if answers is None else 2
 
 
@@ -117,8 +120,9 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
     if predictions.max(initial=0) >= classes:
         yield f"predicts class {predictions.max()}, but the task has {classes} classes"
     correct = arrays.get("correct")
-    if correct is not None and (len(correct) != len(predictions) or not math.isclose(correct.mean(), accuracy)):
-        yield f"its accuracy is {accuracy}, but {correct.mean()} of its predictions are marked as correct"
+    if correct is not None and not (len(correct) and math.isclose(correct.mean(), accuracy)):
+        share = correct.mean() if len(correct) else 0.0
+        yield f"its accuracy is {accuracy}, but {share} of its predictions are marked as correct"
     if labels is None:
         return
     if len(labels) != len(predictions):
@@ -139,14 +143,16 @@ def check_folder(store: Store) -> Iterator[str]:
         if path.suffix not in COMPANIONS:
             yield f"{path}: not a file of a results folder"
         elif not path.with_suffix(".json").exists():
-            yield f"{path}: has no record, because its process was killed; delete it"
+            yield f"{path}: has no record, because its process was killed or the disk was full; delete it"
     stored = {path.name.partition(".")[0] for path in store.record_paths()}
     failures, problems = store.load_failures()
     for failure in failures:
         if failure.spec.run_id() in stored:
             yield f"{store.failure_path(failure.spec)}: the run has succeeded since; delete it"
     yield from problems
-    for run_id, lock, abandoned in list_locks(root / "claims"):
+    locks, problems = list_locks(root / "claims")
+    yield from problems
+    for run_id, lock, abandoned in locks:
         if abandoned:
             yield f"{root / 'claims' / run_id}.json: abandoned by {lock}; the next `run` takes it over"
     for path in sorted(path for path in (root / "damaged").rglob("*") if path.is_file()):
@@ -179,7 +185,7 @@ def _check_cache(store: Store, cached: Sequence[Manifest], root: Path) -> Iterat
     """Yield cached arrays of the stored runs' data that differ from their checksums."""
     used: set[str] = set()
     for record in store.record_paths():
-        with suppress(StoreError):
+        with suppress(InvalidFile, StoreError):
             used.add(store.load(record).spec.task.data)
     for path in sorted({path for own in cached if own.data in used for path in own.damaged(root, full=True)}):
         yield f"{path}: cached pixels or labels are damaged; delete it, and `rerun` the runs stored since it changed"
@@ -187,7 +193,6 @@ def _check_cache(store: Store, cached: Sequence[Manifest], root: Path) -> Iterat
 
 def _run_id_of(adapter: Path) -> str | None:
     try:
-        with safe_open(adapter, framework="numpy") as file:
-            return (file.metadata() or {}).get("key")
-    except (SafetensorError, OSError):
+        return read_header(adapter).spec.run_id()
+    except (InvalidFile, OSError):
         return None

@@ -8,43 +8,48 @@ Not `filelock`: one process must watch its lease for the full duration before it
 `run` that tries once and `status` cannot tell which locks are abandoned, and older versions cannot read its marker.
 """
 
-import json
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import msgspec
 
 from ...datasets.atomic_io import PREFIX, create, host, is_alive, temporary_name
-from ..storage.json_io import unwritable
+from ...datasets.reading import InvalidFile, naming, read_regular
+from ...datasets.schema import from_json
+from ..storage.json_io import to_text, unwritable
 
 HEARTBEAT_SECONDS = 20.0
 EXPIRES_SECONDS = 180.0
 """Age of the last touch after which a lock is abandoned: nine heartbeats (ours; network file systems may stall)."""
+LARGEST_LOCK = 1 << 16
+"""Bytes of the largest lock that is read (ours)."""
 CREATE_TRIES = 9
 """Tries to create a lock while other commands remove the empty folder (ours)."""
 
 
-@dataclass(frozen=True)
-class RunLock:
+class RunLock(msgspec.Struct, frozen=True, rename={"run": "cell"}):
     """Content of a lock file."""
 
     run: str
     host: str
     """Machine and PID namespace, see `datasets/atomic_io.py`."""
-    process: int
-    started: float
+    process: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
+    started: Annotated[float, msgspec.Meta(ge=0, le=1e12)]
     """Seconds since 1970, by the clock of `host`."""
 
     def __str__(self) -> str:
         return f"process {self.process} on {self.host}"
 
     def to_json(self) -> bytes:
-        fields = {"cell": self.run, "host": self.host, "process": self.process, "started": self.started}
-        return json.dumps(fields).encode()
+        """Return the text of the file, which passes its own schema."""
+        data = to_text(msgspec.to_builtins(self)).encode()
+        from_json(data, RunLock)
+        return data
 
 
 class RunLocks:
@@ -77,8 +82,8 @@ class RunLocks:
     def release(self, run_id: str) -> None:
         """Release a lock, unless another process took it over meanwhile."""
         content = self._held.pop(run_id)
-        with suppress(OSError):
-            if self._path(run_id).read_bytes() == content:
+        with suppress(OSError, InvalidFile):
+            if read_regular(self._path(run_id), LARGEST_LOCK) == content:
                 self._path(run_id).unlink()
         if not self._held:
             self._closed.set()
@@ -94,7 +99,8 @@ class RunLocks:
             self.folder.rmdir()  # fails if another process holds a lock
 
     def holder(self, run_id: str) -> RunLock | None:
-        return _read(self._path(run_id))
+        """Return the lock of a run; None if there is none or it is damaged."""
+        return _valid(self._path(run_id))
 
     def _path(self, run_id: str) -> Path:
         return self.folder / f"{run_id}.json"
@@ -137,21 +143,29 @@ def is_abandoned(path: Path, now: float) -> bool:
         age = abs(now - path.stat().st_mtime)  # a time in the future means that a clock was set back
     except FileNotFoundError:
         return False
-    lock = _read(path)
+    lock = _valid(path)
     return age > EXPIRES_SECONDS or (lock is not None and lock.host == host() and not is_alive(lock.process))
 
 
-def list_locks(folder: Path) -> Iterator[tuple[str, RunLock, bool]]:
-    """Yield (run ID, lock, abandoned or not) for every lock in a folder."""
+def list_locks(folder: Path) -> tuple[list[tuple[str, RunLock, bool]], list[str]]:
+    """Return (run ID, lock, abandoned or not) for every lock in a folder, and a message for each damaged one."""
+    found: list[tuple[str, RunLock, bool]] = []
+    problems: list[str] = []
     if not (paths := sorted(folder.glob("*.json"))):
-        return
+        return found, problems
     try:
         now = _file_system_time(folder)
     except OSError:  # a read-only folder
         now = time.time()
     for path in paths:
-        if (lock := _read(path)) is not None:
-            yield path.stem, lock, is_abandoned(path, now)
+        with suppress(FileNotFoundError):  # just released
+            try:
+                found.append((path.stem, _read(path), is_abandoned(path, now)))
+            except (InvalidFile, OSError) as error:
+                if isinstance(error, FileNotFoundError):
+                    raise
+                problems.append(f"{error}; no lock is read there: delete the file")
+    return found, problems
 
 
 def _file_system_time(folder: Path) -> float:
@@ -160,10 +174,15 @@ def _file_system_time(folder: Path) -> float:
         return os.fstat(probe.fileno()).st_mtime
 
 
-def _read(path: Path) -> RunLock | None:
-    """Return the lock, or None if there is none or it is not readable yet."""
+def _read(path: Path) -> RunLock:
+    """Return the lock in a file.  Raises `OSError`, or `InvalidFile` if it is damaged."""
+    with naming(path):
+        return from_json(read_regular(path, LARGEST_LOCK), RunLock)
+
+
+def _valid(path: Path) -> RunLock | None:
+    """Return the lock, or None if there is none or it is damaged."""
     try:
-        fields = json.loads(path.read_bytes())
-        return RunLock(fields["cell"], fields["host"], fields["process"], fields["started"])
-    except (OSError, ValueError, TypeError, KeyError):
+        return _read(path)
+    except (OSError, InvalidFile):
         return None

@@ -4,6 +4,7 @@ A worker answers the requests of messages.py on a pipe, one at a time, and keeps
 It stores results itself, so that none is lost when the parent dies.
 """
 
+import json
 import multiprocessing
 import os
 import signal
@@ -14,12 +15,13 @@ from contextlib import suppress
 from dataclasses import fields, replace
 from itertools import product
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import ForkingPickler
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from ...datasets.task import nearest
 from ..escaping import escaped_output
 from ..plan import BackboneInfo, MethodInfo, PlannedRun
-from ..spec import MethodRef
+from ..spec import MethodRef, canonical_json
 from .messages import (
     ConfigurationRefused,
     ProgressUpdate,
@@ -114,13 +116,14 @@ class Worker:
 
         return [name for path in self.config.plugins for name in load_plugin(path)]
 
-    def run(self, run: PlannedRun, on_progress: "ProgressFn") -> RunFinished:
-        """Train, evaluate and store a run."""
+    def run(self, run: PlannedRun, on_progress: "ProgressFn") -> RunFinished | ResultsUnwritable:
+        """Train, evaluate and store a run; errors of a method are raised."""
         from ...methods import parse
         from ...methods.plugin import loaded_plugins
         from ..checkpoints.adapter_checkpoint import pack
         from ..engine.timing import provenance
         from ..engine.trainer import train_and_evaluate
+        from ..storage.json_io import StoreError
         from ..storage.store import Store
 
         self.load_plugins()  # a worker that replaces a lost one has resolved nothing
@@ -131,8 +134,11 @@ class Worker:
         method = parse(spec.method.spec)
         if _identity(_ref(method)) != _identity(spec.method):
             raise RuntimeError(f"{spec.method.spec} or its plug-in file changed since the plan was made")
-        earlier, _ = store.latest(spec)  # the scheduler has quarantined damaged records
-        repetition = store.next_repetition(spec)  # fixed now, whatever others store meanwhile
+        try:
+            earlier, _ = store.latest(spec)  # the scheduler has quarantined damaged records
+            repetition = store.next_repetition(spec)  # fixed now, whatever others store meanwhile
+        except StoreError as error:
+            return ResultsUnwritable(str(error))
         adapters: list[bytes] = []
 
         def pack_adapter(trained: "Trained") -> None:
@@ -165,8 +171,11 @@ class Worker:
             },
         }
         correct = predictions == run.data.labels(spec.split)
-        path = store.save(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
-        stored = store.load(path)
+        try:
+            path = store.save(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
+            stored = store.load(path)
+        except StoreError as error:
+            return ResultsUnwritable(str(error))
         agrees = None if earlier is None else earlier.predictions_sha256 == stored.predictions_sha256
         seconds = result.train_seconds + result.eval_seconds
         return RunFinished(path, result.accuracy, seconds, result.images_per_second, agrees, self.live.oom_summary)
@@ -237,7 +246,7 @@ def _ref(method: "Method") -> MethodRef:
 
     return MethodRef(
         name=method.spec().partition("(")[0],
-        args=method.hashed_args(),
+        args=json.loads(canonical_json(method.hashed_args())),  # no objects of a plug-in reach the parent
         version=method.version,
         plugin=plugin_sha256(method),
         spec=method.spec(),
@@ -274,7 +283,13 @@ def serve(connection: Connection, config: WorkerConfig) -> None:
         if os.getpid() != process:  # a child that a method forked, and that returned from the method
             os._exit(1)
         try:
-            connection.send(message)
+            data = ForkingPickler.dumps(message)
+        except Exception as error:  # a value of a plug-in; pickling raises many types
+            reason = f"a value of the plug-in cannot be sent to the parent: {type(error).__name__}: {error}"
+            refused = isinstance(message, Resolved | ConfigurationRefused)
+            data = ForkingPickler.dumps(ConfigurationRefused(reason) if refused else RunFailed(reason, "PicklingError"))
+        try:
+            connection.send_bytes(data)
         except OSError:  # the parent is gone
             _exit_with_children()
 
@@ -304,7 +319,6 @@ def reply_to(
     """Answer a request; exceptions become messages, also those that normally end a process."""
     from ..engine.backbone import BackboneError
     from ..engine.errors import message_of, valid_text
-    from ..storage.json_io import CorruptRecord, StoreError
 
     try:
         if isinstance(request, ResolveRequest):
@@ -315,6 +329,4 @@ def reply_to(
         if isinstance(request, ResolveRequest):  # errors of other types come from plug-in files
             expected = isinstance(error, BackboneError | ValueError)
             return ConfigurationRefused(message if expected else f"{error_type}: {message}")
-        if isinstance(error, StoreError) and not isinstance(error, CorruptRecord):
-            return ResultsUnwritable(message)
         return RunFailed(f"{error_type}: {message}", error_type, valid_text(traceback.format_exc()))

@@ -1,4 +1,4 @@
-"""Read and write JSON files of a results folder; writes are atomic."""
+"""Write the files of a results folder; writes are atomic."""
 
 import json
 import re
@@ -7,16 +7,9 @@ from typing import Any
 
 from ...datasets.atomic_io import atomic_write, create
 
-BROKEN = (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
-"""Exceptions that reading a damaged JSON file may raise."""
-
 
 class StoreError(Exception):
     """A results folder cannot be used."""
-
-
-class CorruptRecord(StoreError):
-    """A record is damaged or contradicts itself; the run has to be repeated."""
 
 
 def write_atomically(path: Path, data: bytes) -> None:
@@ -45,32 +38,18 @@ def unwritable(path: Path, error: OSError) -> StoreError:
     return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")
 
 
+_ESCAPES = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|u(d[89a-f]..)|.)")
+"""Escapes in JSON text; the group is half a surrogate pair alone, which is not valid Unicode."""
+_FLAT = re.compile(r"\[\n[^\[\]{}\"]*\]")
+"""A list of numbers; line ends never occur inside JSON strings, so strings are safe."""
+
+
 def to_text(record: dict[str, Any]) -> str:
-    """Return a record as readable JSON: indented, sorted keys, short lists on one line."""
-    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
-    flat = re.compile(r"\[\n[^\[\]{}\"]*\]")  # line ends never occur inside JSON strings, so strings are safe
-    return flat.sub(lambda match: " ".join(match.group().split()), text) + "\n"
+    r"""Return a record as readable JSON: indented, sorted keys, short lists on one line.
 
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a number")
-
-
-_decode = json.JSONDecoder(parse_constant=_refuse).decode
-
-
-def from_text(text: str) -> Any:
-    """Parse JSON as written by `to_text`.
-
-    Raises:
-        ValueError, RecursionError: The text is not JSON, or holds NaN, Infinity or half a surrogate pair.
+    A byte of the command line that is not UTF-8 is half a surrogate pair, and becomes the text `\udcff`.
     """
-    values = _decode(text)
-    if "\\u" in text and re.search(r"\\u[dD][89a-fA-F]", text):
-        json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair cannot be encoded
-    return values
-
-
-def what_is_wrong(error: Exception) -> str:
-    """Return why a record cannot be read."""
-    return f"no field {error}" if isinstance(error, KeyError) else str(error)[:200]
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
+    if "\\ud" in text:
+        text = _ESCAPES.sub(lambda match: rf"\\u{match[1]}" if match[1] else match[0], text)
+    return _FLAT.sub(lambda match: " ".join(match.group().split()), text) + "\n"

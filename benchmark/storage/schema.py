@@ -1,19 +1,23 @@
 """The types of stored records, `Run` and `Failure`, and the table of runs."""
 
 import json
-import marshal
 import re
 import sys
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from ...datasets.reading import naming, read_regular
+from ...datasets.schema import Invalid, from_json
 from ..spec import PROTOCOL, RunSpec, canonical_json
-from .json_io import StoreError, from_text
+from .json_io import StoreError
+from .layout import LARGEST_RECORD, FailureRecord, Provenance, Record, Versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,47 +107,6 @@ class Run:
         """Canonical JSON of `provenance`."""
         return canonical_json(self.provenance)
 
-    @classmethod
-    def from_json(cls, path: Path, record: dict[str, Any]) -> "Run":
-        """Build a run from the JSON values of its record.
-
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError: A field is missing or wrong; the message names it.
-        """
-        spec, result, facts = RunSpec.from_json(record["spec"]), record["result"], record["facts"]
-        environment = dict(record["provenance"])
-        created, argv = environment.pop("created", ""), environment.pop("argv", ())
-        run = cls(
-            path=path,
-            repetition=repetition_of(path),
-            run_id=record["key"],
-            spec=spec,
-            title=facts["title"],
-            group=facts["group"],
-            classes=facts["classes"],
-            test_images=facts.get("test_images"),
-            tuning=facts.get("tuning", {}),
-            per_class_accuracy=_numbers(result.get("per_class_accuracy"), missing=float("nan")),
-            loss_curve=_numbers(result.get("loss_curve")),
-            **{name: result[name] for name in _RESULT},
-            oracle_accuracy=result.get("oracle_accuracy"),
-            oracle_epoch=result.get("oracle_epoch"),
-            predictions_sha256=record["predictions_sha256"],
-            device=_device(record["provenance"]),
-            created=created,
-            argv=tuple(map(sys.intern, argv)),
-            environment=_environment(marshal.dumps(environment, 2)),
-        )
-        for name, get, kinds in _CHECKED:
-            value = get(run)
-            if type(value) not in kinds or (type(value) in _FLOAT and not abs(value) < _TOO_LARGE):
-                raise ValueError(f"{name} is {value!r:.60}")
-        if run.test_images is not None and not (type(run.test_images) is int and run.test_images > 0):
-            raise ValueError(f"test_images is {run.test_images!r:.60}")
-        if not 0 <= run.accuracy <= 1:
-            raise ValueError(f"accuracy is {run.accuracy}, not in [0, 1]")
-        return run
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
@@ -156,86 +119,60 @@ class Failure:
     error_type: str
     """Name of the exception."""
 
-    @classmethod
-    def from_json(cls, record: dict[str, Any]) -> "Failure":
-        """Build a failure from the JSON values of its record.
 
-        Raises:
-            ValueError, KeyError, TypeError, AttributeError: A field is missing or wrong.
-        """
-        spec, reason, traceback = RunSpec.from_json(record["spec"]), record["reason"], record["traceback"]
-        if spec.run_id() != record["key"]:
-            raise ValueError("the run ID does not match the spec")
-        # Records without error_type: the reason is "ErrorType: message".
-        error_type = record.get("error_type") or reason.partition(":")[0]
-        if not all(isinstance(text, str) for text in (reason, traceback, error_type)):
-            raise ValueError("reason, traceback or error_type is not a string")
-        return cls(spec=spec, reason=reason, traceback=traceback, error_type=error_type)
-
-
-_RESULT = (
-    *("accuracy", "trainable_params", "head_params", "total_params"),
-    *("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes"),
-)
-"""Fields of `result` that every record has."""
-_STR, _INT, _FLOAT, _NONE = (str,), (int,), (float, int), type(None)
-COLUMNS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "key": ("run_id", _STR),
-    "repetition": ("repetition", _INT),
-    "path": ("path", (type(Path()),)),
-    "split": ("spec.split", _STR),
-    "seed": ("spec.seed", _INT),
-    "backbone": ("spec.backbone.name", _STR),
-    "backbone_sha256": ("spec.backbone.sha256", _STR),
-    "suite": ("spec.task.suite", _STR),
-    "task": ("spec.task.name", _STR),
-    "task_version": ("spec.task.version", _INT),
-    "data": ("spec.task.data", _STR),
-    "provenance": ("spec.task.provenance", _STR),
-    "group": ("group", _STR),
-    "classes": ("classes", _INT),
-    "method": ("spec.method.name", _STR),
-    "spec": ("spec.method.spec", _STR),
-    "asked": ("method_spec", _STR),
-    "title": ("title", _STR),
-    "method_version": ("spec.method.version", _INT),
-    "plugin": ("spec.method.plugin", (str, _NONE)),
-    "args": ("spec.method.args_json", _STR),
-    "recipe": ("spec.recipe.name", _STR),
-    "recipe_base": ("spec.recipe_base", _STR),
-    "tuned": ("spec.recipe.tuned", (bool,)),
-    "configurations": ("configurations", (int, _NONE)),
-    "lr": ("spec.recipe.lr", _FLOAT),
-    "normalisation": ("normalisation", _STR),
-    "interpolation": ("spec.interpolation", _STR),
-    "image_size": ("spec.recipe.image_size", _INT),
-    "accuracy": ("accuracy", _FLOAT),
-    "trainable_params": ("trainable_params", _INT),
-    "head_params": ("head_params", _INT),
-    "total_params": ("total_params", _INT),
-    "train_seconds": ("train_seconds", _FLOAT),
-    "eval_seconds": ("eval_seconds", _FLOAT),
-    "images_per_second": ("images_per_second", _FLOAT),
-    "peak_bytes": ("peak_bytes", _INT),
-    "adapter_bytes": ("adapter_bytes", _INT),
-    "device": ("device", _STR),
-    "oracle_accuracy": ("oracle_accuracy", (*_FLOAT, _NONE)),
-    "oracle_epoch": ("oracle_epoch", (int, _NONE)),
-    "origin": ("provenance_json", _STR),
+COLUMNS: dict[str, str] = {
+    "key": "run_id",
+    "repetition": "repetition",
+    "path": "path",
+    "split": "spec.split",
+    "seed": "spec.seed",
+    "backbone": "spec.backbone.name",
+    "backbone_sha256": "spec.backbone.sha256",
+    "suite": "spec.task.suite",
+    "task": "spec.task.name",
+    "task_version": "spec.task.version",
+    "data": "spec.task.data",
+    "provenance": "spec.task.provenance",
+    "group": "group",
+    "classes": "classes",
+    "method": "spec.method.name",
+    "spec": "spec.method.spec",
+    "asked": "method_spec",
+    "title": "title",
+    "method_version": "spec.method.version",
+    "plugin": "spec.method.plugin",
+    "args": "spec.method.args_json",
+    "recipe": "spec.recipe.name",
+    "recipe_base": "spec.recipe_base",
+    "tuned": "spec.recipe.tuned",
+    "configurations": "configurations",
+    "lr": "spec.recipe.lr",
+    "normalisation": "normalisation",
+    "interpolation": "spec.interpolation",
+    "image_size": "spec.recipe.image_size",
+    "accuracy": "accuracy",
+    "trainable_params": "trainable_params",
+    "head_params": "head_params",
+    "total_params": "total_params",
+    "train_seconds": "train_seconds",
+    "eval_seconds": "eval_seconds",
+    "images_per_second": "images_per_second",
+    "peak_bytes": "peak_bytes",
+    "adapter_bytes": "adapter_bytes",
+    "device": "device",
+    "oracle_accuracy": "oracle_accuracy",
+    "oracle_epoch": "oracle_epoch",
+    "origin": "provenance_json",
 }
-"""Columns of `to_frame`: attribute of `Run`, and the types that it may have.  `args` and `origin` are JSON text."""
-_GET = {name: attrgetter(attribute) for name, (attribute, _) in COLUMNS.items()}
-_CHECKED = [(name, _GET[name], kinds) for name, (_, kinds) in COLUMNS.items() if name not in ("path", "origin")]
-_TOO_LARGE = 2**63
-"""Limit of a 64-bit column; infinity and NaN do not pass the comparison either."""
+"""Columns of `to_frame`: attribute of `Run`.  `args` and `origin` are JSON text."""
+_GET = [attrgetter(attribute) for attribute in COLUMNS.values()]
 
 
 def to_frame(runs: Iterable[Run]) -> "pd.DataFrame":
     """Return a table with a row per run and the columns `COLUMNS`."""
     import pandas as pd
 
-    rows = [[get(run) for get in _GET.values()] for run in runs]
-    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    frame = pd.DataFrame([[get(run) for get in _GET] for run in runs], columns=list(COLUMNS))
     return frame.assign(path=frame["path"].map(str))
 
 
@@ -244,16 +181,89 @@ def read_run(path: Path) -> Run:
 
     Raises:
         OSError, StoreError: The file cannot be read, or was written by a newer version.
-        ValueError, KeyError, TypeError, AttributeError, ...: The record is damaged (see `BROKEN`).
+        InvalidFile: The record is damaged, or its run ID, spec and file name disagree.
     """
-    record = from_text(path.read_bytes().decode())
-    schema, protocol = record["schema"], record["protocol"]
-    if schema > SCHEMA or protocol > PROTOCOL:
-        raise StoreError(f"{path} was written by a newer vtab-peft (protocol {protocol}); update this one")
-    run, name = Run.from_json(path, record), RECORD_NAME.fullmatch(path.name)
-    if name is None or not run.spec.run_id() == run.run_id == name["run_id"]:
-        raise ValueError("the run ID does not match the spec and the file name")
+    data = read_regular(path, LARGEST_RECORD)
+    with naming(path):
+        try:
+            run = parse_run(data, path)
+        except Invalid:
+            if _is_newer(data):
+                raise StoreError(f"{path} was written by a newer vtab-peft; update this one") from None
+            raise
+        name = RECORD_NAME.fullmatch(path.name)
+        if name is None or run.run_id != name["run_id"]:
+            raise Invalid("the run ID does not match the spec and the file name", "key")
     return run
+
+
+def _is_newer(data: bytes) -> bool:
+    try:
+        versions = from_json(data, Versions)
+    except Invalid:
+        return False
+    return versions.schema > SCHEMA or versions.protocol > PROTOCOL
+
+
+def parse_run(data: bytes, path: Path) -> Run:
+    """Return the record in a JSON text, which is at `path` or goes there; raise `Invalid` if it is not valid."""
+    record = from_json(data, Record)
+    if record.schema > SCHEMA or record.protocol > PROTOCOL:
+        raise Invalid("is from a newer version", "schema")
+    spec, result, facts, made = record.spec.build("spec"), record.result, record.facts, record.provenance
+    if spec.run_id() != record.key:
+        raise Invalid("the run ID does not match the spec", "key")
+    if "device" not in made:
+        raise Invalid("is missing", "provenance.device")
+    environment = {name: value for name, value in made.items() if name not in ("created", "argv")}
+    return Run(
+        path=path,
+        repetition=repetition_of(path),
+        run_id=record.key,
+        spec=spec,
+        title=facts.title,
+        group=facts.group,
+        classes=facts.classes,
+        test_images=facts.test_images,
+        tuning=facts.tuning,
+        per_class_accuracy=_numbers(result.per_class_accuracy),
+        loss_curve=_numbers(result.loss_curve),
+        **{name: getattr(result, name) for name in _RESULT},
+        predictions_sha256=record.predictions_sha256,
+        device=_device(made),
+        created=made.get("created", ""),
+        argv=tuple(map(sys.intern, made.get("argv", ()))),
+        environment=sys.intern(msgspec.json.encode(environment, order="sorted").decode()),
+    )
+
+
+_RESULT = (
+    *("accuracy", "trainable_params", "head_params", "total_params", "train_seconds", "eval_seconds"),
+    *("images_per_second", "peak_bytes", "adapter_bytes", "oracle_accuracy", "oracle_epoch"),
+)
+"""Fields of `result` that `Run` has under the same name."""
+
+
+def read_failure(path: Path) -> Failure:
+    """Read and check the record of a failure.
+
+    Raises:
+        OSError: The file cannot be read.
+        InvalidFile: It is damaged, or belongs to another run.
+    """
+    with naming(path):
+        return parse_failure(read_regular(path, LARGEST_RECORD), path)
+
+
+def parse_failure(data: bytes, path: Path) -> Failure:
+    """Return the failure in a JSON text, which is at `path` or goes there; raise `Invalid` if it is not valid."""
+    record = from_json(data, FailureRecord)
+    spec = record.spec.build("spec")
+    if not spec.run_id() == record.key == path.stem:
+        raise Invalid("the run ID does not match the spec and the file name", "key")
+    # Records without error_type: the reason is "ErrorType: message".
+    error_type = record.error_type or record.reason.partition(":")[0]
+    return Failure(spec=spec, reason=record.reason, traceback=record.traceback, error_type=error_type)
 
 
 def repetition_of(path: Path) -> int:
@@ -262,23 +272,17 @@ def repetition_of(path: Path) -> int:
     return int(middle) if middle.isdecimal() else 1
 
 
-def _numbers(values: Any, missing: float | None = None) -> array | None:
-    """Store numbers compactly, with `missing` for null.  Raises `TypeError` for other values."""
+def _numbers(values: Sequence[float | None] | None) -> array | None:
+    """Store numbers compactly, with NaN for null."""
     if values is None:
         return None
-    return array("d", cast("list[float]", [missing if value is None else value for value in values]))
+    return array("d", [float("nan") if value is None else value for value in values])
 
 
-@lru_cache(maxsize=4096)
-def _environment(data: bytes) -> str:
-    """Return marshalled JSON values as text."""
-    return json.dumps(marshal.loads(data), sort_keys=True, allow_nan=False)
-
-
-def _device(provenance: Mapping[str, Any]) -> str:
+def _device(provenance: Provenance) -> str:
     """Return the device and how many runs shared it, because shared devices are slower."""
-    device, shared = provenance["device"], provenance.get("concurrent_runs")
-    shared = _concurrent_runs(" ".join(map(str, provenance.get("argv", ())))) if shared is None else shared
+    device, shared = provenance.get("device", ""), provenance.get("concurrent_runs")
+    shared = _concurrent_runs(" ".join(provenance.get("argv", ()))) if shared is None else shared
     return f"{device}, shared by {shared}" if shared > 1 else device
 
 

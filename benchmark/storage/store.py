@@ -24,19 +24,22 @@ from typing import Any
 import numpy as np
 
 from ...datasets.atomic_io import PREFIX, remove_temp_files
+from ...datasets.reading import InvalidFile
 from ..spec import PROTOCOL, RunSpec
-from .json_io import (
-    BROKEN,
-    CorruptRecord,
-    StoreError,
-    create_new,
-    from_text,
-    to_text,
-    unwritable,
-    what_is_wrong,
-    write_atomically,
+from .commit import commit
+from .json_io import StoreError, to_text, unwritable, write_atomically
+from .layout import LARGEST_CLASSES
+from .schema import (
+    RECORD_NAME,
+    SCHEMA,
+    Failure,
+    Run,
+    parse_failure,
+    parse_run,
+    read_failure,
+    read_run,
+    repetition_of,
 )
-from .schema import RECORD_NAME, SCHEMA, Failure, Run, read_run, repetition_of
 
 
 @dataclass(frozen=True)
@@ -111,7 +114,13 @@ class Store:
             correct: [n] bool, True for correct predictions; needed for paired comparisons, not part of the hash.
             adapter: Content of a safetensors file.
             repetition: Number of the repetition; if it is stored already, this run is dropped.  None: the next one.
+
+        Raises:
+            ValueError: A reader would refuse the record or the predictions; nothing is written.
+            StoreError: The folder cannot be written; nothing of this run is left behind.
         """
+        if predictions.ndim != 1 or not 0 <= predictions.min(initial=0) <= predictions.max(initial=0) < LARGEST_CLASSES:
+            raise ValueError(f"predictions must be one class from 0 to {LARGEST_CLASSES - 1:,} per image")
         path = self.path(spec, repetition or self.next_repetition(spec))
         arrays = {"predictions": predictions.astype("<u2")} | ({} if correct is None else {"correct": correct})
         buffer = io.BytesIO()
@@ -124,56 +133,37 @@ class Store:
             "predictions_sha256": hashlib.sha256(arrays["predictions"].tobytes()).hexdigest(),
             **record,
         }
+        data = to_text(record).encode()
+        parse_run(data, path)
         try:
             self.failure_path(spec).unlink(missing_ok=True)  # first, so that a crash never leaves both
         except OSError as error:
             raise unwritable(self.failure_path(spec), error) from None
-        self._commit(path, record, {".npz": buffer.getvalue(), ".safetensors": adapter})
+        if not path.exists():
+            commit(path, data, {".npz": buffer.getvalue(), ".safetensors": adapter})
         return path
-
-    def _commit(self, path: Path, record: dict[str, Any], attachments: dict[str, bytes | None]) -> None:
-        """Write the attachments, then the record, unless another process stores the same repetition.
-
-        Then the other record stays.  The attachments beside a record always belong to the same run.
-        """
-        if path.exists():
-            return
-        for suffix, data in attachments.items():
-            if data is None:  # a crashed run may have left one
-                path.with_suffix(suffix).unlink(missing_ok=True)
-            else:
-                write_atomically(path.with_suffix(suffix), data)
-        ours = {path.with_suffix(suffix): data for suffix, data in attachments.items() if data is not None}
-        if create_new(path, to_text(record).encode()):
-            for file, data in ours.items():
-                if _content(file) != data:  # the other process has overwritten it meanwhile
-                    write_atomically(file, data)
-        elif self.load(path).predictions_sha256 != record["predictions_sha256"]:
-            for file, data in ours.items():
-                if _content(file) == data:
-                    file.unlink(missing_ok=True)
 
     def load(self, path: Path) -> Run:
         """Load a record and check it: the run ID is recomputed and must match the file name.
 
         Raises:
-            CorruptRecord: Content, run ID and name do not match.
+            InvalidFile: A field is not valid, or content, run ID and name do not match.
             StoreError: The file cannot be read, or was written by a newer version.
         """
         try:
             return read_run(path)
         except OSError as error:
             raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-        except BROKEN as error:
-            raise CorruptRecord(f"{path} is damaged: {what_is_wrong(error)}") from None
 
     def load_valid(self, path: Path) -> Run | str:
         """Load a record; quarantine it if it is damaged and return the message.  Raises `StoreError` as `load`."""
         try:
             return self.load(path)
-        except CorruptRecord as error:
+        except InvalidFile as error:
             moved = self.quarantine(path)
-            return f"{error}; moved to {moved}; repeat the command that made it to run it again"
+            return (
+                f"{path} is damaged: {error.detail}; moved to {moved}; repeat the command that made it to run it again"
+            )
 
     def load_runs(self) -> tuple[list[Run], list[str]]:
         """Load the latest valid repetition of all runs, sorted by run ID, and a message for each bad record.
@@ -224,7 +214,9 @@ class Store:
         """Store why a run failed and return the path of the record."""
         record = {"schema": SCHEMA, "key": spec.run_id(), "spec": spec.to_json()}
         record |= {"reason": reason, "error_type": error_type, "traceback": traceback}
-        write_atomically(self.failure_path(spec), to_text(record).encode())
+        data = to_text(record).encode()
+        parse_failure(data, self.failure_path(spec))
+        write_atomically(self.failure_path(spec), data)
         return self.failure_path(spec)
 
     def load_failure(self, spec: RunSpec) -> Failure | None:
@@ -236,22 +228,23 @@ class Store:
         """Load the record of a failure.
 
         Raises:
-            CorruptRecord: The record is damaged, or belongs to another run.
+            InvalidFile: The record is damaged, or belongs to another run.
+            StoreError: It cannot be read.
             FileNotFoundError: The run has just succeeded.
         """
         try:
-            failure = Failure.from_json(from_text(path.read_text(encoding="utf-8")))
-            if failure.spec.run_id() != path.stem:
-                raise ValueError("the run ID does not match the file name")
+            return read_failure(path)
         except FileNotFoundError:
             raise
-        except (OSError, *BROKEN) as error:
-            raise CorruptRecord(f"{path} cannot be read ({what_is_wrong(error)}); delete it") from None
-        return failure
+        except OSError as error:
+            raise StoreError(f"{path} cannot be read: {error.strerror}") from None
 
     def diverged(self, spec: RunSpec) -> bool:
         """Return True if the last attempt ended with a loss that is not finite.  Raises `StoreError`."""
-        failure = self.load_failure(spec)
+        try:
+            failure = self.load_failure(spec)
+        except InvalidFile:  # the next attempt replaces the record
+            return False
         return failure is not None and failure.error_type == "Diverged"
 
     def load_failures(self) -> tuple[list[Failure], list[str]]:
@@ -262,8 +255,8 @@ class Store:
             with suppress(FileNotFoundError):  # the run has just succeeded
                 try:
                     found.append(self.load_failure_at(path))
-                except CorruptRecord as error:
-                    problems.append(str(error))
+                except (InvalidFile, StoreError) as error:
+                    problems.append(f"{error}; delete it, and run it again")
         return found, problems
 
     def has_another_version(self, failed: RunSpec) -> bool:
@@ -271,8 +264,8 @@ class Store:
         folder = self.folder(failed)
         for _, name in _records(folder):
             try:
-                spec = RunSpec.from_json(from_text((folder / name).read_text(encoding="utf-8"))["spec"])
-            except (OSError, *BROKEN):
+                spec = read_run(folder / name).spec
+            except (OSError, InvalidFile, StoreError):
                 continue
             method = replace(spec.method, version=failed.method.version, plugin=failed.method.plugin)
             if replace(spec, method=method) == failed:
@@ -306,10 +299,3 @@ def _records(folder: Path) -> Iterator[tuple[str, str]]:
         for name in os.listdir(folder):  # noqa: PTH208 (only names are needed)
             if (match := RECORD_NAME.fullmatch(name)) is not None:
                 yield match["run_id"], name
-
-
-def _content(path: Path) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None

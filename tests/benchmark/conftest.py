@@ -152,8 +152,6 @@ def make_cell() -> Callable[..., Any]:
         head = torch.nn.Linear(backbone.vit.num_features, 5)
         named = fake_spec(method=spec.partition("(")[0], spec=spec, backbone=backbone.ref, **facts)
         run = replace(named, recipe=replace(NO_DROP_PATH, image_size=32, precision="fp32"))
-        return TrainedModel(
-            Path("none"), AdapterCheckpoint(run, injected.adapter(), head, {}), None, backbone, injected
-        )
+        return TrainedModel(Path("none"), AdapterCheckpoint(run, injected.adapter(), head), None, backbone, injected)
 
     return make

@@ -16,9 +16,10 @@ from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.transforms import preprocess
 from vtab_peft.benchmark.method_checks.tiny_models import sample_images, train_few_steps
-from vtab_peft.benchmark.storage.json_io import CorruptRecord, StoreError
+from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.reading import InvalidFile
 from vtab_peft.methods import parse
 
 BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1", "--seeds", "0")
@@ -73,7 +74,7 @@ def test_another_backbone_is_refused(make_task: Callable[..., Path], tmp_path: P
 @pytest.mark.parametrize("metadata", [None, {"key": "0" * 16}, {"key": "x", "spec": "[" * 99_999}, {"spec": "[]"}])
 def test_metadata_that_are_no_spec_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(3, 4), "head.bias": torch.zeros(3)}, tmp_path / "a.safetensors", metadata)
-    with raises_naming(CorruptRecord, "a.safetensors"):
+    with raises_naming(InvalidFile, "a.safetensors"):
         kept.read(tmp_path / "a.safetensors")
 
 
@@ -81,7 +82,7 @@ def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) ->
     with raises_naming(StoreError, "none.safetensors"):
         kept.read(tmp_path / "none.safetensors")
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
-    with raises_naming(CorruptRecord, "pickle.safetensors"):
+    with raises_naming(InvalidFile, "pickle.safetensors"):
         kept.read(tmp_path / "pickle.safetensors")
 
 
@@ -90,7 +91,7 @@ def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tup
     backbone = backbones.load("toy_vit", "random", 32)
     injected, _ = train_few_steps(backbone.vit, parse(spec))
     run = fake.spec(method=spec, method_version=parse(spec).version, backbone=backbone.ref, plugin=plugin)
-    cell = kept.AdapterCheckpoint(run, injected.adapter(), torch.nn.Linear(128, 2), {})
+    cell = kept.AdapterCheckpoint(run, injected.adapter(), torch.nn.Linear(128, 2))
     with torch.no_grad():
         return injected.vit(sample_images()), kept.restore(cell, backbone).vit(sample_images())
 

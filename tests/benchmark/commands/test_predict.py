@@ -45,7 +45,8 @@ def test_exported_adapter_is_deterministic(trained: tuple[Path, Path], tmp_path:
     assert files[0] == files[1]
     assert len(files[0]) < 300_000
     found = kept.read(tmp_path / "one" / "adapter.safetensors")
-    assert found.facts == {"record": json.loads(record.read_text()), "classes": ["red", "green", "blue | or #so"]}
+    assert found.record == json.loads(record.read_text())
+    assert found.classes == ["red", "green", "blue | or #so"]
 
 
 def test_exported_adapter_can_be_exported_again(trained: tuple[Path, Path], tmp_path: Path) -> None:

@@ -17,14 +17,14 @@ from vtab_peft.benchmark.execution.messages import (
     ProgressUpdate,
     Resolved,
     ResolveRequest,
-    ResultsUnwritable,
     RunFailed,
     RunFinished,
     WorkerConfig,
     WorkerLost,
 )
 from vtab_peft.benchmark.execution.worker import reply_to
-from vtab_peft.benchmark.storage.json_io import CorruptRecord, StoreError
+from vtab_peft.benchmark.storage.json_io import StoreError
+from vtab_peft.datasets.reading import InvalidFile
 
 REQUEST = ResolveRequest("vit_x", None, None, "fp32", ["linear"])
 FINISHED = RunFinished(Path("x.json"), 0.5, 1.0, 100.0, None)
@@ -89,15 +89,17 @@ def test_a_killed_worker_starts_no_run(worker: Any, run: Any) -> None:
     assert not worker.remote.poll()
 
 
-@pytest.mark.parametrize(("error", "reply"), [(CorruptRecord, RunFailed), (StoreError, ResultsUnwritable)])
-def test_a_corrupt_record_is_no_unwritable_folder(error: type[StoreError], reply: type, fake: Any) -> None:
+@pytest.mark.parametrize("error", [InvalidFile(Path("x.json"), "no"), StoreError("x.json")])
+def test_errors_of_a_method_are_no_unwritable_folder(error: Exception, fake: Any) -> None:
+    """Also those of the suite's own types; only the worker itself says that results cannot be stored."""
+
     def run(*_: Any) -> Any:
-        raise error("x.json")
+        raise error
 
     broken: Any = SimpleNamespace(run=run)
     planned: Any = SimpleNamespace(spec=fake.spec())
     found = reply_to(planned, broken, lambda *_: None)
-    assert isinstance(found, reply)
+    assert isinstance(found, RunFailed)
     assert "x.json" in found.reason
 
 

@@ -114,7 +114,8 @@ def test_unreadable_locks_hold_until_they_expire(tmp_path: Path) -> None:
 
 def test_locks_are_listed_with_their_holders(tmp_path: Path) -> None:
     foreign_lock(tmp_path, host="elsewhere", process=7, age=2 * EXPIRES_SECONDS)
-    ((run_id, lock, abandoned),) = list_locks(tmp_path)
+    ((run_id, lock, abandoned),), problems = list_locks(tmp_path)
+    assert problems == []
     assert (run_id, lock.run, lock.host, lock.process, abandoned) == (RUN_ID, "svhn · lora", "elsewhere", 7, True)
 
 

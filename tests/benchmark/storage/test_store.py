@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from vtab_peft.benchmark.execution.progress import Progress
 from vtab_peft.benchmark.execution.scheduler import Scheduler
-from vtab_peft.benchmark.storage import store as store_module
+from vtab_peft.benchmark.storage import commit
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.schema import COLUMNS, to_frame
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.atomic_io import host
+from vtab_peft.datasets.reading import InvalidFile
 
 ROOT = Path(__file__).parents[3]
 
@@ -132,7 +133,7 @@ def test_run_exists_if_its_json_does(store, fake, monkeypatch):
     def killed_before_the_json(path, data):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store_module, "create_new", killed_before_the_json)
+    monkeypatch.setattr(commit, "create_new", killed_before_the_json)
     with pytest.raises(KeyboardInterrupt):
         store.save(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
@@ -163,7 +164,7 @@ def test_crash_at_commit_leaves_no_failure_beside_a_result(store, fake, monkeypa
 
     spec = fake.spec()
     store.save_failure(spec, "out of memory", "")
-    monkeypatch.setattr(store_module, "create_new", die)
+    monkeypatch.setattr(commit, "create_new", die)
     with pytest.raises(KeyboardInterrupt):
         store.save(spec, fake.record(), np.zeros(3, dtype=int))
     assert not store.has(spec)
@@ -241,8 +242,13 @@ def test_damaged_failure_record_is_reported(store, fake, text):
     path = store.save_failure(fake.spec(), "Diverged: the loss", "")
     assert store.diverged(fake.spec())
     path.write_bytes(text.encode("utf-8", "surrogateescape"))
-    with pytest.raises(StoreError, match=f"{path} cannot be read .*delete it"):
-        store.diverged(fake.spec())
+    with pytest.raises(InvalidFile) as caught:
+        store.load_failure(fake.spec())
+    assert caught.value.path == path
+    found, (problem,) = store.load_failures()
+    assert found == []
+    assert str(path) in problem
+    assert not store.diverged(fake.spec())
 
 
 def test_record_is_written_after_its_attachments(store, fake, monkeypatch):

@@ -1,0 +1,70 @@
+"""The metadata of an adapter file, read and checked without torch."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+from safetensors import SafetensorError, safe_open
+
+from ...datasets.reading import InvalidFile, naming, open_regular
+from ...datasets.schema import Invalid, from_json
+from ..spec import RunSpec, SpecText
+from ..storage.layout import LARGEST_CLASSES
+from ..storage.schema import parse_run
+
+
+class Facts(msgspec.Struct, omit_defaults=True):
+    """Further facts of an adapter file."""
+
+    classes: list[str] = []
+    """Names of the classes; empty if the task has none."""
+    record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    """The run's record, in an exported file."""
+
+
+class Header(NamedTuple):
+    """The checked metadata of an adapter file."""
+
+    spec: RunSpec
+    classes: list[str]
+    record: dict[str, Any] | None
+
+
+def read_header(path: Path) -> Header:
+    """Read and check the metadata of an adapter file.
+
+    Raises:
+        OSError: The file cannot be opened.
+        InvalidFile: It is not regular, not a safetensors file, or its metadata are not those of an adapter.
+    """
+    open_regular(path).close()
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+    except SafetensorError as error:
+        raise InvalidFile(path, f"is not a safetensors file ({error})") from None
+    with naming(path):
+        return parse_header(metadata, path)
+
+
+def parse_header(metadata: dict[str, str], path: Path) -> Header:
+    """Return the checked metadata of an adapter file; raise `Invalid` if a value is not valid."""
+    if missing := {"key", "spec"} - metadata.keys():
+        raise Invalid("is missing", min(missing))
+    spec = from_json(metadata["spec"], SpecText, "spec").build("spec")
+    if spec.run_id() != metadata["key"]:
+        raise Invalid("the run ID does not match the spec", "key")
+    facts = from_json(metadata.get("facts", "{}"), Facts, "facts")
+    if len(facts.classes) > LARGEST_CLASSES:
+        raise Invalid(f"has more than {LARGEST_CLASSES:,} names", "facts.classes")
+    record = None
+    if isinstance(facts.record, msgspec.Raw):
+        text = bytes(facts.record)
+        try:
+            stored = parse_run(text, path)
+        except Invalid as error:
+            raise Invalid(error.reason, f"facts.record.{error.field}".rstrip(".")) from None
+        if stored.run_id != spec.run_id():
+            raise Invalid("is the record of another run", "facts.record.key")
+        record = from_json(text, dict[str, Any])
+    return Header(spec, facts.classes, record)
