@@ -33,6 +33,10 @@ class Invalid(ValueError):
         self.reason, self.field = reason, field
 
 
+_ABOUT_FIELD = re.compile(r"Object (missing required|contains unknown) field `(.*)`", re.DOTALL)
+"""Messages of msgspec that name a field in their text."""
+
+
 def from_json(data: bytes | str, kind: type[T], field: str = "", deepest: int | None = DEEPEST) -> T:
     """Return JSON as a value of a type.
 
@@ -70,8 +74,11 @@ def _checked(parse: Callable[[], T], field: str) -> T:
         return parse()
     except msgspec.ValidationError as error:
         reason, _, place = str(error).partition(" - at `")
-        below = place.rstrip("`").removeprefix("$")
-        raise Invalid(reason, (field + below).removeprefix(".")) from None
+        where = field + place.rstrip("`").removeprefix("$")
+        if about_field := _ABOUT_FIELD.fullmatch(reason):
+            reason = "is missing" if about_field[1] == "missing required" else "is an unknown field"
+            where += f".{about_field[2]}"
+        raise Invalid(reason, where.removeprefix(".")) from None
     except (msgspec.DecodeError, UnicodeError) as error:
         raise Invalid(f"is not JSON ({error})", field) from None
     except RecursionError:

@@ -172,10 +172,11 @@ def _method(spec: RunSpec) -> Method:
             f"method {asked.name!r} came from a plug-in file ({asked.plugin[:12]}): give it as --plugin FILE"
         )
     method = parse(asked.spec)
-    if canonical_json(method.hashed_args()) != asked.args_json or method_name(type(method)) != asked.name:
-        raise ValueError(f"the file's method {asked.spec!r} and its arguments contradict each other")
     if method.version != asked.version:
         raise ValueError(f"{asked.name} is now version {method.version}, the run's is {asked.version}")
+    arguments = json.loads(canonical_json(method.args()))
+    if method_name(type(method)) != asked.name or any(arguments.get(n, ...) != v for n, v in asked.args.items()):
+        raise ValueError(f"the file's method {asked.spec!r} has other arguments than {asked.args_json}")
     if (file := plugin_sha256(method)) != asked.plugin:
         trained, here = (
             f"plug-in {text[:12]}" if text else f"the built-in {asked.name}" for text in (asked.plugin, file)

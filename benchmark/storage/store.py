@@ -161,9 +161,7 @@ class Store:
             return self.load(path)
         except InvalidFile as error:
             moved = self.quarantine(path)
-            return (
-                f"{path} is damaged: {error.detail}; moved to {moved}; repeat the command that made it to run it again"
-            )
+            return f"{error}; moved to {moved}; repeat the command that made it to run it again"
 
     def load_runs(self) -> tuple[list[Run], list[str]]:
         """Load the latest valid repetition of all runs, sorted by run ID, and a message for each bad record.

@@ -25,6 +25,7 @@ from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.archive import examine
 from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.reading import InvalidFile
 from vtab_peft.datasets.task import DataError
 from vtab_peft.methods import METHODS, parse
 
@@ -231,7 +232,7 @@ def test_any_record_is_read_or_reported(examples: settings, store: Store, put: A
         try:
             store.load(there)
             told = []
-        except StoreError as error:
+        except (InvalidFile, StoreError) as error:
             told = [str(error)]
         found, problems = store.load_runs()
         assert len(found) == 2 - len(told)

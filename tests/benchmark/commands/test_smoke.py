@@ -120,8 +120,8 @@ class NoWorker:
         (None, "--write-baseline"),
         ("{", "base.json"),
         ("[]", "base.json"),
-        ('{"format": 1, "conditions": {}}', "'methods'"),
-        ('{"format": 2, "conditions": {}, "methods": {}}', "format 2"),
+        ('{"format": 1, "conditions": {}}', "methods: is missing"),
+        ('{"format": 2, "conditions": {}, "methods": {}}', "format: "),
         (
             '{"format": 1, "conditions": {}, "methods": {"a": {"parameters": "1", "accuracy": {}}}}',
             "parameters",

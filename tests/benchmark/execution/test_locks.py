@@ -112,6 +112,25 @@ def test_unreadable_locks_hold_until_they_expire(tmp_path: Path) -> None:
     assert RunLocks(tmp_path).acquire(RUN_ID, "svhn · lora")
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"cell": "x", "host": "h", "process": "12", "started": 0.0}',
+        '{"cell": "x", "host": "h", "process": -1, "started": 0.0}',
+        '{"cell": "x", "host": "h", "process": 1, "started": 1e400}',
+        "[" * 100_000,
+        None,
+    ],
+)
+def test_damaged_locks_are_named_and_others_read(text: str | None, tmp_path: Path) -> None:
+    foreign_lock(tmp_path, host="elsewhere", process=7)
+    path = tmp_path / f"{'a' * 16}.json"
+    path.write_text(text) if text is not None else os.mkfifo(path)
+    locks, (problem,) = list_locks(tmp_path)
+    assert [lock.process for _, lock, _ in locks] == [7]
+    assert str(path) in problem
+
+
 def test_locks_are_listed_with_their_holders(tmp_path: Path) -> None:
     foreign_lock(tmp_path, host="elsewhere", process=7, age=2 * EXPIRES_SECONDS)
     ((run_id, lock, abandoned),), problems = list_locks(tmp_path)
@@ -124,7 +143,7 @@ def test_a_wrong_clock_abandons_no_live_lock(minutes: float, tmp_path: Path, mon
     foreign_lock(tmp_path, host="elsewhere", process=1)
     real = time.time
     monkeypatch.setattr(time, "time", lambda: real() + 60 * minutes)
-    assert [abandoned for _, _, abandoned in list_locks(tmp_path)] == [False]
+    assert [abandoned for _, _, abandoned in list_locks(tmp_path)[0]] == [False]
     assert not RunLocks(tmp_path).acquire(RUN_ID, "svhn · lora")
 
 
@@ -136,7 +155,7 @@ def test_locks_in_a_read_only_folder_are_listed(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.EROFS, "Read-only file system")
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refused)
-    assert [abandoned for _, _, abandoned in list_locks(tmp_path)] == [False]
+    assert [abandoned for _, _, abandoned in list_locks(tmp_path)[0]] == [False]
     assert tmp_path.stat().st_mtime_ns == before
 
 
