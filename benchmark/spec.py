@@ -9,7 +9,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
@@ -354,4 +354,4 @@ def _part(name: str, text: bytes, field: str) -> Any:
     values = from_json(text, dict[str, Any], field)
     if unknown := values.keys() - {f.name for f in fields(kind)}:
         raise Invalid("is an unknown field", f"{field}.{min(unknown)}")
-    return from_values({**(Recipe.neutral() if kind is Recipe else {}), **values}, kind, field)
+    return from_values({**(Recipe.neutral() if kind is Recipe else {}), **values}, cast(type, kind), field)
