@@ -26,8 +26,8 @@ ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-benchmark: $(VENV)/installed  ## set up, run the smoke benchmark, print its table
-	@$(BIN)/vtab-peft smoke
+benchmark: $(VENV)/installed  ## set up, run the smoke benchmark, print its table; runs, page and figures stay in my-results/
+	@$(BIN)/vtab-peft smoke --results my-results
 
 test: $(VENV)/installed-test  ## the fast tests: under 5 minutes on 2 cores
 	$(PYTEST)

@@ -10,7 +10,6 @@ one set of values has one name and one run ID, however it was typed.
 """
 
 import csv
-import re
 import reprlib
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -102,7 +101,19 @@ def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, 
 
 def split_list(text: str) -> list[str]:
     """Split at commas outside brackets and quotes: `lora,ssf(a=1,b=2)` has two parts."""
-    return re.findall(r"""(?:[^,('"]|\([^)]*\)?|'[^']*'?|"[^"]*"?)+""", text)
+    parts, depth, quote = [""], 0, ""
+    for char in text:
+        if char == "," and not depth and not quote:
+            parts.append("")
+            continue
+        parts[-1] += char
+        if quote:
+            quote = "" if char == quote else quote
+        elif char in "'\"":
+            quote = char
+        else:
+            depth += (char in "([{") - (char in ")]}")
+    return [part for part in map(str.strip, parts) if part] or [text]
 
 
 def literal(text: str) -> Any:

@@ -248,15 +248,15 @@ def method_name(cls: type[Method]) -> str:
 
 
 def parse(spec: str) -> Method:
-    """Create the method that a spec string describes: `"lora"`, `"lora(rank=4)"`.
+    """Create the method that a spec string describes: `"lora"`, `"lora(rank=4)"`, or with the title, `"LoRA(rank=4)"`.
 
     Raises:
         ValueError: wrong syntax, unknown method, or unknown or invalid argument; the message lists what exists.
     """
-    name, arguments = _split(spec)
+    name, arguments = _split(_by_title(spec))
     if name not in METHODS:
         raise ValueError(
-            f"no method {name!r}{_did_you_mean(_near(name)) or '.'} There are: {', '.join(sorted(METHODS))}; "
+            f"no method {name!r}{_did_you_mean(_near(name)) or '.'} See `vtab-peft list methods`; "
             "one of a plug-in file needs --plugin FILE"
         )
     cls = METHODS[name]
@@ -270,6 +270,16 @@ def parse(spec: str) -> Method:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None
+
+
+def _by_title(spec: str) -> str:
+    """Replace the title of a method by its name, if that is what the spec begins with, in any case."""
+    names = {cls.title.casefold(): name for name, cls in reversed(METHODS.items()) if cls.title}
+    head, bracket, rest = spec.partition("(")
+    if head in METHODS:
+        return spec
+    whole = names.get(spec.strip().casefold())
+    return whole or names.get(head.strip().casefold(), head) + bracket + rest
 
 
 def _near(spec: str) -> list[str]:

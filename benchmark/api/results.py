@@ -85,7 +85,8 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
         with contextlib.redirect_stderr(errors):
             return parser().parse_args(words)
     except SystemExit:
-        raise ValueError(errors.getvalue().rpartition("error: ")[2].strip()) from None
+        message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0]
+        raise ValueError(message.strip()) from None
 
 
 def _word(value: Any) -> str:

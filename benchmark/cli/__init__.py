@@ -10,6 +10,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from .. import __version__
 from ..escaping import escaped_output
 from . import checkpoints, data, methods, results, run
 from .parsing import Parser
@@ -78,6 +79,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    top.add_argument("--version", action="version", version=f"vtab-peft {__version__}")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for group in (methods, run, results, checkpoints, data):
         group.declare(commands)

@@ -12,14 +12,14 @@ def declare(commands: Commands) -> None:
     family = data.add_subparsers(required=True, metavar="VERB")
 
     check = family.add_parser("check", help="check that the data of each task is complete, and print what to do next")
-    add_tasks(check)
+    _add_folders(check)
     check.add_argument(
         "--deep", action="store_true", help="decode every image and look for test images in train or val"
     )
     check.set_defaults(work="commands.data:check_data")
 
     status = family.add_parser("status", help="print the counts per task: `check` without the reasons")
-    add_tasks(status)
+    _add_folders(status)
     status.set_defaults(work="commands.data:status")
 
     cache = family.add_parser("cache", help="list or prune the cache of decoded images")
@@ -61,6 +61,11 @@ def declare(commands: Commands) -> None:
     compare.add_argument("a", type=Path, metavar="A", help="task folder, or folder of task folders")
     compare.add_argument("b", type=Path, metavar="B", help="the copy to compare it with")
     compare.set_defaults(work="commands.data_compare:compare_data")
+
+
+def _add_folders(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="folders, or names as of --tasks")
+    add_tasks(verb)
 
 
 def _add_official(verb: argparse.ArgumentParser) -> None:

@@ -9,6 +9,7 @@ def declare(commands: Commands) -> None:
     """Add the commands of this module."""
     listing = commands.add_parser("list", help="list methods, tasks, backbones or recipes")
     listing.add_argument("what", choices=["methods", "tasks", "backbones", "recipes"], help="what to list")
+    listing.add_argument("names", nargs="*", default=[], metavar="NAME", help="only these; of a method, its page")
     add_plugin(listing)
     add = listing.add_mutually_exclusive_group().add_argument
     add("--format", dest="style", choices=["text", "json", "markdown"], help="default: text")

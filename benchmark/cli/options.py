@@ -2,13 +2,15 @@
 
 import argparse
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..engine.numerics import ENGINES
 from ..execution.signals import GRACE_SECONDS
 from ..recipes import RECIPES
 
 RESULTS = Path("results")
+RUNS, RECIPE, STORED, EXECUTION = "what to run", "recipe and input", "results", "execution"
+"""Titles of groups in `--help`."""
 LARGEST = 2**31 - 1
 """Largest whole number that an option accepts."""
 
@@ -26,79 +28,103 @@ class Commands(Protocol):
     def add_parser(self, name: str, *, help: str) -> argparse.ArgumentParser: ...
 
 
-def add_results(command: argparse.ArgumentParser) -> None:
+class Options(Protocol):
+    """A command, or a group of its options."""
+
+    def add_argument(self, *names: str, **more: Any) -> argparse.Action: ...
+
+
+def group(command: argparse.ArgumentParser, title: str) -> argparse._ArgumentGroup:
+    """Return the group of options with this title in `--help`."""
+    known = {found.title: found for found in command._action_groups}
+    return known.get(title) or command.add_argument_group(title)
+
+
+def with_commas(action: argparse.Action) -> None:
+    """Let a list be typed with commas too."""
+    action.commas = True  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def add_results(options: Options) -> None:
     """Add `--results`."""
-    command.add_argument("--results", type=folder, default=RESULTS, metavar="FOLDER", help="default: results")
+    options.add_argument("--results", type=folder, default=RESULTS, metavar="FOLDER", help="default: results")
 
 
-def add_plugin(command: argparse.ArgumentParser) -> None:
+def add_plugin(options: Options) -> None:
     """Add `--plugin`."""
     files = "Python files that define more methods"
-    command.add_argument("--plugin", nargs="+", type=Path, default=[], metavar="FILE", help=files)
+    options.add_argument("--plugin", nargs="+", type=Path, default=[], metavar="FILE", help=files)
 
 
-def add_threads(command: argparse.ArgumentParser) -> None:
+def add_threads(options: Options) -> None:
     """Add `--threads`."""
-    command.add_argument("--threads", type=positive, default=2, help="torch threads (default: 2)")
+    options.add_argument("--threads", type=positive, default=2, help="torch threads (default: 2)")
 
 
-def add_tasks(command: argparse.ArgumentParser) -> None:
+def add_tasks(options: Options) -> None:
     """Add the options that select tasks."""
-    command.add_argument("--suite", help="vtab1k, fgvc or toy; not needed for task folders given by path")
-    command.add_argument("--tasks", nargs="+", default=["all"], help="task names, groups, all, or paths of folders")
-    command.add_argument("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
+    add = options.add_argument
+    add("--suite", help="vtab1k, fgvc or toy; not needed for task folders given by path")
+    with_commas(add("--tasks", nargs="+", default=["all"], help="task names, groups, all, or paths of folders"))
+    add("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
 
 
 def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
     """Add the options that select runs: tasks, methods, seeds, backbone, recipe and preprocessing."""
-    add_tasks(command)
-    add = command.add_argument
-    add("--methods", nargs="+", required=required, help="method specs such as lora or 'lora(rank=4)', or all")
-    add_plugin(command)
-    add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2")
+    runs, recipe, results = (group(command, title) for title in (RUNS, RECIPE, STORED))
+    add_tasks(runs)
+    add = runs.add_argument
+    specs = "names, titles or specs such as lora or 'lora(rank=4)', or all"
+    with_commas(add("--methods", nargs="+", required=required, help=specs))
+    add_plugin(runs)
+    with_commas(add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2"))
     add("--backbone", required=required, help="timm model name with its tag; see `list backbones`")
     add("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED] (default: from timm's hub)")
+    add = recipe.add_argument
     names = "name of `list recipes`, or a .toml file (default: uniform)"
     add("--recipe", default="uniform", choices=RecipeNames(sorted(RECIPES)), metavar="NAME", help=names)
-    add_settings(command)
-    adapters = "save trained adapters (of `tune` the refits); repeats runs that were stored without"
-    add("--save-adapters", "--keep-adapters", dest="keep_adapters", action="store_true", help=adapters)
+    add_settings(recipe)
     normalisations = "mean and std of the input (default: own, the backbone's)"
     add("--normalisation", choices=["own", "half", "imagenet", "none"], default="own", help=normalisations)
     add("--interpolation", choices=["bicubic", "bilinear"], default="bicubic", help="for resizing (default: bicubic)")
+    adapters = "save trained adapters (of `tune` the refits); repeats runs that were stored without"
+    results.add_argument("--save-adapters", "--keep-adapters", dest="keep_adapters", action="store_true", help=adapters)
 
 
-def add_settings(command: argparse.ArgumentParser) -> None:
+def add_settings(options: Options) -> None:
     """Add `--set`."""
     fields = "values that differ from the recipe's, such as lr=3e-4 epochs=20; see docs/recipes.md"
-    command.add_argument("--set", dest="settings", nargs="+", action="extend", default=[], metavar="F=X", help=fields)
+    options.add_argument("--set", dest="settings", nargs="+", action="extend", default=[], metavar="F=X", help=fields)
 
 
 def add_split(command: argparse.ArgumentParser) -> None:
     """Add the options of `run`, `retry` and `status` that `tune` does not have."""
-    add = command.add_argument
+    add = group(command, RUNS).add_argument
     add("--split", choices=["test", "val"], default="test", help="val: train on train800, evaluate on val200")
-    add("--oracle", action="store_true", help="also record the best test epoch; rankings do not use it")
     add("--shard", type=part, default=(1, 1), metavar="I/N", help="run part I of N parts of equal cost")
+    best = "also record the best test epoch; rankings do not use it"
+    group(command, STORED).add_argument("--oracle", action="store_true", help=best)
 
 
 def add_sweep(command: argparse.ArgumentParser) -> None:
     """Add the options that say how runs are executed; they change accuracies by rounding at most."""
-    add_results(command)
-    add = command.add_argument
-    add("--dry-run", action="store_true", help="print the plan, its progress and a time estimate")
+    results, execution, ray = (group(command, title) for title in (STORED, EXECUTION, "with Ray"))
+    add_results(results)
+    results.add_argument("--dry-run", action="store_true", help="print the plan, its progress and a time estimate")
+    add = execution.add_argument
     add("--max-minutes", type=minutes, metavar="N", help="start no run that is expected to end after N minutes")
     grace = f"time to finish the current run after SIGTERM (default: {GRACE_SECONDS:g})"
     add("--grace", type=seconds, default=GRACE_SECONDS, metavar="SECONDS", help=grace)
-    add_threads(command)
+    add_threads(execution)
     add("--engine", choices=ENGINES, default="eager", help="torch.compile and/or CUDA graphs (default: eager)")
     add("--checkpointing", action="store_true", help="activation checkpointing: less memory, more time")
     micro = "most images per forward pass (default: the batch, halved when out of memory)"
     add("--micro-batch", type=positive, metavar="N", help=micro)
     add("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
     add("--executor", choices=["local", "ray"], default="local", help="ray: all GPUs, or a cluster (default: local)")
+    add = ray.add_argument
     add("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: this machine)")
-    gpus, cpus = "with Ray; a fraction shares a GPU (default: 1)", "with Ray (default: --threads)"
+    gpus, cpus = "a fraction shares a GPU (default: 1)", "default: --threads"
     add("--gpus-per-run", "--gpus-per-cell", dest="gpus_per_cell", type=share, metavar="X", help=gpus)
     add("--cpus-per-run", "--cpus-per-cell", dest="cpus_per_cell", type=share, metavar="X", help=cpus)
 

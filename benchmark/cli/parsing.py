@@ -1,20 +1,30 @@
-"""The argument parser: it names the nearest valid option or choice, and accepts no abbreviated options."""
+"""The argument parser: short usage, lists with commas, and the nearest valid option, choice or command in errors."""
 
 import argparse
 import re
 import sys
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NoReturn
 
-from ..recipes import FIELDS
+from ..recipes import FIELDS, split_list
 
 ALIASES = {"learning_rate": "lr", "batch": "batch_size", "bs": "batch_size", "wd": "weight_decay"}
 ALIASES |= {"img_size": "image_size", "warmup": "warmup_epochs", "opt": "optimizer", "smoothing": "label_smoothing"}
 """Names of other trainers for fields of a recipe."""
+COMMANDS = {"train": "run", "fit": "run", "benchmark": "run", "eval": "run", "evaluate": "run", "test": "run"}
+COMMANDS |= {"resume": "run", "sweep": "tune", "search": "tune", "hpo": "tune", "show": "list", "ls": "list"}
+COMMANDS |= {"leaderboard": "report", "table": "report", "results": "report", "diff": "compare", "infer": "predict"}
+"""Names of other programs for commands."""
+LONG_USAGE = 6
+"""Number of options from which the usage is one line without them (ours)."""
 
 
 class Parser(argparse.ArgumentParser):
-    """Argument parser that suggests the nearest valid choice and accepts no abbreviated options."""
+    """Argument parser that suggests the nearest valid choice and accepts no abbreviated options.
+
+    An action with a true attribute `commas` takes lists with commas too.
+    """
 
     def __init__(self, **more: Any) -> None:
         super().__init__(allow_abbrev=False, **more)
@@ -23,7 +33,32 @@ class Parser(argparse.ArgumentParser):
         words = list(sys.argv[1:] if args is None else args)
         if self._subparsers is None:  # a command: an unknown option is named before a missing one
             self._check_options(words)
+        elif not words:
+            self.print_help()
+            self.exit()
         return super().parse_known_args(words, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {message}\nusage: {self._short_usage()}; `{self.prog} --help` says more\n")
+
+    def format_help(self) -> str:
+        if sum(bool(action.option_strings) for action in self._actions) > LONG_USAGE:
+            self.usage = self._short_usage()
+        return super().format_help()
+
+    def _short_usage(self) -> str:
+        """Return the usage in one line: what is required, and that there are options."""
+        needed = [
+            " ".join([*action.option_strings[:1], str(action.metavar or action.dest.upper())])
+            for action in self._actions
+            if action.required
+        ]
+        return " ".join([self.prog, *needed, *(["[options]"] if self._subparsers is None else [])])
+
+    def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
+        if getattr(action, "commas", False):
+            arg_strings = [part for text in arg_strings for part in _parts(text)]
+        return super()._get_values(action, arg_strings)
 
     def _check_options(self, words: list[str]) -> None:
         for word, following in zip(words, [*words, ""][1:], strict=True):
@@ -43,7 +78,18 @@ class Parser(argparse.ArgumentParser):
         try:
             super()._check_value(action, value)
         except argparse.ArgumentError as error:
-            raise argparse.ArgumentError(action, error.message + _nearest(value, action.choices or ())) from None
+            choices = [str(choice) for choice in action.choices or ()]
+            if isinstance(action, argparse._SubParsersAction):
+                names = COMMANDS if COMMANDS.get(str(value)) in choices else {}
+                near = f" (did you mean {names[str(value)]}?)" if str(value) in names else _nearest(value, choices)
+                message = f"there is no command {value!r}{near}; commands: {', '.join(choices)}"
+                raise argparse.ArgumentError(None, message) from None
+            raise argparse.ArgumentError(action, error.message + _nearest(value, choices)) from None
+
+
+def _parts(text: str) -> list[str]:
+    """Split a list with commas, unless it is a path."""
+    return [text] if "/" in text or Path(text).exists() else split_list(text)
 
 
 def _nearest(name: Any, choices: Any) -> str:

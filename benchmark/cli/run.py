@@ -4,6 +4,8 @@ from pathlib import Path
 
 from ..engine.numerics import ENGINES
 from .options import (
+    RECIPE,
+    STORED,
     Commands,
     add_plugin,
     add_results,
@@ -12,7 +14,10 @@ from .options import (
     add_split,
     add_sweep,
     add_threads,
+    folder,
+    group,
     positive,
+    with_commas,
 )
 
 
@@ -23,9 +28,10 @@ def declare(commands: Commands) -> None:
     add_split(run)
     add_sweep(run)
     repeat = "repeat stored runs; earlier results stay"
-    run.add_argument("--repeat", "--again", dest="again", action="store_true", help=repeat)
+    add = group(run, STORED).add_argument
+    add("--repeat", "--again", dest="again", action="store_true", help=repeat)
     look = "print accuracies on N test images per task; stores and ranks nothing"
-    run.add_argument("--limit-test", type=positive, metavar="N", help=look)
+    add("--limit-test", type=positive, metavar="N", help=look)
     run.set_defaults(work="commands.quick_look:run", only_failed=False)
 
     retry = commands.add_parser("retry", help="like `run`, but only for runs that failed last time")
@@ -47,9 +53,10 @@ def declare(commands: Commands) -> None:
     tune = commands.add_parser("tune", help="search settings on val200 per method and task, then refit and test once")
     add_runs(tune)
     configs = "settings per method and task (default: learning rates x weight decays of the recipe)"
-    tune.add_argument("--max-configs", type=positive, metavar="N", help=configs)
+    add = group(tune, RECIPE).add_argument
+    add("--max-configs", type=positive, metavar="N", help=configs)
     grid = "values to try, such as lr=1e-4,3e-4 rank=4,8 (default: docs/tuning.md)"
-    tune.add_argument("--grid", nargs="+", action="extend", default=[], metavar="F=X,Y", help=grid)
+    add("--grid", nargs="+", action="extend", default=[], metavar="F=X,Y", help=grid)
     add_sweep(tune)
     tune.set_defaults(work="commands.tune:tune")
 
@@ -57,6 +64,8 @@ def declare(commands: Commands) -> None:
     add_plugin(smoke)
     add_settings(smoke)
     add_threads(smoke)
+    kept = "keep runs, tables and the page in this folder (default: a temporary one)"
+    smoke.add_argument("--results", type=folder, metavar="FOLDER", help=kept)
     add = smoke.add_mutually_exclusive_group().add_argument
     add("--baseline", type=Path, metavar="FILE", help="compare with a baseline; exit status 1 on a regression")
     add("--write-baseline", type=Path, metavar="FILE", help="store the results as a baseline")
@@ -64,7 +73,8 @@ def declare(commands: Commands) -> None:
 
     speed = commands.add_parser("speed", help="measure images per second and the share of peak FLOP/s on this device")
     add = speed.add_argument
-    add("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help="method specs")
+    specs = "names, titles or specs of methods"
+    with_commas(add("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help=specs))
     add("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k", help="timm model name")
     add("--weights", default="random", help="as for `run` (default: random, which is as fast)")
     add("--batch", nargs="+", type=positive, default=[64], help="batch sizes (default: 64)")

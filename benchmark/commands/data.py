@@ -53,7 +53,7 @@ def _check_tasks(options: argparse.Namespace, deep: bool) -> list[tuple[str, Che
     """Return the label (or the path, if it is not a task) and the check result of each task."""
     if options.data is not None:
         remove_abandoned(options.data.expanduser())
-    tasks, refused = find_valid(options.tasks, options.suite, options.data)
+    tasks, refused = find_valid(options.folders or options.tasks, options.suite, options.data)
     results = [(task.label, check(task, deep)) for task in tasks]
     for name, why in refused.items():
         state = "wrong" if Path(name).expanduser().is_dir() else "missing"

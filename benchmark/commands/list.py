@@ -3,12 +3,13 @@
 import argparse
 import json
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from tabulate import tabulate
 
+from ...datasets.task import nearest
 from ...datasets.tasks import table
 from ..recipes import RECIPES
 
@@ -35,7 +36,9 @@ def show(options: argparse.Namespace) -> int:
         for path in plugins:
             load_plugin(path)
     try:
-        rows = LISTS[what]()
+        rows = _named(LISTS[what](), options.names, what) if options.names else LISTS[what]()
+    except KeyError as error:
+        raise ValueError(error.args[0]) from None
     except Exception as error:
         if not plugins:
             raise
@@ -46,6 +49,9 @@ def show(options: argparse.Namespace) -> int:
     elif what == "methods":
         from . import method_docs
 
+        if options.names:
+            print(method_docs.sections(rows))
+            return 0
         print(method_docs.page(rows).rstrip("\n") if style == "markdown" else method_docs.table(rows))
     elif style == "text" and what == "recipes":
         print(_recipe_tables(rows))
@@ -54,6 +60,21 @@ def show(options: argparse.Namespace) -> int:
         tablefmt = "pipe" if style == "markdown" else "simple"
         print(tabulate(shown, headers="keys", tablefmt=tablefmt, disable_numparse=True))
     return 0
+
+
+def _named(rows: list[Row], names: Sequence[str], what: str) -> list[Row]:
+    """Return the rows with these names or titles.
+
+    Raises:
+        KeyError: there is no such row; the message names the nearest.
+    """
+    known = {str(row[key]).casefold(): row for key in ("title", "name") for row in rows if key in row}
+    found = []
+    for name in names:
+        if name.casefold() not in known:
+            raise KeyError(f"there is no {what.removesuffix('s')} {name!r}{nearest(name.casefold(), known)}")
+        found.append(known[name.casefold()])
+    return found
 
 
 def _recipe_tables(rows: list[Row]) -> str:

@@ -151,6 +151,16 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
     return "\n".join([*lines, "", _DECLINED])
 
 
+def sections(rows: Sequence[dict[str, Any]]) -> str:
+    """Return what the page says about some methods, with their parameters and evidence."""
+    parts = []
+    for row in rows:
+        count, evidence = _count(row["params_vit_b16"]), _proof(**row).short
+        facts = [f"- Parameters: {count} on {COUNTED_ON}, without head", f"- Merges: {_yes(row['mergeable'])}"]
+        parts.append("\n".join([*_section(row), *facts, f"- Start: {_start(row)}", f"- Evidence: {evidence}"]))
+    return "\n\n".join(parts)
+
+
 _HEAD = """\
 # Methods
 

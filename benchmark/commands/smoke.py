@@ -15,7 +15,7 @@ from ..reporting.report import write
 from ..storage.store import Store
 from .messages import announcement, say
 from .regression_gate import Baseline, check_writable, compare, diff_table, read_baseline, write_baseline
-from .run import cached_tasks, sweep
+from .run import cached_tasks, missing_runs, sweep
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
 SEEDS = (0, 1)
@@ -23,9 +23,9 @@ CAVEAT = "This detects regressions; it does not rank methods (few epochs and ima
 
 
 def smoke(options: argparse.Namespace) -> int:
-    """Run `vtab-peft smoke` in a temporary results folder; return 1 if a run failed or a value regressed.
+    """Run `vtab-peft smoke`; return 1 if a run failed or a value regressed.
 
-    The folder is removed at the end, unless it holds tracebacks of failed runs.
+    Without `--results`, the folder is a temporary one and removed at the end, unless it holds tracebacks.
 
     Raises:
         BaselineError: the baseline cannot be read or written (checked before anything runs), or does not apply.
@@ -33,6 +33,10 @@ def smoke(options: argparse.Namespace) -> int:
     baseline = read_baseline(options.baseline) if options.baseline else None
     if options.write_baseline:
         check_writable(options.write_baseline)
+    if options.results:
+        status = _smoke(options, baseline, Store(options.results))
+        print(f"runs, tables and figures: {options.results}, page: {options.results / 'index.html'}")
+        return status
     results = Path(tempfile.mkdtemp(prefix="vtab-peft-smoke-"))
     try:
         return _smoke(options, baseline, Store(results))
@@ -53,15 +57,17 @@ def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store)
         backbone, methods = pool.resolve(request)
         tasks = cached_tasks(find(["all"], "toy", None), config.preprocessing(backbone))
         runs = make_plan(backbone, methods, tasks, config)
-        say(announcement(runs, runs, backbone, config.recipe, "eager"))
-        result = sweep(runs, pool, store)
+        todo = missing_runs(store, runs)
+        say(announcement(runs, todo, backbone, config.recipe, "eager"))
+        result = sweep(todo, pool, store)
     finally:
         pool.stop()
-    report = write(store, store.root)
+    run_ids = {run.spec.run_id() for run in runs}
+    report = write(store, store.root, run_ids=run_ids)
     print(report.text)
     print(CAVEAT)
     status = int(bool(result.failed) or not report.leaderboards)
-    stored = store.load_runs()[0]
+    stored = [run for run in store.load_runs()[0] if run.run_id in run_ids]
     if options.write_baseline:
         write_baseline(options.write_baseline, stored, min(data.counts["test"] for data in tasks))
         print(f"baseline written to {options.write_baseline}")

@@ -1,6 +1,5 @@
 """Load the frozen backbone and check its weights."""
 
-import difflib
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from torch import nn
 from ...methods.anatomy import VisionModel, blocks_of
 from .. import toy_vit
 from ..spec import BackboneRef
+from .backbone_names import nearest_backbones
 from .errors import BackboneError
 from .evaluate import ProgressFn, no_progress
 from .weights import load_weights
@@ -153,7 +153,7 @@ def _check_name(name: str) -> None:
     if timm.is_model(architecture) and not tag:
         raise BackboneError(f"backbone {name!r} does not say which weights; use one of: {', '.join(tagged)}")
     if name not in tagged:
-        close = difflib.get_close_matches(name, tagged or names(), n=3)
+        close = nearest_backbones(name, tagged or names())
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} See `list backbones`")
 
