@@ -64,8 +64,13 @@ def final_norm(vit: nn.Module) -> str:
 
 
 def mlp_width(block: nn.Module) -> int:
-    """Return the number of hidden features in the MLP of an unmodified block."""
+    """Return the number of outputs of fc1 in an unmodified block."""
     return cast(nn.Linear, block.get_submodule("mlp.fc1")).out_features
+
+
+def mlp_hidden(block: nn.Module) -> int:
+    """Return the number of inputs of fc2 in an unmodified block: in a gated MLP (SwiGLU), half the outputs of fc1."""
+    return cast(nn.Linear, block.get_submodule("mlp.fc2")).in_features
 
 
 def linear_biases(ref: BlockRef) -> int:

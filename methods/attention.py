@@ -1,14 +1,18 @@
 """Attention from chosen queries, with additional keys and values, or with another temperature.
 
 `attend` repeats the forward pass of timm's `Attention` (compared with timm 1.0.26 to 1.0.31).  Methods call
-`check_attend` when they are injected, which compares both and refuses backbones where they differ.
+`check_attend` in `validate_backbone`.  It compares both in every block and refuses backbones where they differ, such
+as those with differential attention.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
+
+from .blocks import are_close
 
 
 def attend(
@@ -37,17 +41,19 @@ def attend(
     return attention.proj_drop(attention.proj(norm(read.transpose(1, 2).flatten(2))))
 
 
-def check_attend(attention: Any) -> None:
-    """Compare `attend` with timm's own forward pass.
+def check_attend(vit: VisionTransformer) -> None:
+    """Compare `attend` with timm's own forward pass in every block.
 
     Raises:
         ValueError: they differ, because this backbone's attention has a part that `attend` does not know.
     """
-    weight, training = attention.qkv.weight, attention.training
-    x = torch.linspace(-1, 1, 6 * weight.shape[1]).mul(100).sin().view(2, 3, -1).to(weight)
-    with torch.no_grad():
-        expected = attention.eval()(x)
-        same = torch.allclose(attend(attention, x, x), expected, rtol=1e-3, atol=1e-4)
-    attention.train(training)
-    if not same:
-        raise ValueError("this method does not support attention that differs from timm's plain `Attention`")
+    for block in vit.blocks:
+        attention = cast(Any, block).attn
+        weight, training = attention.qkv.weight, attention.training
+        x = torch.linspace(-1, 1, 6 * weight.shape[1]).mul(100).sin().view(2, 3, -1).to(weight)
+        with torch.no_grad():
+            expected = attention.eval()(x)
+            found = attend(attention, x, x)
+        attention.train(training)
+        if not are_close(found, expected, expected):
+            raise ValueError(f"its attention ({type(attention).__name__}) differs from timm's plain Attention")

@@ -114,6 +114,13 @@ class Method:
             ValueError: the hyper-parameters are invalid.
         """
 
+    def validate_backbone(self, vit: Any) -> None:
+        """Check rules that `backbones` cannot express, before a run starts; `vit` is unmodified.
+
+        Raises:
+            ValueError: the method does not support this model.
+        """
+
     def inject(self, vit: Any) -> None:
         """Modify `vit` in place: add modules and unfreeze what the method trains."""
         raise NotImplementedError(f"{type(self).__name__} must define inject(vit)")
@@ -194,7 +201,7 @@ class Method:
 
 
 def check_backbone(method: Method, vit: nn.Module) -> None:
-    """Raise `ValueError` if the method does not support this backbone family; the message lists methods that do."""
+    """Raise `ValueError` if the method does not support this backbone; the message says why."""
     family = backbone_family(vit)
     if family not in method.backbones:
         others = ", ".join(sorted(name for name, cls in METHODS.items() if family in cls.backbones))
@@ -202,6 +209,10 @@ def check_backbone(method: Method, vit: nn.Module) -> None:
         raise ValueError(
             f"{method.spec()} is made for {supported}, and this is {FAMILIES[family]}; on it run: {others}"
         )
+    try:
+        method.validate_backbone(vit)
+    except ValueError as error:
+        raise ValueError(f"{method.spec()} does not support this backbone: {error}") from None
 
 
 M = TypeVar("M", bound=Method)

@@ -4,7 +4,7 @@ from timm.layers.layer_scale import LayerScale
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 
-from .anatomy import BlockRef, blocks_of, final_norm, linear_biases, mlp_width, modules_outside_blocks
+from .anatomy import BlockRef, blocks_of, final_norm, linear_biases, mlp_hidden, mlp_width, modules_outside_blocks
 from .arguments import PositiveInt
 from .base import Method, Paper, method
 
@@ -116,14 +116,19 @@ class BitFit(_Selective):
 
 def _block_params(ref: BlockRef) -> int:
     """Count all parameters of an unmodified block."""
-    d, hidden, block = ref.width, mlp_width(ref.block), ref.block
+    d, block = ref.width, ref.block
     scales = 2 * d if isinstance(getattr(block, "ls1", None), LayerScale) else 0
-    positions = sum(p.numel() for name, p in block.named_parameters() if "relative_position" in name)  # of Swin
-    linears = 3 * d * d + d * d + 2 * d * hidden + linear_biases(ref)
-    return linears + _block_norm_params(ref) + scales + positions
+    extra = ("relative_position", "lambda_", "sub_norm")  # of Swin; of differential attention
+    rest = sum(p.numel() for name, p in block.named_parameters() if any(part in name for part in extra))
+    linears = 3 * d * d + d * d + d * (mlp_width(block) + mlp_hidden(block)) + linear_biases(ref)
+    return linears + _block_norm_params(ref) + scales + rest
 
 
 def _block_norm_params(ref: BlockRef) -> int:
-    """Count the LayerNorm parameters of an unmodified block; half are biases, and some models normalise q and k."""
-    per_head = getattr(ref.block.get_submodule("attn"), "q_norm", None)
-    return 4 * ref.width + (4 * per_head.normalized_shape[0] if isinstance(per_head, nn.LayerNorm) else 0)
+    """Count the LayerNorm parameters of an unmodified block; half are biases.
+
+    Some models also normalise queries, keys, and the inputs of the last linear map of attention and MLP.
+    """
+    parts = (ref.block.get_submodule("attn"), ref.block.get_submodule("mlp"))
+    more = (getattr(part, name, None) for part in parts for name in ("q_norm", "k_norm", "norm"))
+    return 4 * ref.width + sum(2 * norm.weight.numel() for norm in more if isinstance(norm, nn.LayerNorm))

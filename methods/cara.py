@@ -110,6 +110,9 @@ class CaRA(LinearUpdateMethod):
         if self.init_std < 0:
             raise ValueError(f"init_std is a standard deviation, so at least 0, not {self.init_std}")
 
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        mlp_ratio(vit)
+
     def inject(self, vit: VisionTransformer) -> None:
         factors = Factors(vit, self.rank, self.init_mean, self.init_std)
         positions = product(range(len(vit.blocks)), SITES)  # in the order of `update_linears`

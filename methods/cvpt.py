@@ -54,8 +54,10 @@ class CVPT(Method):
     search = {"tokens": (1, 10, 50, 100, 200)}  # the range of the released configurations
     starts_as_identity = False
 
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        check_attend(vit)
+
     def inject(self, vit: VisionTransformer) -> None:
-        check_attend(vit.blocks[0].attn)
         prompts = nn.init.xavier_uniform_(torch.empty(len(vit.blocks), self.tokens, vit.embed_dim))  # of all blocks
         for i, block in enumerate(vit.blocks):
             vit.blocks[i] = CrossPrompted(block, prompts[i].clone(), self.position, self.dropout)

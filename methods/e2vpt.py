@@ -53,8 +53,10 @@ class E2VPT(Method):
     search = {"tokens": (5, 10, 20, 50), "key_value_tokens": (1, 5, 10)}  # ours
     starts_as_identity = False
 
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        check_attend(vit)
+
     def inject(self, vit: VisionTransformer) -> None:
-        check_attend(vit.blocks[0].attn)
         for i, block in enumerate(vit.blocks):
             block.attn = KeyValuePrompted(block.attn, self.key_value_tokens, self.shared)
             prompts = FreePrompts(initial_prompts(vit, self.tokens))

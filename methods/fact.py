@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import mlp_width
+from .anatomy import mlp_hidden, mlp_width
 from .arguments import PositiveInt
 from .base import Paper, method
 from .updates import ALL_SITES, LinearUpdateMethod, Update, site_shapes, update_linears
@@ -112,8 +112,10 @@ class FacTTensorTrain(LinearUpdateMethod):
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}
     sites = ALL_SITES
 
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        mlp_ratio(vit)
+
     def inject(self, vit: VisionTransformer) -> None:
-        mlp_ratio(vit)  # raises an error if the MLP cannot be cut into chunks
         shared = Shared(self.rank, vit.embed_dim)
         update_linears(vit, self.sites, lambda weight, _: TensorTrain(weight, shared, self.scale, self.dropout))
 
@@ -152,9 +154,11 @@ def mlp_ratio(vit: VisionTransformer) -> int:
     """Return the number of d x d chunks in fc1, and in fc2, of the unmodified `vit`.
 
     Raises:
-        ValueError: the MLP's width is not a multiple of the embedding dimension.
+        ValueError: the MLP is gated, or its width is not a multiple of the embedding dimension.
     """
     hidden = mlp_width(vit.blocks[0])
+    if mlp_hidden(vit.blocks[0]) != hidden:
+        raise ValueError("this method cuts the maps of the MLP into equal chunks, and this MLP is gated (SwiGLU)")
     ratio, rest = divmod(hidden, vit.embed_dim)
     if rest:
         raise ValueError(

@@ -70,8 +70,10 @@ class GateVPT(Method):
     search = {"tokens": (10, 50, 100)}  # ours
     starts_as_identity = False
 
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        check_attend(vit)
+
     def inject(self, vit: VisionTransformer) -> None:
-        check_attend(vit.blocks[0].attn)
         for block in vit.blocks:
             block.attn = Tempered(block.attn)
         prompts = initial_prompts(vit, self.tokens)

@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import blocks_of, mlp_width
+from .anatomy import blocks_of, mlp_hidden
 from .arguments import PositiveInt
 from .base import Method, Paper, method
 
@@ -95,5 +95,5 @@ class Hydra(Method):
 
     def expected_params(self, vit: VisionTransformer) -> int:
         r = self.rank
-        shapes = [(ref.width, inputs) for ref in blocks_of(vit) for inputs in (ref.width, mlp_width(ref.block))]
+        shapes = [(ref.width, inputs) for ref in blocks_of(vit) for inputs in (ref.width, mlp_hidden(ref.block))]
         return sum(r * (inputs + 3 * d) + 2 * (r + d) for d, inputs in shapes)

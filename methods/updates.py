@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import blocks_of, mlp_width
+from .anatomy import blocks_of, mlp_hidden, mlp_width
 from .base import Method
 
 SITES = ("q", "k", "v", "o", "fc1", "fc2")
@@ -204,8 +204,8 @@ def site_shapes(vit: VisionTransformer, sites: str, fused: bool = False) -> Iter
     fused: treat `attn.qkv` as one linear map, see `parse_sites`.
     """
     for ref in blocks_of(vit):
-        d, hidden = ref.width, mlp_width(ref.block)
-        shapes = {"qkv": (d, 3 * d), "fc1": (d, hidden), "fc2": (hidden, d)}
+        d = ref.width
+        shapes = {"qkv": (d, 3 * d), "fc1": (d, mlp_width(ref.block)), "fc2": (mlp_hidden(ref.block), d)}
         for name in parse_sites(sites, fused):
             yield shapes.get(name, (d, d))
 

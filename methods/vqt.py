@@ -86,12 +86,12 @@ class VQT(Method):
     search = {"tokens": (1, 10)}  # the authors' README, and that of OSU-MLB/ViT_PEFT_Vision
     starts_as_identity = False
 
-    def inject(self, vit: VisionTransformer) -> None:
+    def validate_backbone(self, vit: VisionTransformer) -> None:
         if vit.attn_pool is not None:
-            raise ValueError(
-                "vqt needs features that are a class token or a mean, and this backbone pools by attention"
-            )
-        check_attend(vit.blocks[0].attn)
+            raise ValueError("its features are neither a class token nor a mean: it pools by attention")
+        check_attend(vit)
+
+    def inject(self, vit: VisionTransformer) -> None:
         vit.attn_pool = cast(Any, FeatureSum(vit, len(vit.blocks) * self.tokens))
         vit.pool_include_prefix = True  # `FeatureSum` separates the tokens itself
         vit.blocks = nn.Sequential(QueriedBlocks(vit, self.tokens, self.dropout))

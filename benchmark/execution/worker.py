@@ -204,14 +204,20 @@ def _all_methods(backbone: "Backbone") -> tuple[list["Method"], list[str]]:
     """Return the methods that `all` means for a backbone, and notes on those it leaves out."""
     from ...methods import METHODS, default_specs, parse
     from ...methods.anatomy import FAMILIES, backbone_family
-    from ...methods.base import missing_packages
+    from ...methods.base import check_backbone, missing_packages
 
     family = backbone_family(backbone.vit)
     names = default_specs()
-    fitting = [parse(name) for name in names if family in METHODS[name].backbones]
-    notes = []
-    if left_out := len(names) - len(fitting):
+    candidates = [parse(name) for name in names if family in METHODS[name].backbones]
+    fitting, notes = [], []
+    if left_out := len(names) - len(candidates):
         notes.append(f"`all` leaves out {left_out} of {len(names)} methods, which do not support {FAMILIES[family]}")
+    for method in candidates:
+        try:
+            check_backbone(method, backbone.vit)
+            fitting.append(method)
+        except ValueError as error:
+            notes.append(f"`all` leaves out a method: {error}")
     for package in sorted(missing_packages()):
         needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
         if left_out := ", ".join(name for name in needing if family in METHODS[name].backbones):

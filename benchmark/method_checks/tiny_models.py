@@ -5,6 +5,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
+from timm.layers import SwiGLUPacked
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -30,8 +31,14 @@ OTHER_VITS: dict[str, partial[nn.Module]] = {
         VisionTransformer, **_PLAIN, init_values=0.1, qkv_bias=False, global_pool="avg", class_token=False
     ),
     "attention pooling": partial(VisionTransformer, **_PLAIN, global_pool="map", class_token=False),
+    "differential attention": partial(VisionTransformer, **_PLAIN, init_values=0.1, attn_layer="diff"),
+    "gated MLP": partial(
+        VisionTransformer, **_PLAIN, init_values=0.1, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU, reg_tokens=4
+    ),
+    "norms inside": partial(VisionTransformer, **_PLAIN, scale_attn_norm=True, scale_mlp_norm=True, global_pool="avg"),
 }
-"""The forms of plain ViTs in DINOv2, MAE, CLIP, timm's `vit_medium_patch16_gap` and SigLIP."""
+"""The forms of plain ViTs in DINOv2, MAE, CLIP, timm's `vit_medium_patch16_gap`, SigLIP, timm's `vit_dwee`, DINOv2's
+giant and BEiT-3."""
 
 
 def backbones_for(method: Method | type[Method]) -> list[str]:

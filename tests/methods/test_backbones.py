@@ -1,5 +1,6 @@
 """Structure of real Swin Transformers and ViTs of every family and size, with random or meta weights."""
 
+import copy
 from dataclasses import replace
 
 import pytest
@@ -8,14 +9,17 @@ import torch
 from raises import raises_naming
 from safetensors.torch import save_file
 from timm.models.vision_transformer import Attention
-from vtab_peft.benchmark.engine.backbone import BLOCKS, BackboneError, load, names
+from vtab_peft.benchmark.engine.backbone import BLOCKS, Backbone, BackboneError, load, names
 from vtab_peft.benchmark.engine.injection import inject
+from vtab_peft.benchmark.execution.worker import _all_methods
 from vtab_peft.benchmark.method_checks.tiny_models import BACKBONES as TINY_BACKBONES
 from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH, OTHER_VITS, sample_images, tiny
+from vtab_peft.benchmark.spec import BackboneRef
 from vtab_peft.methods import METHODS, blocks, parse
 from vtab_peft.methods.anatomy import blocks_of
+from vtab_peft.methods.attention import attend
+from vtab_peft.methods.base import check_backbone
 from vtab_peft.methods.blocks import branches
-from vtab_peft.methods.vqt import attend, check_attend
 
 SWIN = "swin_tiny_patch4_window7_224.ms_in1k"
 SIZES = (
@@ -84,14 +88,48 @@ def test_attend_computes_the_attention_of_timm(changes: dict) -> None:
     x = torch.randn(2, 5, 32)
     torch.testing.assert_close(attend(attention, x, x), attention(x))
     torch.testing.assert_close(attend(attention, x[:, :2], x), attention(x)[:, :2])
-    check_attend(attention)
 
 
-def test_vqt_refuses_an_attention_that_differs_from_timms() -> None:
-    vit = tiny("plain")
-    vit.blocks[0].attn.register_forward_hook(lambda _, __, output: 2 * output)
-    with raises_naming(ValueError, "attention", "Attention"):
-        parse("vqt").inject(vit)
+@pytest.mark.parametrize("backbone", ["plain", "differential attention"])
+@pytest.mark.parametrize("spec", ["vqt", "cvpt", "e2vpt", "gate_vpt"])
+def test_repeated_attention_is_compared_in_every_block(spec: str, backbone: str) -> None:
+    """However small the weights are: timm's initialisation makes outputs of 1e-3."""
+    vit = tiny(backbone)
+    last = vit.blocks[-1].attn
+    torch.nn.init.trunc_normal_(last.proj.weight, std=1e-4)
+    torch.nn.init.zeros_(last.proj.bias)
+    if backbone == "plain":
+        check_backbone(parse(spec), vit)
+        last.register_forward_hook(lambda _, __, output: 1.1 * output)
+    with raises_naming(ValueError, spec, type(last).__name__):
+        check_backbone(parse(spec), vit)
+
+
+def test_all_leaves_out_what_a_backbone_does_not_support() -> None:
+    vit = tiny("differential attention")
+    backbone = Backbone(BackboneRef(name="vit_dwee", sha256="0" * 64), vit, (0.5,) * 3, (0.5,) * 3, 32, ())
+    fitting, notes = _all_methods(backbone)
+    names = {method.spec() for method in fitting}
+    assert "lora" in names
+    for name in ("vqt", "cvpt", "e2vpt", "gate_vpt"):
+        assert name not in names
+        assert any(name in note and "DiffAttention" in note for note in notes)
+
+
+@pytest.mark.parametrize("backbone", ["plain", "Swin"])
+def test_a_small_difference_of_a_block_is_seen(backbone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One per cent of what a block with LayerScale 1e-4 adds, which an absolute tolerance does not see."""
+    block = blocks_of(tiny(backbone))[0].block
+    for name in ("attn.proj", "mlp.fc2"):
+        for parameter in block.get_submodule(name).parameters():
+            torch.nn.init.trunc_normal_(parameter, std=1e-5)
+    forward = type(block).forward
+    monkeypatch.setattr(blocks, "_compared", set())
+    branches(copy.deepcopy(block))
+    monkeypatch.setattr(blocks, "_compared", set())
+    monkeypatch.setattr(type(block), "forward", lambda self, x: x + 1.01 * (forward(self, x) - x))
+    with pytest.raises(ValueError, match=timm.__version__):
+        branches(block)
 
 
 def test_they_are_listed() -> None:

@@ -38,8 +38,13 @@ REFUSED = {
     ("vqt", "attention pooling"): ("attention",),
     ("glora", "no qkv bias"): ("glora", "c, d and e", "'none'"),
     ("rlrr", "no qkv bias"): ("rlrr", "bias"),
+    **{(name, "differential attention"): (name, "DiffAttention") for name in ("cvpt", "e2vpt", "gate_vpt", "vqt")},
+    **{(name, "gated MLP"): (name, "SwiGLU") for name in ("cara", "fact_tk", "fact_tt")},
 }
 """Refused (method, backbone) -> facts that the error names."""
+
+RARE = ("no qkv bias", "differential attention", "gated MLP", "norms inside")
+"""Backbones that only the slow tests try."""
 
 RELATED_CHECKS = (
     checks.check_gradients_reach_all,
@@ -89,7 +94,7 @@ def test_methods_of_the_suite_have_all_facts(name: str) -> None:
 
 @pytest.mark.parametrize("check", RELATED_CHECKS, ids=lambda check: check.__name__)
 @pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name == "no qkv bias" else name for name in OTHER_VITS]
+    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in OTHER_VITS]
 )
 @pytest.mark.parametrize("name", NAMES)
 def test_method_passes_checks_on_other_vits(name: str, backbone: str, check: Check) -> None:

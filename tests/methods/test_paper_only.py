@@ -14,6 +14,7 @@ from timm.layers.attention import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
 from vtab_peft.methods import parse
+from vtab_peft.methods.base import check_backbone
 from vtab_peft.methods.hta import Householder
 from vtab_peft.methods.vqt import QueriedBlocks, attend
 
@@ -140,6 +141,6 @@ def test_vqt_starts_like_prompts_with_a_plain_sum() -> None:
 
 def test_vqt_refuses_attention_pooling_and_zero_tokens() -> None:
     vit = one_block_vit(24, global_pool="map", class_token=False)
-    with raises_naming(ValueError, "attention"):
-        parse("vqt").inject(vit)
+    with raises_naming(ValueError, "vqt", "attention"):
+        check_backbone(parse("vqt"), vit)
     assert_refused("vqt(tokens=0)", "tokens", 0)
