@@ -4,7 +4,7 @@ import argparse
 import hashlib
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from ...datasets.manifest import Manifest, manifests
 from ...datasets.reading import InvalidFile
 from ..checkpoints.header import read_header
 from ..execution.locks import list_locks
+from ..reporting.origins import decoder_notes, plugin_notes
 from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
 from ..storage.predictions import PredictionsDamaged, PredictionsMissing, read_predictions
@@ -40,19 +41,24 @@ def verify(options: argparse.Namespace) -> int:
     labels = _cached_labels(cached, default_root())
     paths = store.record_paths()
     predicted = compared = 0
+    runs: list[Run] = []
     problems: list[str] = []
     for path in paths:
         found, level = check_run(store, path, labels)
         problems += [f"{path}: {text}" for text in found]
         predicted += level >= 1
         compared += level == 2
+        with suppress(InvalidFile, StoreError):
+            runs.append(store.load(path))
     records_are_valid = not problems
     problems += check_folder(store)
-    problems += _check_cache(store, cached, default_root())
+    problems += _check_cache({run.spec.task.data for run in runs}, cached, default_root())
     if records_are_valid and (store.root / "boards").is_dir():
         problems += check_derived(store)
     for problem in problems:
         print(problem)
+    for note in [*decoder_notes(runs), *plugin_notes(runs)]:
+        print(f"note: {note}")
     print(
         f"{pluralize(len(paths), 'result')} checked, {predicted} with stored predictions, {compared} against cached "
         f"labels: {pluralize(len(problems), 'problem') if problems else 'no problems'}"
@@ -181,12 +187,8 @@ def _cached_labels(cached: Sequence[Manifest], root: Path) -> dict[tuple[str, st
     return {(data, split): labels for data, split, labels in files if is_complete_array(labels)}
 
 
-def _check_cache(store: Store, cached: Sequence[Manifest], root: Path) -> Iterator[str]:
-    """Yield cached arrays of the stored runs' data that differ from their checksums."""
-    used: set[str] = set()
-    for record in store.record_paths():
-        with suppress(InvalidFile, StoreError):
-            used.add(store.load(record).spec.task.data)
+def _check_cache(used: Collection[str], cached: Sequence[Manifest], root: Path) -> Iterator[str]:
+    """Yield cached arrays of the tasks with the data hashes `used` that differ from their checksums."""
     for path in sorted({path for own in cached if own.data in used for path in own.damaged(root, full=True)}):
         yield f"{path}: cached pixels or labels are damaged; delete it, and `rerun` the runs stored since it changed"
 

@@ -16,6 +16,7 @@ from ..escaping import one_line
 from ..spec import fingerprint
 from ..storage.schema import Run
 from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
+from .origins import decoder_notes, plugin_notes
 from .stats import LEAST_SEEDS, over_seeds
 from .wording import pluralize
 
@@ -66,6 +67,8 @@ class Leaderboard:
     label: short name, unique in the leaderboard; identity: `LeaderboardId.row_identity`; devices: list of devices;
     train_seconds: sum over tasks of the mean over seeds; epochs: `30`, or `30 to 100` if tasks differ.
     """
+    origins: tuple[str, ...] = ()
+    """Notes on mixed decoders and loaded plug-in files, see origins.py."""
 
     @property
     def columns(self) -> list[str]:
@@ -141,7 +144,8 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
     ordered = sorted(
         rows, key=lambda row: (row["rank"] or unranked, -(row["mean_common"] or 0), row["spec"], row["label"])
     )
-    return Leaderboard(identity, tuple(tasks), tuple(groups), common, tuple(ordered))
+    origins = (*decoder_notes(runs), *plugin_notes(runs))
+    return Leaderboard(identity, tuple(tasks), tuple(groups), common, tuple(ordered), origins)
 
 
 def _row(

@@ -9,7 +9,7 @@ from itertools import groupby
 
 from ..escaping import latex, markdown
 from .leaderboards import Leaderboard
-from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, heading, marks, unit
+from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, heading, marks, origin_notes, unit
 
 WIDEST = 16
 """Columns of a LaTeX table that fit a page at about 0.43 inches each; wider tables are scaled down."""
@@ -25,6 +25,7 @@ def to_markdown(leaderboard: Leaderboard) -> str:
         f"{unit(leaderboard)}. **Bold**: best of its column; <u>underlined</u>: second. {DASH}: {GAPS}. "
         f"Rows without a rank lack a task.{common_note(leaderboard)} "
         f"Trainable parameters without and with the head.{best_epoch_note(leaderboard)}"
+        f"{markdown(origin_notes(leaderboard))}"
     )
     lines = [f"**{title}**  ", f"{conditions}.", "", markdown_table(names, rows, "rll" + "r" * (len(table) - 3))]
     return "\n".join([*lines, "", notes, ""])
@@ -45,7 +46,8 @@ def to_latex(leaderboard: Leaderboard) -> str:
             r"\centering\small\setlength{\tabcolsep}{3pt}",
             rf"\caption{{{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
             rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
-            rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}}}",
+            rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}"
+            rf"{latex(origin_notes(leaderboard))}}}",
             rf"\label{{tab:{leaderboard.id.slug.replace('_', '-')}}}",
             *([r"\resizebox{\textwidth}{!}{%"] if is_wide else []),
             rf"\begin{{tabular}}{{rl{'r' * (len(table) - 2)}}}",

@@ -25,6 +25,7 @@ from .html.page import page
 from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, leaderboard
 from .markup import to_latex, to_markdown
+from .origins import OlderDecoder, older_decoders
 from .significance import Significance, significance
 from .significance_text import summary, to_page
 from .tables import DASH, to_csv, to_terminal
@@ -145,6 +146,7 @@ def _index(parts: Sequence[LeaderboardReport]) -> str:
         "docs/results.md explains leaderboards and columns. [index.html](index.html) shows the same, to sort, filter "
         "and compare: download it and open it from disk.",
     ]
+    older = older_decoders(run for part in parts for run in part.runs)
     above = None
     for entry, title in zip((part.entry for part in parts), titles, strict=True):
         if entry.id.procedural != above:
@@ -160,9 +162,24 @@ def _index(parts: Sequence[LeaderboardReport]) -> str:
         links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
         links += [(FIGURES[name], f"{name}.svg") for name in shown[1:]]
         lines += ["", f"## {title}", "", *([BANNER, ""] if part.entry.id.procedural else []), to_markdown(part.entry)]
+        lines += [f"{markdown(note)}\n" for note in _decoders(part, older)]
         lines += [f"![{FIGURES[name]}]({folder}/{name}.svg)\n" for name in shown[:1]]
         lines.append(" · ".join(f"[{text}]({folder}/{name})" for text, name in links))
     return "\n".join(lines) + "\n"
+
+
+def _decoders(part: LeaderboardReport, older: Sequence[OlderDecoder]) -> list[str]:
+    """Return a note on images of this leaderboard that an older Pillow decoded than in others of the folder."""
+    here = {run.run_id for run in part.runs}
+    tasks: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for found in older:
+        if any(run.run_id in here for run in found.runs):
+            tasks[found.older, found.newest].append(found.task)
+    return [
+        f"Pillow {version} decoded the images of {', '.join(names)}, and {newest} those of other runs of the same "
+        "tasks: pixels of photos may differ. The command verify names the runs."
+        for (version, newest), names in tasks.items()
+    ]
 
 
 def _orphans(out: Path, slugs: set[str]) -> list[str]:

@@ -158,6 +158,11 @@ def common_note(leaderboard: Leaderboard) -> str:
     return f" Mean of {len(leaderboard.common)}: the tasks that all rows have." if leaderboard.common else ""
 
 
+def origin_notes(leaderboard: Leaderboard) -> str:
+    """Return the notes on decoders and plug-in files as sentences; empty without any."""
+    return "".join(f" {note[0].upper()}{note[1:]}." for note in leaderboard.origins)
+
+
 def best_epoch_note(leaderboard: Leaderboard) -> str:
     """Explain the column of the best test epoch; empty without such a column."""
     if not leaderboard.has_oracle:
@@ -178,7 +183,7 @@ def to_terminal(leaderboard: Leaderboard) -> str:
             break
     pairs = zip((name.replace("\n", " ") for name in names), leaderboard.tasks, strict=True)
     short = "" if many else ", ".join(f"{name} = {task.label}" for name, task in pairs if name != task.label)
-    notes = f"{unit(leaderboard)}. {DASH}: {GAPS}.{common_note(leaderboard)}"
+    notes = f"{unit(leaderboard)}. {DASH}: {GAPS}.{common_note(leaderboard)}{origin_notes(leaderboard)}"
     above = [line for text in heading(leaderboard) for line in _wrap(text)]
     below = [line for text in (notes, f"Tasks: {short}." if short else "") if text for line in _wrap(text)]
     return "\n".join([*above, "", table, "", *below]) + "\n"

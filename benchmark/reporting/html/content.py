@@ -98,6 +98,7 @@ def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
         ("input", one_line(f"{identity.image_size} px, {identity.interpolation}, {identity.normalisation}")),
         ("epochs", entry.epochs),
         ("seeds", entry.seeds),
+        *(("note", note) for note in entry.origins),
     ]
 
 

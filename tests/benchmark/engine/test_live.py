@@ -61,6 +61,22 @@ def test_a_model_of_the_same_kind_keeps_its_tensors(backbone: backbones.Backbone
     assert load("lora(rank=2)", spec="lora(alpha=80.0)")[1], "other shapes"
 
 
+def test_evaluation_batches_have_one_shape(
+    backbone: backbones.Backbone, data: CachedTask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of 18 test images would otherwise be alone, and torch rounds differently for one image than for 17."""
+    shapes, features = set(), LiveModel.features
+
+    def record(live: LiveModel, images: torch.Tensor) -> torch.Tensor:
+        if not live.vit.training:
+            shapes.add(images.shape)
+        return features(live, images)
+
+    monkeypatch.setattr(LiveModel, "features", record)
+    result_of("lora", backbone, data, LiveModel(CPU, Numerics(eval_batch=17)))
+    assert shapes == {(17, 3, 40, 48)}
+
+
 @pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass"])
 def test_checkpointing_gives_the_same_numbers(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
     recipe = replace(QUIET, drop_path=0.1)  # the second forward pass must draw the same again

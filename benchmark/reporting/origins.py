@@ -1,0 +1,86 @@
+"""Notes on runs that the tables would hide: images of an older Pillow, and plug-in files loaded beside a run."""
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from ..escaping import one_line
+from ..storage.schema import Run
+from .wording import pluralize
+
+SHOWN = 10
+"""Runs that a note names (our choice)."""
+
+
+@dataclass(frozen=True)
+class OlderDecoder:
+    """Runs of a task whose images an older Pillow decoded than those of other runs with the same preprocessing."""
+
+    task: str
+    older: str
+    newest: str
+    runs: tuple[Run, ...]
+
+
+def older_decoders(runs: Iterable[Run]) -> list[OlderDecoder]:
+    """Group runs by images and preprocessing; return those of all but the newest version of Pillow in a group.
+
+    Versions decode JPEG files and resize photos differently, which no run ID contains.  Runs without a recorded version
+    are left out.
+    """
+    groups: dict[tuple[Any, ...], dict[str, list[Run]]] = defaultdict(lambda: defaultdict(list))
+    for run in runs:
+        recipe, version = run.spec.recipe, _environment(run.environment)[0]
+        if version:
+            images = (run.spec.task.name, run.spec.task.data, recipe.image_size, recipe.framing, run.spec.interpolation)
+            groups[images][version].append(run)
+    found = []
+    for (task, *_), by_version in sorted(groups.items(), key=lambda group: repr(group[0])):
+        newest = max(by_version, key=_order)
+        for version in sorted(by_version.keys() - {newest}, key=_order):
+            same = tuple(sorted(by_version[version], key=lambda run: run.run_id))
+            found.append(OlderDecoder(one_line(task), one_line(version), one_line(newest), same))
+    return found
+
+
+def decoder_notes(runs: Iterable[Run]) -> list[str]:
+    """Return a sentence on each task with images of an older Pillow, with the IDs of its runs."""
+    return [
+        f"{found.task}: Pillow {found.older} decoded the images of {pluralize(len(found.runs), 'run')}, and "
+        f"{found.newest} those of others; pixels of photos may differ: {_named(found.runs)}"
+        for found in older_decoders(runs)
+    ]
+
+
+def plugin_notes(runs: Iterable[Run]) -> list[str]:
+    """Return a sentence on each set of plug-in files that were loaded beside runs, with the IDs of the runs."""
+    groups: dict[str, list[Run]] = defaultdict(list)
+    for run in runs:
+        if files := _environment(run.environment)[1]:
+            groups[files].append(run)
+    return [
+        f"plug-in files that were loaded, and can change any computation: {files}, beside "
+        f"{pluralize(len(beside), 'run')}: {_named(sorted(beside, key=lambda run: run.run_id))}"
+        for files, beside in sorted(groups.items())
+    ]
+
+
+@lru_cache(maxsize=4096)
+def _environment(text: str) -> tuple[str, str]:
+    """Return the version of Pillow and the plug-in files of a provenance; empty texts for what it lacks."""
+    origin = json.loads(text)
+    files = [one_line(f"{plugin['file']} ({plugin['sha256'][:12]})") for plugin in origin.get("plugins", [])]
+    return origin.get("versions", {}).get("pillow", ""), ", ".join(files)
+
+
+def _order(version: str) -> tuple[tuple[int, str], ...]:
+    """Sort versions by their numbers: 9.5 comes before 12.3."""
+    return tuple((int(part) if part.isdecimal() else -1, part) for part in version.split("."))
+
+
+def _named(runs: Sequence[Run]) -> str:
+    more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
+    return ", ".join(run.run_id for run in runs[:SHOWN]) + more
