@@ -12,7 +12,8 @@ def declare(commands: Commands) -> None:
     report.set_defaults(work="commands.report:report")
 
     published = commands.add_parser("published", help="show what papers report for a method, and how much they differ")
-    published.add_argument("method", metavar="METHOD", help="our name of the method, or the name that papers print")
+    names = "our name of the method, the name that papers print, or a family such as AOFT"
+    published.add_argument("method", metavar="METHOD", help=names)
     published.add_argument("--format", choices=["text", "json"], default="text", help="output format (default: text)")
     published.add_argument("--json", action="store_true", help="same as --format json")
     published.set_defaults(work="commands.published:show")

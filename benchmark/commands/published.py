@@ -18,17 +18,17 @@ from ..reporting.published import (
     copies,
     find,
     load,
+    methods_of_family,
     published_range,
     recomputed_range,
 )
 from ..reporting.tables import DASH, TERMINAL_WIDTH, fixed
 from ..reporting.wording import pluralize
-
-MEAN_NAMES = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
+from .published_overview import MEAN_NAMES, overview
 
 
 def show(options: argparse.Namespace) -> int:
-    """Run `vtab-peft published METHOD`.
+    """Run `vtab-peft published METHOD`, also with the name of a family.
 
     Raises:
         ValueError: no paper reports a method of this name.
@@ -36,6 +36,8 @@ def show(options: argparse.Namespace) -> int:
     rows = find(options.method, load())
     if options.json or options.format == "json":
         print(json.dumps(to_json(options.method, rows), indent=1, ensure_ascii=False))
+    elif methods_of_family(options.method):
+        print(overview(options.method, rows, load()))
     else:
         print(to_text(rows))
     return 0
@@ -81,7 +83,8 @@ def to_text(rows: Sequence[PublishedRow]) -> str:
     ]
     lines = [
         f"[{name}] {s.title}, {s.place}: {s.reference}. {s.pretrained}; normalisation {s.normalisation}; "
-        f"reported: {s.selection}; seeds: {s.seeds}; head: {s.head}" + (f"; {s.note}" if s.note else "")
+        f"reported: {s.selection}; selected on test: {s.test_selected}; "
+        f"seeds: {s.seeds}; head: {s.head}" + (f"; {s.note}" if s.note else "")
         for name, s in sources.items()
     ]
     flags: dict[tuple[int, str], str] = {}  # the first number of each row and flag
@@ -114,8 +117,12 @@ def _block(suite: str, architecture: str, rows: list[PublishedRow]) -> str:
     title = f"{suite} · {architecture} · {pluralize(len(rows), 'row')}, {len(bundles)} different"
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
-    differences = [[MEAN_NAMES.get(name, name), how, *_ends(s), str(s.rows)] for name, how, s in ranges(suite, rows)]
-    differences_table = _table(["", "", "lowest", "highest", "range", "rows"], differences, right=range(2, 6))
+    head = ["", "", "lowest", "highest", "range", "rows", "selected\non test", "not on\ntest"]
+    differences = [
+        [MEAN_NAMES.get(name, name), how, *_ends(s), *map(str, (s.rows, s.on_test, s.not_on_test))]
+        for name, how, s in ranges(suite, rows)
+    ]
+    differences_table = _table(head, differences, right=range(2, 8))
     return f"{title}\n\n{table}\n\nRange over papers (percent):\n\n{differences_table}"
 
 

@@ -14,11 +14,15 @@ from pathlib import Path
 from statistics import fmean
 
 from ...datasets.tasks import suite_tasks
+from .families import FAMILIES
 from .leaderboard_id import VTAB_GROUPS
 
 FOLDER = Path(__file__).resolve().parents[2] / "results" / "published"
 MEANS = {"vtab1k": ("mean_19", "mean_groups"), "fgvc": ("mean_5",)}
-"""Suite -> kinds of means over all its tasks.  The two of VTAB-1k differ by 2 to 5 points."""
+"""Suite -> kinds of means over all its tasks.  The two of VTAB-1k differ by 2 to 5 points.
+
+A mean whose kind the source does not state is called `mean_reported` and is in no range.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,8 @@ class Source:
     backbones: tuple[str, ...]
     normalisation: str
     selection: str
+    test_selected: str
+    """`yes` if the reported epoch is the best on the test images, `no`, or `unknown`."""
     seeds: str
     mean: str
     head: str
@@ -42,8 +48,14 @@ class Source:
 
     @property
     def architecture(self) -> str:
-        """Return the architecture, such as `ViT-B/16`; rows of different architectures are never compared."""
-        return re.split("[,;]", self.pretrained)[0]
+        """Return the architecture, such as `ViT-B/16`; rows of different architectures are never compared.
+
+        Pretraining other than on ImageNet-21k is part of it: `ViT-B/16, MAE`.
+        """
+        name, _, weights = self.pretrained.partition(", ")
+        if not weights or weights.startswith("ImageNet-21k"):
+            return name.partition(";")[0]
+        return f"{name}, {weights.partition(',')[0]}"
 
 
 @dataclass(frozen=True)
@@ -91,6 +103,16 @@ class PublishedRow:
         }
         return {**groups, "mean_19": fmean(self.tasks), "mean_groups": fmean(groups.values())}
 
+    def mean(self, name: str) -> float | None:
+        """Return a mean as printed or, if it is missing or flagged, recomputed; None if there is neither."""
+        printed = self.numbers.get(name)
+        return printed.accuracy if printed and not printed.flag else self.recomputed.get(name)
+
+    @property
+    def test_selected(self) -> str:
+        """Return `yes`, `no` or `unknown`; a row that was copied keeps the unknown selection of its own source."""
+        return "unknown" if self.note.startswith("copied") else self.source.test_selected
+
     @property
     def flagged(self) -> bool:
         return any(number.flag for number in self.numbers.values())
@@ -104,6 +126,10 @@ class PublishedRange:
     high: float
     rows: int
     """Number of rows that print it, including copied rows."""
+    on_test: int
+    """Number of rows whose epoch was selected on the test images."""
+    not_on_test: int
+    """Number of rows whose epoch was not; of all others it is unknown."""
 
 
 @cache
@@ -148,12 +174,14 @@ def _float(text: str) -> float | None:
 
 
 def find(query: str, rows: Sequence[PublishedRow]) -> list[PublishedRow]:
-    """Return all rows of a method, given its registered or printed name.
+    """Return all rows of a method, given its registered or printed name, or of a family of methods.
 
     Raises:
         ValueError: there is no such name; the message suggests similar ones.
     """
     wanted = _plain(query)
+    if related := methods_of_family(query):
+        return [row for row in rows if row.method in related]
     exact = [row for row in rows if wanted in (_plain(row.method), _plain(row.printed))]
     if not wanted or not exact:
         names = {_plain(name): name for row in rows for name in (row.printed, row.method) if name}
@@ -164,6 +192,11 @@ def find(query: str, rows: Sequence[PublishedRow]) -> list[PublishedRow]:
         raise ValueError(f"no published numbers for {query!r}{hint} There are some for: {known}")
     methods = {row.method for row in exact} - {""}
     return [row for row in rows if row.method in methods or row in exact]
+
+
+def methods_of_family(query: str) -> tuple[str, ...]:
+    """Return the methods of a family; empty if there is no such family."""
+    return next((names for family, names in FAMILIES.items() if _plain(family) == _plain(query)), ())
 
 
 def _plain(name: str) -> str:
@@ -182,17 +215,19 @@ def copies(rows: Iterable[PublishedRow]) -> list[list[PublishedRow]]:
 
 def published_range(rows: Iterable[PublishedRow], name: str) -> PublishedRange | None:
     """Return the range of a printed task or mean; None if no row prints it without a flag."""
-    found = [number.accuracy for row in rows if (number := row.numbers.get(name)) and not number.flag]
-    return _range(found)
+    return _range((row, n.accuracy) for row in rows if (n := row.numbers.get(name)) and not n.flag)
 
 
 def recomputed_range(rows: Iterable[PublishedRow], mean: str) -> PublishedRange | None:
     """Return the range of a mean recomputed from tasks, excluding rows with a flagged task."""
-    return _range([means[mean] for row in rows if (means := row.recomputed) and not _has_flagged_task(row)])
+    return _range((row, row.recomputed[mean]) for row in rows if row.recomputed and not _has_flagged_task(row))
 
 
-def _range(accuracies: list[float]) -> PublishedRange | None:
-    return PublishedRange(min(accuracies), max(accuracies), len(accuracies)) if accuracies else None
+def _range(found: Iterable[tuple[PublishedRow, float]]) -> PublishedRange | None:
+    rows, accuracies = zip(*found, strict=True) if (found := list(found)) else ((), ())
+    selected = [row.test_selected for row in rows]
+    counts = len(rows), selected.count("yes"), selected.count("no")
+    return PublishedRange(min(accuracies), max(accuracies), *counts) if rows else None
 
 
 def _has_flagged_task(row: PublishedRow) -> bool:

@@ -21,7 +21,8 @@ HEADING = "Published and measured"
 CAUTION = (
     "Published numbers: lowest to highest over the printed rows, including copied rows, without flagged errors. Means "
     "are recomputed from the printed tasks, or as printed if there are no tasks. Papers differ in tuning, in the epoch "
-    "they report, in how they count parameters and in the settings of a method. These numbers rank nothing."
+    "they report, which some select on the test images, in how they count parameters and in the settings of a method. "
+    "These numbers rank nothing."
 )
 
 
@@ -64,6 +65,7 @@ def compare_with_published(leaderboard: Leaderboard, published: Sequence[Publish
         if found:
             sources = tuple(dict.fromkeys(entry.source for entry in found))
             rows.append(ComparedRow(row["label"], _columns(leaderboard, row, found), sources))
+    rows.sort(key=lambda row: row.label.casefold())
     return PublishedComparison(tuple(rows), "" if rows else "none of its methods has a published row")
 
 
@@ -93,7 +95,8 @@ def to_markdown(comparison: PublishedComparison) -> str:
         measured, ranges = zip(*map(_cells, row.columns.values()), strict=True)
         lines += [[markdown(row.label), "measured", *measured], ["", "published", *ranges]]
     sources = [
-        f"- {markdown(f'{s.title}, {s.place}: {s.reference}. {s.pretrained}; reported: {s.selection}; head: {s.head}')}"
+        f"- {markdown(f'{s.title}, {s.place}: {s.reference}. {s.pretrained}; reported: {s.selection}; ')}"
+        f"{markdown(f'selected on test: {s.test_selected}; head: {s.head}')}"
         for s in comparison.sources
     ]
     table = markdown_table(["method", "", *map(markdown, names)], lines, "ll" + "r" * len(names))

@@ -17,6 +17,7 @@ from ..families import FAMILIES, family
 from ..leaderboard_id import PROCEDURAL, distinct_titles
 from ..leaderboards import Leaderboard
 from ..method_evidence import load as load_evidence
+from ..published import PublishedRange
 from ..published_vs_measured import CAUTION, PublishedComparison, method_name
 from ..significance import Significance
 from ..wording import pluralize
@@ -157,13 +158,18 @@ def _published(found: PublishedComparison) -> Plain:
             "label": line.label,
             "sources": [source.source for source in line.sources],
             "columns": {
-                name: [_rounded(measured, 2), *([round(s.low, 2), round(s.high, 2), s.rows] if s else [None] * 3)]
+                name: [_rounded(measured, 2), *(_range(s) if s else [None] * 5)]
                 for name, (measured, s) in line.columns.items()
             },
         }
         for line in found.rows
     ]
     return {"reason": found.reason, "lines": lines, "sources": [asdict(source) for source in found.sources]}
+
+
+def _range(found: PublishedRange) -> list[float]:
+    """Return lowest and highest accuracy, rows, and rows selected on test and not."""
+    return [round(found.low, 2), round(found.high, 2), found.rows, found.on_test, found.not_on_test]
 
 
 def _shown(value: Any) -> Any:

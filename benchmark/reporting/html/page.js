@@ -15,7 +15,7 @@ const CAPTIONS = {
   curves: "Training loss over the course of training",
 };
 const at = (id) => document.getElementById(id);
-const state = {}; // leaderboard, mean, group, family, text, limit, sort, open rows, pair: set by showLeaderboard
+const state = {}; // leaderboard, mean, group, family, text, limit, sort, open rows, pair, published: set by showLeaderboard
 
 /** Create an element; `aria-…`, `data-…` and `for` become attributes, children are elements or plain text. */
 function h(tag, properties = {}, ...children) {
@@ -347,34 +347,88 @@ function showFigures() {
   }));
 }
 
-function showPublished() {
-  const { reason, lines, sources } = state.leaderboard.published;
-  at("published-column").parentElement.hidden = Boolean(reason);
-  if (reason) return at("published").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
-  const column = at("published-column").value;
-  const found = lines.map((line) => [line.label, ...line.columns[column]]).filter(([, measured, from]) => known(measured) || known(from));
-  const numbers = found.flatMap(([, ...values]) => values.slice(0, 3)).filter(known);
-  const [low, high] = [Math.floor(Math.min(...numbers)), Math.ceil(Math.max(...numbers))];
-  const titles = [["method", "text"], ["measured"], ["published"], ["rows"], [`${low} to ${high} %`, "bar text"]];
-  const rows = found.map(([label, measured, from, to, count]) => {
-    const ends = [...new Set([from, to].map((value) => fixed(value, 1)))];
-    return h("tr", {}, h("th", { scope: "row", className: "text" }, label), td("", fixed(measured, 1)), td("", ends.join(" to ")),
-      td("", String(count ?? 0)), td("bar", range(measured, from, to, low, high)));
+/** Columns of the published numbers: title, class, value that sorts, and text. */
+const PUBLISHED = [
+  { title: "method", look: "text", value: ({ label }) => label.toLowerCase(), text: ({ label }) => label },
+  { title: "measured", value: ({ measured }) => measured, text: ({ measured }) => fixed(measured, 1) },
+  { title: "published", value: ({ low }) => low, text: ({ low, high }) => [...new Set([low, high].map((end) => fixed(end, 1)))].join(" to ") },
+  { title: "rows", value: ({ rows }) => rows, text: ({ rows }) => String(rows ?? 0) },
+  { title: "spread", value: spread, text: (line) => fixed(spread(line), 1) },
+  { title: "selected on test", look: "text", value: ({ onTest }) => onTest, text: selection },
+];
+
+/** Return the published highest minus lowest accuracy in points, or null. */
+function spread({ low, high }) {
+  return known(low) ? high - low : null;
+}
+
+/** Say how many rows report the best epoch on the test images. */
+function selection({ rows, onTest, notOnTest }) {
+  return known(rows) ? `${onTest} yes, ${notOnTest} no, ${rows - onTest - notOnTest} unknown` : DASH;
+}
+
+function publishedLines(column) {
+  return state.leaderboard.published.lines.map(({ label, columns }) => {
+    const [measured, low, high, rows, onTest, notOnTest] = columns[column];
+    return { label, measured, low, high, rows, onTest, notOnTest };
   });
+}
+
+function showPublished() {
+  const { reason, sources } = state.leaderboard.published;
+  at("published-column").parentElement.hidden = Boolean(reason);
+  at("published-spread").replaceChildren(...(reason ? [] : spreads()));
+  if (reason) return at("published").replaceChildren(h("p", { className: "note" }, `Nothing to show: ${reason}.`));
+  const found = publishedLines(at("published-column").value).filter(({ measured, low }) => known(measured) || known(low));
+  const numbers = found.flatMap(({ measured, low, high }) => [measured, low, high]).filter(known);
+  const [low, high] = [Math.floor(Math.min(...numbers)), Math.ceil(Math.max(...numbers))];
+  const { by, descending } = state.published;
+  const heads = PUBLISHED.map(({ title, look }) => {
+    const sort = () => {
+      state.published = { by: title, descending: by === title ? !descending : title !== "method" };
+      showPublished();
+      at("published").querySelector("th[aria-sort] button").focus();
+    };
+    const direction = by === title ? (descending ? "descending" : "ascending") : undefined;
+    return h("th", { scope: "col", className: look, "aria-sort": direction }, h("button", { type: "button", onclick: sort }, title));
+  });
+  const rows = ordered(found, PUBLISHED.find(({ title }) => title === by), descending).map((line) => h("tr", {},
+    PUBLISHED.map(({ look, text }, i) => (i ? td(look, text(line)) : h("th", { scope: "row", className: look }, text(line)))),
+    td("bar", range(line, low, high))));
+  const head = h("thead", {}, h("tr", {}, heads, h("th", { scope: "col", className: "bar text" }, `${low} to ${high} %`)));
   return at("published").replaceChildren(
     h("p", { className: "note" }, `${DATA.caution} Bar: published; dot: measured.`),
-    h("div", { className: "scroll fit" }, table(titles, rows)),
+    h("div", { className: "scroll fit" }, h("table", {}, head, h("tbody", {}, rows))),
     h("ul", { className: "sources" }, sources.map(sourceLine)));
 }
 
-const sourceLine = (s) =>
-  h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; head: ${s.head}.`);
+/** Return a table of the spread of published accuracies per method and task, sorted by method. */
+function spreads() {
+  const { means, tasks, published } = state.leaderboard;
+  const names = [...means.map(([name]) => name), ...tasks.map(({ name }) => name)].filter((name) => name in (published.lines[0]?.columns ?? {}));
+  const lines = [...published.lines].sort((a, b) => (a.label.toLowerCase() < b.label.toLowerCase() ? -1 : 1));
+  const rows = lines.map(({ label, columns }) => h("tr", {}, h("th", { scope: "row", className: "text" }, label),
+    names.map((name) => {
+      const [, low, high, count] = columns[name];
+      const title = known(low) ? `${fixed(low, 1)} to ${fixed(high, 1)} in ${pluralize(count, "row")}` : undefined;
+      return h("td", { title }, fixed(spread({ low, high }), 1));
+    })));
+  return [
+    h("h3", {}, "Spread of published accuracies"),
+    h("p", { className: "note" }, "Highest minus lowest published accuracy in points, per method and task; — if nobody publishes it."),
+    h("div", { className: "scroll" }, table([["method", "text"], ...names.map((name) => [breakable(name)])], rows)),
+  ];
+}
 
-/** Draw the published range as a bar and the measured accuracy as a dot. */
-function range(measured, from, to, low, high) {
-  const place = (value) => 100 * (value - low) / (high - low);
+const sourceLine = (s) =>
+  h("li", {}, `${s.title}, ${s.place}: ${s.reference}. ${s.pretrained}; reported: ${s.selection}; selected on test: ${s.test_selected}; ` +
+    `seeds: ${s.seeds}; head: ${s.head}.`);
+
+/** Draw the published range as a bar and the measured accuracy as a dot, on a scale from start to end. */
+function range({ measured, low, high }, start, end) {
+  const place = (value) => 100 * (value - start) / (end - start);
   return h("div", { "aria-hidden": "true" },
-    known(from) ? setPosition(h("i", { className: "published" }), place(from), place(to) - place(from)) : null,
+    known(low) ? setPosition(h("i", { className: "published" }), place(low), place(high) - place(low)) : null,
     known(measured) ? setPosition(h("i", { className: "dot" }), place(measured), 0) : null);
 }
 
@@ -382,7 +436,7 @@ function range(measured, from, to, low, high) {
 
 function showLeaderboard(leaderboard) {
   Object.assign(state, { leaderboard, mean: leaderboard.means[0][0], group: "", family: "", text: "", limit: Infinity });
-  Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [] });
+  Object.assign(state, { sort: { key: "mean", descending: true }, open: new Set(), pair: [], published: { by: "method", descending: false } });
   at("missing").hidden = true;
   const near = DATA.leaderboards.filter(({ backbone }) => ["", backbone].includes(at("backbone").value));
   const option = ({ slug, title, rows }) =>

@@ -322,16 +322,34 @@ def test_comparison_shows_intervals_and_p_values(open_page) -> None:
     assert "with 2 tasks" in page.locator("#comparison").inner_text()
 
 
+def published(page) -> dict[str, list[str]]:
+    """Return the lines of the published numbers by method, in the order of the page."""
+    return {row.split("\t")[0]: row.split("\t")[1:6] for row in page.locator("#published tbody tr").all_inner_texts()}
+
+
 def test_published_numbers_have_their_own_section(open_page) -> None:
     page = open_page()
-    lines = {row.split("\t")[0]: row.split("\t")[1:4] for row in page.locator("#published tbody tr").all_inner_texts()}
-    assert lines["LoRA"] == ["72.6", "68.8 to 73.6", "9"]
+    lines = published(page)
+    assert lines["LoRA"] == ["72.6", "68.8 to 73.6", "8", "4.8", "4 yes, 1 no, 3 unknown"]
     assert HOSTILE not in lines
     page.get_by_label("Accuracy on").select_option("svhn")
-    lines = {row.split("\t")[0]: row.split("\t")[1:3] for row in page.locator("#published tbody tr").all_inner_texts()}
-    assert lines["LoRA"] == ["81.0", "76.6 to 88.5"]
+    assert published(page)["LoRA"][:2] == ["81.0", "76.6 to 88.5"]
+    spread = page.locator("#published-spread tbody tr", has_text="LoRA").inner_text().split("\t")
+    assert spread[6 + 1 + 1] == "11.9"  # svhn, after the method and two means
     page.locator("#leaderboard-name").select_option(index=0)
     assert "the suite own" in page.locator("#published").inner_text()
+    assert not page.locator("#published-spread").inner_text()
+
+
+def test_published_numbers_sort_by_method_or_any_column(open_page) -> None:
+    page = open_page()
+    names = list(published(page))
+    assert names == sorted(names, key=str.lower)
+    page.locator("#published").get_by_role("button", name="spread").click()
+    spreads = [float(line[3]) for line in published(page).values() if line[3] != "—"]
+    assert spreads == sorted(spreads, reverse=True)
+    page.locator("#published").get_by_role("button", name="spread").click()
+    assert page.locator("#published th[aria-sort=ascending]").inner_text().startswith("spread")
 
 
 def test_hostile_names_are_text(open_page) -> None:
