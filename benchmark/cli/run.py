@@ -1,4 +1,4 @@
-"""The commands that train: `run`, `retry`, `rerun`, `tune`, `smoke`, `speed`."""
+"""The commands that train: `run`, `retry`, `rerun`, `tune`, `reproduce`, `smoke`, `speed`."""
 
 from pathlib import Path
 
@@ -59,6 +59,15 @@ def declare(commands: Commands) -> None:
     add("--grid", nargs="+", action="extend", default=[], metavar="F=X,Y", help=grid)
     add_sweep(tune)
     tune.set_defaults(work="commands.tune:tune")
+
+    again = "run a paper with its own settings, and print its numbers beside the measured ones"
+    reproduce = commands.add_parser("reproduce", help=again)
+    reproduce.add_argument("paper", metavar="PAPER", help="aoft, ssf, fact, rlrr, vpt, adapter_plus or osu")
+    add_runs(reproduce, required=False)
+    add_sweep(reproduce)
+    given = dict.fromkeys(("recipe", "normalisation", "interpolation"))  # None: as the paper
+    rest = {"split": "test", "shard": (1, 1), "again": False, "only_failed": False}
+    reproduce.set_defaults(work="commands.reproduce:reproduce", **given, **rest)
 
     smoke = commands.add_parser("smoke", help="small benchmark without internet, weights or data; takes minutes")
     add_plugin(smoke)
