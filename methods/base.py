@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_arg
 from torch import Tensor, nn
 
 from .anatomy import FAMILIES, Family, backbone_family
-from .arguments import coerce
+from .arguments import coerce, wrong_fact
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits [n, classes] and labels [n] to their mean loss."""
@@ -225,8 +225,8 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
     Each instance checks its fields against their annotations, see `arguments.coerce`, and then calls `validate`.
 
     Raises:
-        ValueError: the name is taken or is not lower-case letters, digits and underscores, or the class defines
-            `__post_init__`.
+        ValueError: a class attribute such as `version` has another type, the name is taken or is not lower-case
+            letters, digits and underscores, or the class defines `__post_init__`.
     """
 
     def register(cls: type[M]) -> type[M]:
@@ -236,6 +236,8 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
             raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores")
         if "__post_init__" in vars(cls):
             raise ValueError(f"method {name!r} must define validate() instead of __post_init__(), which checks types")
+        if problem := wrong_fact(cls):
+            raise ValueError(f"method {name!r}: {problem}")
         METHODS[name] = decorated = dataclass(frozen=True)(cls)
         return decorated
 

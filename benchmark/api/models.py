@@ -89,7 +89,11 @@ def merge(vit: nn.Module) -> None:
 
 
 def load_adapter(
-    run: str | Path, results: str | Path = "results", weights: str | None = None, plugins: Sequence[str | Path] = ()
+    run: str | Path,
+    results: str | Path = "results",
+    weights: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    backbone: str | None = None,
 ) -> nn.Module:
     """Return a trained model: the timm backbone with the stored adapter and classifier, in evaluation mode and fp32.
 
@@ -101,12 +105,14 @@ def load_adapter(
         results: The folder in which run IDs are looked up.
         weights: The backbone's weights, as for `run`; they must be those of the training.
         plugins: Python files that define the method.
+        backbone: Name of the run's backbone, which allows to download its weights.
 
     Raises:
-        StoreError: There is no such run, it was stored without its adapter, or its file is damaged.
+        StoreError: There is no such run, or it was stored without its adapter.
+        DataError: Its file is damaged.
         ValueError: The backbone, its weights or the method are not available, or differ from those of the training.
     """
-    trained = load_trained(str(run), Path(results), weights, [Path(file) for file in plugins])
+    trained = load_trained(str(run), Path(results), weights, [Path(file) for file in plugins], backbone)
     model = trained.injected.vit
     classifier = head_name(model)
     model.set_submodule(classifier, trained.checkpoint.head)

@@ -98,15 +98,24 @@ class TrainedModel:
         return preprocess(images, self.backbone.image_size, self.spec)
 
 
-def load_trained(text: str, results: Path, weights: str | None = None, plugins: Sequence[Path] = ()) -> TrainedModel:
+def load_trained(
+    text: str,
+    results: Path,
+    weights: str | None = None,
+    plugins: Sequence[Path] = (),
+    backbone_name: str | None = None,
+) -> TrainedModel:
     """Load the trained model of a run ID or path.
 
     Args:
         text: As for `find_adapter`.
         weights: Weights of the backbone, as for `run`; checked against the hash in the spec.
+        backbone_name: Name of the backbone, which allows to download its weights.  A name that only a file states never
+            starts a download, because the file may come from anybody.
 
     Raises:
-        StoreError: There is no such run, or its file is damaged.
+        StoreError: There is no such run.
+        InvalidFile: The file is damaged.
         ValueError: Backbone or method are not available, or differ from those of the run.
     """
     for plugin in plugins:
@@ -115,7 +124,10 @@ def load_trained(text: str, results: Path, weights: str | None = None, plugins: 
     found = adapter_checkpoint.read(file)
     record = record_of(file) or found.record
     try:
-        backbone = load(found.spec.backbone.name, weights, found.spec.recipe.image_size)
+        ref = found.spec.backbone
+        if backbone_name not in (None, ref.name):
+            raise ValueError(f"{file} was trained on {ref.name!r}, not on {backbone_name!r}")
+        backbone = load(ref.name, weights, found.spec.recipe.image_size, download=backbone_name is not None)
     except BackboneError as error:
         raise ValueError(str(error)) from None
     return TrainedModel(file, found, record, backbone, adapter_checkpoint.restore(found, backbone))

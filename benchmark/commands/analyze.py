@@ -34,7 +34,8 @@ def analyze(options: argparse.Namespace) -> int:
         StoreError: there is no such run.
     """
     torch.set_num_threads(1)  # a fixed order of summation
-    runs = [load_trained(text, options.results, options.weights, options.plugin) for text in options.cells]
+    given = options.results, options.weights, options.plugin, options.backbone
+    runs = [load_trained(text, *given) for text in options.cells]
     if len({run.spec.backbone for run in runs}) > 1:
         names = ", ".join(dict.fromkeys(run.spec.backbone.name for run in runs))
         raise ValueError(f"these runs have different backbones ({names}); analyze each backbone separately")

@@ -38,7 +38,7 @@ def export(options: argparse.Namespace) -> int:
     folder = options.to
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} exists already; give a new or empty folder as --output")
-    run = load_trained(options.cell, options.results, options.weights, options.plugin)
+    run = load_trained(options.cell, options.results, options.weights, options.plugin, options.backbone)
     files = {"adapter": adapter, "merged": merged, "peft": peft}[options.form](run)
     files["README.md"] = card(run, options.form, folder.resolve().name).encode()
     for name, content in files.items():

@@ -35,7 +35,7 @@ def predict(options: argparse.Namespace) -> int:
         ValueError: the folder does not exist or has no images, or the run cannot be restored.
     """
     found = images_in(options.folder)
-    run = load_trained(str(options.adapter), options.results, options.weights, options.plugin)
+    run = load_trained(str(options.adapter), options.results, options.weights, options.plugin, options.backbone)
     torch.set_num_threads(options.threads)
     if options.threads != run.numerics.threads:
         print(f"the run used --threads {run.numerics.threads}; others may round differently", file=sys.stderr)

@@ -61,13 +61,18 @@ class Backbone:
 
 
 def load(
-    name: str, weights: str | None = None, image_size: int | None = None, on_progress: ProgressFn = no_progress
+    name: str,
+    weights: str | None = None,
+    image_size: int | None = None,
+    on_progress: ProgressFn = no_progress,
+    download: bool = True,
 ) -> Backbone:
     """Load a pristine backbone.
 
     name: timm's explicit model name with its tag.  weights: a .safetensors, .pth, .pt, .bin or Google .npz file;
     `random` or `random:SEED` for an untrained control; None for timm's hub.  image_size: side in pixels,
     for which timm interpolates the position embedding.  on_progress: called before and after a download.
+    download: False to use weights of the hub only if they are on this machine, and never to ask the hub.
 
     Raises:
         BackboneError: unknown or ambiguous name, unsupported model, unreadable or wrong weights.
@@ -89,7 +94,8 @@ def load(
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        sha256, notes = load_weights(vit, Path(weights) if weights else known.default_weights(on_progress), name)
+        file = Path(weights) if weights else known.default_weights(on_progress, download)
+        sha256, notes = load_weights(vit, file, name)
     vit.requires_grad_(False)
     return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes)
 
@@ -105,8 +111,8 @@ class Facts:
 
     build: Callable[[int], nn.Module]
     """Builds the model for an image size."""
-    default_weights: Callable[[ProgressFn], Path]
-    """Returns the file of the weights, after a download if necessary."""
+    default_weights: Callable[[ProgressFn, bool], Path]
+    """Returns the file of the weights, after a download if necessary and allowed."""
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
@@ -116,13 +122,13 @@ def facts(name: str) -> Facts:
     """Return the properties of one of `names`, without building the model."""
     if name == TOY:
         build = lambda size: toy_vit.build(image_size=size)  # noqa: E731
-        return Facts(build, lambda _: toy_vit.WEIGHTS, toy_vit.MEAN, toy_vit.STD, toy_vit.IMAGE_SIZE)
+        return Facts(build, lambda *_: toy_vit.WEIGHTS, toy_vit.MEAN, toy_vit.STD, toy_vit.IMAGE_SIZE)
     cfg = get_pretrained_cfg(name)
     assert cfg is not None  # timm has pretrained weights of every name
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
     return Facts(
         lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
-        lambda on_progress: _from_hub(name, cfg.hf_hub_id, on_progress),
+        lambda on_progress, download: _from_hub(name, cfg.hf_hub_id, on_progress, download),
         mean,
         std,
         cfg.input_size[-1],
@@ -168,7 +174,7 @@ def _random_seed(weights: str | None) -> int | None:
     return int(seed or 0)
 
 
-def _from_hub(name: str, repository: str | None, on_progress: ProgressFn) -> Path:
+def _from_hub(name: str, repository: str | None, on_progress: ProgressFn, may_download: bool) -> Path:
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
@@ -177,7 +183,15 @@ def _from_hub(name: str, repository: str | None, on_progress: ProgressFn) -> Pat
         raise BackboneError(f"timm has no hub address for {name}. {advice}")
     if repository.endswith("/"):
         repository += name
-    download, is_new = f"downloading weights of {name}", try_to_load_from_cache(repository, HUB_FILE) is None
+    cached = try_to_load_from_cache(repository, HUB_FILE)
+    if not may_download:
+        if isinstance(cached, str):
+            return Path(cached)
+        raise BackboneError(
+            f"the weights of {name} are not on this machine, and the name comes from a file; give --backbone {name} "
+            f"to download them, or a file of them as --weights FILE"
+        )
+    download, is_new = f"downloading weights of {name}", cached is None
     if is_new:
         on_progress(download, 0, 1)
     try:

@@ -155,3 +155,20 @@ def make_cell() -> Callable[..., Any]:
         return TrainedModel(Path("none"), AdapterCheckpoint(run, injected.adapter(), head), None, backbone, injected)
 
     return make
+
+
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Use no worker process and no network, and change to a temporary folder."""
+
+    from in_process import LOCAL_BACKEND, ResolverBackend  # here, as most tests need no worker
+    from vtab_peft.benchmark.execution.pool import WorkerPool
+    from vtab_peft.benchmark.execution.scheduler import SweepResult
+
+    def unreachable(*_: Any, **__: Any) -> str:
+        raise OSError("no network")
+
+    monkeypatch.setattr(LOCAL_BACKEND, ResolverBackend)
+    monkeypatch.setattr(WorkerPool, "execute", lambda *_: SweepResult())
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
+    monkeypatch.chdir(tmp_path)

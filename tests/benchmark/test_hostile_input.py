@@ -6,21 +6,17 @@ Every test has a few fixed examples among the fast tests, and many among the slo
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import fields, replace
+from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from in_process import LOCAL_BACKEND, InProcessBackend, InProcessWorker
+from mutations import paths_in, renamed
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.execution.messages import ResolveRequest, WorkerConfig
-from vtab_peft.benchmark.execution.pool import WorkerPool
-from vtab_peft.benchmark.execution.scheduler import SweepResult
-from vtab_peft.benchmark.spec import RunSpec, canonical_json
+from vtab_peft.benchmark.spec import canonical_json
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.archive import examine
@@ -58,39 +54,6 @@ STRANGE = [
     ),
 ]
 """Words that people or scripts type by mistake."""
-
-
-class Resolver(InProcessWorker):
-    """Worker that resolves names once per request."""
-
-    replies: dict[str, Any] = {}
-
-    def __init__(self, number: int, config: WorkerConfig) -> None:
-        super().__init__(number, replace(config, numerics=Numerics(1)))
-
-    def resolve(self, request: ResolveRequest) -> Any:
-        asked = f"{request} {self.worker.config.plugins}"
-        if asked not in self.replies:
-            self.replies[asked] = super().resolve(request)
-        return self.replies[asked]
-
-
-class ResolverBackend(InProcessBackend):
-    def spawn(self, number: int) -> Resolver:
-        return Resolver(number, self.config)
-
-
-@pytest.fixture
-def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Use no worker process and no network, and change to a temporary folder."""
-
-    def unreachable(*_: Any, **__: Any) -> str:
-        raise OSError("no network")
-
-    monkeypatch.setattr(LOCAL_BACKEND, ResolverBackend)
-    monkeypatch.setattr(WorkerPool, "execute", lambda *_: SweepResult())
-    monkeypatch.setattr("huggingface_hub.hf_hub_download", unreachable)
-    monkeypatch.chdir(tmp_path)
 
 
 # Specs of methods
@@ -178,14 +141,6 @@ junk = st.recursive(
 )
 
 
-def paths_in(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """Yield the path of every value inside a JSON value."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    for key, inner in inside:
-        yield (*here, key)
-        yield from paths_in(inner, (*here, key))
-
-
 @st.composite
 def spoilt(draw: st.DrawFn, record: dict[str, Any]) -> str:
     """Draw a record with one or two values replaced or removed, or with damaged text."""
@@ -204,18 +159,6 @@ def spoilt(draw: st.DrawFn, record: dict[str, Any]) -> str:
         at = draw(st.integers(0, len(text)))
         text = text[:at] + draw(st.sampled_from(["", "}", "[" * 100_000, "NaN", "\\ud800", '"']))
     return text
-
-
-def renamed(store: Store, path: Path, text: str) -> Path:
-    """Replace the record at `path` by `text`, filed under its new run ID, so that it is read."""
-    path.unlink(missing_ok=True)
-    with contextlib.suppress(Exception):
-        record = json.loads(text)
-        key = RunSpec.from_json(record["spec"]).run_id()
-        text = json.dumps({**record, "key": key})
-        path = path.with_name(f"{key}.json")
-    path.write_text(text)
-    return path
 
 
 @budget(60, 1_500)

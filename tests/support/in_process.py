@@ -4,6 +4,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.execution.messages import ProgressUpdate, ResolveReply, ResolveRequest, RunReply, WorkerConfig
 from vtab_peft.benchmark.execution.scheduler import ModelKey
 from vtab_peft.benchmark.execution.worker import Worker, reply_to
@@ -58,3 +59,25 @@ class InProcessBackend:
 
     def close(self) -> None:
         pass
+
+
+class Resolver(InProcessWorker):
+    """Worker that resolves names once per request."""
+
+    replies: dict[str, Any] = {}
+
+    def __init__(self, number: int, config: WorkerConfig) -> None:
+        super().__init__(number, replace(config, numerics=Numerics(1)))
+
+    def resolve(self, request: ResolveRequest) -> Any:
+        asked = f"{request} {self.worker.config.plugins}"
+        if asked not in self.replies:
+            self.replies[asked] = super().resolve(request)
+        return self.replies[asked]
+
+
+class ResolverBackend(InProcessBackend):
+    """Backend of resolvers."""
+
+    def spawn(self, number: int) -> Resolver:
+        return Resolver(number, self.config)

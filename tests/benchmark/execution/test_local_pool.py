@@ -113,7 +113,7 @@ def test_a_slow_download_is_no_hang(
         raise OSError("the hub is gone")
 
     def resolve(_: ResolveRequest, on_progress: Any) -> Any:
-        return backbone._from_hub("vit_x", "timm/", on_progress)
+        return backbone._from_hub("vit_x", "timm/", on_progress, True)
 
     monkeypatch.setattr(local_pool, "START_TIMEOUT_S", 0.5)
     monkeypatch.setattr("huggingface_hub.hf_hub_download", slow_hub)
