@@ -61,7 +61,7 @@ def trunk(first_block: bool) -> int:
 
 DENSE = {
     *("boft", "fourierft", "hra", "loha", "lokr", "kadaptation", "cara", "snell"),  # the weight they add has no factors
-    "pace",  # its update is a product with the weight
+    *("pace", "karst"),  # their updates are products with the weight, or sums of Kronecker products
     *("gps", "spt_lora", "spt_adapter"),  # single entries of a weight learn
     *("randlora", "vera"),  # their random matrices are kept by peft, in single precision
 }

@@ -285,12 +285,22 @@ COMPUTED_COUNTS = {
     "spt_lora": 400_000,
     "spt_adapter(budget=1_000_000)": 1_000_000,
     "spt_lora(budget=1_000_000_000)": 1_327_104 + 38_400 + 82_944 + 768,  # LoRA, LayerNorms, biases, class token
+    "consolidator": 304_128 + 82_944 + 38_400,  # grouped maps, biases of linear maps, LayerNorms
+    "wegeft": 2 * 16 * 768,
     "adapter_pfeiffer": 156_768 + 24 * 768,  # with its own LayerNorm, which the rows of that name lack
 }
 """Trainable parameters on ViT-B/16 without head, computed by hand from D = 768 and D' = 3072."""
 
 
 OFFICIAL_COUNTS = {
+    "compacter": "compacter_adapter",
+    "gift": "gift_linear",
+    "karst": "karst_linear",
+    "lorand": "lorand_module",
+    "lorand(factor=4)": "lorand_module_factor4",
+    "res_tuning": "restuning_bypass",
+    "svft": "svft_plain",
+    "svft(off_diagonals=2)": "svft_banded",
     "dyt": "dyt_block",
     "pace": "pace_block",
     "cvpt": "cvpt_deep",
