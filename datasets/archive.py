@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,7 @@ LISTS: dict[SplitName, tuple[str, ...]] = {
     "test": ("test.txt",),
 }
 UNION = ("train800val200.txt", "trainval.txt")
+MANIFEST = "manifest.json"
 PROVENANCES = ("lossless", "jpeg75", "own")
 SHOWN = 10
 """Wrong lines of a list that a message shows (our choice)."""
@@ -160,18 +161,31 @@ def provenance(task: Task, files: Iterable[str]) -> str:
     """
     if task.folder is None or task.suite not in SUITES:
         return task.provenance
-    path = task.folder / "manifest.json"
-    if path.exists():
-        try:
-            stated = json.loads(read_text(path)).get("provenance")
-        except (ValueError, RecursionError, AttributeError):
-            raise DataError(f"{path} is not a JSON object; build the folder again, or remove the file") from None
+    if (task.folder / MANIFEST).exists():
+        stated = manifest(task.folder).get("provenance")
         if stated not in PROVENANCES:
-            raise DataError(f"{path}: provenance {stated!r} is unknown; known are {', '.join(PROVENANCES)}")
+            raise DataError(
+                f"{task.folder / MANIFEST}: provenance {stated!r} is unknown; known are {', '.join(PROVENANCES)}"
+            )
         return stated
     if task.suite != "vtab1k":
         return task.provenance
     return "lossless" if all(file.lower().endswith(".png") for file in files) else "jpeg75"
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """Return what the builder of a folder states in `manifest.json`; empty without this file.
+
+    Raises:
+        DataError: the file is not a JSON object.
+    """
+    path = folder / MANIFEST
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(read_text(path)).items())
+    except (ValueError, RecursionError, AttributeError):
+        raise DataError(f"{path} is not a JSON object; build the folder again, or remove the file") from None
 
 
 def read_lists(folder: Path, classes: int | None) -> tuple[dict[SplitName, Listing], list[Problem]]:

@@ -1,5 +1,7 @@
 """Check that the data of a task is complete and correct, and say what to do if it is not."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
@@ -8,7 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from .archive import HELP, Problem, examine, provenance, splits_of
+from .archive import HELP, MANIFEST, Problem, examine, manifest, provenance, splits_of
 from .cache import default_root
 from .labels import label_warnings
 from .manifest import manifests
@@ -41,8 +43,9 @@ class CheckResult:
 def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
     """Check lists, labels and counts of a task, and that every listed image exists.
 
-    `deep` also decodes every image, looks for test images that are byte for byte in train or val, and checks the cached
-    pixels of the task.  Such images are a note and not a problem, since some official test sets contain them.
+    `deep` also decodes every image, compares the splits with the checksums of `manifest.json` if it has some, looks
+    for test images that are byte for byte in train or val, and checks the cached pixels of the task.  Such images are
+    a note and not a problem, since some official test sets contain them.
     """
     if task.suite in PROCEDURAL_SUITES:
         counts: dict[SplitName, int] = {split: sizes[0] for split, sizes in task.sizes.items()}
@@ -96,12 +99,49 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
         more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
         text = f"{len(damaged)} damaged images: {'; '.join(damaged[:SHOWN])}{more}"
         return [Problem("wrong", text)], []
+    if changed := _changed(task, splits, hashes):
+        return [Problem("wrong", changed)], []
     seen = {*hashes["train"], *hashes["val"]}
     doubled = [str(image) for image, key in zip(splits["test"].images, hashes["test"], strict=True) if key in seen]
     if not doubled:
         return [], []
     shown = ", ".join(doubled[:SHOWN]) if task.folder else "(procedural)"
     return [], [f"{len(doubled)} test images are byte for byte in train or val: {shown}"]
+
+
+def _changed(task: Task, splits: dict[SplitName, Split], hashes: dict[SplitName, list[str]]) -> str:
+    """Return which splits differ from the checksums in the folder's manifest; empty if none does."""
+    stated = manifest(task.folder).get("checksums") if task.folder else None
+    if not isinstance(stated, dict):
+        return ""
+    found = {split: checksum_of(hashes[split], splits[split].labels) for split in SPLITS}
+    differing = [split for split in SPLITS if stated.get(split, found[split]) != found[split]]
+    what = f"images or labels changed after {task.folder}/{MANIFEST} was written"
+    return f"{', '.join(differing)}: {what}" if differing else ""
+
+
+def checksums(splits: dict[SplitName, Split]) -> dict[SplitName, str]:
+    """Return a checksum of each split over its images and labels, in order, as manifests have it.
+
+    Raises:
+        DataError: an image cannot be read.
+    """
+    found: dict[SplitName, str] = {}
+    with ThreadPoolExecutor(CORES) as pool:
+        for split in SPLITS:
+            hashes = []
+            for result in in_order(probe, splits[split].images, pool):
+                if isinstance(result, DataError):
+                    raise result
+                hashes.append(result.sha256)
+            found[split] = checksum_of(hashes, splits[split].labels)
+    return found
+
+
+def checksum_of(hashes: Sequence[str], labels: Iterable[int]) -> str:
+    """Return the SHA-256 over lines of an image's hash and its label."""
+    lines = (f"{sha256} {label}\n" for sha256, label in zip(hashes, labels, strict=True))
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _damaged_cache(task: Task) -> list[str]:

@@ -9,36 +9,19 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Literal, Protocol
+from typing import Literal
 from urllib.parse import unquote, urlsplit
 
-from .download import BACKOFF_S, ProgressFn, download
+from .download import BACKOFF_S, download
 from .extract import extracted, is_archive, merge
-from .official import VTAB1K
 from .raw.source import RawFile, Source
-from .reading import import_optional
+from .shared import JPEG, ProgressReporter
 from .task import DataError, Task
 
-HUB = "XiN0919/VTAB-1k"
-HUB_FILE = "vtab-1k.zip"
-"""The shared archive as a data set of the Hugging Face hub, published there by V-PETL Bench (its README)."""
-
-SHARED_ONLY = RawFile("(none)", f"https://huggingface.co/datasets/{HUB}")
+SHARED_ONLY = RawFile("(none)", JPEG.url)
 """Placeholder for a task that cannot be built from original files."""
 
 FetchState = Literal["present", "to extract", "to fetch", "manual", "archive only"]
-
-
-class ProgressReporter(Protocol):
-    """Receives the progress of downloads and extractions."""
-
-    def begin(self, what: str) -> ProgressFn:
-        """Start a step such as `download train_32x32.mat`; return a function that takes its progress in bytes."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Report an event, such as a failed attempt."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -163,53 +146,3 @@ def _extract(archive: Path, file: RawFile, reporter: ProgressReporter) -> None:
 
 def _contains(folder: Path, file: RawFile) -> bool:
     return any((folder / name).exists() for name in (file.path, *file.instead))
-
-
-def fetch_shared(tasks: Sequence[Task], data: Path, reporter: ProgressReporter) -> list[str]:
-    """Extract folders of the shared archive to `data`/<task>; return the names of the new ones.
-
-    The archive itself is kept until all 19 tasks are present.
-
-    Raises:
-        ValueError: a task is not one of VTAB-1k.
-        DataError: the archive is unavailable, lacks a task, or cannot be extracted.
-    """
-    for task in tasks:
-        if task.suite != "vtab1k":
-            raise ValueError(f"the shared archive contains the tasks of vtab1k, not {task.label}")
-    data = data.expanduser()
-    archive = data / HUB_FILE
-    missing = [task.name for task in tasks if not (data / task.name).exists()]
-    if missing:
-        if not archive.exists():
-            _from_hub(data)
-        progress = reporter.begin(f"extract {HUB_FILE}")
-        with extracted(archive, lambda name: _below(name, missing), lambda done: progress(done, None)) as folder:
-            absent = [name for name in missing if not (folder / name).is_dir()]
-            if absent:
-                raise DataError(f"{archive} does not contain {', '.join(absent)}; remove it and fetch it again")
-            for name in missing:
-                (folder / name).replace(data / name)
-    if all((data / name).exists() for name in VTAB1K):
-        archive.unlink(missing_ok=True)
-    return missing
-
-
-def _below(name: str, tasks: Sequence[str]) -> str | None:
-    """Map `vtab-1k/cifar/test.txt` to `cifar/test.txt` if cifar is one of `tasks`, else to None."""
-    parts = PurePosixPath(name).parts
-    at = next((i for i, part in enumerate(parts) if part in VTAB1K), len(parts))
-    wanted = parts[at:] and parts[at] in tasks and "__MACOSX" not in parts
-    return "/".join(parts[at:]) if wanted else None
-
-
-def _from_hub(data: Path) -> None:
-    """Download the shared archive with the hub's own client, which resumes and verifies."""
-    hub = import_optional("huggingface_hub", "the shared archive")
-    try:
-        hub.hf_hub_download(repo_id=HUB, filename=HUB_FILE, repo_type="dataset", local_dir=data)
-    except Exception as error:  # errors of the client, of its HTTP library and of the disk
-        raise DataError(
-            f"{HUB_FILE} of https://huggingface.co/datasets/{HUB} is unavailable: {type(error).__name__}: {error}\n"
-            f"  try again to resume, or download it with a browser and save it as {data / HUB_FILE}"
-        ) from error

@@ -162,7 +162,9 @@ def _examine(splits: Splits, progress: Callable[[int], None]) -> list[str]:
     damaged: list[str] = []
     first: dict[str, tuple[SplitName, str]] = {}
     doubled: list[str] = []
-    jobs = [(split, splits[split], position) for split in SPLITS for position in range(len(splits[split]))]
+    jobs: list[tuple[SplitName, Examples, int]] = [
+        (split, splits[split], position) for split in SPLITS for position in range(len(splits[split]))
+    ]
     with ThreadPoolExecutor(CORES) as pool:
         for done, (job, found) in enumerate(zip(jobs, in_order(_checked_hash, jobs, pool), strict=True), 1):
             progress(done)

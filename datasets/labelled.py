@@ -78,14 +78,18 @@ def from_csv(path: Path) -> LabelledImages:
         DataError: a column or a value is missing, or a split is unknown; the message names the line.
     """
     reader = csv.DictReader(io.StringIO(read_text(path)))
+    try:
+        lines = [(reader.line_num, line) for line in reader]
+    except csv.Error as error:
+        raise DataError(f"{path}:{reader.line_num}: {error}") from None
     if missing := {"path", "label"} - set(reader.fieldnames or ()):
         raise DataError(f"{path} has no column {' or '.join(sorted(missing))}; needed are path, label and maybe split")
     rows: dict[Subset, list[tuple[str, str]]] = {}
-    for line in reader:
+    for number, line in lines:
         file, label, split = ((line.get(name) or "").strip() for name in COLUMNS)
         subset = SUBSETS.get(split.lower()) if split else "all"
         if not file or not label or subset is None:
-            raise DataError(f"{path}:{reader.line_num}: needed are a path, a label and no or a known split")
+            raise DataError(f"{path}:{number}: needed are a path, a label and no or a known split")
         rows.setdefault(subset, []).append((file, label))
     listed: dict[Subset, Listed] = {}
     for subset, pairs in rows.items():
@@ -101,7 +105,8 @@ def numbered(name: str, where: str, listed: Mapping[Subset, Listed], class_names
         DataError: there are fewer than two classes, no training images, an image twice, or other subsets beside `all`.
     """
     used = {label for part in listed.values() for label in part.labels}
-    names = tuple(class_names) or tuple(sorted(used, key=_in_order(used)))
+    whole_numbers = all(label.isascii() and label.isdecimal() for label in used)
+    names = tuple(class_names) or tuple(sorted(used, key=int) if whole_numbers else sorted(used))
     if len(used) < 2:
         raise DataError(f"{where} has images of {len(used)} class{'es' * (not used)}; a task needs at least 2")
     if ("all" in listed) == ("train" in listed) or ("all" in listed and len(listed) > 1):
@@ -110,8 +115,8 @@ def numbered(name: str, where: str, listed: Mapping[Subset, Listed], class_names
     if len(set(keys)) < len(keys):
         twice = next(key for key in keys if keys.count(key) > 1)
         raise DataError(f"{where} lists {twice} twice; list each image once")
-    if odd := next((text for text in names if text != text.strip() or not text or "\n" in text), None):
-        raise DataError(f"{where}: the class name {odd!r} cannot be a line of classes.txt; rename the class")
+    if odd := next((text for text in (*names, *keys) if not _is_one_line(text)), None):
+        raise DataError(f"{where}: the name {odd!r} cannot be a line of a list; rename it")
     numbers = {text: number for number, text in enumerate(names)}
     return LabelledImages(
         name,
@@ -123,8 +128,9 @@ def numbered(name: str, where: str, listed: Mapping[Subset, Listed], class_names
     )
 
 
-def _in_order(labels: set[str]) -> Callable[[str], object]:
-    return int if all(label.isascii() and label.isdecimal() for label in labels) else str
+def _is_one_line(text: str) -> bool:
+    """Return True for valid text without line breaks or spaces at its ends."""
+    return text.splitlines() == [text.strip()] and text.encode(errors="replace").decode() == text
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -36,6 +36,10 @@ def declare(commands: Commands) -> None:
     )
     fetch.add_argument("--archive", action="store_true", help="fetch the shared vtab-1k archive (JPEG) instead")
     fetch.add_argument("--data", type=Path, metavar="FOLDER", help="with --archive: folder for its task folders")
+    copies = "with --archive: the copy in JPEG, or another project's in PNG (default: jpeg)"
+    fetch.add_argument("--copy", choices=["jpeg", "png"], default="jpeg", help=copies)
+    revisions = "with --archive: commit on the hub (default: that of the tasks in --data, else the latest)"
+    fetch.add_argument("--revision", metavar="COMMIT", help=revisions)
     fetch.add_argument(
         "--dry-run", action="store_true", help="print the state of all files and what would be downloaded"
     )

@@ -11,8 +11,9 @@ from tabulate import tabulate
 from tqdm import tqdm
 
 from ...datasets.download import ProgressFn
-from ...datasets.fetch import Item, fetch, fetch_shared, items
+from ...datasets.fetch import Item, fetch, items
 from ...datasets.raw.sources import SOURCES, find_official
+from ...datasets.shared import COPIES, fetch_shared
 from ...datasets.task import DataError, Task
 from ..execution.progress import advance, duration
 from ..reporting.wording import pluralize
@@ -24,13 +25,15 @@ TENTHS = 10
 
 def fetch_data(options: argparse.Namespace) -> int:
     """Fetch files; return exit status 1 if some are missing in the end, 130 after Ctrl-C."""
+    if not options.archive and (options.copy != "jpeg" or options.revision):
+        raise ValueError("--copy and --revision are for the shared archive; add --archive")
     place = options.data if options.archive else options.raw
     if place is None or None not in (options.raw, options.data):
         raise ValueError("use either `--raw FOLDER` for the original files, or `--archive --data FOLDER`")
     tasks = find_official(options.tasks, options.suite, place)
     try:
         if options.archive:
-            return _shared(tasks, place, options.dry_run)
+            return _shared(tasks, place, options)
         wanted = items(tasks, place, SOURCES)
         return _plan(wanted) if options.dry_run else _fetch(wanted, place)
     except KeyboardInterrupt:
@@ -95,15 +98,15 @@ def _fetched(item: Item) -> bool:
     return True
 
 
-def _shared(tasks: Sequence[Task], data: Path, dry_run: bool) -> int:
+def _shared(tasks: Sequence[Task], data: Path, options: argparse.Namespace) -> int:
     """Fetch task folders of the shared archive (`--archive`), which need no build."""
-    if dry_run:
+    if options.dry_run:
         rows = [(task.name, "present" if task.folder and task.folder.exists() else "to fetch") for task in tasks]
         print(tabulate(rows, ("task", "state"), tablefmt="simple"))
         return 0
     printer = ProgressPrinter(sys.stderr)
     try:
-        came = fetch_shared(tasks, data, printer)
+        came = fetch_shared(tasks, data, printer, COPIES[options.copy], options.revision)
     finally:
         printer.close()
     for task in tasks:

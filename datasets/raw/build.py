@@ -32,7 +32,7 @@ from .source import Examples, Source
 HASHED = 2**30
 """Largest raw file in bytes whose SHA-256 goes into the manifest (our choice: a few seconds); else its size does."""
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp"}
-SIGNATURES |= {b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif"}
+SIGNATURES |= {b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif", b"P5": ".pgm", b"P6": ".ppm"}
 """File endings by the first bytes of an encoded image."""
 
 Splits = Mapping[SplitName, Examples]

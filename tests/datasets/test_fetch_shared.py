@@ -1,24 +1,49 @@
 """Tests of fetching the shared vtab-1k archive through the hub's client."""
 
+import hashlib
 import inspect
+import io
+import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from fileserver import zipped
+from PIL import Image
 from raises import raises_naming
 from vtab_peft.benchmark.cli import main
-from vtab_peft.datasets import fetch as module
+from vtab_peft.datasets import shared as module
+from vtab_peft.datasets.check import check
 from vtab_peft.datasets.download import ProgressFn
-from vtab_peft.datasets.fetch import fetch_shared
 from vtab_peft.datasets.official import VTAB1K
+from vtab_peft.datasets.shared import PNG, fetch_shared
 from vtab_peft.datasets.task import DataError, Task
 from vtab_peft.datasets.tasks import find
 
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+def jpeg(shade: int) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", (4, 4), (shade, 0, 0)).save(buffer, "JPEG")
+    return buffer.getvalue()
+
+
 LIST = b"images/1.jpg 0\n"
-TASK = {"test.txt": LIST, "train800.txt": LIST, "val200.txt": LIST, "images/1.jpg": b"jpeg"}
+TASK = {"test.txt": LIST, "train800.txt": b"images/2.jpg 0\n", "val200.txt": b"images/3.jpg 1\n"}
+TASK |= {f"images/{number}.jpg": jpeg(number) for number in (1, 2, 3)}
+NAMES = {*TASK, "manifest.json"}
+
+
+@pytest.fixture(autouse=True)
+def small_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tasks of any size are complete."""
+    for name in ("cifar", "dtd", "svhn"):
+        monkeypatch.setitem(VTAB1K, name, replace(VTAB1K[name], sizes={}))
 
 
 class Silent:
@@ -52,8 +77,66 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
         path.write_bytes(hub.archive)
         return str(path)
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", SimpleNamespace(hf_hub_download=hf_hub_download))
+    def snapshot_download(**asked: Any) -> str:
+        hub.asked.append(asked)
+        path = Path(asked["local_dir"])
+        path.mkdir()
+        (path / "all.zip").write_bytes(hub.archive)
+        if not hub.packed:
+            shutil.unpack_archive(path / "all.zip", path)
+            (path / "all.zip").unlink()
+        return str(path)
+
+    client = SimpleNamespace(hf_hub_download=hf_hub_download, snapshot_download=snapshot_download)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", client)
     return hub
+
+
+def test_incomplete_tasks_are_refused(hub: SimpleNamespace, tmp_path: Path) -> None:
+    hub.archive = zipped({f"cifar/{name}": data for name, data in TASK.items() if name != "images/2.jpg"})
+    with raises_naming(DataError, "cifar", "images/2.jpg"):
+        fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
+    assert names(tmp_path) == {"vtab-1k.zip"}
+
+
+def test_manifest_has_revision_and_checksums(hub: SimpleNamespace, tmp_path: Path) -> None:
+    note = tmp_path / ".cache" / "huggingface" / "download" / "vtab-1k.zip.metadata"
+    note.parent.mkdir(parents=True)
+    note.write_text(f"{COMMIT}\netag\n1764000000.0\n")
+    fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
+    known = json.loads((tmp_path / "cifar" / "manifest.json").read_text())
+    assert (known["revision"], known["provenance"]) == (COMMIT, "jpeg75")
+    digest = hashlib.sha256(f"{hashlib.sha256(TASK['images/1.jpg']).hexdigest()} 0\n".encode()).hexdigest()
+    assert known["checksums"]["test"] == digest
+    (task,) = located(tmp_path, "cifar")
+    assert check(task, deep=True).state == "found"
+    (tmp_path / "cifar" / "images" / "1.jpg").write_bytes(jpeg(9))
+    result = check(task, deep=True)
+    assert result.state == "wrong"
+    assert "test" in result.problems[0]
+    assert check(task).state == "found"
+
+
+def test_later_tasks_come_from_the_same_revision(hub: SimpleNamespace, tmp_path: Path) -> None:
+    fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT, revision=COMMIT)
+    assert hub.asked[-1]["revision"] == COMMIT
+    path = tmp_path / "cifar" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"revision": COMMIT}))
+    (tmp_path / "vtab-1k.zip").unlink()
+    fetch_shared(located(tmp_path, "dtd"), tmp_path, SILENT)
+    assert hub.asked[-1]["revision"] == COMMIT
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_png_copy_is_taken_packed_or_as_folders(packed: bool, hub: SimpleNamespace, tmp_path: Path) -> None:
+    hub.packed = packed
+    fetch_shared(located(tmp_path, "cifar", "dtd"), tmp_path, SILENT, PNG)
+    (asked,) = hub.asked
+    assert asked["repo_id"] == "iridescentttt/vtab-1k-png"
+    assert asked["repo_type"] == "dataset"
+    assert {"*cifar/*", "*dtd/*", "*.zip"} <= set(asked["allow_patterns"])
+    assert names(tmp_path / "dtd") == NAMES
+    assert check(located(tmp_path, "dtd")[0], deep=True).provenance == "own"
 
 
 def shared(*tasks: str, top: str = "vtab-1k/") -> bytes:
@@ -68,7 +151,7 @@ def test_the_hub_is_asked_for_the_archive_as_a_data_set(hub: SimpleNamespace, tm
     assert fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT) == ["cifar"]
     asked = {"repo_id": "XiN0919/VTAB-1k", "filename": "vtab-1k.zip", "repo_type": "dataset", "local_dir": tmp_path}
     assert hub.asked == [asked]
-    assert names(tmp_path) == {"vtab-1k.zip", *(f"cifar/{name}" for name in TASK)}
+    assert names(tmp_path) == {"vtab-1k.zip", *(f"cifar/{name}" for name in NAMES)}
 
 
 def test_the_hubs_client_takes_what_it_is_given(hub: SimpleNamespace, tmp_path: Path) -> None:
@@ -95,19 +178,20 @@ def test_the_archive_serves_later_tasks_until_all_are_there(
 def test_tasks_are_found_however_deep_they_lie(top: str, hub: SimpleNamespace, tmp_path: Path) -> None:
     hub.archive = shared("dtd", top=top)
     fetch_shared(located(tmp_path, "dtd"), tmp_path, SILENT)
-    assert (tmp_path / "dtd" / "images" / "1.jpg").read_bytes() == b"jpeg"
+    assert (tmp_path / "dtd" / "images" / "1.jpg").read_bytes() == jpeg(1)
 
 
 def test_macos_shadow_files_are_skipped(hub: SimpleNamespace, tmp_path: Path) -> None:
-    hub.archive = zipped({"__MACOSX/vtab-1k/cifar/._test.txt": b"", "vtab-1k/cifar/test.txt": LIST})
+    files = {f"vtab-1k/cifar/{name}": data for name, data in TASK.items()}
+    hub.archive = zipped({"__MACOSX/vtab-1k/cifar/._test.txt": b""} | files)
     fetch_shared(located(tmp_path, "cifar"), tmp_path, SILENT)
-    assert names(tmp_path / "cifar") == {"test.txt"}
+    assert names(tmp_path / "cifar") == NAMES
 
 
 def test_a_task_missing_in_the_archive_is_named(hub: SimpleNamespace, tmp_path: Path) -> None:
     with raises_naming(DataError, tmp_path / "vtab-1k.zip", "svhn"):
         fetch_shared(located(tmp_path, "cifar", "svhn"), tmp_path, SILENT)
-    assert names(tmp_path) == {"vtab-1k.zip"}
+    assert names(tmp_path) == {"vtab-1k.zip", *(f"cifar/{name}" for name in NAMES)}
 
 
 def test_an_archive_that_leads_out_is_refused(hub: SimpleNamespace, tmp_path: Path) -> None:

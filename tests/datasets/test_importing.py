@@ -143,6 +143,8 @@ def test_csv_columns_are_read(class_folders: Callable[..., Path], tmp_path: Path
         ("path,label,split\na.png,x,train\nb.png,y,dev\n", ":3"),
         ("path,label\na.png,x\na.png,y\n", "a.png"),
         ("path,label\na.png,x\n", "1 class"),
+        ('path,label\na.png,x\nb.png,"y\nz"\n', "y\\nz"),
+        (f"path,label\na.png,{'x' * 200_000}\n", "field limit"),
         ("path,label,split\na.png,x,train\nb.png,y,\n", "all"),
     ],
 )
@@ -150,6 +152,13 @@ def test_wrong_csv_files_are_refused(text: str, named: str, tmp_path: Path) -> N
     (tmp_path / "table.csv").write_text(text)
     with raises_naming(DataError, tmp_path / "table.csv", named):
         read_labelled(str(tmp_path / "table.csv"))
+
+
+def test_names_that_are_no_text_are_refused(class_folders: Callable[..., Path]) -> None:
+    root = class_folders({"a": 2, "b": 2})
+    (root / "a" / "0.png").rename(root / "a" / "caf\udce9.png")
+    with raises_naming(DataError, root, "udce9"):
+        image_folder_task(root)
 
 
 def test_damaged_images_are_named_and_nothing_is_written(class_folders: Callable[..., Path], tmp_path: Path) -> None:

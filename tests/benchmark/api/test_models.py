@@ -74,6 +74,18 @@ def test_every_method_trains_and_merges_beside_a_classifier(name: str) -> None:
     assert not hasattr(model, "peft_method")
 
 
+def test_methods_of_peft_leave_the_classifier_alone() -> None:
+    pytest.importorskip("peft")
+    model = vit()
+    names = set(vtab_peft.apply(model, "hf(type='loha')"))
+    assert {name for name in names if name.startswith("head.")} == {"head.weight", "head.bias"}
+    train(model)
+    with torch.no_grad():
+        expected = model(IMAGES)
+        vtab_peft.merge(model)
+        assert (model(IMAGES) - expected).abs().max() <= RESTORED * expected.abs().max().clamp(min=1)
+
+
 def test_swins_classifier_is_kept() -> None:
     model = swin()
     assert {"head.fc.weight", "head.fc.bias"} == vtab_peft.apply(model, "linear").keys()
