@@ -31,7 +31,7 @@ from .archive import provenance, read
 from .atomic_io import is_complete_array, remove_temp_files, write_array
 from .checksum import checksum, is_intact
 from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
-from .labels import label_warnings
+from .labels import label_warnings, repetition_warnings
 from .manifest import Manifest, manifests, name_of, read_manifest
 from .pixels import CORES, Preprocessing, decode, in_order, probe
 from .task import SPLITS, DataError, SplitName, Task
@@ -66,7 +66,7 @@ class CachedTask:
     files: dict[SplitName, tuple[Path, Path]]
     """Images and labels of each split."""
     warnings: tuple[str, ...] = ()
-    """Warnings about the labels, see `labels.label_warnings`."""
+    """Warnings about labels and repeated images, see labels.py."""
     replaced: tuple[Path, ...] = field(default=(), compare=False)
     """Damaged images that this build found and decoded again; runs that used them may be wrong."""
 
@@ -232,6 +232,7 @@ class _Builder:
 
     def manifest(self, infos: ImageInfos, preprocessing: Preprocessing | None) -> Manifest:
         files = (str(image) for split in self.splits.values() for image in split.images)
+        learned = {info.sha256 for split in ("train", "val") for info in infos[split]}
         return Manifest(
             task=self.task.label,
             classes=self.task.classes,
@@ -242,6 +243,7 @@ class _Builder:
             labels={split: hashlib.sha256(self.splits[split].labels.tobytes()).hexdigest() for split in SPLITS},
             native=preprocessing is None,
             pillow=PIL.__version__,
+            repeated=sum(info.sha256 in learned for info in infos["test"]),
             preprocessing=self.preprocessing.cache_facts,
             provenance=provenance(self.task, files),
             stamp=self.fingerprint,
@@ -293,7 +295,7 @@ def _open(
     task: Task, preprocessing: Preprocessing, root: Path, manifest: Manifest, labels: dict[SplitName, np.ndarray]
 ) -> CachedTask:
     facts: dict[str, Any] = {name: getattr(manifest, name) for name in OPENED}
-    warnings = tuple(label_warnings(task, labels, manifest.classes))
+    warnings = (*label_warnings(task, labels, manifest.classes), *repetition_warnings(task, manifest.repeated))
     return CachedTask(task=task, preprocessing=preprocessing, files=manifest.files(root), warnings=warnings, **facts)
 
 

@@ -13,6 +13,7 @@ import lzma
 import posixpath
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -40,7 +41,8 @@ PACKERS = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ": lzma.open}
 
 DAMAGED = (
     *(zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, ValueError, OverflowError),
+    *(EOFError, ValueError, OverflowError, struct.error),
+    IndexError,  # zipfile: an entry without a name
 )
 """Exceptions of the standard library's readers on damaged bytes."""
 

@@ -1,4 +1,4 @@
-"""Warnings about labels that are valid, but that nobody can have meant."""
+"""Warnings about labels and images that are valid, but that nobody can have meant."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -33,6 +33,14 @@ def label_warnings(
         named = _named(untrained, len(untrained))
         found.append(f"test has {named}, which train and val do not have, so that no method can learn it")
     return found
+
+
+def repetition_warnings(task: Task, repeated: int) -> list[str]:
+    """Return a warning if test images are byte for byte in train or val; some official test sets contain such."""
+    if not repeated or task.suite in SUITES:
+        return []
+    named = "1 test image is" if repeated == 1 else f"{repeated} test images are"
+    return [f"{named} byte for byte in train or val; `data check --deep` names them"]
 
 
 def _named(labels: Sequence[int], count: int) -> str:

@@ -45,11 +45,13 @@ class Manifest:
     """Version of Pillow that decoded the images; decoders differ in their pixels."""
     checksums: dict[str, str] = field(default_factory=dict)
     """Array relative to the cache -> `checksum.checksum`; empty in manifests of older versions."""
+    repeated: int = 0
+    """Test images that are byte for byte in train or val; zero in manifests of older versions."""
 
     def __post_init__(self) -> None:
         texts = (self.task, self.data, self.provenance, self.stamp, self.pillow, self.folder or "")
         hexadecimal = [text for names in (self.images, self.labels) for text in (names[split] for split in SPLITS)]
-        numbers = (self.classes, *(self.counts[split] for split in SPLITS))
+        numbers = (self.classes, self.repeated, *(self.counts[split] for split in SPLITS))
         crcs = "".join(self.checksums.values())
         sound = (
             all(isinstance(text, str) for text in texts)

@@ -99,6 +99,17 @@ def test_a_path_out_of_the_folder_is_refused(name: str, suffix: str, tmp_path: P
     assert set(content(tmp_path)) == {archive.name}
 
 
+def test_an_entry_without_a_name_is_refused(tmp_path: Path, inside: Path) -> None:
+    archive = tmp_path / "x.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        info = zipfile.ZipInfo("x")
+        info.filename = ""
+        file.writestr(info, b"content")
+    with raises_naming(DataError, archive):
+        extract(archive, inside)
+    assert content(inside) == {}
+
+
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE])
 @pytest.mark.parametrize("target", ["../../../etc/passwd", "/etc/passwd"])
 def test_a_link_out_of_the_folder_is_refused(kind: bytes, target: str, tmp_path: Path, inside: Path) -> None:

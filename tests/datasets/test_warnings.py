@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands.run import cached_tasks
+from vtab_peft.datasets.cache import build, cached
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.labels import label_warnings
 from vtab_peft.datasets.official import VTAB1K
+from vtab_peft.datasets.pixels import Preprocessing
 
 MakeFolder = Callable[..., Path]
 SPLIT_FILES = ("train800", "val200", "test", "train800val200")
@@ -56,6 +59,36 @@ def test_each_warning_is_printed(name: str, make_folder: MakeFolder, capsys: pyt
     warnings = [line for line in capsys.readouterr().out.splitlines() if "warning: " in line]
     assert [named in line for line in warnings] == [True]
     assert check(folder_task(folder), deep).state == "found"
+
+
+@pytest.mark.parametrize("name", PLANTED)
+def test_each_warning_reaches_the_runs(name: str, make_folder: MakeFolder, tmp_path: Path) -> None:
+    """`run` prints and stores `CachedTask.warnings`; they are the same when the cache is opened again."""
+    plant, _, named = PLANTED[name]
+    folder, preprocessing = make_folder(), Preprocessing(16, "bicubic")
+    plant(folder)
+    task = folder_task(folder)
+    made = build(task, preprocessing, tmp_path / "cache")
+    (warning,) = made.warnings
+    assert (named if name != "test image in train" else "1 test image is byte for byte") in warning
+    opened = cached(task, preprocessing, tmp_path / "cache")
+    assert opened is not None
+    assert opened.warnings == made.warnings
+
+
+def test_all_warnings_of_a_task_are_printed(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also by the function through which `run`, `rerun`, `tune` and `smoke` open their tasks."""
+    folder = make_folder()
+    shutil.copy(folder / "images/train800_5.png", folder / "images/test_0.png")
+    (folder / "classes.txt").write_text("a\nb\nc\nd\n")
+    relabel(folder, "1", "2", ("test",))
+    assert main(["data", "check", "--tasks", str(folder), "--deep"]) == 1
+    checked = [line for line in capsys.readouterr().out.splitlines() if "warning: " in line]
+    (data,) = cached_tasks([folder_task(folder)], Preprocessing(16, "bicubic"))
+    printed = [line for line in capsys.readouterr().err.splitlines() if "warning: " in line]
+    assert len(data.warnings) == len(checked) == len(printed) == 3
+    for text in ("label 3", "test has label 2", "byte for byte"):
+        assert [sum(text in line for line in lines) for lines in (checked, printed)] == [1, 1]
 
 
 def test_gaps_up_to_a_huge_label_are_shown_in_short(make_folder: MakeFolder) -> None:
