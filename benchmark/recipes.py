@@ -154,10 +154,10 @@ def checked(name: str, value: Any, where: str) -> Any:
             raise ValueError(f"{where}: {name} must be true or false, not {shown}")
         return value
     low, high = LIMITS[name]
-    allowed, kind = ((int,), "whole number") if int in options else ((int, float), "number")
+    allowed, kind = ((int, float), "number") if float in options else ((int,), "whole number")
     if type(value) not in allowed or not low <= value <= high:
         raise ValueError(f"{where}: {name} must be a {kind} from {low:g} to {high:g}, not {shown}")
-    return value if int in options else float(value)
+    return float(value) if float in options else value
 
 
 def _read(path: Path) -> tuple[str, dict[str, Any], dict[str, dict[str, Any]]]:

@@ -60,6 +60,8 @@ def run(
     named |= {"recipe": recipe, "set": set, "seeds": seeds, "results": results, "workers": workers, **options}
     parsed = _parse("run", named)
     if parsed.limit_test:
+        raise ValueError("limit_test stores nothing that could be returned; use `vtab-peft run --limit-test`")
+    if parsed.limit_test:
         raise ValueError("limit_test stores no run, so there is no table; use `vtab-peft run --limit-test N`")
     done = execute(parsed)
     store = Store(parsed.results)

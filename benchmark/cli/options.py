@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ..engine.numerics import ENGINES
+from ..execution.run_log import LOGS
 from ..execution.signals import GRACE_SECONDS
 from ..recipes import RECIPES
 
@@ -111,6 +112,8 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     results, execution, ray = (group(command, title) for title in (STORED, EXECUTION, "with Ray"))
     add_results(results)
     results.add_argument("--dry-run", action="store_true", help="print the plan, its progress and a time estimate")
+    logs = "log loss, learning rate and, with --split val, accuracy of each epoch"
+    with_commas(results.add_argument("--log", nargs="+", choices=LOGS, default=[], help=logs))
     add = execution.add_argument
     add("--max-minutes", type=minutes, metavar="N", help="start no run that is expected to end after N minutes")
     grace = f"time to finish the current run after SIGTERM (default: {GRACE_SECONDS:g})"

@@ -1,6 +1,6 @@
 """The commands that read results: `report`, `compare`, `status`, `verify`, and `published` for results of papers."""
 
-from .options import Commands, add_results, add_runs, add_split, add_threads
+from .options import Commands, add_results, add_runs, add_split, add_threads, positive
 
 
 def declare(commands: Commands) -> None:
@@ -34,6 +34,9 @@ def declare(commands: Commands) -> None:
     status.set_defaults(of_a_plan=of_a_plan, **dict.fromkeys(of_a_plan))
     add_results(status)
     add_threads(status)
+    last = "list the N runs that ended last (default: 10)"
+    status.add_argument("--last", nargs="?", const=10, type=positive, metavar="N", help=last)
+    status.add_argument("--follow", action="store_true", help="repeat every 10 s, as long as runs are running")
     status.set_defaults(work="commands.status:status")
 
     verify = commands.add_parser("verify", help="check every stored run and the results folder for errors")

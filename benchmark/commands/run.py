@@ -20,6 +20,7 @@ from ..execution.local_pool import local_pool
 from ..execution.messages import ResolveRequest, WorkerConfig
 from ..execution.pool import WorkerPool
 from ..execution.progress import Progress, advance
+from ..execution.run_log import check_packages
 from ..execution.scheduler import SweepResult
 from ..execution.signals import GRACE_SECONDS, Terminated, graceful_shutdown
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
@@ -158,7 +159,8 @@ def open_pool(options: argparse.Namespace) -> WorkerPool:
             raise ValueError(f"{given[0]} is an option of Ray; add --executor ray")
     elif options.workers != 1:
         raise ValueError("--workers is for the local executor; with Ray, --gpus-per-run sets the number of workers")
-    config = WorkerConfig(options.results, numerics(options), options.plugin)
+    check_packages(options.log)
+    config = WorkerConfig(options.results, numerics(options), options.plugin, log=options.log)
     if options.executor == "local":
         return local_pool(config, options.workers)
     from ..execution.ray_pool import RayBackend

@@ -24,6 +24,8 @@ from .run import check_recipe, check_task_folders, missing_runs, read_cache, res
 
 SHOWN = 20
 """Largest number of failed runs, and of running runs, that are listed (ours)."""
+FOLLOW_SECONDS = 10.0
+"""Time between two looks of `--follow` (ours)."""
 STATES = ("done", "running", "failed", "missing")
 
 
@@ -39,19 +41,27 @@ def status(options: argparse.Namespace) -> int:
         raise ValueError(f"{option} needs --methods and --backbone; without such options, status shows what is stored")
     store = Store(options.results)
     store.require_results_folder()
-    plan = argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})
-    failures, problems = store.load_failures()
-    problems += list_locks(store.root / "claims")[1]
-    if given:
-        lines = _of_plan(plan, store, failures)
-    else:
-        runs, more = store.load_runs()
-        lines, problems = _of_store(store, runs, failures), problems + more
-    print("\n".join([*lines, *problems]))
-    return 1 if problems else 0
+    if given and options.last:
+        raise ValueError("--last lists what is stored; leave out the options of a plan")
+    plan = _plan(argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})) if given else None
+    while True:
+        failures, problems = store.load_failures()
+        problems += list_locks(store.root / "claims")[1]
+        if plan is not None:
+            lines = _of_plan(plan, store, failures)
+        else:
+            runs, more = store.load_runs()
+            lines = _last(runs, options.last) if options.last else _of_store(store, runs, failures)
+            problems += more
+        print("\n".join([*lines, *problems]), flush=True)
+        if not options.follow or not _locked(store):
+            return 1 if problems else 0
+        time.sleep(FOLLOW_SECONDS)
+        print(f"\n{time.strftime('%H:%M:%S')}")
 
 
-def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failure]) -> list[str]:
+def _plan(options: argparse.Namespace) -> tuple[list[PlannedRun], list[str]]:
+    """Return the runs that the options mean, and the tasks that are not decoded yet."""
     tasks, config = find(options.tasks, options.suite, options.data), sweep_config(options)
     check_recipe(config.recipe, tasks)
     check_task_folders(tasks)
@@ -61,7 +71,11 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failu
     finally:
         pool.stop()
     found, unread = read_cache(tasks, config.preprocessing(backbone))
-    runs = shard(make_plan(backbone, methods, found, config), options.shard, backbone)
+    return shard(make_plan(backbone, methods, found, config), options.shard, backbone), unread
+
+
+def _of_plan(plan: tuple[list[PlannedRun], list[str]], store: Store, failures: Sequence[Failure]) -> list[str]:
+    runs, unread = plan
     states = states_of(runs, store)
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
@@ -80,7 +94,7 @@ def _of_plan(options: argparse.Namespace, store: Store, failures: Sequence[Failu
 def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
     """Return run ID -> one of `STATES`; a failed run that is being retried counts as running."""
     missing = {run.spec.run_id() for run in missing_runs(store, runs)}
-    running = {run_id for run_id, _, abandoned in list_locks(store.root / "claims")[0] if not abandoned}
+    running = _locked(store)
     failed = {path.stem for path in (store.root / "failed").glob("*.json")}
 
     def state(run_id: str) -> str:
@@ -89,6 +103,31 @@ def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
         return "running" if run_id in running else "failed" if run_id in failed else "missing"
 
     return {run_id: state(run_id) for run_id in (run.spec.run_id() for run in runs)}
+
+
+def _locked(store: Store) -> set[str]:
+    """Return the IDs of the runs that a command executes now."""
+    return {run_id for run_id, _, abandoned in list_locks(store.root / "claims")[0] if not abandoned}
+
+
+def _last(runs: Sequence[Run], number: int) -> list[str]:
+    """Return a table of the runs that ended last."""
+    latest = sorted(runs, key=lambda run: (run.created, run.run_id), reverse=True)[:number]
+    rows = [
+        (
+            run.created,
+            run.run_id,
+            f"{run.spec.task.suite}/{run.spec.task.name}",
+            run.spec.method.spec,
+            run.spec.recipe.name,
+            run.spec.seed,
+            run.spec.split,
+            f"{100 * run.accuracy:.1f}",
+        )
+        for run in latest
+    ]
+    header = ("ended", "run ID", "task", "method", "recipe", "seed", "split", "accuracy")
+    return [tabulate(rows, header, tablefmt="simple", disable_numparse=True)]
 
 
 def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure]) -> list[str]:
@@ -110,7 +149,7 @@ def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
     """Return a line per locked run."""
     return _shorten(
         [
-            f"{'abandoned' if abandoned else 'running'}: {one_line(f'{lock.run}, by {lock}')}, "
+            f"{'abandoned' if abandoned else 'running'}: {run_id}, {one_line(f'{lock.run}, by {lock}')}, "
             f"started {duration(max(0.0, time.time() - lock.started))} ago"
             for run_id, lock, abandoned in list_locks(store.root / "claims")[0]
             if run_ids is None or run_id in run_ids
@@ -126,7 +165,7 @@ def _failed(store: Store, failures: Sequence[Failure]) -> list[str]:
         outdated = store.has_another_version(spec)
         retry = retry or not outdated
         note = f"; another version of {spec.method.name} has succeeded since: delete this record" if outdated else ""
-        name = f"{spec.task.name} · {spec.method.spec} · seed {spec.seed}"
+        name = f"{spec.run_id()}, {spec.task.name} · {spec.method.spec} · seed {spec.seed}"
         lines.append(f"failed: {one_line(f'{name}: {failure.reason}')} ({store.failure_path(spec)}){note}")
     advice = (
         "To run failed runs again, use `vtab-peft retry` with the options of `run`.  If the method or its plug-in file "

@@ -84,7 +84,7 @@ class Ticks:
     def __init__(self) -> None:
         self.times: list[float] = []
 
-    def __call__(self, phase: str, done: int, of: int) -> None:
+    def __call__(self, phase: str, *_: object) -> None:
         if phase == "train":
             self.times.append(time.perf_counter())
 

@@ -6,15 +6,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .epoch import EpochFacts
 from .errors import Diverged, is_oom, one_line_message
 from .live_model import LiveModel
 from .timing import now
 
-ProgressFn = Callable[[str, int, int], None]
-"""Called with (phase, done, total): phase "train" in epochs, "test" in images, or a file to download."""
+ProgressFn = Callable[..., None]
+"""Called with (phase, done, total): phase "train" in epochs, "test" in images, or a file to download.  In training a
+fourth argument has the `EpochFacts`."""
 
 
-def no_progress(phase: str, done: int, total: int) -> None:
+def no_progress(phase: str, done: int, total: int, epoch: EpochFacts | None = None) -> None:
     """Report nothing."""
 
 

@@ -10,6 +10,7 @@ device.
 """
 
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -22,6 +23,7 @@ from ...datasets.cache import CachedTask
 from ...methods import Method
 from ..spec import Recipe, RunSpec
 from .backbone import Backbone
+from .epoch import EpochFacts
 from .errors import divergence, is_oom, one_line_message
 from .evaluate import ProgressFn, map_batches, no_progress, predict, warm_up_evaluation
 from .fast_path import make_fast
@@ -191,11 +193,13 @@ def train(
     torch.manual_seed(derive_seed(spec.seed, Stream.DROPOUT))
     permutations = torch.Generator().manual_seed(derive_seed(spec.seed, Stream.PERMUTATIONS))
     epochs, steps = total_epochs(recipe), len(split_batches(train_set.labels, recipe))
+    images_per_epoch = sum(len(batch) for batch in split_batches(train_set.labels, recipe))
     loss_curve: list[float] = []
     epoch_accuracies: list[float] = []
     evaluation_seconds = 0.0
 
     for epoch in range(epochs):
+        epoch_began, accuracy = time.perf_counter(), None
         model.train()  # an evaluation after the previous epoch has changed the mode
         epoch_loss, step_losses = torch.zeros((), device=device), torch.zeros(steps, device=device)
         permutation = torch.randperm(len(train_set), generator=permutations).to(device)
@@ -236,14 +240,16 @@ def train(
         loss_curve.append(float(epoch_loss) / steps)
         if not math.isfinite(loss_curve[-1]):
             raise divergence(step_losses.tolist(), epoch, epochs, recipe.lr)
-        progress("train", epoch + 1, epochs)
+        seconds = time.perf_counter() - epoch_began  # the device is done: the loss has arrived
         if evaluate_each_epoch:
             paused = now(device)
             predictions = predict(live, head, data.images(spec.split))
-            epoch_accuracies.append(float((predictions == data.labels(spec.split)).mean()))
+            epoch_accuracies.append(accuracy := float((predictions == data.labels(spec.split)).mean()))
             evaluation_seconds += now(device) - paused
+        rate = optimizer.param_groups[0]["lr"]
+        progress("train", epoch + 1, epochs, EpochFacts(loss_curve[-1], rate, images_per_epoch, seconds, accuracy))
 
-    images_seen = epochs * sum(len(batch) for batch in split_batches(train_set.labels, recipe))
+    images_seen = epochs * images_per_epoch
     train_seconds = now(device) - started - evaluation_seconds
     return Trained(injected, head, loss_curve, epoch_accuracies, images_seen, train_seconds, compile_seconds)
 

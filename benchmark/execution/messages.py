@@ -12,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..engine.epoch import EpochFacts
 from ..engine.numerics import Numerics
 from ..plan import BackboneInfo, MethodInfo
+from .run_log import LogKind
 
 
 def command_line() -> list[str]:
@@ -32,6 +34,8 @@ class WorkerConfig:
     """Command that records name as their origin."""
     concurrent_runs: int = 1
     """Number of runs that may share the device at a time; recorded, because it changes times."""
+    log: Sequence[LogKind] = ()
+    """Logs to write for each run."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +63,8 @@ class ProgressUpdate:
     phase: str
     done: int
     total: int
+    epoch: EpochFacts | None = None
+    """Facts of the epoch that has ended, in training."""
 
 
 @dataclass(frozen=True)

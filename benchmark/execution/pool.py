@@ -104,8 +104,8 @@ class WorkerPool:
                 self._scale_up(scheduler.waiting(), progress)
                 self._assign(scheduler)
                 busy = {worker.name: run for worker, run in self._running.values()}
-                updates = [worker.progress for worker, _ in self._running.values()]
-                progress.show({worker.name: None for worker in self._idle} | busy, *updates[:1])
+                updates = {worker.name: worker.progress for worker, _ in self._running.values()}
+                progress.show({worker.name: None for worker in self._idle} | busy, updates)
                 pending = [*self._running, *self._starting]
                 if not pending:
                     time.sleep(TICK_SECONDS)

@@ -3,15 +3,21 @@
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TextIO
 
 from tqdm import tqdm
 
+from ..engine.epoch import EpochFacts
 from ..plan import PlannedRun
 from .messages import ProgressUpdate, RunFinished
 
 STATES_SECONDS = 60.0
 """Time between two lines that list what each worker does (ours)."""
+
+
+EPOCH_SECONDS = 1.0
+"""Shortest time between two lines about epochs on a terminal (ours); elsewhere it is `STATES_SECONDS`."""
 
 
 def duration(seconds: float) -> str:
@@ -66,7 +72,9 @@ class Progress:
         """id(run) -> (run, start on `time.monotonic`)."""
         self._workers: Mapping[str, PlannedRun | None] = {}
         """Name -> current run."""
-        self._states_shown = self.began
+        self._states_shown = self._epoch_shown = self.began
+        self._epoch = (0, 0)
+        """id(run) and epoch of the last line about an epoch."""
         self._said: set[str] = set()
         self._terminal = self.stream.isatty()
         bar = {"file": self.stream, "dynamic_ncols": True, "disable": not self._terminal}
@@ -75,22 +83,27 @@ class Progress:
         self._current = tqdm(total=1, position=1, leave=False, **bar)
         """Progress of the current run, or the states of several workers."""
 
-    def show(self, workers: Mapping[str, PlannedRun | None], update: ProgressUpdate | None = None) -> None:
+    def show(
+        self,
+        workers: Mapping[str, PlannedRun | None],
+        updates: Mapping[str, ProgressUpdate | None] = MappingProxyType({}),
+    ) -> None:
         """Show what each worker does: always on a terminal, once a minute elsewhere.
 
         Args:
             workers: name -> current run, None for an idle worker.
-            update: of the current run; shown if there is one worker.
+            updates: name -> latest update of the current run.
         """
         now, self._workers = time.monotonic(), workers
         for run in workers.values():
             if run is not None and id(run) not in self._running:
                 self._running[id(run)] = run, now
                 self._seconds_waiting -= run.seconds
-        states = "; ".join(
-            f"{name} {f'{run} for {duration(now - self._running[id(run)][1])}' if run else 'idle'}"
-            for name, run in sorted(workers.items())
-        )
+        states = "; ".join(self._state(name, run, updates.get(name), now) for name, run in sorted(workers.items()))
+        update = next(iter(updates.values()), None) if len(workers) == 1 else None
+        for run in workers.values():
+            if run is not None and update is not None and update.epoch is not None:
+                self._show_epoch(run, update, update.epoch, now)
         if not self._terminal:
             if len(workers) > 1 and now - self._states_shown >= STATES_SECONDS:
                 self._states_shown = now
@@ -109,13 +122,31 @@ class Progress:
             self._current.bar_format = "{desc}"
             self._current.set_description_str(states[: (self._current.ncols or 80) - 1])
 
+    def _state(self, name: str, run: PlannedRun | None, update: ProgressUpdate | None, now: float) -> str:
+        if run is None:
+            return f"{name} idle"
+        epoch = f", epoch {update.done}/{update.total}" if update and update.epoch else ""
+        return f"{name} {run} for {duration(now - self._running[id(run)][1])}{epoch}"
+
+    def _show_epoch(self, run: PlannedRun, update: ProgressUpdate, epoch: EpochFacts, now: float) -> None:
+        """Print a line for the latest epoch, unless the last line is of the same epoch or too young."""
+        seconds = EPOCH_SECONDS if self._terminal else STATES_SECONDS
+        if (id(run), update.done) == self._epoch or now - self._epoch_shown < seconds:
+            return
+        self._epoch, self._epoch_shown = (id(run), update.done), now
+        accuracy = "" if epoch.accuracy is None else f", {100 * epoch.accuracy:.1f} %"
+        left = duration((update.total - update.done) * epoch.seconds)
+        speed = f"{epoch.images_per_second:.0f} images/s"
+        self.say(f"{run}: epoch {update.done}/{update.total}, loss {epoch.loss:.3g}{accuracy}, {speed}, {left} left")
+
     def finished(self, run: PlannedRun, result: RunFinished) -> None:
         _, start = self._running.get(id(run), (run, self.began))
         self.pace.observe(run, time.monotonic() - start)
         repetition = {None: "", True: ", agrees with the stored run", False: ", DIFFERS from the stored run"}
         oom = f", {result.oom_summary} for lack of memory" if result.oom_summary else ""
+        run_id = result.path.name.partition(".")[0]
         speed = f"{duration(result.seconds)}, {result.images_per_second:.0f} images/s"
-        self.ended(run, f"{100 * result.accuracy:5.1f} %  in {speed}{repetition[result.agrees]}{oom}")
+        self.ended(run, f"{100 * result.accuracy:5.1f} %  in {speed}{repetition[result.agrees]}{oom}, run {run_id}")
 
     def ended(self, run: PlannedRun, outcome: str) -> None:
         """Count a run that needs no more work, and print what became of it."""

@@ -4,24 +4,20 @@ A worker answers the requests of messages.py on a pipe, one at a time, and keeps
 It stores results itself, so that none is lost when the parent dies.
 """
 
-import json
 import multiprocessing
 import os
 import signal
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import fields, replace
-from itertools import product
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
-from ...datasets.task import nearest
+from ..engine.epoch import EpochFacts
 from ..escaping import escaped_output
-from ..plan import BackboneInfo, MethodInfo, PlannedRun
-from ..spec import MethodRef, canonical_json
+from ..plan import BackboneInfo, PlannedRun
 from .messages import (
     ConfigurationRefused,
     ProgressUpdate,
@@ -34,11 +30,12 @@ from .messages import (
     RunReply,
     WorkerConfig,
 )
+from .method_info import all_methods, identity, method_info, method_ref, variants_of
 from .process import MARK, kill_family
+from .run_log import RunLog
 from .screen import keep_working_without_screen
 
 if TYPE_CHECKING:
-    from ...methods import Method
     from ..engine.backbone import Backbone
     from ..engine.evaluate import ProgressFn
     from ..engine.trainer import Trained
@@ -89,7 +86,7 @@ class Worker:
         named = [spec for spec in request.methods if spec != "all"] + (plugged if request.all_plugged else [])
         asked = [parse(spec) for spec in named]  # refuse a wrong name before weights are looked for
         backbone = self.backbone(request.backbone, request.weights, request.image_size, on_progress)
-        fitting, notes = _all_methods(backbone) if "all" in request.methods else ([], [])
+        fitting, notes = all_methods(backbone) if "all" in request.methods else ([], [])
         methods = list({method.spec(): method for method in (*fitting, *asked)}.values())
         for method in methods:
             check_backbone(method, backbone.vit)
@@ -106,8 +103,10 @@ class Worker:
         )
         infos = []
         for method in methods:
-            variants = _variants(method, request.grid) if request.variants else []
-            infos.append(replace(_info(method, backbone), variants=tuple(_info(v, backbone) for v in variants)))
+            variants = variants_of(method, request.grid) if request.variants else []
+            infos.append(
+                replace(method_info(method, backbone), variants=tuple(method_info(v, backbone) for v in variants))
+            )
         return Resolved(info, infos)
 
     def load_plugins(self) -> list[str]:
@@ -132,7 +131,7 @@ class Worker:
         if backbone.ref != spec.backbone:
             raise RuntimeError(f"the weights of {spec.backbone.name} changed since the plan was made")
         method = parse(spec.method.spec)
-        if _identity(_ref(method)) != _identity(spec.method):
+        if identity(method_ref(method)) != identity(spec.method):
             raise RuntimeError(f"{spec.method.spec} or its plug-in file changed since the plan was made")
         try:
             earlier, _ = store.latest(spec)  # the scheduler has quarantined damaged records
@@ -144,16 +143,25 @@ class Worker:
         def pack_adapter(trained: "Trained") -> None:
             adapters.append(pack(spec, trained, run.data.task.class_names))
 
-        result, predictions = train_and_evaluate(
-            spec,
-            method,
-            backbone,
-            run.data,
-            self.live,
-            on_progress,
-            evaluate_each_epoch=run.oracle,
-            on_trained=pack_adapter if run.keep_adapter else None,
-        )
+        with RunLog(self.config.log, store.root, run) as log:
+
+            def report(phase: str, done: int, total: int, epoch: EpochFacts | None = None) -> None:
+                if epoch is not None:
+                    log.write(done, epoch)
+                on_progress(phase, done, total, epoch)
+
+            result, predictions = train_and_evaluate(
+                spec,
+                method,
+                backbone,
+                run.data,
+                self.live,
+                report,
+                evaluate_each_epoch=run.oracle or (bool(self.config.log) and spec.split == "val"),
+                on_trained=pack_adapter if run.keep_adapter else None,
+            )
+        if not run.oracle:  # evaluated for the log only
+            result = replace(result, oracle_accuracy=None, oracle_epoch=None)
         origin = provenance(self.device, self.config.argv, self.live.numerics)
         facts = {"group": run.data.task.group, "classes": run.data.classes, "title": run.method.title, **run.facts}
         if run.data.warnings:
@@ -198,80 +206,6 @@ class Worker:
             started = now(self.device)
             vit(images)
         return (now(self.device) - started) / batch
-
-
-def _all_methods(backbone: "Backbone") -> tuple[list["Method"], list[str]]:
-    """Return the methods that `all` means for a backbone, and notes on those it leaves out."""
-    from ...methods import METHODS, default_specs, parse
-    from ...methods.anatomy import FAMILIES, backbone_family
-    from ...methods.base import check_backbone, missing_packages
-
-    family = backbone_family(backbone.vit)
-    names = default_specs()
-    candidates = [parse(name) for name in names if family in METHODS[name].backbones]
-    fitting, notes = [], []
-    if left_out := len(names) - len(candidates):
-        notes.append(f"`all` leaves out {left_out} of {len(names)} methods, which do not support {FAMILIES[family]}")
-    for method in candidates:
-        try:
-            check_backbone(method, backbone.vit)
-            fitting.append(method)
-        except ValueError as error:
-            notes.append(f"`all` leaves out a method: {error}")
-    for package in sorted(missing_packages()):
-        needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
-        if left_out := ", ".join(name for name in needing if family in METHODS[name].backbones):
-            hint = f"package {package} is missing; pip install 'vtab-peft[{package}]'"
-            notes.append(f"`all` leaves out {left_out}: {hint}")
-    return fitting, notes
-
-
-def _variants(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> list["Method"]:
-    """Return the points of the method's own grid, or of the given one, those with most default arguments first.
-
-    Raises:
-        ValueError: the method lacks an argument of the grid, has another value for it, or does not take a value.
-    """
-    if grid is None:
-        return method.variants()
-    own, default = method.args(), {f.name: f.default for f in fields(method)}
-    for name in grid:
-        if name not in own:
-            raise ValueError(
-                f"--grid: {method.spec()} has no argument {name!r}{nearest(name, own)}; it takes: "
-                f"{', '.join(own) or 'no arguments'}.  Tune methods without it in another command"
-            )
-        if own[name] != default[name]:
-            raise ValueError(f"--grid: {name} is fixed in {method.spec()}; leave it out of one of them")
-    found = [replace(method, **dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
-    return sorted(found, key=lambda variant: sum(variant.args()[name] != own[name] for name in grid))
-
-
-def _ref(method: "Method") -> MethodRef:
-    from ...methods.plugin import plugin_sha256
-
-    return MethodRef(
-        name=method.spec().partition("(")[0],
-        args=json.loads(canonical_json(method.hashed_args())),  # no objects of a plug-in reach the parent
-        version=method.version,
-        plugin=plugin_sha256(method),
-        spec=method.spec(),
-    )
-
-
-def _identity(ref: MethodRef) -> tuple[str, str, int, str | None]:
-    """Return what two references to one method share, however the user named it."""
-    return ref.name, ref.args_json, ref.version, ref.plugin
-
-
-def _info(method: "Method", backbone: "Backbone") -> MethodInfo:
-    return MethodInfo(
-        ref=_ref(method),
-        title=method.title,
-        lr=method.lr,
-        frozen_features=method.frozen_features,
-        trainable_params=method.expected_params(backbone.vit),
-    )
 
 
 def serve(connection: Connection, config: WorkerConfig) -> None:

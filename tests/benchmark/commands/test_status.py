@@ -6,6 +6,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.status import states_of
@@ -42,8 +43,8 @@ def test_folder_is_counted_by_leaderboard(
     said = capsys.readouterr().out
     rows = [line.split() for line in said.splitlines() if line.startswith("own ")]
     assert [(row[3], *row[4:]) for row in rows] == [("test", "2", "1", "1"), ("val", "1", "0", "0")]
-    assert "running: svhn · lora · seed 0" in said
-    assert "failed: flowers · lora · seed 3: ran out of memory" in said
+    assert "running: 0123456789abcdef, svhn · lora · seed 0" in said
+    assert f"failed: {fake.spec(seed=3).run_id()}, flowers · lora · seed 3: ran out of memory" in said
     locks.close()
 
 
@@ -114,3 +115,35 @@ def test_incomplete_plan_is_refused(options: list[str], store: Store, capsys: py
     assert main(["status", "--results", str(store.root), *options]) == 2
     said = capsys.readouterr().err
     assert all(option in said for option in (options[0], "--methods", "--backbone"))
+
+
+def test_last_lists_the_runs_that_ended_last(
+    store: Store, put: Callable[..., Any], fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for seed in range(4):
+        spec, record = fake.spec(seed=seed), fake.record(0.5)
+        record["provenance"]["created"] = f"2026-11-0{4 - seed}T00:00:00+00:00"
+        store.save(spec, record, np.zeros(10, dtype=np.int64))
+    assert main(["status", "--last", "3", "--results", str(store.root)]) == 0
+    rows = capsys.readouterr().out.splitlines()[2:]
+    assert [row.split()[1] for row in rows] == [fake.spec(seed=seed).run_id() for seed in range(3)]
+    assert main(["status", "--last", "--suite", "toy", "--methods", "lora", "--backbone", "toy_vit"]) == 2
+
+
+def test_follow_looks_again_while_runs_are_running(
+    store: Store, put: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("flowers", "lora", 0, 0.5)
+    locks = RunLocks(store.root / "claims")
+    assert locks.acquire("0123456789abcdef", "svhn · lora · seed 0")
+    looks: list[float] = []
+
+    def end_after_two_looks(seconds: float) -> None:
+        looks.append(seconds)
+        if len(looks) == 2:
+            locks.close()
+
+    monkeypatch.setattr("vtab_peft.benchmark.commands.status.time.sleep", end_after_two_looks)
+    assert main(["status", "--follow", "--results", str(store.root)]) == 0
+    assert len(looks) == 2
+    assert capsys.readouterr().out.count("0123456789abcdef") == 2

@@ -126,7 +126,7 @@ def test_evaluation_data_is_opened_once_after_the_last_epoch(
     method = parse(name)
     spec = spec_of(method, backbone, data, split=split)
 
-    def progress(phase: str, done: int, of: int) -> None:
+    def progress(phase: str, done: int, of: int, *_: object) -> None:
         events.append(f"{phase} {done}/{of}")
 
     train_and_evaluate(spec, method, backbone, Spy(data, events), on_cpu(), progress)  # type: ignore[arg-type]

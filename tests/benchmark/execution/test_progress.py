@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from vtab_peft.benchmark.engine.epoch import EpochFacts
 from vtab_peft.benchmark.execution.messages import ProgressUpdate, RunFinished
 from vtab_peft.benchmark.execution.progress import Pace, Progress, duration
 
@@ -65,12 +66,31 @@ def test_lines_show_result_speed_and_time_left(
 def test_a_terminal_shows_epochs_of_one_worker_and_states_of_two(make_run: Callable[..., Any]) -> None:
     runs, out = [make_run(seed) for seed in range(2)], Terminal()
     progress = Progress(runs, out)
-    progress.show({"here/1": runs[0]}, ProgressUpdate("train", 2, 3))
+    progress.show({"here/1": runs[0]}, {"here/1": ProgressUpdate("train", 2, 3)})
     assert "seed 0:" in out.getvalue()
     assert "2/3" in out.getvalue()
-    progress.show({"here/1": runs[0], "here/2": None}, ProgressUpdate("train", 3, 3))
+    progress.show({"here/1": runs[0], "here/2": None}, {"here/1": ProgressUpdate("train", 3, 3)})
     assert "3/3" not in out.getvalue()
     assert "here/2 idle" in out.getvalue()
+    progress.close()
+
+
+@pytest.mark.parametrize(("stream", "lines"), [(Terminal(), 3), (io.StringIO(), 1)])
+def test_a_line_per_epoch_on_a_terminal_and_per_minute_in_logs(
+    stream: io.StringIO, lines: int, make_run: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, now = make_run(0), [0.0]
+    monkeypatch.setattr("vtab_peft.benchmark.execution.progress.time.monotonic", lambda: now[0])
+    progress = Progress([run], stream)
+    for epoch in (1, 2, 3):
+        for now[0] in (25.0 * epoch, 25.0 * epoch + 0.5):  # polled twice
+            facts = EpochFacts(0.25, 1e-3, 1000, 20.0, 0.5)
+            progress.show({"here/1": run}, {"here/1": ProgressUpdate("train", epoch, 4, facts)})
+    said = [line for line in stream.getvalue().splitlines() if "loss 0.25" in line]
+    assert len(said) == lines
+    assert all(text in said[-1] for text in ("epoch 3/4", "50.0 %", "50 images/s", "20 s left"))
+    progress.finished(run, FINISHED)
+    assert "run x" in stream.getvalue()
     progress.close()
 
 

@@ -1,0 +1,91 @@
+"""Methods as plain data: what a worker finds out about the methods that a command names.  Imports torch when called."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from itertools import product
+from typing import TYPE_CHECKING, Any
+
+from ...datasets.task import nearest
+from ..plan import MethodInfo
+from ..spec import MethodRef, canonical_json
+
+if TYPE_CHECKING:
+    from ...methods import Method
+    from ..engine.backbone import Backbone
+
+
+def all_methods(backbone: "Backbone") -> tuple[list["Method"], list[str]]:
+    """Return the methods that `all` means for a backbone, and notes on those it leaves out."""
+    from ...methods import METHODS, default_specs, parse
+    from ...methods.anatomy import FAMILIES, backbone_family
+    from ...methods.base import check_backbone, missing_packages
+
+    family = backbone_family(backbone.vit)
+    names = default_specs()
+    candidates = [parse(name) for name in names if family in METHODS[name].backbones]
+    fitting, notes = [], []
+    if left_out := len(names) - len(candidates):
+        notes.append(f"`all` leaves out {left_out} of {len(names)} methods, which do not support {FAMILIES[family]}")
+    for method in candidates:
+        try:
+            check_backbone(method, backbone.vit)
+            fitting.append(method)
+        except ValueError as error:
+            notes.append(f"`all` leaves out a method: {error}")
+    for package in sorted(missing_packages()):
+        needing = [name for name, cls in METHODS.items() if cls.needs == package and not cls.stands_for_many]
+        if left_out := ", ".join(name for name in needing if family in METHODS[name].backbones):
+            hint = f"package {package} is missing; pip install 'vtab-peft[{package}]'"
+            notes.append(f"`all` leaves out {left_out}: {hint}")
+    return fitting, notes
+
+
+def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> list["Method"]:
+    """Return the points of the method's own grid, or of the given one, those with most default arguments first.
+
+    Raises:
+        ValueError: the method lacks an argument of the grid, has another value for it, or does not take a value.
+    """
+    if grid is None:
+        return method.variants()
+    own, default = method.args(), {f.name: f.default for f in fields(method)}
+    for name in grid:
+        if name not in own:
+            raise ValueError(
+                f"--grid: {method.spec()} has no argument {name!r}{nearest(name, own)}; it takes: "
+                f"{', '.join(own) or 'no arguments'}.  Tune methods without it in another command"
+            )
+        if own[name] != default[name]:
+            raise ValueError(f"--grid: {name} is fixed in {method.spec()}; leave it out of one of them")
+    found = [replace(method, **dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
+    return sorted(found, key=lambda variant: sum(variant.args()[name] != own[name] for name in grid))
+
+
+def method_ref(method: "Method") -> MethodRef:
+    """Return the part of a spec that identifies a method."""
+    from ...methods.plugin import plugin_sha256
+
+    return MethodRef(
+        name=method.spec().partition("(")[0],
+        args=json.loads(canonical_json(method.hashed_args())),  # no objects of a plug-in reach the parent
+        version=method.version,
+        plugin=plugin_sha256(method),
+        spec=method.spec(),
+    )
+
+
+def identity(ref: MethodRef) -> tuple[str, str, int, str | None]:
+    """Return what two references to one method share, however the user named it."""
+    return ref.name, ref.args_json, ref.version, ref.plugin
+
+
+def method_info(method: "Method", backbone: "Backbone") -> MethodInfo:
+    """Return what a plan needs to know about a method."""
+    return MethodInfo(
+        ref=method_ref(method),
+        title=method.title,
+        lr=method.lr,
+        frozen_features=method.frozen_features,
+        trainable_params=method.expected_params(backbone.vit),
+    )

@@ -1,0 +1,135 @@
+"""Logs of training: loss, learning rate and accuracy of each epoch, for `tail -f`, TensorBoard or Weights & Biases.
+
+    results/logs/<run ID>.csv             --log csv
+    results/logs/tensorboard/<run ID>/    --log tensorboard
+    results/logs/wandb/                   --log wandb; WANDB_MODE=offline keeps it there
+
+The worker writes them.  They are derived from the run and change nothing in it: a log that fails is given up, with a
+message, and the run goes on.
+"""
+
+import sys
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from ..engine.epoch import EpochFacts
+
+if TYPE_CHECKING:
+    from ..plan import PlannedRun  # numpy: not for --help
+
+LogKind = Literal["csv", "tensorboard", "wandb"]
+LOGS: tuple[LogKind, ...] = get_args(LogKind)
+PACKAGES = ("tensorboard", "wandb")
+"""Logs that need the package of their name, which is an extra."""
+
+
+class Log(Protocol):
+    """A log of one run."""
+
+    def write(self, number: int, epoch: EpochFacts) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def check_packages(kinds: Sequence[LogKind]) -> None:
+    """Raise `ValueError` if the package of a log is missing."""
+    for kind in kinds:
+        if kind in PACKAGES and find_spec(kind) is None:
+            raise ValueError(f"--log {kind} needs the package {kind}: pip install 'vtab-peft[{kind}]'")
+
+
+class RunLog:
+    """All logs of one run."""
+
+    def __init__(self, kinds: Sequence[LogKind], results: Path, run: "PlannedRun") -> None:
+        self._logs: dict[LogKind, Log] = {}
+        for kind in kinds:
+            self._try(lambda kind=kind: self._logs.update({kind: _KINDS[kind](results / "logs", run)}))
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for log in self._logs.values():
+            self._try(log.close)
+
+    @property
+    def kinds(self) -> list[LogKind]:
+        """The logs that are still written."""
+        return list(self._logs)
+
+    def write(self, number: int, epoch: EpochFacts) -> None:
+        """Add the epoch with this number, from 1."""
+        for kind, log in list(self._logs.items()):
+            if not self._try(lambda log=log: log.write(number, epoch)):
+                del self._logs[kind]
+
+    def _try(self, action: Any) -> bool:
+        try:
+            action()
+        except Exception as error:  # of the disk, the network or a package; the run is worth more
+            print(f"a log is given up: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            return False
+        return True
+
+
+def values_of(epoch: EpochFacts) -> dict[str, float]:
+    """Return the logged values by name."""
+    known = {"loss": epoch.loss, "lr": epoch.lr, "images_per_second": round(epoch.images_per_second, 1)}
+    return known if epoch.accuracy is None else {**known, "accuracy": epoch.accuracy}
+
+
+class CsvLog:
+    """A CSV file, complete after each epoch."""
+
+    def __init__(self, folder: Path, run: "PlannedRun") -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = (folder / f"{run.spec.run_id()}.csv").open("w", encoding="utf-8")
+
+    def write(self, number: int, epoch: EpochFacts) -> None:
+        values = values_of(epoch)
+        if number == 1:
+            self._file.write(",".join(["epoch", *values]) + "\n")
+        self._file.write(",".join(map(str, [number, *values.values()])) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class TensorBoardLog:
+    """Event files of TensorBoard."""
+
+    def __init__(self, folder: Path, run: "PlannedRun") -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard" / run.spec.run_id()))
+        self._writer.add_text("run", str(run))
+
+    def write(self, number: int, epoch: EpochFacts) -> None:
+        for name, value in values_of(epoch).items():
+            self._writer.add_scalar(name, value, number)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class WandbLog:
+    """A run of Weights & Biases; its own environment variables choose project, entity and mode."""
+
+    def __init__(self, folder: Path, run: "PlannedRun") -> None:
+        import wandb
+
+        folder.mkdir(parents=True, exist_ok=True)
+        self._run: Any = wandb.init(dir=str(folder), name=str(run), config=run.spec.to_json())
+
+    def write(self, number: int, epoch: EpochFacts) -> None:
+        self._run.log(values_of(epoch), step=number)
+
+    def close(self) -> None:
+        self._run.finish()
+
+
+_KINDS = {"csv": CsvLog, "tensorboard": TensorBoardLog, "wandb": WandbLog}
