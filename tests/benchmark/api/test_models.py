@@ -12,6 +12,7 @@ from in_process import LOCAL_BACKEND, InProcessBackend
 from PIL import Image
 from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.method_checks.tiny_models import OTHER_VITS
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.methods import METHODS, default_specs
 from vtab_peft.methods.base import Method
@@ -74,6 +75,21 @@ def test_every_method_trains_and_merges_beside_a_classifier(name: str) -> None:
     assert not hasattr(model, "peft_method")
 
 
+@pytest.mark.parametrize("name", OTHER_VITS)
+@pytest.mark.parametrize("method", ["lora(sites='qkvo,fc1,fc2')", "ssf", "bitfit"])
+def test_other_forms_of_vits_keep_their_classifier(name: str, method: str) -> None:
+    torch.manual_seed(0)
+    model = OTHER_VITS[name](num_classes=3)
+    names = vtab_peft.apply(model, method).keys()
+    assert {"head.weight", "head.bias"} <= names
+    train(model)
+    with torch.no_grad():
+        expected = model(IMAGES)
+        vtab_peft.merge(model)
+        assert (model(IMAGES) - expected).abs().max() <= RESTORED * expected.abs().max().clamp(min=1)
+
+
+@pytest.mark.slow
 def test_methods_of_peft_leave_the_classifier_alone() -> None:
     pytest.importorskip("peft")
     model = vit()

@@ -41,6 +41,7 @@ def test_blocks_of_the_page_run(make_task: Callable[..., Path]) -> None:
     assert isinstance(names["papers"], pd.DataFrame)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_readmes_loop_runs() -> None:
     (block,) = blocks("README.md")
