@@ -35,7 +35,7 @@ test: $(VENV)/installed-test  ## the fast tests: under 5 minutes on 2 cores
 test-slow: $(VENV)/installed-test  ## the slow tests: under 15 minutes
 	$(PYTEST) -m slow
 
-test-golden: $(VENV)/installed-test  ## methods against official numbers; VTAB_PEFT_GOLDEN=DIR reads another set
+test-golden: $(VENV)/installed-test  ## methods against numbers of their authors' or of reference code; VTAB_PEFT_GOLDEN=DIR reads another set
 	$(PYTEST) -rs tests/methods/test_golden_*.py
 
 test-browser: $(VENV)/installed-browser  ## the leaderboard page in headless Chromium

@@ -416,7 +416,8 @@ function spreads() {
   return [
     h("h3", {}, "Spread of published accuracies"),
     h("p", { className: "note" }, "Highest minus lowest published accuracy in points, per method and task; — if nobody publishes it."),
-    h("div", { className: "scroll" }, table([["method", "text"], ...names.map((name) => [breakable(name)])], rows)),
+    h("div", { className: "scroll", tabIndex: 0, role: "region", "aria-label": "spread of published accuracies" },
+      table([["method", "text"], ...names.map((name) => [breakable(name)])], rows)),
   ];
 }
 
