@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import blocks_of, mlp_width
+from .anatomy import blocks_of, mlp_hidden, mlp_width
 from .arguments import PositiveInt
 from .base import Method, Paper, method
 from .updates import Update, UpdatedLinear
@@ -114,8 +114,8 @@ class KARST(Method):
     def expected_params(self, vit: VisionTransformer) -> int:
         total = 0
         for ref in blocks_of(vit):
-            d, hidden = ref.width, mlp_width(ref.block)
-            for inputs, width, parts in ((d, d, 3), (d, d, 1), (d, hidden, 1), (hidden, d, 1)):
+            d, wide, hidden = ref.width, mlp_width(ref.block), mlp_hidden(ref.block)
+            for inputs, width, parts in ((d, d, 3), (d, d, 1), (d, wide, 1), (hidden, d, 1)):
                 (small_in, large_in), (small_out, large_out) = split(inputs, self.factor), split(width, self.factor)
                 total += self.kernels * (small_in * small_out + self.rank * (parts * large_out + large_in))
             total += 6

@@ -16,7 +16,7 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .anatomy import mlp_width
+from .anatomy import mlp_hidden, mlp_width
 from .arguments import PositiveInt
 from .base import Loss, Method, Paper, method
 
@@ -131,8 +131,8 @@ class PACE(Method):
                 setattr(parent, name, cast(Perturbed, getattr(parent, name)).merged())
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        d, hidden = vit.embed_dim, mlp_width(vit.blocks[0])
-        qkv_bias = vit.blocks[0].get_submodule("attn.qkv").bias is not None
-        shapes = ((d, 3 * d, qkv_bias), (d, d, True), (d, hidden, True), (hidden, d, True))
+        d, block = vit.embed_dim, vit.blocks[0]
+        qkv_bias = block.get_submodule("attn.qkv").bias is not None
+        shapes = ((d, 3 * d, qkv_bias), (d, d, True), (d, mlp_width(block), True), (mlp_hidden(block), d, True))
         each = (self.rank * (2 * inputs + outputs + 1) + outputs * biased for inputs, outputs, biased in shapes)
         return len(vit.blocks) * sum(each)

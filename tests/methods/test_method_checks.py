@@ -33,8 +33,10 @@ UNTRAINED: dict[str, frozenset[str]] = {
 }
 """Trainable tensors that correctly get no gradient on a backbone of two blocks."""
 
+NO_CLASS_TOKEN = ("no qkv bias", "attention pooling")
 
 REFUSED = {
+    **{(name, backbone): (name, "class token") for name in ("da_vpt", "da_vpt_plus") for backbone in NO_CLASS_TOKEN},
     ("vqt", "attention pooling"): ("attention",),
     ("glora", "no qkv bias"): ("glora", "c, d and e", "'none'"),
     ("rlrr", "no qkv bias"): ("rlrr", "bias"),
@@ -286,6 +288,7 @@ COMPUTED_COUNTS = {
     "spt_adapter(budget=1_000_000)": 1_000_000,
     "spt_lora(budget=1_000_000_000)": 1_327_104 + 38_400 + 82_944 + 768,  # LoRA, LayerNorms, biases, class token
     "consolidator": 304_128 + 82_944 + 38_400,  # grouped maps, biases of linear maps, LayerNorms
+    "da_vpt": 12 * 20 * 768,
     "wegeft": 2 * 16 * 768,
     "adapter_pfeiffer": 156_768 + 24 * 768,  # with its own LayerNorm, which the rows of that name lack
 }
@@ -293,6 +296,7 @@ COMPUTED_COUNTS = {
 
 
 OFFICIAL_COUNTS = {
+    "da_vpt_plus": "davpt_deep",
     "compacter": "compacter_adapter",
     "gift": "gift_linear",
     "karst": "karst_linear",
