@@ -1,6 +1,7 @@
 """Options that several commands share, and the types of their values."""
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -62,6 +63,12 @@ def add_threads(options: Options) -> None:
     options.add_argument("--threads", type=positive, default=2, help="torch threads (default: 2)")
 
 
+def add_device(options: Options) -> None:
+    """Add `--device`."""
+    names = "cpu, cuda, cuda:N or mps (default: the visible GPUs, else the CPU)"
+    options.add_argument("--device", type=device, metavar="NAME", help=names)
+
+
 def add_tasks(options: Options) -> None:
     """Add the options that select tasks."""
     add = options.add_argument
@@ -118,12 +125,15 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     add("--max-minutes", type=minutes, metavar="N", help="start no run that is expected to end after N minutes")
     grace = f"time to finish the current run after SIGTERM (default: {GRACE_SECONDS:g})"
     add("--grace", type=seconds, default=GRACE_SECONDS, metavar="SECONDS", help=grace)
+    add_device(execution)
     add_threads(execution)
     add("--engine", choices=ENGINES, default="eager", help="torch.compile and/or CUDA graphs (default: eager)")
     add("--checkpointing", action="store_true", help="activation checkpointing: less memory, more time")
     micro = "most images per forward pass (default: the batch, halved when out of memory)"
     add("--micro-batch", type=positive, metavar="N", help=micro)
-    add("--workers", type=positive, default=1, metavar="N", help="worker processes (default: 1)")
+    workers = "worker processes, which take the visible GPUs in turn (default: 1)"
+    add("--workers", type=positive, default=1, metavar="N", help=workers)
+    add("--workers-per-gpu", type=positive, metavar="N", help="N workers on each visible GPU")
     add("--executor", choices=["local", "ray"], default="local", help="ray: all GPUs, or a cluster (default: local)")
     add = ray.add_argument
     add("--ray-address", metavar="ADDRESS", help="of a Ray cluster (default: this machine)")
@@ -137,6 +147,13 @@ def folder(text: str) -> Path:
     if (path := Path(text)).exists() and not path.is_dir():
         raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
     return path
+
+
+def device(text: str) -> str:
+    """Parse the name of a device."""
+    if not re.fullmatch(r"cpu|mps|cuda(:[0-9]{1,3})?", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no device; give cpu, cuda, cuda:N (such as cuda:1) or mps")
+    return text
 
 
 def positive(text: str) -> int:

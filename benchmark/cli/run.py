@@ -7,6 +7,7 @@ from .options import (
     RECIPE,
     STORED,
     Commands,
+    add_device,
     add_plugin,
     add_results,
     add_runs,
@@ -47,6 +48,7 @@ def declare(commands: Commands) -> None:
     add("--weights", help="the weights of the stored run, as for `run` (default: from timm's hub)")
     add_plugin(rerun)
     add("--threads", type=positive, help="torch threads (default: as recorded)")
+    add_device(rerun)
     add_results(rerun)
     rerun.set_defaults(work="commands.rerun:rerun")
 
@@ -72,6 +74,7 @@ def declare(commands: Commands) -> None:
     smoke = commands.add_parser("smoke", help="small benchmark without internet, weights or data; takes minutes")
     add_plugin(smoke)
     add_settings(smoke)
+    add_device(smoke)
     add_threads(smoke)
     kept = "keep runs, tables and the page in this folder (default: a temporary one)"
     smoke.add_argument("--results", type=folder, metavar="FOLDER", help=kept)
@@ -91,6 +94,7 @@ def declare(commands: Commands) -> None:
     add("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
     add_settings(speed)
     add("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
+    add_device(speed)
     add_threads(speed)
     add("--output", "--json", dest="json", type=Path, metavar="FILE", help="store the results as JSON")
     speed.set_defaults(work="commands.speed:speed")

@@ -39,6 +39,8 @@ def announcement(
     done = f" ({'; '.join(notes)})" if notes else ""
     slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
     advice = "; --engine compiled_graphs is faster for a sweep of this length" if slow else ""
+    if engine != "eager" and not backbone.on_gpu:
+        advice = f"; --engine {engine} compiles each method on this CPU before its first run"
     where = f"{backbone.ref.name}, recipe {recipe.name}, on {backbone.device}"
     return f"{pluralize(len(todo), 'run')} to do{done}: {where}{about(todo, one_worker)}{advice}"
 
@@ -64,7 +66,7 @@ def unread_note(unread: Sequence[str]) -> str:
 
 def one_worker(options: argparse.Namespace) -> bool:
     """Return True if one local worker executes all runs."""
-    return options.executor == "local" and options.workers == 1
+    return options.executor == "local" and options.workers == 1 and options.workers_per_gpu is None
 
 
 def say_outcome(result: SweepResult, store: Store) -> None:

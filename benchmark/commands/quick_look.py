@@ -17,12 +17,12 @@ from ..plan import make_plan
 from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .messages import announcement, one_worker, say
+from .pool_options import open_pool
 from .run import (
     cached_tasks,
     check_recipe,
     check_task_folders,
     deadline_in,
-    open_pool,
     resolve_names,
     run_missing,
     sweep,

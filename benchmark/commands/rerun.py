@@ -40,7 +40,8 @@ def rerun(options: argparse.Namespace) -> int:
     store = Store(options.results)
     before = stored(store, options.key)
     spec, provenance = before.spec, before.provenance if isinstance(before, Run) else {}
-    pool = local_pool(WorkerConfig(store.root, numerics_of(provenance, options.threads), options.plugin))
+    numerics = numerics_of(provenance, options.threads)
+    pool = local_pool(WorkerConfig(store.root, numerics, options.plugin, device=options.device))
     try:
         run = _plan(before, options, pool)
         result = sweep([run], pool, store)

@@ -15,12 +15,9 @@ from ...datasets.archive import HELP
 from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.task import DataError, Task, nearest
 from ...datasets.tasks import find, table
-from ..engine.numerics import Numerics
-from ..execution.local_pool import local_pool
-from ..execution.messages import ResolveRequest, WorkerConfig
+from ..execution.messages import ResolveRequest
 from ..execution.pool import WorkerPool
 from ..execution.progress import Progress, advance
-from ..execution.run_log import check_packages
 from ..execution.scheduler import SweepResult
 from ..execution.signals import GRACE_SECONDS, Terminated, graceful_shutdown
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
@@ -39,6 +36,7 @@ from .messages import (
     say_resumable,
     unread_note,
 )
+from .pool_options import open_pool
 from .report import write_report
 
 SHOWN = 3
@@ -143,35 +141,6 @@ def resolve_names(
     backbone, methods = pool.resolve(request)
     say_all(backbone.notes)
     return backbone, methods
-
-
-def open_pool(options: argparse.Namespace) -> WorkerPool:
-    """Start the workers that the options ask for.
-
-    Raises:
-        ConfigurationError: Ray or its cluster is not available.
-        ValueError: options contradict each other.
-    """
-    cluster = {"--ray-address": options.ray_address, "--gpus-per-run": options.gpus_per_cell}
-    cluster["--cpus-per-run"] = options.cpus_per_cell
-    if options.executor == "local":
-        if given := [name for name, value in cluster.items() if value is not None]:
-            raise ValueError(f"{given[0]} is an option of Ray; add --executor ray")
-    elif options.workers != 1:
-        raise ValueError("--workers is for the local executor; with Ray, --gpus-per-run sets the number of workers")
-    check_packages(options.log)
-    config = WorkerConfig(options.results, numerics(options), options.plugin, log=options.log)
-    if options.executor == "local":
-        return local_pool(config, options.workers)
-    from ..execution.ray_pool import RayBackend
-
-    cpus = options.cpus_per_cell or options.threads
-    return WorkerPool(RayBackend(options.ray_address, cpus, options.gpus_per_cell, config))
-
-
-def numerics(options: argparse.Namespace) -> Numerics:
-    """Return how runs are computed, as the options ask for."""
-    return Numerics(options.threads, options.engine, options.checkpointing, options.micro_batch)
 
 
 def missing_runs(store: Store, runs: Sequence[PlannedRun]) -> list[PlannedRun]:

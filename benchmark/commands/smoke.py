@@ -49,7 +49,7 @@ def smoke(options: argparse.Namespace) -> int:
 
 def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store) -> int:
     config = SweepConfig(recipe=choose_recipe("smoke", options.settings), seeds=SEEDS)
-    pool = local_pool(WorkerConfig(store.root, Numerics(options.threads), options.plugin))
+    pool = local_pool(WorkerConfig(store.root, Numerics(options.threads), options.plugin, device=options.device))
     try:
         request = ResolveRequest(
             "toy_vit", None, config.recipe.image_size, config.recipe.precision, METHODS, all_plugged=True

@@ -15,6 +15,7 @@ from tabulate import tabulate
 
 from ...methods import Method, parse
 from ..engine.backbone import Backbone, BackboneError, load
+from ..engine.device import choose_device, use_device
 from ..engine.errors import is_oom, one_line_message
 from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
@@ -26,13 +27,13 @@ from .throughput import Speed, matrix_flops, measure, noise, training_flops
 
 SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_dropout", "mlp_dropout", "clip_norm")
 """Fields of the recipe that can be set here.  --batch and --precision are options; the others do not change speed."""
-IMAGES = {"cuda": 4096, "cpu": 80}
+IMAGES = {"cuda": 4096, "mps": 1024, "cpu": 80}
 """Images per epoch, so that an epoch takes a second or more (ours)."""
 
 
 def speed(options: argparse.Namespace) -> int:
     """Run `vtab-peft speed`: measure, print a table, and store it if `--output` is given."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    use_device(device := choose_device(options.device))
     torch.set_num_threads(options.threads)
     recipe = choose_recipe("uniform", options.settings)
     if other := [name for name in parse_settings(options.settings) if name not in SETTINGS]:

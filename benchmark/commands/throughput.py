@@ -32,7 +32,7 @@ from ..spec import MethodRef, Recipe, RunSpec
 
 EPOCHS = 4
 """Epochs per measurement; the first is discarded, the median of the others is used (ours)."""
-MATRIX = {"cuda": 8192, "cpu": 2048}
+MATRIX = {"cuda": 8192, "mps": 4096, "cpu": 2048}
 """Side of the square matrices whose product measures peak FLOP/s; large enough to reach it (ours)."""
 
 

@@ -18,13 +18,13 @@ from ..recipes import choose_recipe
 from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .messages import about, estimate_of, one_worker, say, say_outcome, say_resumable, unread_note
+from .pool_options import open_pool
 from .report import write_report
 from .run import (
     cached_tasks,
     check_task_folders,
     deadline_in,
     missing_runs,
-    open_pool,
     read_cache,
     resolve_names,
     sweep,

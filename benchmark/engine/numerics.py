@@ -9,7 +9,7 @@ Inductor's kernels.  Head, loss and optimiser are always eager."""
 
 ENGINES: tuple[Engine, ...] = get_args(Engine)
 
-EVAL_BATCH = {"cuda": 128, "cpu": 32}
+EVAL_BATCH = {"cuda": 128, "mps": 128, "cpu": 32}
 """Default evaluation batch.  Our choice: on a CPU, 32 images of 224 pixels are a quarter faster than 128."""
 
 

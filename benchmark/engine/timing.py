@@ -24,6 +24,8 @@ def now(device: torch.device) -> float:
     """Return the time in seconds, after all work queued on the device is done."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 
@@ -60,6 +62,8 @@ def provenance(device: torch.device, argv: list[str], numerics: Numerics = Numer
 
 def device_name(device: torch.device) -> str:
     """Return the name of the GPU or the processor."""
+    if device.type == "mps":
+        return f"GPU of {cpu_name()}"
     return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 

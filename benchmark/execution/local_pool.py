@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import platform
+import subprocess
 import sys
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -43,7 +44,7 @@ class SupervisedWorker:
         self.name = "/".join([platform.node(), *([f"gpu{gpus}"] if gpus else []), str(number)])
         self.progress: ProgressUpdate | None = None
         """Latest update of the current request."""
-        self._config = config
+        self._config = replace(config, number=number)
         self._lost = self._killed = False
         self._has_plugins = bool(config.plugins)
         self._start()
@@ -172,7 +173,7 @@ class LocalWorker:
 
 
 class LocalBackend:
-    """Backend with a fixed number of workers on this machine; they share its GPU if there is one."""
+    """Backend with a fixed number of workers on this machine; they take its visible GPUs in turn."""
 
     def __init__(self, workers: int, config: WorkerConfig) -> None:
         self._workers, self._config = workers, config
@@ -185,6 +186,17 @@ class LocalBackend:
 
     def close(self) -> None:
         pass
+
+
+def visible_gpus() -> int:
+    """Return the number of NVIDIA GPUs that torch may use here; torch itself is not imported in this process."""
+    if (chosen := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        return len([name for name in chosen.split(",") if name.strip() not in ("", "-1")])
+    try:
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=60, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return sum(line.startswith("GPU ") for line in listed.stdout.splitlines())
 
 
 def local_pool(config: WorkerConfig, workers: int = 1) -> WorkerPool:

@@ -33,7 +33,11 @@ class WorkerConfig:
     argv: list[str] = field(default_factory=command_line)
     """Command that records name as their origin."""
     concurrent_runs: int = 1
-    """Number of runs that may share the device at a time; recorded, because it changes times."""
+    """Number of runs at a time, on all devices; those that share one are recorded, because it changes times."""
+    device: str | None = None
+    """Device as torch names it; None: the visible GPUs in turn, else the CPU."""
+    number: int = 1
+    """Number of the worker, from 1."""
     log: Sequence[LogKind] = ()
     """Logs to write for each run."""
 

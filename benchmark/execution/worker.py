@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ..engine.evaluate import ProgressFn
     from ..engine.trainer import Trained
 
-SPEED_BATCH = {"cuda": 64, "cpu": 8}
+SPEED_BATCH = {"cuda": 64, "mps": 64, "cpu": 8}
 """Images in the forward pass timed for estimates (ours: about a second for ViT-B on two cores; fewer images on a GPU
 would time kernel launches)."""
 
@@ -51,11 +51,12 @@ class Worker:
     def __init__(self, config: WorkerConfig) -> None:
         import torch
 
+        from ..engine.device import choose_device
         from ..engine.live_model import LiveModel
 
         torch.set_num_threads(config.numerics.threads)
         self.config = config
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = choose_device(config.device, config.number)
         self.live = LiveModel(self.device, config.numerics)
         self._loaded: tuple[tuple[str, str | None, int | None], Backbone] | None = None
 
@@ -80,8 +81,10 @@ class Worker:
         """
         from ...methods import parse
         from ...methods.base import check_backbone
+        from ..engine.device import use_device
         from ..engine.timing import device_name
 
+        use_device(self.device)
         plugged = self.load_plugins()
         named = [spec for spec in request.methods if spec != "all"] + (plugged if request.all_plugged else [])
         asked = [parse(spec) for spec in named]  # refuse a wrong name before weights are looked for
@@ -120,11 +123,13 @@ class Worker:
         from ...methods import parse
         from ...methods.plugin import loaded_plugins
         from ..checkpoints.adapter_checkpoint import pack
+        from ..engine.device import use_device, workers_sharing
         from ..engine.timing import provenance
         from ..engine.trainer import train_and_evaluate
         from ..storage.json_io import StoreError
         from ..storage.store import Store
 
+        use_device(self.device)
         self.load_plugins()  # a worker that replaces a lost one has resolved nothing
         spec, store = run.spec, Store(self.config.results)
         backbone = self.backbone(spec.backbone.name, run.weights, spec.recipe.image_size, on_progress)
@@ -173,7 +178,7 @@ class Worker:
             "facts": facts,
             "provenance": {
                 **origin,
-                "concurrent_runs": self.config.concurrent_runs,
+                "concurrent_runs": workers_sharing(self.config.device, self.config.number, self.config.concurrent_runs),
                 **({"weights": list(backbone.notes)} if backbone.notes else {}),
                 **({"plugins": plugins} if (plugins := loaded_plugins()) else {}),
             },

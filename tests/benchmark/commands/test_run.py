@@ -46,15 +46,27 @@ def test_long_sweep_is_advised_to_compile(on_gpu: bool, engine: Engine, runs: in
     missing: list[Any] = [SimpleNamespace(seconds=100.0)] * runs
     said = announcement(missing, missing, backbone, RECIPES["uniform"], engine)
     assert said.startswith(f"{runs} runs")
-    assert ("--engine compiled_graphs" in said) is advised
+    assert ("--engine compiled_graphs is faster" in said) is advised
 
 
 @pytest.mark.parametrize(
-    ("asked", "alone"), [({"workers": 1}, True), ({"workers": 4}, False), ({"executor": "ray"}, False)]
+    ("on_gpu", "engine", "said"), [(True, "compiled", 0), (False, "compiled", 1), (False, "eager", 0)]
+)
+def test_an_engine_that_compiles_says_so_on_a_cpu(on_gpu: bool, engine: Engine, said: int) -> None:
+    backbone = BackboneInfo(
+        BackboneRef(name="toy_vit", sha256="5e" * 32), None, (0, 0, 0), (1, 1, 1), 64, (), 1.0, "it", on_gpu
+    )
+    runs: list[Any] = [SimpleNamespace(seconds=1.0)]
+    assert announcement(runs, runs, backbone, RECIPES["uniform"], engine).count("CPU") == said
+
+
+@pytest.mark.parametrize(
+    ("asked", "alone"),
+    [({}, True), ({"workers": 4}, False), ({"workers_per_gpu": 1}, False), ({"executor": "ray"}, False)],
 )
 def test_estimate_for_several_workers_is_marked(asked: dict[str, Any], alone: bool) -> None:
     """The speed-up of several workers is unknown, because they may share one GPU."""
-    assert one_worker(Namespace(**{"workers": 1, "executor": "local"} | asked)) is alone
+    assert one_worker(Namespace(**{"workers": 1, "executor": "local", "workers_per_gpu": None} | asked)) is alone
     runs: list[Any] = [SimpleNamespace(seconds=60.0)] * 2
     assert estimate_of(runs, alone).startswith("2 min")
     assert ("worker" in estimate_of(runs, alone)) is not alone
