@@ -34,6 +34,8 @@ class BackboneInfo:
     """Measured time of a forward pass in the recipe's precision on the worker's device."""
     device: str
     on_gpu: bool = False
+    plugged: bool = False
+    """True if a plug-in file defines the model."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ class PlannedRun:
     """Additional facts for the record; they do not change the result."""
     keep_adapter: bool = False
     """Store the trained adapter and head beside the record."""
+    plugged_backbone: bool = False
+    """True if the worker needs the plug-in files for the backbone."""
 
     def __str__(self) -> str:
         parts = (self.spec.task.name, self.spec.method.spec, self.label, f"seed {self.spec.seed}")
@@ -162,7 +166,16 @@ def plan_run(
         interpolation=config.interpolation,
     )
     seconds = estimate(spec, method, data, backbone, config.oracle)
-    return PlannedRun(spec, data, backbone.weights, method, seconds, config.oracle, keep_adapter=config.keep_adapters)
+    return PlannedRun(
+        spec,
+        data,
+        backbone.weights,
+        method,
+        seconds,
+        config.oracle,
+        keep_adapter=config.keep_adapters,
+        plugged_backbone=backbone.plugged,
+    )
 
 
 def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recipe:

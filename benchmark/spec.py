@@ -205,6 +205,7 @@ class BackboneRef(Part):
 
     name: str
     sha256: str
+    """SHA-256 of the file of the weights; for a model of a plug-in, of both hashes."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,11 @@
-"""Loading of plug-ins: Python files outside the suite that register methods."""
+"""Loading of plug-ins: Python files outside the suite that register methods, or backbones with timm."""
 
 import hashlib
 import importlib.util
 import sys
 from pathlib import Path
+
+import timm
 
 from .base import METHODS, Method
 
@@ -16,7 +18,7 @@ class PluginError(ValueError):
 
 
 def load_plugin(path: Path) -> list[str]:
-    """Run a plug-in file once and return the names of the methods that it registers.
+    """Run a plug-in file once and return the names of the methods that it registers; backbones register with timm.
 
     Raises:
         PluginError: the file is missing, raises an error, or registers nothing.
@@ -29,8 +31,12 @@ def load_plugin(path: Path) -> list[str]:
 
 def plugin_sha256(method: Method) -> str | None:
     """Return the SHA-256 of the plug-in file that defines a method, or None for a method of the suite."""
-    modules = {module: sha256 for sha256, module, _ in _LOADED.values()}
-    return modules.get(type(method).__module__)
+    return plugin_of(type(method).__module__)
+
+
+def plugin_of(module: str) -> str | None:
+    """Return the SHA-256 of the plug-in file that was loaded as a module, or None for other modules."""
+    return {name: sha256 for sha256, name, _ in _LOADED.values()}.get(module)
 
 
 def loaded_plugins() -> list[dict[str, str]]:
@@ -43,7 +49,7 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
         raise PluginError(f"no plug-in file at {path}")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     name = f"vtab_peft_plugin_{sha256[:16]}"
-    before = set(METHODS)
+    before, models = set(METHODS), set(timm.list_models())
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise PluginError(f"plug-in {path} is not a Python file: its name must end in .py")
@@ -56,6 +62,12 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
             del METHODS[registered]
         raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}") from None
     new = sorted(set(METHODS) - before)
-    if not new:
-        raise PluginError(f'plug-in {path} registers no method; put @method("name") above a Method class')
+    registered = {model for model in timm.list_models() if timm.models.model_entrypoint(model).__module__ == name}
+    if taken := sorted(registered & models):
+        raise PluginError(f"plug-in {path} registers {taken[0]!r}, a model of timm; give it a name of its own")
+    if not new and not registered:
+        raise PluginError(
+            f'plug-in {path} registers no method and no backbone; put @method("name") above a Method class, or '
+            "timm's @register_model above a function"
+        )
     return sha256, name, new

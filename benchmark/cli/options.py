@@ -87,7 +87,7 @@ def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
     add_plugin(runs)
     with_commas(add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2"))
     add("--backbone", required=required, help="timm model name with its tag; see `list backbones`")
-    add("--weights", help="a .safetensors, .pth or .npz file, or random[:SEED] (default: from timm's hub)")
+    add("--weights", help="a file, hf:OWNER/NAME or random[:SEED] (default: from timm's hub)")
     add = recipe.add_argument
     names = "name of `list recipes`, or a .toml file (default: uniform)"
     add("--recipe", default="uniform", choices=RecipeNames(sorted(RECIPES)), metavar="NAME", help=names)

@@ -23,7 +23,9 @@ def check_method(options: argparse.Namespace) -> int:
     Raises:
         ValueError: the file cannot be loaded, or `--only` names neither a method nor a check.
     """
-    names, checks = _selected(load_plugin(options.file), options.only)
+    if not (registered := load_plugin(options.file)):
+        raise ValueError(f"{options.file} registers no method; this command checks methods, not backbones")
+    names, checks = _selected(registered, options.only)
     torch.set_num_threads(1)  # the models are too small for more
     failed = [name for name in names if _report(name, options.file, checks)]
     return 1 if failed else 0

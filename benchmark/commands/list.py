@@ -22,14 +22,14 @@ RECIPES_PER_TABLE = 5
 
 
 def show(options: argparse.Namespace) -> int:
-    """Run `vtab-peft list`; methods of plug-in files are included.
+    """Run `vtab-peft list`; methods and backbones of plug-in files are included.
 
     Raises:
         ValueError: a plug-in cannot be loaded or listed, or --plugin is used with another list.
     """
     what, style, plugins = options.what, options.style, options.plugin
-    if plugins and what != "methods":
-        raise ValueError(f"--plugin adds methods; it has no effect on {what}")
+    if plugins and what not in ("methods", "backbones"):
+        raise ValueError(f"--plugin adds methods and backbones; it has no effect on {what}")
     if plugins:
         from ...methods.plugin import load_plugin
 
@@ -43,7 +43,7 @@ def show(options: argparse.Namespace) -> int:
         if not plugins:
             raise
         advice = "`vtab-peft check-method FILE` says what is wrong with a plug-in"
-        raise ValueError(f"the methods cannot be listed: {type(error).__name__}: {error}; {advice}") from error
+        raise ValueError(f"the {what} cannot be listed: {type(error).__name__}: {error}; {advice}") from error
     if style == "json":
         print(json.dumps(rows, indent=1))
     elif what == "methods":

@@ -3,19 +3,23 @@
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import timm
 import torch
-from timm.models import get_pretrained_cfg, swin_transformer
+from timm.layers.patch_embed import PatchEmbed
+from timm.models import PretrainedCfg, get_pretrained_cfg, swin_transformer
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
 from ...methods.anatomy import VisionModel, blocks_of
+from ...methods.plugin import plugin_of
 from .. import toy_vit
 from ..spec import BackboneRef
+from . import hub
 from .backbone_names import nearest_backbones
 from .errors import BackboneError
 from .evaluate import ProgressFn, no_progress
@@ -30,8 +34,17 @@ BLOCKS: dict[type[nn.Module], type[nn.Module]] = {
 }
 """Supported models and their blocks.  Subclasses are excluded, because they may compute something else."""
 
-FAMILIES = {"vit_*": "vision_transformer", "deit*": "deit", "swin_*": "swin_transformer"}
-"""Name patterns of timm's backbones, and the modules that define them."""
+PARTS = {
+    **dict.fromkeys(("norm1", "norm2"), nn.LayerNorm),
+    **dict.fromkeys(("attn.qkv", "attn.proj", "mlp.fc1", "mlp.fc2"), nn.Linear),
+}
+"""Parts of a block that methods modify, and their types."""
+
+MODULES = ("vision_transformer", "deit", "swin_transformer")
+"""Modules of timm that define supported models."""
+
+UNSUPPORTED = ("aimv2_*", "vit_base_patch16_rpn_*", "vit_pwee_*", "vit_dpwee_*", "*_distilled_*")
+"""Their models that `refusal` refuses; a test compares both."""
 
 LEGACY = {
     "vit_base_patch16_224_in21k": "vit_base_patch16_224.orig_in21k or vit_base_patch16_224.augreg_in21k",
@@ -41,9 +54,6 @@ LEGACY = {
     "vit_tiny_patch16_224_in21k": "vit_tiny_patch16_224.augreg_in21k",
 }
 """Names with different weights in different timm versions: the original ones before 0.5, AugReg since."""
-
-HUB_FILE = "model.safetensors"
-"""File of the weights in timm's repositories on the hub."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +68,8 @@ class Backbone:
     image_size: int
     notes: tuple[str, ...]
     """Remarks for the user on how the weights were read."""
+    plugin: str | None = None
+    """SHA-256 of the plug-in file that defines the model; None for timm's own."""
 
 
 def load(
@@ -69,15 +81,16 @@ def load(
 ) -> Backbone:
     """Load a pristine backbone.
 
-    name: timm's explicit model name with its tag.  weights: a .safetensors, .pth, .pt, .bin or Google .npz file;
-    `random` or `random:SEED` for an untrained control; None for timm's hub.  image_size: side in pixels,
-    for which timm interpolates the position embedding.  on_progress: called before and after a download.
-    download: False to use weights of the hub only if they are on this machine, and never to ask the hub.
+    name: timm's model name, with its tag unless `weights` are given; or a model that a plug-in registered with timm.
+    weights: a file of any format of `weight_files`; `hf:OWNER/NAME` on the Hugging Face hub; `random` or `random:SEED`
+    for an untrained control; None for timm's hub.  image_size: side in pixels, for which timm interpolates the
+    position embedding.  on_progress: called before and after a download.  download: False to use weights of timm's
+    hub only if they are on this machine, and never to ask the hub.
 
     Raises:
         BackboneError: unknown or ambiguous name, unsupported model, unreadable or wrong weights.
     """
-    _check_name(name)
+    _check_name(name, weights)
     known = facts(name)
     size = image_size or known.image_size
     seed = _random_seed(weights)
@@ -85,24 +98,51 @@ def load(
         torch.manual_seed(seed or 0)
         try:
             vit = known.build(size)
-        except TypeError:  # models without an image size
-            raise BackboneError(f"backbone {name!r} is no ViT or Swin Transformer; see `list backbones`") from None
-    if not is_supported(vit):
-        found = type(vit).__name__
-        raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer ({found}); see `list backbones`")
+        except Exception as error:  # a model without an image size, a size that does not fit, an error of a plug-in
+            reason = f"it cannot be built for {size} pixels ({type(error).__name__}: {str(error)[:200]})"
+            raise BackboneError(f"backbone {name!r}: {reason}; see `list backbones`") from None
+    if reason := refusal(vit):
+        raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer: {reason}; see `list backbones`")
     vit = cast(VisionModel, vit)
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:
-        file = Path(weights) if weights else known.default_weights(on_progress, download)
-        sha256, notes = load_weights(vit, file, name)
+        sha256, notes = load_weights(vit, _file_of(weights, known, on_progress, download), name)
+        if name != TOY and "." not in name:
+            values = " ".join(f"{what} {'/'.join(f'{v:g}' for v in getattr(known, what))}" for what in ("mean", "std"))
+            notes = (*notes, f"{name}: {values} are the default of a name without tag; --normalisation changes them")
+    plugin = None if name == TOY else plugin_of(timm.models.model_entrypoint(name.partition(".")[0]).__module__)
+    if plugin is not None:
+        sha256 = hashlib.sha256(f"{sha256} {plugin}".encode()).hexdigest()
     vit.requires_grad_(False)
-    return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes)
+    return Backbone(BackboneRef(name=name, sha256=sha256), vit, known.mean, known.std, size, notes, plugin)
+
+
+def _file_of(weights: str | None, known: "Facts", on_progress: ProgressFn, download: bool) -> Path:
+    if weights is None:
+        return known.default_weights(on_progress, download)
+    return hub.download_address(weights, on_progress) if weights.startswith(hub.HUB) else Path(weights)
 
 
 def is_supported(vit: nn.Module) -> bool:
     """Return True for a plain ViT or Swin Transformer of timm."""
-    return type(vit) in BLOCKS and all(type(ref.block) is BLOCKS[type(vit)] for ref in blocks_of(vit))
+    return not refusal(vit)
+
+
+def refusal(vit: nn.Module) -> str:
+    """Return why methods cannot modify a model; empty if they can."""
+    if type(vit) not in BLOCKS:
+        return f"its class is {type(vit).__name__}"
+    if type(vit.patch_embed) is not PatchEmbed:
+        return f"its patches come from {type(vit.patch_embed).__name__}"
+    for ref in blocks_of(vit):
+        if type(ref.block) is not BLOCKS[type(vit)]:
+            return f"its blocks are {type(ref.block).__name__}"
+        modules = dict(ref.block.named_modules())
+        for name, kind in PARTS.items():
+            if not isinstance(modules.get(name), kind):
+                return f"{name} of its blocks is no {kind.__name__}"
+    return ""
 
 
 @dataclass(frozen=True)
@@ -123,8 +163,7 @@ def facts(name: str) -> Facts:
     if name == TOY:
         build = lambda size: toy_vit.build(image_size=size)  # noqa: E731
         return Facts(build, lambda *_: toy_vit.WEIGHTS, toy_vit.MEAN, toy_vit.STD, toy_vit.IMAGE_SIZE)
-    cfg = get_pretrained_cfg(name)
-    assert cfg is not None  # timm has pretrained weights of every name
+    cfg = get_pretrained_cfg(name) or _built_cfg(name)
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
     return Facts(
         lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
@@ -135,19 +174,36 @@ def facts(name: str) -> Facts:
     )
 
 
+def _built_cfg(name: str) -> PretrainedCfg:
+    """Return timm's default preprocessing at the image size of a model that has no configuration."""
+    try:
+        with torch.device("meta"):
+            size = cast(Any, timm.create_model(name, pretrained=False, num_classes=0)).patch_embed.img_size
+    except Exception as error:  # of a plug-in
+        raise BackboneError(f"backbone {name!r} cannot be built: {type(error).__name__}: {str(error)[:200]}") from None
+    return PretrainedCfg(input_size=(3, *size))
+
+
+def _from_hub(name: str, repository: str | None, on_progress: ProgressFn, may_download: bool) -> Path:
+    if not repository:
+        raise BackboneError(f"timm has no hub address for {name}; pass a file as --weights FILE")
+    repository = repository + name if repository.endswith("/") else repository
+    return hub.download(repository, name, on_progress, may_download=may_download)
+
+
 def names() -> list[str]:
-    """List the embedded backbone and, with tags, all ViTs and Swin Transformers with pretrained weights in timm."""
-    known = [
-        name
-        for pattern, module in FAMILIES.items()
-        for name in timm.list_pretrained(pattern)
-        if timm.models.model_entrypoint(name.split(".")[0]).__module__ == f"timm.models.{module}"
-        and "distilled" not in name  # a second token and head
-    ]
-    return [TOY, *known]
+    """List the embedded backbone, with tags the supported models with weights in timm, and models of plug-ins."""
+    known = [name for name in timm.list_pretrained() if _may_be_supported(name.partition(".")[0])]
+    plugged = [name for name in timm.list_models() if plugin_of(timm.models.model_entrypoint(name).__module__)]
+    return [TOY, *known, *plugged]
 
 
-def _check_name(name: str) -> None:
+def _may_be_supported(architecture: str) -> bool:
+    module = timm.models.model_entrypoint(architecture).__module__.removeprefix("timm.models.")
+    return module in MODULES and not any(fnmatch(architecture, pattern) for pattern in UNSUPPORTED)
+
+
+def _check_name(name: str, weights: str | None) -> None:
     if name == TOY:
         return
     if name in LEGACY:
@@ -156,9 +212,11 @@ def _check_name(name: str) -> None:
         )
     architecture, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
-    if timm.is_model(architecture) and not tag:
-        raise BackboneError(f"backbone {name!r} does not say which weights; use one of: {', '.join(tagged)}")
-    if name not in tagged:
+    if not tag and timm.list_models(architecture):
+        if weights is None:
+            advice = f"use one of: {', '.join(tagged)}; or " if tagged else ""
+            raise BackboneError(f"backbone {name!r} does not say which weights; {advice}give --weights FILE")
+    elif name not in tagged:
         close = nearest_backbones(name, tagged or names())
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
         raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} See `list backbones`")
@@ -172,36 +230,6 @@ def _random_seed(weights: str | None) -> int | None:
     if seed and not (seed.isascii() and seed.isdecimal()):
         raise BackboneError(f"--weights {weights}: the seed must be a whole number, as in random:SEED")
     return int(seed or 0)
-
-
-def _from_hub(name: str, repository: str | None, on_progress: ProgressFn, may_download: bool) -> Path:
-    from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
-
-    advice = f"Download the weights of {name} in another way and pass the file as --weights FILE"
-    if not repository:
-        raise BackboneError(f"timm has no hub address for {name}. {advice}")
-    if repository.endswith("/"):
-        repository += name
-    cached = try_to_load_from_cache(repository, HUB_FILE)
-    if not may_download:
-        if isinstance(cached, str):
-            return Path(cached)
-        raise BackboneError(
-            f"the weights of {name} are not on this machine, and the name comes from a file; give --backbone {name} "
-            f"to download them, or a file of them as --weights FILE"
-        )
-    download, is_new = f"downloading weights of {name}", cached is None
-    if is_new:
-        on_progress(download, 0, 1)
-    try:
-        file = Path(hf_hub_download(repository, HUB_FILE))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError, ValueError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
-        raise BackboneError(f"cannot download {name} from the hub ({repository}): {reason}. {advice}") from None
-    if is_new:
-        on_progress(download, 1, 1)
-    return file
 
 
 def _state_sha256(vit: nn.Module) -> str:

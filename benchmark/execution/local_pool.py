@@ -55,13 +55,15 @@ class SupervisedWorker:
     def run(self, run: PlannedRun) -> RunReply:
         """Execute a run, in a new process if the last one was lost.
 
-        Methods of the suite get a process without plug-in files, whose side effects could change their results.
+        Methods of the suite get a process without plug-in files, whose side effects could change their results,
+        unless a plug-in defines the backbone.
         """
         try:
             run = replace(run, data=_local_data(run.data))
         except DataError as error:
             return RunFailed(f"{type(error).__name__}: {error}", type(error).__name__)
-        needs_plugins = bool(self._config.plugins) and run.spec.method.plugin is not None
+        plugged = run.spec.method.plugin is not None or run.plugged_backbone
+        needs_plugins = bool(self._config.plugins) and plugged
         if self._lost or needs_plugins != self._has_plugins:
             self.stop()
             self._has_plugins = needs_plugins

@@ -103,6 +103,7 @@ class Worker:
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
             on_gpu=self.device.type == "cuda",
+            plugged=backbone.plugin is not None,
         )
         infos = []
         for method in methods:

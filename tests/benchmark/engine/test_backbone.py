@@ -143,7 +143,7 @@ def test_random_weights_have_a_hash_for_each_seed() -> None:
 )
 def test_wrong_names_are_refused(name: str, facts: tuple[str, ...]) -> None:
     with raises_naming(BackboneError, *facts):
-        load(name, "nowhere.safetensors")
+        load(name, "nowhere.safetensors" if "." in name else None)
 
 
 def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], tmp_path: Path) -> None:
