@@ -72,12 +72,18 @@ RECIPES = load_recipes()
 UNIFORM = RECIPES["uniform"]
 
 
-def choose_recipe(text: str, settings: Sequence[str] = ()) -> Recipe:
+def choose_recipe(text: str | Recipe, settings: Sequence[str] = ()) -> Recipe:
     """Return the recipe of `--recipe`, a name or a .toml file, with the values of `--set` on top.
+
+    The Python API gives a recipe itself.
 
     Raises:
         ValueError: there is no such recipe, the file is wrong, or a setting is.  The message names file and field.
     """
+    if isinstance(text, Recipe):
+        if RECIPES.get(text.name, text) != text:
+            raise ValueError(f"{text.name!r} is the name of another recipe; give yours a name of its own")
+        return change(text, parse_settings(settings))
     base, values, tables = (text, {}, {}) if text in RECIPES else _read(Path(text))
     return change(RECIPES[base], {**values, **parse_settings(settings)}, tables)
 

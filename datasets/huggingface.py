@@ -31,11 +31,11 @@ def from_huggingface(name: str) -> LabelledImages:
         if split != "all" and split.lower() not in SUBSETS:
             raise DataError(f"{PREFIX}{name} has the split {split!r}; known are {', '.join(SUBSETS)}")
         image, label = _columns(hub, name, part)
-        labels = part[label]
-        if hasattr(part.features[label], "int2str"):
+        labels, named = list(part[label]), hasattr(part.features[label], "int2str")
+        if any(value is None or (named and value < 0) for value in labels):
+            raise DataError(f"{PREFIX}{name}: the split {split} has images without a label; remove this split")
+        if named:
             class_names = class_names or list(part.features[label].names)
-            if any(number is None or number < 0 for number in labels):
-                raise DataError(f"{PREFIX}{name}: the split {split} has images without a label; remove this split")
             labels = [class_names[number] for number in labels]
         subset: Subset = "all" if split == "all" else SUBSETS[split.lower()]
         keys = [f"{split}/{position:09d}" for position in range(len(labels))]
@@ -75,5 +75,5 @@ class _Pictures:
         self.rows, self.column = part.select_columns([column]).cast_column(column, hub.Image(decode=False)), column
 
     def __call__(self, position: int) -> Picture:
-        found = self.rows[position][self.column]
+        found = self.rows[position][self.column] or {"bytes": b"", "path": None}
         return Path(found["path"]) if found["bytes"] is None else found["bytes"]

@@ -15,6 +15,7 @@ from ..reporting import leaderboards
 from ..reporting import published as papers
 from ..reporting.leaderboard_id import by_leaderboard
 from ..reporting.stats import InsufficientData, Interval, PairOverTasks
+from ..spec import Recipe
 from ..storage.schema import Run, read_run, to_frame
 from ..storage.store import Store
 
@@ -32,7 +33,7 @@ def run(
     suite: str | None = None,
     data: str | Path | None = None,
     weights: str | None = None,
-    recipe: str | Path = "uniform",
+    recipe: str | Path | Recipe = "uniform",
     set: Mapping[str, Any] | None = None,
     seeds: int | Sequence[int] = (0, 1, 2),
     results: str | Path = "results",
@@ -45,6 +46,7 @@ def run(
     options.  A failed run is not in the table; its reason is printed, and stored in `results`/failed.
 
     Args:
+        recipe: A name of `list recipes`, a .toml file, or a `Recipe` with a name of its own.
         set: Changes of the recipe, such as `{"lr": 3e-4, "epochs": 20}`.
         **options: Any other option of `vtab-peft run`, such as `split="val"`, `save_adapters=True` or `threads=4`.
 
@@ -57,10 +59,10 @@ def run(
         DataError: The data cannot be used.
     """
     named = {"methods": methods, "backbone": backbone, "tasks": tasks, "suite": suite, "data": data, "weights": weights}
-    named |= {"recipe": recipe, "set": set, "seeds": seeds, "results": results, "workers": workers, **options}
-    parsed = _parse("run", named)
-    if parsed.limit_test:
-        raise ValueError("limit_test stores nothing that could be returned; use `vtab-peft run --limit-test`")
+    named |= {"set": set, "seeds": seeds, "results": results, "workers": workers, **options}
+    parsed = _parse("run", named if isinstance(recipe, Recipe) else {**named, "recipe": recipe})
+    if isinstance(recipe, Recipe):
+        parsed.recipe = recipe
     if parsed.limit_test:
         raise ValueError("limit_test stores no run, so there is no table; use `vtab-peft run --limit-test N`")
     done = execute(parsed)

@@ -77,6 +77,18 @@ def test_numbers_without_names_are_labels_too(hub: Any, tmp_path: Path) -> None:
     assert read_labelled(f"hf:{tmp_path / 'saved'}").class_names == ("9", "10")
 
 
+def test_rows_without_image_or_label_are_named(hub: Any, tmp_path: Path) -> None:
+    features = hub.Features({"image": hub.Image(), "label": hub.Value("string")})
+    files = pictures(tmp_path / "files", 10)
+    for name, images, last in (("images", [*files[:9], None], "b"), ("labels", files, None)):
+        rows = {"image": images, "label": [*"ababababa", last]}
+        hub.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / name))
+    with raises_naming(DataError, "all/000000009"):
+        import_task(f"hf:{tmp_path / 'images'}", tmp_path / "out")
+    with raises_naming(DataError, "without a label"):
+        read_labelled(f"hf:{tmp_path / 'labels'}")
+
+
 def test_data_sets_without_images_or_labels_are_refused(hub: Any, tmp_path: Path) -> None:
     hub.Dataset.from_dict({"text": ["a", "b"]}).save_to_disk(str(tmp_path / "text"))
     with raises_naming(DataError, "text"):

@@ -1,5 +1,6 @@
 """Tests of `data import` and of `imagefolder:`: layouts, splits, class names, and what is refused."""
 
+import contextlib
 import hashlib
 import json
 from collections import Counter
@@ -152,6 +153,18 @@ def test_wrong_csv_files_are_refused(text: str, named: str, tmp_path: Path) -> N
     (tmp_path / "table.csv").write_text(text)
     with raises_naming(DataError, tmp_path / "table.csv", named):
         read_labelled(str(tmp_path / "table.csv"))
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_any_csv_file_is_read_or_refused(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    pieces = (b",", b'"', b"\n", b"\r", b"\0", b" ", b"path", b"label", b"train", b"a.png", b"7", b"\xff", b"=1")
+    for number in range(30):
+        words = b"".join(pieces[rng.integers(len(pieces))] for _ in range(rng.integers(0, 40)))
+        table = tmp_path / f"{number}.csv"
+        table.write_bytes(rng.choice([b"", b"path,label\n", b"path,label,split\n"]) + words)
+        with contextlib.suppress(DataError):
+            draw(read_labelled(str(table)))
 
 
 def test_names_that_are_no_text_are_refused(class_folders: Callable[..., Path]) -> None:

@@ -4,6 +4,7 @@ import csv
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
 from scipy import stats
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting.published import load
 from vtab_peft.benchmark.storage.schema import COLUMNS
 from vtab_peft.benchmark.storage.store import Store
@@ -70,6 +72,22 @@ def test_run_makes_the_runs_of_the_command(
     assert {path: path.stat().st_mtime_ns for path in results.rglob("*.json")} == before
     changed = vtab_peft.run(methods="linear", tasks=task, seeds=1, results=results, set={"probe_epochs": 7}, **asked)
     assert list(changed["recipe"]) == ["smoke(probe_epochs=7)"]
+
+
+@pytest.mark.slow
+def test_a_recipe_of_ones_own_is_its_own_leaderboard(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    mine = replace(RECIPES["smoke"], name="mine", probe_epochs=3)
+    asked = {"backbone": "toy_vit", "weights": "random", "tasks": make_task(), "seeds": 0, "threads": 1}
+    asked |= {"methods": "linear", "results": tmp_path / "results"}
+    (row,) = vtab_peft.run(recipe=mine, **asked).itertuples()
+    assert (row.recipe, row.recipe_base) == ("mine", mine.base)
+    (again,) = vtab_peft.run(recipe=RECIPES["smoke"], **asked).itertuples()
+    assert again.recipe_base == RECIPES["smoke"].base
+    with pytest.raises(ValueError, match="smoke"):
+        vtab_peft.run(recipe=replace(mine, name="smoke"), **asked)
 
 
 @pytest.mark.parametrize(
