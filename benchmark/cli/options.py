@@ -144,8 +144,12 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
 
 def folder(text: str) -> Path:
     """Return the path of a folder, which need not exist."""
-    if (path := Path(text)).exists() and not path.is_dir():
-        raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
+    path = Path(text)
+    try:
+        if path.exists() and not path.is_dir():
+            raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")
+    except OSError as error:
+        raise argparse.ArgumentTypeError(f"{text[:60]}...: cannot be used as a folder ({error.strerror})") from None
     return path
 
 

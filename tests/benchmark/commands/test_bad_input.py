@@ -73,6 +73,21 @@ def test_file_as_results_folder_is_refused(tmp_path: Path, capsys: pytest.Captur
     assert str(tmp_path / "file") in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("option", ["--results", "--tasks", "--methods"])
+def test_names_too_long_for_a_file_are_refused(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, None)
+    ask = {"--results": str(tmp_path), "--tasks": str(tmp_path), "--methods": "linear", "--backbone": "toy_vit"}
+    words = [word for pair in {**ask, option: "a" * 5000}.items() for word in pair]
+    try:
+        status = main(["run", *words])
+    except SystemExit as ended:
+        status = ended.code
+    assert status in (1, 2)
+    assert "aaa" in capsys.readouterr().err or option == "--methods"
+
+
 def test_too_large_seed_names_the_largest(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         main([*BASE, "--methods", "lora", "--seeds", "9" * 20])
