@@ -171,7 +171,7 @@ def test_any_record_is_read_or_reported(examples: settings, store: Store, put: A
     @given(spoilt(record))
     def holds(text: str) -> None:
         shutil.rmtree(store.root / "damaged", ignore_errors=True)
-        there = renamed(store, path, text)
+        there = renamed(path, text)
         try:
             store.load(there)
             told = []
@@ -201,7 +201,7 @@ def test_commands_survive_any_record(
     @given(spoilt(record), spoilt(failed))
     def holds(text: str, reason: str) -> None:
         shutil.rmtree(store.root / "damaged", ignore_errors=True)
-        there = renamed(store, path, text)
+        there = renamed(path, text)
         failure.write_text(reason)
         more = [there.stem] if name == "rerun" else []
         assert main([name, *more, "--results", str(store.root)]) in (0, 1, 2)

@@ -9,7 +9,6 @@ from typing import Any
 
 from vtab_peft.benchmark.checkpoints.adapter_checkpoint import in_order
 from vtab_peft.benchmark.spec import RunSpec
-from vtab_peft.benchmark.storage.store import Store
 
 JUNK = (
     *("null", "true", "false", "0", "-1", "1" + "0" * 23, "1" + "0" * 400, "1" + "0" * 5000, "0.5", "-1e308", "1e999"),
@@ -28,7 +27,7 @@ def paths_in(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]
         yield from paths_in(inner, (*here, key))
 
 
-def renamed(store: Store, path: Path, text: str) -> Path:
+def renamed(path: Path, text: str) -> Path:
     """Replace the record at `path` by `text`, filed under its new run ID, so that it is read."""
     path.unlink(missing_ok=True)
     with contextlib.suppress(Exception):
