@@ -10,7 +10,6 @@
 <folder>/manifest.json         optional, written by the builder of the folder; its "provenance" is read
 """
 
-import json
 import os
 import re
 import unicodedata
@@ -22,7 +21,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from .reading import read_text
+from .reading import read_json, read_text
 from .task import SPLITS, SUITES, DataError, Split, SplitName, Task
 
 LISTS: dict[SplitName, tuple[str, ...]] = {
@@ -180,12 +179,7 @@ def manifest(folder: Path) -> dict[str, Any]:
         DataError: the file is not a JSON object.
     """
     path = folder / MANIFEST
-    if not path.exists():
-        return {}
-    try:
-        return dict(json.loads(read_text(path)).items())
-    except (ValueError, RecursionError, AttributeError):
-        raise DataError(f"{path} is not a JSON object; build the folder again, or remove the file") from None
+    return read_json(path, dict[str, Any]) if path.exists() else {}
 
 
 def read_lists(folder: Path, classes: int | None) -> tuple[dict[SplitName, Listing], list[Problem]]:

@@ -2,19 +2,21 @@
 
 import re
 import reprlib
-import tomllib
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from .archive import HELP, LISTS, PROVENANCES, class_names, load, read_lists
-from .reading import read_text
+from .reading import naming, read_text
+from .schema import from_toml
 from .task import SUITES, DataError, Task, nearest
 
 FACTS = ("suite", "name", "group", "provenance", "version", "licence", "source", "citation")
 """Keys of `task.toml`."""
 LARGEST_FACTS = 1 << 20
 """Bytes of the largest `task.toml` that is read (our choice)."""
+LARGEST_CLASSES = 2**16
+"""Most classes of a task: predictions are stored as 16-bit numbers."""
 LARGEST_VERSION = 2**31
 """First version that is too large (our choice)."""
 
@@ -36,6 +38,8 @@ def folder_task(path: Path) -> Task:
     facts = _facts(folder)
     names = class_names(folder)
     classes = len(names) or _highest_label(folder) + 1
+    if classes > LARGEST_CLASSES:
+        raise DataError(f"{folder} has {classes:,} classes; predictions are stored for at most {LARGEST_CLASSES:,}")
     if classes < 2:
         raise DataError(f"{folder} has {classes} class; a task needs at least 2")
     defaults = {
@@ -64,12 +68,8 @@ def _tasks_below(folder: Path) -> list[str]:
 def _facts(folder: Path) -> dict[str, Any]:
     """Return the validated content of `task.toml`, or an empty dict without this file."""
     path = folder / "task.toml"
-    try:
-        facts = tomllib.loads(read_text(path, LARGEST_FACTS)) if path.exists() else {}
-    except RecursionError:
-        raise DataError(f"{path} is not valid TOML: its values are nested too deeply") from None
-    except ValueError as error:
-        raise DataError(f"{path} is not valid TOML: {error}") from None
+    with naming(path):
+        facts = from_toml(read_text(path, LARGEST_FACTS), dict[str, Any]) if path.exists() else {}
     for key, value in facts.items():
         if key not in FACTS:
             raise DataError(f"{path}: unknown key {key!r}{nearest(key, FACTS)}; known are {', '.join(FACTS)}")

@@ -3,17 +3,21 @@
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from .atomic_io import atomic_write
 from .checksum import is_intact
-from .reading import read_text
+from .reading import read_json
 from .task import SPLITS, DataError, SplitName
 
 FILE_NAME = re.compile(r".+-[0-9a-f]{16}\.json")
-ARRAY_NAME = re.compile(r"[0-9a-f]{64}")
+ArrayName = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Checksums = Annotated[str, msgspec.Meta(pattern=r"^(?:[0-9a-f]{8})*\Z")]
+Images = Annotated[int, msgspec.Meta(ge=0, lt=2**40)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,18 +25,18 @@ class Manifest:
     """Content of a manifest.
 
     Raises:
-        ValueError, TypeError, AttributeError: a field has another type, or names a file outside the cache.
+        ValueError: a split is missing.  Reading also checks types, and that names of files stay in the cache.
     """
 
     task: str
     """Label, such as `vtab1k/cifar`."""
-    classes: int
-    counts: dict[SplitName, int]
+    classes: Images
+    counts: dict[SplitName, Images]
     data: str
     """Data hash, see `identity.data_hash`."""
-    images: dict[SplitName, str]
+    images: dict[SplitName, ArrayName]
     """File of each split in `images/`, without ending."""
-    labels: dict[SplitName, str]
+    labels: dict[SplitName, ArrayName]
     """File of each split in `labels/`, without ending: the SHA-256 of the labels."""
     native: bool
     preprocessing: dict[str, Any]
@@ -43,26 +47,14 @@ class Manifest:
     """Source folder; None for procedural tasks and in the oldest manifests."""
     pillow: str = ""
     """Version of Pillow that decoded the images; decoders differ in their pixels."""
-    checksums: dict[str, str] = field(default_factory=dict)
+    checksums: dict[str, Checksums] = field(default_factory=dict)
     """Array relative to the cache -> `checksum.checksum`; empty in manifests of older versions."""
-    repeated: int = 0
+    repeated: Images = 0
     """Test images that are byte for byte in train or val; zero in manifests of older versions."""
 
     def __post_init__(self) -> None:
-        texts = (self.task, self.data, self.provenance, self.stamp, self.pillow, self.folder or "")
-        hexadecimal = [text for names in (self.images, self.labels) for text in (names[split] for split in SPLITS)]
-        numbers = (self.classes, self.repeated, *(self.counts[split] for split in SPLITS))
-        crcs = "".join(self.checksums.values())
-        sound = (
-            all(isinstance(text, str) for text in texts)
-            and all(ARRAY_NAME.fullmatch(text) for text in hexadecimal)
-            and all(type(number) is int and 0 <= number < 2**40 for number in numbers)
-            and type(self.native) is bool
-            and isinstance(self.preprocessing, dict)
-            and re.fullmatch(r"(?:[0-9a-f]{8})*", crcs)
-        )
-        if not sound:
-            raise ValueError("a field of the manifest is wrong")
+        if any(own.keys() != set(SPLITS) for own in (self.counts, self.images, self.labels)):
+            raise ValueError("counts, images or labels lack a split")
 
     def files(self, root: Path) -> dict[SplitName, tuple[Path, Path]]:
         """Return the images and labels of each split."""
@@ -93,9 +85,8 @@ def name_of(array: Path, root: Path) -> str:
 def read_manifest(path: Path) -> Manifest | None:
     """Return a manifest, or None if it is missing or damaged."""
     try:
-        known = {f.name for f in fields(Manifest)}
-        return Manifest(**{key: value for key, value in json.loads(read_text(path)).items() if key in known})
-    except (DataError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return read_json(path, Manifest)
+    except DataError:
         return None
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from .reading import read_text
+from .reading import read_json
 from .task import DataError
 
 
@@ -43,11 +43,8 @@ class PartialDownload:
     def version(self) -> FileVersion | None:
         """Return the version of the bytes, or None if there are no bytes or their version is not known."""
         try:
-            version = FileVersion(**json.loads(read_text(self.record)))
-        except (DataError, ValueError, TypeError, RecursionError):
-            return None
-        texts = (version.url, version.etag or "", version.modified or "")
-        if not all(isinstance(text, str) for text in texts) or type(version.length) not in (int, type(None)):
+            version = read_json(self.record, FileVersion)
+        except DataError:
             return None
         known = (version.etag, version.modified, version.length) != (None, None, None)
         return version if self.size() and known and version.url == self.url else None

@@ -43,6 +43,11 @@ def open_regular(path: Path) -> io.BufferedReader:
     raise InvalidFile(path, "is not a regular file; replace it by one")
 
 
+def require_regular(path: Path) -> None:
+    """Raise `OSError` or `InvalidFile` like `open_regular`, before a library opens the path."""
+    open_regular(path).close()
+
+
 def read_regular(path: Path, limit: int = LARGEST_TEXT) -> bytes:
     """Return the content of a regular file of at most `limit` bytes.
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from ..reading import LARGEST_FILE, read_regular, require_regular
 from ..task import DataError, SplitName
 from .source import Examples, Source, class_names, original_files, splits_from_train
 
@@ -43,6 +44,7 @@ def _examples(folder: Path, part: str) -> Examples:
 def _from_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return planes [n, 3, 32, 32] uint8, mapped from disk, and labels [n]."""
     try:
+        require_regular(path)
         records = np.memmap(path, RECORD, mode="r")
     except (OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as CIFAR's binary version ({error}); download it again") from None
@@ -51,7 +53,7 @@ def _from_binary(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 def _from_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
     try:
-        content = _Plain(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content = _Plain(io.BytesIO(read_regular(path, LARGEST_FILE)), encoding="bytes").load()
         planes = np.asarray(content[b"data"])
         if planes.dtype != np.uint8:
             raise ValueError(f"pixels are {planes.dtype}")

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reading import import_optional
+from ..reading import import_optional, require_regular
 from ..task import DataError, SplitName
 from .source import Examples, Source, original_files, tfds_order
 
@@ -66,6 +66,7 @@ def _images(path: Path, wanted: np.ndarray) -> np.ndarray:
     packed = path.name == (FILES[0].stand_in or ("",))[0]
     found, row = [], 0
     try:
+        require_regular(path)
         for block in _hdf5_blocks(path) if path.suffix == ".hdf5" else _npz_blocks(path, packed):
             begin, end = np.searchsorted(wanted, (row, row + len(block)))
             chosen = block[wanted[begin:end] - row]

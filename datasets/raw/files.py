@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reading import read_text
+from ..reading import read_text, require_regular
 from ..task import DataError
 from .source import Examples
 
@@ -78,6 +78,7 @@ def load_mat(path: Path, *names: str) -> list[np.ndarray]:
     from scipy.io import loadmat  # imported here: slow, and few tasks need it
 
     try:
+        require_regular(path)
         content = loadmat(path, variable_names=names)
         return [content[name] for name in names]
     except Exception as error:  # scipy raises many types on damaged files

@@ -6,6 +6,7 @@ import zlib
 from pathlib import Path
 
 from ..atomic_io import atomic_write, remove_temp_files
+from ..reading import require_regular
 from ..task import DataError
 
 
@@ -21,6 +22,7 @@ def gunzipped(path: Path) -> Path:
     if plain.exists():
         return plain
     try:
+        require_regular(path)
         remove_temp_files(path.parent)  # they may take gigabytes
         with gzip.open(path) as packed, atomic_write(plain) as file:
             shutil.copyfileobj(packed, file, 1 << 20)

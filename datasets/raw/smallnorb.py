@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..reading import require_regular
 from ..task import DataError, SplitName
 from .gunzip import gunzipped
 from .source import Examples, RawFile, Source, original_files, tfds_order
@@ -52,6 +53,7 @@ def _matrix(path: Path) -> np.ndarray:
     """Map a matrix file: data type, number of dimensions, at least three sizes, then the entries."""
     plain = gunzipped(path)
     try:
+        require_regular(plain)
         magic, ndim = (int(number) for number in np.fromfile(plain, "<i4", 2))
         if magic not in KINDS or not 1 <= ndim <= 8:
             raise ValueError(f"it begins with {magic:#x} and {ndim} dimensions")

@@ -5,6 +5,7 @@ length, the data, masked CRC32C of the data; all little-endian.  The data is a m
 tf.train.Example (core/example/example.proto, feature.proto) in protocol buffers' wire format.
 """
 
+import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..reading import open_regular
 from ..task import DataError
 
 POLYNOMIAL = 0x82F63B78
@@ -38,7 +40,7 @@ class Record:
     length: int
 
     def data(self) -> bytes:
-        with self.path.open("rb") as file:
+        with open_regular(self.path) as file:
             file.seek(self.start)
             return file.read(self.length)
 
@@ -51,15 +53,16 @@ def records(path: Path) -> Iterator[tuple[Record, bytes]]:
     """
     position = 0
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
             while head := file.read(HEAD):
                 where = f"{path}: the record at byte {position}"
                 if len(head) < HEAD or crc(head[:8]) != struct.unpack("<I", head[8:])[0]:
                     raise DataError(f"{where} has a damaged header; unpack the archive again")
                 (length,) = struct.unpack("<Q", head[:8])
-                data, tail = file.read(length), file.read(TAIL)
-                if len(data) < length or len(tail) < TAIL:
+                if position + HEAD + length + TAIL > size:
                     raise DataError(f"{where} is truncated; unpack the archive again")
+                data, tail = file.read(length), file.read(TAIL)
                 if crc(data) != struct.unpack("<I", tail)[0]:
                     raise DataError(f"{where} is damaged: its checksum differs; unpack the archive again")
                 yield Record(path, position + HEAD, length), data

@@ -133,7 +133,7 @@ def test_an_empty_list_is_named(make_folder: MakeFolder) -> None:
 def test_a_list_in_another_encoding_is_named(make_folder: MakeFolder) -> None:
     folder = make_folder()
     (folder / "val200.txt").write_bytes("images/naïve.png 0\n".encode("utf-16"))
-    assert f"{folder / 'val200.txt'} is not UTF-8 text" in complaint(official(folder))
+    assert f"{folder / 'val200.txt'}: is not UTF-8 text" in complaint(official(folder))
 
 
 def test_two_lists_for_one_split_are_refused(make_folder: MakeFolder) -> None:
@@ -253,7 +253,7 @@ def test_provenance_comes_from_files_or_manifest(make_folder: MakeFolder) -> Non
     (jpeg.folder / "manifest.json").write_text(json.dumps({"provenance": "lossless"}))
     assert seen_provenance(jpeg) == "lossless"
     (jpeg.folder / "manifest.json").write_text("[]")
-    with raises_naming(DataError, "manifest.json", "JSON object"):
+    with raises_naming(DataError, "manifest.json", "`object`"):
         seen_provenance(jpeg)
 
 

@@ -13,6 +13,7 @@ from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.labels import label_warnings
 from vtab_peft.datasets.official import VTAB1K
 from vtab_peft.datasets.pixels import Preprocessing
+from vtab_peft.datasets.task import DataError
 
 MakeFolder = Callable[..., Path]
 SPLIT_FILES = ("train800", "val200", "test", "train800val200")
@@ -93,13 +94,21 @@ def test_all_warnings_of_a_task_are_printed(make_folder: MakeFolder, capsys: pyt
 
 def test_gaps_up_to_a_huge_label_are_shown_in_short(make_folder: MakeFolder) -> None:
     folder = make_folder()
-    relabel(folder, "1", "999999999")
+    relabel(folder, "1", "65535")
     (note,) = check(folder_task(folder)).notes
     assert len(note) < 200
-    assert "999999988 more" in note
+    assert "65524 more" in note
 
 
 def test_official_tasks_may_have_classes_only_in_test() -> None:
     labels = {"train": [0, 1], "val": [1], "test": [0, 1, 2]}
     assert label_warnings(VTAB1K["sun397"], labels, 3) == []  # pyright: ignore[reportArgumentType]
     assert len(label_warnings(VTAB1K["sun397"], labels, 4)) == 1  # pyright: ignore[reportArgumentType]
+
+
+def test_labels_that_predictions_cannot_hold_are_refused(make_folder: MakeFolder) -> None:
+    folder = make_folder()
+    relabel(folder, "1", "65536")
+    with pytest.raises(DataError) as caught:
+        folder_task(folder)
+    assert str(folder) in str(caught.value)

@@ -6,11 +6,14 @@ import json
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
 from vtab_peft.benchmark.checkpoints.lookup import find_adapter
 from vtab_peft.benchmark.cli import main
@@ -196,3 +199,40 @@ def test_folder_without_an_adapter_is_refused(tmp_path: Path) -> None:
 def test_no_saved_adapter_names_the_option(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="-adapters"):
         find_adapter("ab", tmp_path)
+
+
+def test_a_name_in_a_file_starts_no_download(
+    make_cell: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[str] = []
+
+    def hub(repository: str, *_: Any) -> str:
+        asked.append(repository)
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
+    cell, name = make_cell("lora"), "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    strange = replace(cell.spec, backbone=replace(cell.spec.backbone, name=name))
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(replace(cell.checkpoint, spec=strange).to_bytes())
+    export = ["export", str(file), "--as", "adapter", "--to", str(tmp_path / "out")]
+    assert main(export) == 2
+    assert asked == []
+    assert f"--backbone {name}" in capsys.readouterr().err
+    assert main([*export, "--backbone", "toy_vit"]) == 2
+    assert asked == []
+    assert main([*export, "--backbone", name]) == 2
+    assert len(asked) == 1
+
+
+def test_an_adapter_of_nans_is_refused(
+    make_cell: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = make_cell("lora").checkpoint
+    name = next(iter(checkpoint.adapter))
+    broken = {**checkpoint.adapter, name: torch.full_like(checkpoint.adapter[name], float("nan"))}
+    (tmp_path / "a.safetensors").write_bytes(replace(checkpoint, adapter=broken).to_bytes())
+    export = ["export", str(tmp_path / "a.safetensors"), "--as", "adapter", "--to", str(tmp_path / "out"), *WEIGHTS]
+    assert main(export) == 1
+    assert name in capsys.readouterr().err
