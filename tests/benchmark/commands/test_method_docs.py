@@ -37,6 +37,17 @@ def test_identity_at_start_means_unchanged_features(rows: list[dict]) -> None:
         assert (row["change_at_start"] == 0) == row["starts_as_identity"], row["name"]
 
 
+def test_lists_name_the_code_that_was_compared(rows: list[dict]) -> None:
+    by_name = {row["name"]: row for row in rows}
+    assert by_name["lora"]["evidence_sources"][0].startswith("huggingface/peft@")
+    assert by_name["bitfit"]["evidence_sources"] == []
+    lines = {line.split()[0]: line for line in method_docs.table(rows).splitlines() if line}
+    assert "reference implementation (ViT_PEFT_Vision)" in lines["difffit"]
+    assert "golden" not in method_docs.table(rows)
+    page = method_docs.page(rows)
+    assert "https://github.com/OSU-MLB/ViT_PEFT_Vision/tree/cea7e21" in page
+
+
 def test_columns_align(rows: list[dict]) -> None:
     lines = method_docs.table(rows).splitlines()
     rule = lines[1]

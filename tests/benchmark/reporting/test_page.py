@@ -80,6 +80,16 @@ def test_page_has_the_numbers_of_the_leaderboard(page, put, tmp_path) -> None:
         assert ("" if row["means"]["mean_tasks"] is None else f"{row['means']['mean_tasks']:.2f}") == line["mean_tasks"]
 
 
+def test_rows_say_how_their_method_was_verified(page, put) -> None:
+    fill(put)
+    put("cars", "lora", 0, 0.5, title="My LoRA", plugin="ee" * 32)
+    (leaderboard,) = page()[1]["leaderboards"]
+    evidence = {row["label"]: row["evidence"] for row in leaderboard["rows"]}
+    assert evidence["LoRA"].startswith("reference implementation (huggingface/peft@")
+    assert evidence["Linear"] == "closed form"
+    assert evidence["My LoRA"] == ""
+
+
 def test_every_accuracy_links_to_its_run(page, put, store) -> None:
     fill(put)
     data = page()[1]
