@@ -6,8 +6,10 @@ import inspect
 import json
 import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -168,41 +170,47 @@ _HEAD = """\
 
 {count} methods.
 
-- *Parameters*: trainable parameters on `{backbone}` without the head, at the defaults.
-  A test compares them with the model.
-- *Merges*: the trained parameters can be merged into the plain timm model, without extra cost at inference.
-- *Start*: relative change of the features of `toy_vit` at initialisation. `same` is the pretrained model, bit for bit;
-  `rounding` differs only by the order of summation.
+- *Parameters*: trainable parameters on `{backbone}` without the head, at the defaults. A test
+  compares them with the model.
+- *Merges*: the trained parameters can be merged into the plain timm model, without extra cost at
+  inference.
+- *Start*: relative change of the features of `toy_vit` at initialisation. `same` is the pretrained
+  model, bit for bit; `rounding` differs only by the order of summation.
 - *Evidence*: how the implementation was verified, from the strongest grade to the weakest.
   [methods/evidence.csv](../methods/evidence.csv) names the proof of each.
-  - *Authors' training*: the loss of each training step equals that of the authors' code, with their parameter groups,
-    optimiser and schedule ([trajectories.md](trajectories.md)).
+  - *Authors' training*: the loss of each training step equals that of the authors' code, with their
+    parameter groups, optimiser and schedule ([trajectories.md](trajectories.md)).
   - *Authors' module*: outputs and gradients equal numbers computed with the authors' code
-    ([tests/golden/methods](../tests/golden/methods)). Parameter groups and schedules were not compared.
-  - *Reference implementation*: the same, but the code is that of others, in brackets. What needs peft is computed by
-    Hugging Face peft itself; install it with `pip install "vtab-peft[peft]"`.
+    ([tests/golden/methods](../tests/golden/methods)). Parameter groups and schedules were not
+    compared.
+  - *Reference implementation*: the same, but the code is that of others, in brackets. What needs
+    peft is computed by Hugging Face peft itself; install it with `pip install "vtab-peft[peft]"`.
   - *Closed form*: the definition leaves no choice.
-  - *Paper only*: a test implements the paper's equations a second time. There are no numbers of the authors' code, even
-    if such code exists (that of VQT does not train its queries).
-- *Differs from the release*: known differences between the defaults here and the authors' training code; the
-  link leads to the details. *None known*: none was found by comparing the code, numbers or training.
+  - *Paper only*: a test implements the paper's equations a second time. There are no numbers of the
+    authors' code, even if such code exists (that of VQT does not train its queries).
+- *Differs from the release*: known differences between the defaults here and the authors' training
+  code; the link leads to the details. *None known*: none was found by comparing the code, numbers
+  or training.
 
-In the equations x and h are token features and W is a pretrained weight [out, in]; LN and MLP are the model's own.
+In the equations x and h are token features and W is a pretrained weight [out, in]; LN and MLP are
+the model's own.
 """
 
 
 _DECLINED = """\
 ## Declined
 
-- **Side-tuning** (ECCV 2020; VTAB comparisons use the form of KMnP/vpt): a pretrained AlexNet in parallel to the
-  backbone, whose 9,216 features are mapped to 768 and added with a trained weight, 9,547,585 parameters. It needs a
-  second pretrained network, for which we have no verified weights, and it does not adapt the ViT.
-- **LST** (NeurIPS 2022): its code supports text and vision-language models only. For a ViT, the side network's initial
-  weights, attention heads and connected layers are not specified, nor the origin of the 2.38 M parameters reported on
-  VTAB. An implementation would be our own method under its name.
-- **The searches of GLoRA and NOAH**: they train a supernet for 500 epochs and search it by evolution. That is another
-  protocol, not another method; `glora` is one fixed configuration, and NOAH's parts are `lora_fused`, `adapter_noah`
-  and `vpt_deep`.
+- **Side-tuning** (ECCV 2020; VTAB comparisons use the form of KMnP/vpt): a pretrained AlexNet in
+  parallel to the backbone, whose 9,216 features are mapped to 768 and added with a trained weight,
+  9,547,585 parameters. It needs a second pretrained network, for which we have no verified weights,
+  and it does not adapt the ViT.
+- **LST** (NeurIPS 2022): its code supports text and vision-language models only. For a ViT, the
+  side network's initial weights, attention heads and connected layers are not specified, nor the
+  origin of the 2.38 M parameters reported on VTAB. An implementation would be our own method under
+  its name.
+- **The searches of GLoRA and NOAH**: they train a supernet for 500 epochs and search it by
+  evolution. That is another protocol, not another method; `glora` is one fixed configuration, and
+  NOAH's parts are `lora_fused`, `adapter_noah` and `vpt_deep`.
 """
 
 
@@ -222,12 +230,22 @@ def _section(row: dict[str, Any]) -> list[str]:
         facts.append(("Tuned over", "; ".join(f"`{name}` in {_values(grid)}" for name, grid in row["search"].items())))
     if row["lr"]:
         facts.append(("Learning rate", f"{row['lr']:g} instead of the recipe's"))
-    lines = [f"## {row['name']}", "", f"**{row['title']}.** {first}", ""]
+    lines = [f"## {row['name']}", "", _wrapped(f"**{row['title']}.** {first}"), ""]
     if row["equation"]:
         lines += [f"$${row['equation']}$$", ""]
     if rest:
-        lines += [rest, ""]
-    return lines + [f"- {name}: {value}" for name, value in facts if value]
+        lines += [_wrapped(rest), ""]
+    return lines + [_wrapped(f"- {name}: {value}") for name, value in facts if value]
+
+
+def _wrapped(text: str) -> str:
+    """Return paragraphs and list items wrapped at 100 columns; indented lines, such as formulas, stay."""
+    wrap = partial(textwrap.wrap, width=100, break_long_words=False, break_on_hyphens=False)
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(
+        part if part.startswith(" ") else "\n".join(wrap(part, subsequent_indent="  " if part.startswith("- ") else ""))
+        for part in paragraphs
+    )
 
 
 def _differs(row: dict[str, Any]) -> str:
