@@ -1,33 +1,19 @@
 """Descriptions of all registered methods: rows for `list methods`, and the page docs/methods.md."""
 
-import contextlib
-import importlib.util
 import inspect
 import json
 import shutil
 import sys
 import textwrap
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
-import numpy as np
-import timm
-import torch
 from tabulate import tabulate
-from timm.models.vision_transformer import VisionTransformer
 
-from ...datasets import toy
 from ...methods import METHODS, Method
-from ..engine import backbone
-from ..engine.injection import inject, wants_examples
-from ..engine.transforms import Normalize, resize
-from ..recipes import RECIPES
 from ..reporting.method_evidence import MethodEvidence, load
-
-COUNTED_ON = "vit_base_patch16_224"
-"""The backbone for which parameters are counted."""
+from .method_facts import COUNTED_ON, Measurer, MethodFacts
 
 ROUNDING = 1e-3
 """Percent (ours): smaller changes of fp32 features come from another order of summation."""
@@ -35,46 +21,11 @@ ROUNDING = 1e-3
 
 def methods() -> list[dict[str, Any]]:
     """Return one row per registered method at its defaults, sorted by name."""
-    with torch.device("meta"):
-        vit = cast(VisionTransformer, timm.create_model(COUNTED_ON, num_classes=0))
-    change = _start_change()
-    rows = []
-    for name, cls in sorted(METHODS.items()):
-        if cls.needs is None or importlib.util.find_spec(cls.needs):
-            rows.append(_row(name, cls(), _count_params(cls(), vit), change(cls())))
-        else:
-            rows.append(_row(name, cls(), _count_params(cls(), vit), None))
-    return rows
+    measurer = Measurer()
+    return [_row(name, cls(), measurer.facts(cls())) for name, cls in sorted(METHODS.items())]
 
 
-def _count_params(method: Method, vit: VisionTransformer) -> int | None:
-    """Return None if counting needs a missing package, or real weights instead of the meta device."""
-    with contextlib.suppress(ValueError, RuntimeError):
-        return method.expected_params(vit)
-    return None
-
-
-def _start_change() -> Callable[[Method], float]:
-    """Return a function that measures |f' - f| / |f| on 32 toy images, for features f before and f' after `inject`."""
-    toy_vit = backbone.load("toy_vit")
-    labels = np.arange(32) % 10
-    pictures = torch.from_numpy(toy.draw("texture", labels, np.random.default_rng(0))).permute(0, 3, 1, 2)
-    images = Normalize(toy_vit.mean, toy_vit.std)(resize(pictures, toy_vit.image_size, "bicubic"))
-    examples = images, torch.from_numpy(labels)
-    still = replace(RECIPES["toy"], drop_path=0.0)
-    with torch.no_grad():
-        before = toy_vit.vit(images)
-
-    def change(method: Method) -> float:
-        injected = inject(toy_vit.vit, method, still, 0, examples if wants_examples(method) else None)
-        with torch.no_grad():
-            after = injected.vit.eval()(images)
-        return float(f"{(after - before).norm() / before.norm():.3g}")
-
-    return change
-
-
-def _row(name: str, method: Method, params: int | None, change: float | None) -> dict[str, Any]:
+def _row(name: str, method: Method, facts: MethodFacts) -> dict[str, Any]:
     cls, paper = type(method), method.paper
     return {
         "name": name,
@@ -90,10 +41,10 @@ def _row(name: str, method: Method, params: int | None, change: float | None) ->
         "defaults": method.args(),
         "search": {field: list(values) for field, values in cls.search.items()},
         "lr": cls.lr,
-        "params_vit_b16": params,
+        "params_vit_b16": facts.params_vit_b16,
         "mergeable": cls.mergeable(),
         "starts_as_identity": cls.starts_as_identity,
-        "change_at_start": change,
+        "change_at_start": facts.change_at_start,
         "evidence": cls.evidence,
         "differs": cls.differs,
         "evidence_sources": list(_proof(name, cls.evidence).sources),
@@ -128,7 +79,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
     return (
         f"{lines}\n\n{len(rows)} methods. params: trainable on {COUNTED_ON} without head, at the defaults.\n"
         "start: relative change of toy_vit's features at initialisation; `same` is exactly the pretrained model.\n"
-        'needs peft: pip install "vtab-peft[peft]"; `?` is unknown without it.'
+        'needs peft: pip install "vtab-peft[peft]"; `?`: not measured, as a package is missing.'
     )
 
 

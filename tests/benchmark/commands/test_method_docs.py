@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from vtab_peft.benchmark.commands import method_docs
+from vtab_peft.benchmark.commands import method_docs, method_facts
 from vtab_peft.methods import METHODS, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -30,6 +30,31 @@ def test_one_row_per_method_with_all_facts(rows: list[dict]) -> None:
         assert parse(row["name"]).args() == row["defaults"]
         assert row["params_vit_b16"] >= 0
         assert (row["year"] is None) == (METHODS[row["name"]].paper is None)
+
+
+def test_every_method_has_measured_facts() -> None:
+    stored = method_facts.load()
+    assert {name: identity for name, (identity, _) in stored.items()} == {
+        name: method_facts.identity_of(cls()) for name, cls in METHODS.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["lora", "ssf", "vpt_deep", "gps"])
+def test_stored_facts_are_those_measured_now(name: str) -> None:
+    check_facts(name)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_all_stored_facts_are_those_measured_now(name: str) -> None:
+    check_facts(name)
+
+
+def check_facts(name: str) -> None:
+    _, stored = method_facts.load()[name]
+    measured = method_facts.Measurer({}).facts(METHODS[name]())
+    assert measured.params_vit_b16 == stored.params_vit_b16
+    assert measured.change_at_start == pytest.approx(stored.change_at_start, rel=0.02, abs=1e-5)
 
 
 def test_identity_at_start_means_unchanged_features(rows: list[dict]) -> None:
