@@ -86,7 +86,7 @@ gpu-profile:  ## where the time of a step goes on a CUDA device, and what would 
 	@$(ON_GPU) try perf/profile_step.py --batch 64 --engine compiled_graphs eager --methods lora aoft_lora; \
 	try perf/ablation.py$(VIT_B) --batch 64; try perf/vmap_runs.py; exit $$status
 
-docs: $(VENV)/installed  ## measure all methods and rewrite docs/methods.md from the registry
+docs: $(VENV)/installed  ## measure new methods and rewrite docs/methods.md from the registry
 	$(BIN)/python -m vtab_peft.benchmark.commands.method_facts
 	$(BIN)/vtab-peft list methods --markdown > docs/methods.md.new
 	mv docs/methods.md.new docs/methods.md

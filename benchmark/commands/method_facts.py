@@ -3,7 +3,7 @@
 Measuring all methods takes minutes on a small machine, so `methods/measured.csv` holds the numbers.  A row counts only
 for the version and the defaults that it names.  Plug-ins and changed methods are measured when they are listed.
 
-    python -m vtab_peft.benchmark.commands.method_facts      measures all methods and writes the file
+    python -m vtab_peft.benchmark.commands.method_facts      measures new and changed methods and adds them
 """
 
 import contextlib
@@ -114,8 +114,8 @@ def load() -> dict[str, tuple[str, MethodFacts]]:
 
 
 def write() -> None:
-    """Measure every method and rewrite the file."""
-    measurer = Measurer({})
+    """Measure the methods that the file does not have as they are now, and rewrite it; delete a row to repeat it."""
+    measurer = Measurer()
     lines = [",".join(HEAD)]
     for name, cls in sorted(METHODS.items()):
         facts = ["" if fact is None else f"{fact:g}" if isinstance(fact, float) else str(fact)
