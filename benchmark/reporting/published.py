@@ -14,6 +14,7 @@ from pathlib import Path
 from statistics import fmean
 
 from ...datasets.tasks import suite_tasks
+from . import method_evidence
 from .families import FAMILIES
 from .leaderboard_id import VTAB_GROUPS
 
@@ -143,7 +144,7 @@ def load(folder: Path = FOLDER) -> tuple[PublishedRow, ...]:
         sources = {line["source"]: _source(line) for line in _lines(folder / "sources.csv")}
         rows = {
             (line["source"], line["printed"]): PublishedRow(
-                sources[line["source"]], line["printed"], line["method"], _float(line["params_m"]), line["note"], {}
+                sources[line["source"]], line["printed"], _method(line), _float(line["params_m"]), line["note"], {}
             )
             for line in _lines(folder / "rows.csv")
         }
@@ -162,6 +163,12 @@ def load(folder: Path = FOLDER) -> tuple[PublishedRow, ...]:
 def _lines(path: Path) -> list[dict[str, str]]:
     with path.open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def _method(line: dict[str, str]) -> str:
+    """Return the registered method of a row: the one that it names, or the one with the printed name; `-` is none."""
+    by_name = {_plain(name): name for name in method_evidence.load()}
+    return "" if line["method"] == "-" else line["method"] or by_name.get(_plain(line["printed"]), "")
 
 
 def _source(line: dict[str, str]) -> Source:
