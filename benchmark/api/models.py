@@ -11,7 +11,7 @@ from ...methods import Method, parse
 from ...methods.base import check_backbone
 from ..checkpoints.restore import head_name, load_trained
 from ..commands.export import timm_config
-from ..engine.backbone import is_supported
+from ..engine.backbone import refusal
 from ..engine.injection import wants_examples
 
 APPLIED = "peft_method"
@@ -44,8 +44,8 @@ def apply(
     method = parse(method) if isinstance(method, str) else method
     if (applied := getattr(vit, APPLIED, None)) is not None:
         raise ValueError(f"the model has {applied.spec()} already; merge it first, or use a new model")
-    if not is_supported(vit):
-        raise ValueError(f"a {type(vit).__name__} is no unmodified plain ViT or Swin Transformer of timm")
+    if reason := refusal(vit):
+        raise ValueError(f"methods need a plain ViT or Swin Transformer of timm: {reason} here")
     check_backbone(method, vit)
     parameters = list(vit.parameters())
     if dtypes := {str(p.dtype) for p in parameters} - {"torch.float32"}:

@@ -124,11 +124,6 @@ def _file_of(weights: str | None, known: "Facts", on_progress: ProgressFn, downl
     return hub.download_address(weights, on_progress) if weights.startswith(hub.HUB) else Path(weights)
 
 
-def is_supported(vit: nn.Module) -> bool:
-    """Return True for a plain ViT or Swin Transformer of timm."""
-    return not refusal(vit)
-
-
 def refusal(vit: nn.Module) -> str:
     """Return why methods cannot modify a model; empty if they can."""
     if type(vit) not in BLOCKS:

@@ -98,6 +98,7 @@ def test_a_recipe_of_ones_own_is_its_own_leaderboard(
         ({"recipe": "none"}, "none"),
         ({"workers": 0}, "0"),
         ({"lr": 1}, "--set lr=1"),
+        ({"limit_test": 5}, "limit_test"),
     ],
 )
 def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.CaptureFixture[str]) -> None:
