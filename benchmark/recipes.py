@@ -153,7 +153,7 @@ def checked(name: str, value: Any, where: str) -> Any:
             close = nearest(str(value), options)
             raise ValueError(f"{where}: {name} must be one of {', '.join(options)}, not {shown}{close}")
         return value
-    if value == "none" and NoneType in options:
+    if str(value) == "none" and NoneType in options:
         return None
     if bool in options:
         if type(value) is not bool:

@@ -9,7 +9,9 @@ message, and the run goes on.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -46,7 +48,7 @@ class RunLog:
     def __init__(self, kinds: Sequence[LogKind], results: Path, run: "PlannedRun") -> None:
         self._logs: dict[LogKind, Log] = {}
         for kind in kinds:
-            self._try(lambda kind=kind: self._logs.update({kind: _KINDS[kind](results / "logs", run)}))
+            self._try(partial(self._open, kind, results / "logs", run))
 
     def __enter__(self) -> "RunLog":
         return self
@@ -63,10 +65,13 @@ class RunLog:
     def write(self, number: int, epoch: EpochFacts) -> None:
         """Add the epoch with this number, from 1."""
         for kind, log in list(self._logs.items()):
-            if not self._try(lambda log=log: log.write(number, epoch)):
+            if not self._try(partial(log.write, number, epoch)):
                 del self._logs[kind]
 
-    def _try(self, action: Any) -> bool:
+    def _open(self, kind: LogKind, folder: Path, run: "PlannedRun") -> None:
+        self._logs[kind] = _KINDS[kind](folder, run)
+
+    def _try(self, action: Callable[[], None]) -> bool:
         try:
             action()
         except Exception as error:  # of the disk, the network or a package; the run is worth more
@@ -120,10 +125,9 @@ class WandbLog:
     """A run of Weights & Biases; its own environment variables choose project, entity and mode."""
 
     def __init__(self, folder: Path, run: "PlannedRun") -> None:
-        import wandb
-
         folder.mkdir(parents=True, exist_ok=True)
-        self._run: Any = wandb.init(dir=str(folder), name=str(run), config=run.spec.to_json())
+        wandb: Any = import_module("wandb")
+        self._run = wandb.init(dir=str(folder), name=str(run), config=run.spec.to_json())
 
     def write(self, number: int, epoch: EpochFacts) -> None:
         self._run.log(values_of(epoch), step=number)
@@ -132,4 +136,8 @@ class WandbLog:
         self._run.finish()
 
 
-_KINDS = {"csv": CsvLog, "tensorboard": TensorBoardLog, "wandb": WandbLog}
+_KINDS: dict[LogKind, Callable[[Path, "PlannedRun"], Log]] = {
+    "csv": CsvLog,
+    "tensorboard": TensorBoardLog,
+    "wandb": WandbLog,
+}
