@@ -80,10 +80,17 @@ class CachedTask:
 
 
 def default_root() -> Path:
-    """Return `VTAB_PEFT_CACHE`, or `vtab-peft` in the user's cache folder."""
-    if given := os.environ.get("VTAB_PEFT_CACHE"):
-        return Path(given).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "vtab-peft"
+    """Return `VTAB_PEFT_CACHE`, or `vtab-peft` in the user's cache folder.
+
+    Raises:
+        DataError: the home folder is not known.
+    """
+    given = os.environ.get("VTAB_PEFT_CACHE")
+    folder = Path(given) if given else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "vtab-peft"
+    try:
+        return folder.expanduser()
+    except RuntimeError:
+        raise DataError(f"the cache {folder} is in a home folder that does not exist; set VTAB_PEFT_CACHE") from None
 
 
 def cached(task: Task, preprocessing: Preprocessing, root: Path, full: bool = False) -> CachedTask | None:

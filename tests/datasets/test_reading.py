@@ -101,3 +101,11 @@ def test_names_that_nearly_match_are_explained(listed: str, present: str, named:
     assert named in problem.text.partition(": ")[2].partition(listed)[2]
     path.write_text(path.read_text().replace(listed, present))
     assert check(folder_task(folder)).state == "found"
+
+
+def test_a_cache_in_an_unknown_home_is_named(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VTAB_PEFT_CACHE", "~nobody-of-this-name/x")
+    assert main(["data", "cache", "--list"]) == 1
+    assert "~nobody-of-this-name/x" in capsys.readouterr().err
