@@ -7,12 +7,14 @@ import torch
 from golden_blocks import assert_official_init, encoder, one_block_vit
 from golden_cases import Case, official_init
 from raises import raises_naming
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.blocks import Residual
 from vtab_peft.methods.compacter import HypercomplexLinear
 from vtab_peft.methods.lorand import ThinProducts
 from vtab_peft.methods.res_tuning import Bypass
+from vtab_peft.methods.synqt import Refined, Synthesis, SynthesisedQueries
 
 
 def hypercomplex(case: Case, at: str) -> HypercomplexLinear:
@@ -124,3 +126,59 @@ def test_res_tuning_initialisation() -> None:
     names = {name.removeprefix("bypass_blocks.0.lateral_tuner."): t for name, t in bypass_names(bypass).items()}
     official = official_init("restuning_bypass")
     assert_official_init(official, {name: names[name] for name in official}, bounded=False)
+
+
+def refined_names(module: nn.Module, at: str) -> dict[str, Tensor]:
+    assert isinstance(module, Refined)
+    named = {f"{at}.mlp.fc1.{name}": tensor for name, tensor in module.down.named_parameters()}
+    return named | {f"{at}.mlp.fc2.{name}": tensor for name, tensor in module.up.named_parameters()}
+
+
+def synthesis_names(module: nn.Module, at: str) -> dict[str, Tensor]:
+    assert isinstance(module, Synthesis)
+    names: dict[str, Tensor] = {f"{at}attn_scale": module.attn_scale, f"{at}ffn_scale": module.ffn_scale}
+    maps = {"attn.q_proj": module.q, "attn.k_proj": module.k, "attn.v_proj": module.v, "attn.proj": module.proj}
+    for name, refined in {**maps, "mlp": module.mlp}.items():
+        names |= refined_names(refined, f"{at}{name}")
+    norms = {"attn.q_norm": module.q_norm, "attn.kv_norm": module.kv_norm, "norm1": module.norm1, "norm2": module.norm2}
+    return names | {f"{at}{name}.{kind}": t for name, norm in norms.items() for kind, t in norm.named_parameters()}
+
+
+def synqt_names(module: nn.Module) -> dict[str, Tensor]:
+    assert isinstance(module, SynthesisedQueries)
+    names: dict[str, Tensor] = {"q": module.queries, "feat_scale": module.feat_scale}
+    for i, (refine, synthesis) in enumerate(zip(module.refine, module.synthesis, strict=True)):
+        names |= refined_names(refine, f"prompt_ffn.{i}") | synthesis_names(synthesis, f"qsm_block.{i}.")
+    ends = {"out_combine.get_weight.fc1": module.weigh, "out_norm": module.out_norm, "head_norm": module.head_norm}
+    names |= {f"{name}.{kind}": t for name, end in ends.items() for kind, t in end.named_parameters()}
+    return names | refined_names(module.mlp, "mlp")
+
+
+def test_synqt_synthesis_block() -> None:
+    case = Case("synqt_qsm_block")
+    module = Synthesis(case.width, 1.0, 1.0, 0.0)
+    case.compare(module, synthesis_names(module, ""))
+
+
+def test_synqt() -> None:
+    case = Case("synqt_encoder")
+    vit = encoder(case, tuple(case["x"].shape[2:]), case["frozen.patch_embed.proj.weight"].shape[-1])
+    frozen = case.part("frozen.")
+    vit.load_state_dict(frozen | {name: t for name, t in vit.state_dict().items() if name not in frozen})
+    parse(f"synqt(tokens={case.hyper['token_nums']})").inject(vit)
+    unused = {name: torch.zeros_like(case[f"param.{name}"]) for name in case.part("param.") if is_unused(name)}
+    case.compare(vit, synqt_names(vit.blocks[0]) | unused)
+
+
+def is_unused(name: str) -> bool:
+    """Return True for tensors of the release that no output depends on; we leave them out."""
+    return name.startswith("pre_norm.") or name == "out_combine.weight"
+
+
+def test_synqt_initialisation() -> None:
+    vit = VisionTransformer(num_heads=12, mlp_ratio=0.1, num_classes=0)
+    torch.manual_seed(0)
+    parse("synqt").inject(vit)
+    ours = synqt_names(vit.blocks[0])
+    official = {name: row for name, row in official_init("synqt_encoder").items() if not is_unused(name)}
+    assert_official_init(official, {name: ours[name] for name in official}, bounded=False)

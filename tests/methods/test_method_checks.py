@@ -33,14 +33,19 @@ UNTRAINED: dict[str, frozenset[str]] = {
 }
 """Trainable tensors that correctly get no gradient on a backbone of two blocks."""
 
+ATTENDING = ("cvpt", "e2vpt", "gate_vpt", "synqt", "vqt")
 NO_CLASS_TOKEN = ("no qkv bias", "attention pooling")
 
 REFUSED = {
     **{(name, backbone): (name, "class token") for name in ("da_vpt", "da_vpt_plus") for backbone in NO_CLASS_TOKEN},
     ("vqt", "attention pooling"): ("attention",),
+    ("synqt", "attention pooling"): ("attention",),
     ("glora", "no qkv bias"): ("glora", "c, d and e", "'none'"),
     ("rlrr", "no qkv bias"): ("rlrr", "bias"),
-    **{(name, "differential attention"): (name, "DiffAttention") for name in ("cvpt", "e2vpt", "gate_vpt", "vqt")},
+    **{
+        (name, "differential attention"): (name, "DiffAttention")
+        for name in ("cvpt", "e2vpt", "gate_vpt", "synqt", "vqt")
+    },
     **{(name, "gated MLP"): (name, "SwiGLU") for name in ("cara", "fact_tk", "fact_tt")},
 }
 """Refused (method, backbone) -> facts that the error names."""
@@ -289,6 +294,7 @@ COMPUTED_COUNTS = {
     "spt_lora(budget=1_000_000_000)": 1_327_104 + 38_400 + 82_944 + 768,  # LoRA, LayerNorms, biases, class token
     "consolidator": 304_128 + 82_944 + 38_400,  # grouped maps, biases of linear maps, LayerNorms
     "da_vpt": 12 * 20 * 768,
+    "synqt": 2_650_514 - 18_469,  # the released module without the tensors that no output depends on
     "wegeft": 2 * 16 * 768,
     "adapter_pfeiffer": 156_768 + 24 * 768,  # with its own LayerNorm, which the rows of that name lack
 }
