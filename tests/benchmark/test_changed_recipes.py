@@ -222,13 +222,17 @@ def test_changed_runs_work_after_the_file_is_gone(
     assert main(["predict", str(task / "images"), "--adapter", exported, "--weights", "random", *given]) == 0
 
 
-@pytest.mark.slow
-def test_the_example_of_the_docs_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_example_of_the_docs_runs(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On small tasks of the same names."""
     assert EXAMPLE is not None
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
     (tmp_path / "my_recipe.toml").write_text(EXAMPLE[1], encoding="utf-8")
-    recipe = str(tmp_path / "my_recipe.toml")
-    ask = ["run", "--suite", "toy", "--tasks", "texture", "count", "--backbone", "toy_vit", "--recipe", recipe]
-    assert main([*ask, "--methods", "lora", "--seeds", "0", "--results", str(tmp_path / "results")]) == 0
-    found = [json.loads(path.read_text())["spec"] for path in (tmp_path / "results" / "runs").rglob("*.json")]
+    recipe, results = str(tmp_path / "my_recipe.toml"), tmp_path / "results"
+    for name in ("texture", "count"):
+        ask = [*command(make_task(name), results), "--methods", "lora", "--seeds", "0", "--recipe", recipe]
+        assert main([*ask, "--split", "val"]) == 0
+    found = [json.loads(path.read_text())["spec"] for path in (results / "runs").rglob("*.json")]
     assert {spec["task"]["name"]: spec["recipe"]["lr"] for spec in found} == {"texture": 5e-4, "count": 2e-3}
+    assert {(spec["recipe"]["epochs"], spec["recipe"]["augmentation"]) for spec in found} == {(4, "flip")}

@@ -159,7 +159,8 @@ def test_smoke_leaves_runs_page_and_figures(
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
     monkeypatch.setattr("vtab_peft.benchmark.commands.smoke.METHODS", ("linear",))
     monkeypatch.setattr("vtab_peft.benchmark.commands.smoke.SEEDS", (0,))
-    monkeypatch.setattr("vtab_peft.benchmark.commands.smoke.find", lambda *_: [folder_task(make_task())])
+    task = folder_task(make_task())
+    monkeypatch.setattr("vtab_peft.benchmark.commands.smoke.find", lambda *_: [task])
     results = tmp_path / "my-results"
     for _ in range(2):
         assert main(["smoke", "--results", str(results), "--set", "probe_epochs=1"]) == 0
