@@ -31,6 +31,7 @@ def day(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # one, as in all tests
     return tmp_path
 
 

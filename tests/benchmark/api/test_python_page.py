@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import timm
+import torch
 from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.storage.schema import COLUMNS
 
@@ -23,6 +24,7 @@ def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     create = timm.create_model
     monkeypatch.setattr(timm, "create_model", lambda name, **more: create(name, **{**more, "pretrained": False}))
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # one, as in all tests
     monkeypatch.chdir(tmp_path)
 
 
@@ -41,7 +43,6 @@ def test_blocks_of_the_page_run(make_task: Callable[..., Path]) -> None:
     assert isinstance(names["papers"], pd.DataFrame)
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("offline")
 def test_readmes_loop_runs() -> None:
     (block,) = blocks("README.md")
