@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from in_process import LOCAL_BACKEND, InProcessBackend
+from PIL import Image
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.cache import default_root
 
@@ -76,3 +77,23 @@ def test_zeroed_caches_are_found_and_repaired(
     assert [path.read_bytes() for path in arrays] == contents
     assert record(results)["predictions_sha256"] == before["predictions_sha256"]
     assert main(["verify", "--results", str(results)]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("in_this_process")
+def test_runs_on_class_folders_are_repeated_from_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "cache"))
+    rng, results = np.random.default_rng(0), tmp_path / "results"
+    for name in ("one", "two"):
+        (tmp_path / "shapes" / name).mkdir(parents=True)
+        for number in range(10):
+            picture = Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8))
+            picture.save(tmp_path / "shapes" / name / f"{number}.png")
+    folder = f"imagefolder:{tmp_path / 'shapes'}"
+    assert main(["run", *BASE, "--tasks", folder, "--results", str(results)]) == 0
+    key, spec = record(results)["key"], record(results)["spec"]
+    assert (spec["task"]["suite"], spec["task"]["name"]) == ("own", "shapes")
+    assert main(["rerun", key, "--data", folder, "--results", str(results)]) == 0
+    assert "bit-identical" in capsys.readouterr().out
