@@ -104,6 +104,12 @@ def load(
     if reason := refusal(vit):
         raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer: {reason}; see `list backbones`")
     vit = cast(VisionModel, vit)
+    patch = vit.patch_embed.patch_size[0]
+    if image_size and image_size % patch:  # timm would ignore the pixels that are left over
+        near = max(patch, image_size // patch * patch)
+        raise BackboneError(
+            f"backbone {name!r} takes patches of {patch} pixels: set image_size to {near} or {near + patch}"
+        )
     if seed is not None:
         sha256, notes = _state_sha256(vit), (f"{name}: random weights (seed {seed}), a control",)
     else:

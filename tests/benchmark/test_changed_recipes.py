@@ -12,6 +12,7 @@ import pytest
 from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.engine.backbone import BackboneError, load
 from vtab_peft.benchmark.plan import resolve
 from vtab_peft.benchmark.recipes import DERIVED, FIELDS, LIMITS, RECIPES, UNIFORM, choose_recipe
 from vtab_peft.benchmark.spec import Recipe
@@ -162,6 +163,13 @@ def test_tables_of_unknown_tasks_are_refused(
     file = write('base = "smoke"\n[tasks.dttd]\nlr = 1e-2')
     assert main([*command(make_task(), tmp_path / "results"), "--methods", "lora", "--recipe", file]) == 2
     assert "did you mean dtd" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("size", "near"), [(65, "64 or 80"), (8, "16 or 32")])
+def test_image_sizes_are_multiples_of_the_patch(size: int, near: str) -> None:
+    with pytest.raises(BackboneError, match=near):
+        load("toy_vit", "random", size)
+    assert load("toy_vit", "random", 96).image_size == 96
 
 
 @pytest.mark.parametrize(
