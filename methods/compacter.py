@@ -51,6 +51,7 @@ class Compacter(Method):
     equation = r"x \leftarrow x + h + A(h),\ A(h) = H_u\,\mathrm{GELU}(H_d h),\ H = \sum_i R_i \otimes L_i Q_i"
     targets = "after attention, after the MLP"
     evidence = "authors' module"
+    differs = "The release is for T5, and also trains LayerNorms."
     search = {"bottleneck": (16, 32, 64)}  # ours
     starts_as_identity = False  # the shared matrices are initially normal, with the release's deviation of 1e-4
     backbones = ("vit", "swin")

@@ -147,7 +147,7 @@ class DAVPT(Method):
     @torch.no_grad()
     def prepare(self, vit: VisionTransformer, images: Tensor, labels: Tensor) -> None:
         prompted, training = vit.blocks, vit.training
-        vit.blocks = nn.Sequential(*(block.block for block in prompted))  # the pretrained model
+        vit.blocks = nn.Sequential(*(cast(PromptedBlock, block).block for block in prompted))  # the pretrained model
         features = torch.cat([vit.eval()(batch) for batch in images.split(BATCH)])
         vit.blocks = prompted
         vit.train(training)
@@ -173,7 +173,7 @@ class DAVPT(Method):
 
 def patch_bias(vit: VisionTransformer) -> nn.Parameter | None:
     """Return the bias of the patch embedding, which ViTs with a norm after it lack."""
-    return cast(nn.Conv2d, vit.patch_embed.proj).bias
+    return cast(nn.Parameter | None, cast(nn.Conv2d, vit.patch_embed.proj).bias)
 
 
 def proxied(vit: VisionTransformer) -> list[ProxiedBlock]:

@@ -91,9 +91,10 @@ class KARST(Method):
     targets = "qkv, o, fc1, fc2"
     evidence = "authors' module"
     search = {"kernels": (4, 8)}  # ours
+    differs = "The class is not built as released: its missing attributes are completed from its arguments."
     backbones = ("vit", "swin")
 
-    def updated(self, module: nn.Module, parts: int = 1) -> UpdatedLinear:
+    def updated(self, module: nn.Module | Tensor, parts: int = 1) -> UpdatedLinear:
         linear = cast(nn.Linear, module)
         return UpdatedLinear(
             linear, ("all",), {"all": KroneckerSum(linear, parts, self.rank, self.kernels, self.factor)}

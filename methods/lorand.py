@@ -48,6 +48,7 @@ class LoRand(Method):
     equation = r"x \leftarrow x + h + A(h),\ A(h) = W_u\,\mathrm{GELU}(W_d h),\ W = \sum_i P_i K_i Q_i"
     targets = "after attention, after the MLP"
     evidence = "authors' module"
+    differs = "The release is for Swin Transformers in dense prediction, with a detection or segmentation head."
     search = {"branches": (2, 4, 8)}  # ours
     starts_as_identity = False  # no matrix is initially zero
     backbones = ("vit", "swin")

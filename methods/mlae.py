@@ -52,6 +52,7 @@ class MLAE(LinearUpdateMethod):
     equation = r"W' = W + \sum_i \lambda_i \tfrac{m_i}{1-p}\, b_i a_i^\top,\ m_i \sim \mathrm{Bernoulli}(1-p)"
     targets = "q, k, v, o, fc1, fc2"
     evidence = "authors' module"
+    differs = "The release has no training script: the adapted maps and the drop rate are ours."
     search = {"drop": (0.3, 0.5, 0.7)}  # ours
     backbones = ("vit", "swin")
 

@@ -53,6 +53,7 @@ class SVFT(LinearUpdateMethod):
     equation = r"W' = W + U\,\sigma(g) M\,V^\top,\ W = U S V^\top,\ M \text{ banded}"
     targets = "q, v"
     evidence = "authors' module"
+    differs = "The exact weight is kept; the release multiplies its rounded singular value decomposition."
     search = {"off_diagonals": (0, 2, 4, 8)}  # vision_experiments/run_vit_base.sh
     starts_as_identity = False  # entries are initially normal
     backbones = ("vit", "swin")

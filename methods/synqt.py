@@ -124,6 +124,7 @@ class SynQT(Method):
     )
     targets = "beside every block"
     evidence = "authors' module"
+    differs = "Parameters of the release on which no output depends (18,469 on ViT-B/16) are left out."
     search = {"tokens": (1, 4, 16), "attn_scale": (0.1, 1.0)}  # the values of the released configurations
     starts_as_identity = False
 
