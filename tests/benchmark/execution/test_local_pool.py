@@ -49,7 +49,7 @@ def worker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
 @pytest.fixture
 def run(fake: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(local_pool, "replace", lambda run, **_: run)
-    return SimpleNamespace(spec=fake.spec(), seconds=1.0, data=SimpleNamespace(files={}))
+    return SimpleNamespace(spec=fake.spec(), seconds=1.0, data=SimpleNamespace(files={}), plugged_backbone=False)
 
 
 def test_a_run_that_finishes_reports_its_progress(worker: Any, run: Any) -> None:
