@@ -19,7 +19,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .spec import OTHERS, Recipe, fingerprint
+from .canonical import fingerprint
+from .spec import OTHERS, Recipe
 
 TABLES = Path(__file__).with_name("recipe_tables")
 LARGEST_FILE = 1 << 20

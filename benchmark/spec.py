@@ -1,19 +1,18 @@
 """Define a run: the protocol, the recipe and the spec whose hash is the run ID.
 
-`RunSpec` holds everything that can change the accuracy, and nothing else.
-Specs are plain data without torch, so a plan can be made on any machine.
+`RunSpec` holds everything that can change the accuracy, and nothing else.  It is plain data without torch.
 """
 
-import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
 
 from ..datasets.schema import Count, Invalid, Positive, Whole, from_json, from_values
+from .canonical import Part, canonical_json, digest, fingerprint, versioned_field
 
 PROTOCOL = 1
 """Version of the evaluation protocol; part of every run ID.
@@ -29,41 +28,6 @@ Number = float | int
 """A finite number.  Whole numbers stay whole, because run IDs hash 3 and 3.0 differently."""
 ImageSize = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 """Side of the input in pixels; larger models than 4096 fit into no memory (ours)."""
-
-canonical_json = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False).encode
-"""Encode a value as its one canonical JSON text: sorted keys, no spaces, ASCII, floats as Python prints them."""
-
-
-def fingerprint(value: Any, length: int = 16) -> str:
-    """Return the first `length` hexadecimal digits of the SHA-256 of a value's canonical JSON."""
-    return digest(canonical_json(value), length)
-
-
-def digest(text: str, length: int = 16) -> str:
-    """Return the first `length` hexadecimal digits of the SHA-256 of a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:length]
-
-
-def versioned_field(neutral: Any) -> Any:
-    """Declare a recipe field that was added after results existed.
-
-    Run IDs leave the field out where its value is `neutral`, which means the earlier behaviour.
-    """
-    return field(metadata={"neutral": neutral})
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """Base class of the parts of a spec.  Thousands of specs share a part, so its canonical text is cached."""
-
-    def hashed(self) -> dict[str, Any]:
-        """Return the fields that can change the accuracy."""
-        return asdict(self)
-
-    @cached_property
-    def canonical(self) -> str:
-        """Canonical JSON of the hashed fields."""
-        return canonical_json(self.hashed())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -337,9 +301,7 @@ _PARTS: dict[str, Any] = {
 @lru_cache(maxsize=4096)
 def _without_seed(parts: tuple[bytes, ...], recipe_base: str, split: Any, interpolation: Any, field: str) -> RunSpec:
     """Build the spec with seed 0; thousands of records differ only in the seed."""
-    values = {
-        name: _part(name, text, f"{field}.{name}".removeprefix(".")) for name, text in zip(_PARTS, parts, strict=True)
-    }
+    values = {n: _part(n, text, f"{field}.{n}".removeprefix(".")) for n, text in zip(_PARTS, parts, strict=True)}
     try:
         return RunSpec(**values, recipe_base=recipe_base, split=split, seed=0, interpolation=interpolation)
     except ValueError as error:

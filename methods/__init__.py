@@ -3,7 +3,8 @@
 import importlib
 import pkgutil
 
-from .base import METHODS, Method, default_specs, method, parse
+from .base import METHODS, Method, default_specs, method
+from .parsing import parse
 from .updates import LinearUpdateMethod
 
 for _module in pkgutil.iter_modules(__path__):

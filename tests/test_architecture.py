@@ -18,7 +18,7 @@ FOLDERS = ("benchmark", "methods", "datasets")
 SOURCES = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*.py"))]
 ROOMS = (
     *("api", "cli", "commands", "method_checks", "execution", "analysis", "checkpoints", "reporting", "engine"),
-    *("toy_vit", "storage", "plan", "recipes", "spec", "escaping"),
+    *("toy_vit", "storage", "plan", "recipes", "spec", "canonical", "escaping"),
 )
 """Folders and files of `benchmark/`; each imports only those behind it."""
 WITHOUT_TORCH = (

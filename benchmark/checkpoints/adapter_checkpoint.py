@@ -20,11 +20,12 @@ from ...datasets.schema import Invalid
 from ...methods import METHODS, Method, parse
 from ...methods.base import method_name
 from ...methods.plugin import plugin_sha256
+from ..canonical import canonical_json
 from ..engine.backbone import Backbone
 from ..engine.injection import Injected, inject, wants_examples
 from ..engine.random_streams import Stream, derive_seed
 from ..engine.trainer import Trained
-from ..spec import RunSpec, canonical_json
+from ..spec import RunSpec
 from ..storage.json_io import StoreError
 from ..storage.layout import LARGEST_CLASSES
 from .header import Header, parse_header, read_header

@@ -24,9 +24,9 @@ from ...datasets import toy
 from ...datasets.atomic_io import atomic_write
 from ...methods import METHODS, Method
 from ...methods.base import method_name
+from ..canonical import fingerprint
 from ..engine.injection import inject, wants_examples
 from ..recipes import RECIPES
-from ..spec import fingerprint
 
 COUNTED_ON = "vit_base_patch16_224"
 """The backbone for which parameters are counted."""

@@ -18,7 +18,7 @@ from ...datasets.atomic_io import PREFIX, make_folder
 from ...datasets.reading import read_json
 from ...datasets.schema import Count, from_json
 from ...datasets.task import DataError
-from ..spec import fingerprint
+from ..canonical import fingerprint
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.cache import CachedTask
+from ..canonical import fingerprint
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, plan_run, resolve
 from ..recipes import FIELDS, OF_ALL_TASKS, checked, literal, split_list, text_of, with_schedule
-from ..spec import Recipe, fingerprint
+from ..spec import Recipe
 from ..storage.json_io import to_text, write_atomically
 from ..storage.store import Store
 from .messages import load_latest

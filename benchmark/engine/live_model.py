@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from ...datasets.cache import default_root
 from ...methods.anatomy import VisionModel
-from ..spec import RunSpec, canonical_json
+from ..canonical import canonical_json
+from ..spec import RunSpec
 from .errors import OutOfMemory, free_memory
 from .injection import Injected
 from .numerics import EVAL_BATCH, Numerics

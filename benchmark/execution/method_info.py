@@ -7,8 +7,9 @@ from itertools import product
 from typing import TYPE_CHECKING, Any
 
 from ...datasets.task import nearest
+from ..canonical import canonical_json
 from ..plan import MethodInfo
-from ..spec import MethodRef, canonical_json
+from ..spec import MethodRef
 
 if TYPE_CHECKING:
     from ...methods import Method

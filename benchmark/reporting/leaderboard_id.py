@@ -14,8 +14,8 @@ from typing import Any
 
 from ...datasets.task import PROCEDURAL_SUITES, SUITES
 from ...datasets.tasks import suite_tasks
+from ..canonical import fingerprint
 from ..escaping import one_line
-from ..spec import fingerprint
 from ..storage.schema import Run
 
 PROCEDURAL = (

@@ -12,8 +12,8 @@ from operator import attrgetter
 from statistics import fmean, stdev
 from typing import Any
 
+from ..canonical import fingerprint
 from ..escaping import one_line
-from ..spec import fingerprint
 from ..storage.schema import Run
 from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
 from .origins import decoder_notes, plugin_notes

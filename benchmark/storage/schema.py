@@ -15,7 +15,8 @@ import msgspec
 
 from ...datasets.reading import naming, read_regular
 from ...datasets.schema import Invalid, from_json
-from ..spec import PROTOCOL, RunSpec, canonical_json
+from ..canonical import canonical_json
+from ..spec import PROTOCOL, RunSpec
 from .json_io import StoreError
 from .layout import LARGEST_RECORD, FailureRecord, Provenance, Record, Versions
 

@@ -15,8 +15,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import paths_in, renamed
+from vtab_peft.benchmark.canonical import canonical_json
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.spec import canonical_json
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.archive import examine

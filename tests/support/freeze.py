@@ -19,6 +19,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 from vtab_peft.benchmark.analysis.angles import null
 from vtab_peft.benchmark.analysis.bounds import rademacher
+from vtab_peft.benchmark.canonical import canonical_json, fingerprint
 from vtab_peft.benchmark.cli import main, parser
 from vtab_peft.benchmark.engine.backbone import load as load_backbone
 from vtab_peft.benchmark.engine.random_streams import Stream, derive_seed
@@ -29,7 +30,7 @@ from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.tables import to_csv
-from vtab_peft.benchmark.spec import PROTOCOL, RunSpec, canonical_json, fingerprint
+from vtab_peft.benchmark.spec import PROTOCOL, RunSpec
 from vtab_peft.benchmark.storage.schema import COLUMNS, SCHEMA
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.identity import data_hash
