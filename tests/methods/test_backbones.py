@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import Attention
 from vtab_peft.benchmark.engine.backbone import BLOCKS, Backbone, BackboneError, load, names
 from vtab_peft.benchmark.engine.injection import inject
-from vtab_peft.benchmark.execution.worker import _all_methods
+from vtab_peft.benchmark.execution.method_info import all_methods
 from vtab_peft.benchmark.method_checks.tiny_models import BACKBONES as TINY_BACKBONES
 from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH, OTHER_VITS, sample_images, tiny
 from vtab_peft.benchmark.spec import BackboneRef
@@ -108,7 +108,7 @@ def test_repeated_attention_is_compared_in_every_block(spec: str, backbone: str)
 def test_all_leaves_out_what_a_backbone_does_not_support() -> None:
     vit = tiny("differential attention")
     backbone = Backbone(BackboneRef(name="vit_dwee", sha256="0" * 64), vit, (0.5,) * 3, (0.5,) * 3, 32, ())
-    fitting, notes = _all_methods(backbone)
+    fitting, notes = all_methods(backbone)
     names = {method.spec() for method in fitting}
     assert "lora" in names
     for name in ("vqt", "cvpt", "e2vpt", "gate_vpt"):
