@@ -205,10 +205,10 @@ class AdapterNOAH(Method):
     """Adds a QuickGELU bottleneck to the output of the MLP branch, as Neural Prompt Search does."""
 
     bottleneck: PositiveInt = 8
-    start: Literal["xavier", "released"] = later("xavier")
+    start: Literal["xavier", "released"] = later(default="xavier")
     """xavier: the module's own initialisation.  released: what training starts from, because the model initialises all
     linear maps again (supernet_vision_transformer_timm.py:462,531,686-688)."""
-    dropout: float = later(0.0)
+    dropout: float = later(default=0.0)
     """Dropout between activation and up-projection; NOAH trains with 0.1."""
     title = "Adapter (NOAH)"
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")

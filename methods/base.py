@@ -34,7 +34,7 @@ none: not verified, the default for plug-ins.
 EVIDENCE: tuple[str, ...] = get_args(Evidence)
 
 
-def later(default: Any) -> Any:
+def later(*, default: Any) -> Any:
     """Declare a hyper-parameter that was added after results existed.
 
     Run IDs leave it out at its default, which means the earlier behaviour.

@@ -46,7 +46,7 @@ class DTL(Method):
     rank: PositiveInt = 2
     beta: float = 100.0
     """Sharpness of the swish; all VTAB scripts of the release set 100."""
-    pooling: Literal["model", "patches"] = later("model")
+    pooling: Literal["model", "patches"] = later(default="model")
     """patches: the head reads the mean of the patch tokens, normalised, as in the release."""
     title = "DTL"
     paper = Paper("AAAI", 2024, "2312.07856", "heekhero/DTL")
@@ -74,7 +74,7 @@ class DTLPlus(DTL):
     The VTAB scripts of the release set a kernel of 3 on 6 tasks, 4 on 4 and 5 on 9.
     """
 
-    kernel: Literal[3, 5] = later(3)
+    kernel: Literal[3, 5] = later(default=3)
     """Side of the kernel in patches."""
     title = "DTL+"
     equation = (

@@ -88,7 +88,7 @@ class FusedLoRA(LinearUpdateMethod):
 
     rank: PositiveInt = 8
     dropout: float = 0.0  # dropout of the input, as in the module; NOAH's training script sets 0.1
-    start: Literal["zeros", "released"] = later("zeros")
+    start: Literal["zeros", "released"] = later(default="zeros")
     """Initial B.  released: N(0, 0.02), what NOAH's training starts from, because the model initialises all linear maps
     again (supernet_vision_transformer_timm.py:462,531,686-688)."""
     title = "LoRA (fused qkv)"

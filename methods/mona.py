@@ -63,7 +63,7 @@ class Mona(Method):
 
     bottleneck: PositiveInt = 64
     dropout: float = 0.1
-    start: Literal["torch", "released"] = later("torch")
+    start: Literal["torch", "released"] = later(default="torch")
     """torch: the module's own initialisation.  released: what training starts from, because the model initialises all
     linear maps again (swin_transformer_mona.py:673-687, called by tools/train.py:176)."""
     title = "Mona"

@@ -62,7 +62,7 @@ class SNELL(LinearUpdateMethod):
     """Dropout of the update's input, except for o, as released.  Here q, k and v have separate masks, whereas the
     release shares one."""
     drop_path: float = 0.1
-    class_token: bool = later(False)
+    class_token: bool = later(default=False)
     """True also trains the class token, as the release does."""
     title = "SNELL"
     paper = Paper("NeurIPS", 2024, "2411.01800", "ssfgunner/SNELL")

@@ -90,7 +90,7 @@ class _SPT(Method):
     """Dropout of the low-rank modules' inputs, except for o."""
     drop_path: float = 0.1
     """Drop path of the low-rank modules (vision_transformer_timm.py:285)."""
-    start: Literal["zeros", "released"] = later("zeros")
+    start: Literal["zeros", "released"] = later(default="zeros")
     """Initial up-projection.  released: N(0, 0.02) for both projections, what training starts from, because the model
     initialises all linear maps again (vision_transformer_timm.py:1312,1374,1480-1482)."""
     paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")

@@ -104,7 +104,7 @@ def load(
     if reason := refusal(vit):
         raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer: {reason}; see `list backbones`")
     vit = cast(VisionModel, vit)
-    patch = vit.patch_embed.patch_size[0]
+    patch = cast(tuple[int, int], vit.patch_embed.patch_size)[0]
     if image_size and image_size % patch:  # timm would ignore the pixels that are left over
         near = max(patch, image_size // patch * patch)
         raise BackboneError(

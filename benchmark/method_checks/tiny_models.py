@@ -5,7 +5,7 @@ from functools import cached_property, partial
 from typing import Any, cast
 
 import torch
-from timm.layers import SwiGLUPacked
+from timm.layers.mlp import SwiGLUPacked
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn

@@ -7,7 +7,7 @@ import pytest
 import torch
 from raises import raises_naming
 from safetensors.torch import load_file, save_file
-from timm.layers import SwiGLUPacked
+from timm.layers.mlp import SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.engine.backbone import BackboneError
 from vtab_peft.benchmark.engine.weights import load_weights
