@@ -41,7 +41,7 @@ BREAK: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "the images": (lambda folder: shutil.rmtree(folder / "images"), "partial", "6 listed images are not in"),
     "some lines": (lambda folder: (folder / "test.txt").write_text("images/test_0.png 0\n"), "partial", "has 5"),
     "a label": (lambda folder: (folder / "test.txt").write_text("images/test_0.png 9\n"), "wrong", "out of range"),
-    "the manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "wrong", "is not a JSON object"),
+    "the manifest": (lambda folder: (folder / "manifest.json").write_text("{"), "wrong", "manifest.json"),
 }
 
 
@@ -87,7 +87,7 @@ def test_a_folder_that_is_no_task_is_a_row_of_the_table_too(
     said = capsys.readouterr().out
     states = [line.split()[:2] for line in said.splitlines()[2:5]]
     assert states == [["own/pets", "found"], [str(bad), "wrong"], [str(absent), "missing"]]
-    assert f"{bad}: {bad}/task.toml is not valid TOML" in said
+    assert f"{bad / 'task.toml'}: is not valid TOML" in said
 
 
 def test_procedural_tasks_are_always_found() -> None:

@@ -150,13 +150,13 @@ def test_mona_module(monkeypatch: pytest.MonkeyPatch) -> None:
     kernels = [value.shape[-1] for name, value in case.items() if re.match(r"param.*conv\d\.weight", name)]
     monkeypatch.setattr("vtab_peft.methods.mona.KERNELS", kernels)
     vit = vit_for(case, class_token=False, global_pool="avg")
-    adapter = MonaAdapter(vit, case.hyper["bottleneck"], 0.1)
+    adapter = MonaAdapter(vit, case.hyper["bottleneck"], 0.1, "torch")
     case.compare(Residual(adapter), mona_names(adapter))
 
 
 def test_mona_initialisation() -> None:
     torch.manual_seed(0)
-    adapter = MonaAdapter(one_block_vit(768), 64, 0.1)
+    adapter = MonaAdapter(one_block_vit(768), 64, 0.1, "torch")
     assert_official_init("mona_module", mona_names(adapter))
 
 

@@ -12,6 +12,7 @@ from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import Method, parse
+from vtab_peft.methods.base import check_backbone
 from vtab_peft.methods.cara import CPUpdate, Factors
 from vtab_peft.methods.fact import FactorUpdate, TensorTrain, Tucker
 from vtab_peft.methods.updates import Update
@@ -194,7 +195,7 @@ def test_another_mlp_ratio(spec: str, ratio: int) -> None:
 @pytest.mark.parametrize("spec", ["fact_tt", "fact_tk", "cara"])
 def test_mlp_width_must_be_a_multiple_of_the_width(spec: str) -> None:
     with raises_naming(ValueError, 48, 120):
-        parse(spec).inject(vit_of(mlp_ratio=2.5))
+        check_backbone(parse(spec), vit_of(mlp_ratio=2.5))
 
 
 @pytest.mark.parametrize(
