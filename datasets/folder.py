@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .archive import HELP, LISTS, PROVENANCES, class_names, load, read_lists
+from .labelled import from_class_folders
 from .reading import naming, read_text
 from .schema import from_toml
 from .task import SUITES, DataError, Task, nearest
@@ -53,9 +54,18 @@ def _highest_label(folder: Path) -> int:
     listings, problems = read_lists(folder, None)
     if problems and (below := _tasks_below(folder)):
         raise DataError(f"{folder} is not a task, but contains tasks ({', '.join(below)}): use {folder}/*")
+    if not listings and _has_class_folders(folder):
+        raise DataError(f"{folder} has class folders, but no lists of the splits: use imagefolder:{folder}")
     if problems:
         raise DataError("; ".join(problem.text for problem in problems) + f"; {HELP}")
     return max(max(listing.labels) for listing in listings.values())
+
+
+def _has_class_folders(folder: Path) -> bool:
+    try:
+        return bool(from_class_folders(folder))
+    except DataError:
+        return False
 
 
 def _tasks_below(folder: Path) -> list[str]:

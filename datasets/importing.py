@@ -56,6 +56,8 @@ def read_labelled(source: str) -> LabelledImages:
         return from_class_folders(path)
     if path.suffix.lower() == ".csv" and path.is_file():
         return from_csv(path)
+    if not path.exists():
+        raise DataError(f"there is no file or folder {path}")
     raise DataError(f"{path} is neither a folder of class folders nor a .csv file; docs/data.md shows both")
 
 

@@ -66,6 +66,8 @@ def from_class_folders(root: Path) -> LabelledImages:
         files = [file for _, file in found]
         keys = [file.relative_to(root).as_posix() for file in files]
         listed[subset] = Listed(keys, [name for name, _ in found], files.__getitem__)
+    if not any(part.keys for part in listed.values()):
+        raise DataError(f"{root} has no class folders with images; give the folder that contains one folder per class")
     return numbered(root.name, str(root), listed)
 
 

@@ -225,3 +225,13 @@ def test_the_command_imports_and_prints_the_next(
     assert main(["data", "check", "--tasks", f"imagefolder:{root}"]) == 0
     with pytest.raises(SystemExit):
         main(["data", "import", str(root), "--to", str(out), "--val-share", "1"])
+
+
+def test_class_folders_as_a_task_point_to_imagefolder(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    root = class_folders({"cat": 3, "dog": 3})
+    with raises_naming(DataError, f"imagefolder:{root}"):
+        folder_task(root)
+    with raises_naming(DataError, root / "cat", "one folder per class"):
+        read_labelled(str(root / "cat"))
+    with raises_naming(DataError, tmp_path / "absent"):
+        read_labelled(str(tmp_path / "absent"))
