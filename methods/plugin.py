@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import sys
+import traceback
 from pathlib import Path
 
 import timm
@@ -44,6 +45,12 @@ def loaded_plugins() -> list[dict[str, str]]:
     return [{"file": path.name, "sha256": sha256} for path, (sha256, _, _) in sorted(_LOADED.items())]
 
 
+def own_frame(error: BaseException, file: Path) -> traceback.FrameSummary | None:
+    """Return the innermost frame of an error in `file`, or None if no line of it was running."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return next((frame for frame in reversed(frames) if Path(frame.filename) == file.expanduser().resolve()), None)
+
+
 def _load(path: Path) -> tuple[str, str, list[str]]:
     if not path.is_file():
         raise PluginError(f"no plug-in file at {path}")
@@ -60,7 +67,9 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
     except BaseException as error:  # user code can raise anything
         for registered in set(METHODS) - before:
             del METHODS[registered]
-        raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}") from None
+        frame = own_frame(error, path)
+        where = f", in {path.name}:{frame.lineno}: {frame.line}" if frame else ""
+        raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}{where}") from None
     new = sorted(set(METHODS) - before)
     registered = {model for model in timm.list_models() if timm.models.model_entrypoint(model).__module__ == name}
     if taken := sorted(registered & models):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ...methods import METHODS, parse
-from ...methods.plugin import load_plugin
+from ...methods.plugin import load_plugin, own_frame
 from ..method_checks.checks import CHECKS, CLASS_CHECKS, Check, missing_facts
 from ..method_checks.tiny_models import Case, CheckFailed, backbones_for
 
@@ -97,8 +97,6 @@ def _explain(text: str) -> None:
 
 def _crash(error: BaseException, file: Path) -> str:
     """Return the error's type and message and the innermost line of the user's file."""
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if Path(frame.filename) == file.expanduser().resolve()]
-    frame = (own or frames)[-1]
+    frame = own_frame(error, file) or traceback.extract_tb(error.__traceback__)[-1]
     message = textwrap.shorten(str(error), 300, placeholder=" ...")
     return f"{type(error).__name__}: {message}, in {Path(frame.filename).name}:{frame.lineno}: {frame.line}"

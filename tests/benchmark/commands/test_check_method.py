@@ -12,6 +12,7 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.check_method import run_check
 from vtab_peft.benchmark.method_checks import checks
@@ -24,6 +25,7 @@ ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "tests" / "plugins"
 FAST = [check for check in CHECKS if check not in SLOW_CHECKS]
 PAGE = (ROOT / "docs" / "extending.md").read_text()
+(LINEAR,) = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
 (METHOD,) = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 TASK, RECIPE = re.findall(r"```toml\n(.*?)```", PAGE, re.DOTALL)
 
@@ -164,12 +166,24 @@ def shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Write the page's plug-in to the current folder."""
     monkeypatch.chdir(tmp_path)
     Path("norm_scale.py").write_text(METHOD)
+    Path("my_lora.py").write_text(LINEAR)
     return Path("norm_scale.py")
 
 
-def test_the_method_on_the_page_passes_the_checks(quick: None, shown: Path, capsys) -> None:
-    status, printed = check_file(capsys, shown)
+@pytest.mark.parametrize("name", ["my_lora", "norm_scale"])
+def test_the_methods_on_the_page_pass_the_checks(quick: None, shown: Path, name: str, capsys) -> None:
+    status, printed = check_file(capsys, Path(f"{name}.py"))
     assert status == 0, printed
+
+
+def test_an_error_on_loading_names_the_users_line(tmp_path: Path) -> None:
+    file = tmp_path / "broken.py"
+    file.write_text("first = 1\nsecond = missing\n")
+    with raises_naming(plugin.PluginError, "NameError", "broken.py:2", "second = missing"):
+        plugin.load_plugin(file)
+    file.write_text("class\n")
+    with raises_naming(plugin.PluginError, "SyntaxError", "line 1"):
+        plugin.load_plugin(file)
 
 
 @pytest.mark.slow
