@@ -72,16 +72,13 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         shown = [DASH if mean is None else percent(mean) for mean in (one.a, one.b)]
         difference = DASH if one.difference is None else f"{100 * one.difference:+.1f}"
         lines.append([one.task, *shown, difference, _ends(one.over_seeds)])
-        if one.over_images:
-            lines[-1] += [_ends(one.over_images), _joined(one.p_values)]
-        elif one.task != _mean_of(leaderboard):
-            lines[-1] += [DASH] * 2
+        if one.task != _mean_of(leaderboard):
+            lines[-1] += [_ends(one.over_images), _joined(one.p_values) or DASH]
         if one.missing:
             more = f" and {len(one.missing) - SHOWN} more" if len(one.missing) > SHOWN else ""
             missing.append(f"  {one.task}: {', '.join(one.missing[:SHOWN])}{more}")
         if one.reason:
-            by_seed = f" (McNemar's p by seed: {_joined(one.p_values)})" if one.p_values else ""
-            reasons.append(f"{one.task}: {one.reason}{by_seed}.")
+            reasons.append(f"{one.task}: {one.reason}.")
     heads = ("task", "A", "B", "A - B", "95 %\nover seeds", "95 % over seeds\nand images", "McNemar's p\nby seed")
     table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 6))
     notes = [
