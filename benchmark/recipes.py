@@ -29,6 +29,9 @@ DERIVED = ("name", "source", "tuned", "tasks", "search", "lr_for_all")
 """Fields that follow from the others, and so cannot be set."""
 FIELDS: dict[str, Any] = {name: hint for name, hint in get_type_hints(Recipe).items() if name not in DERIVED}
 """The fields that users can set, and their types."""
+ALIASES = {"learning_rate": "lr", "batch": "batch_size", "bs": "batch_size", "wd": "weight_decay"}
+ALIASES |= {"img_size": "image_size", "warmup": "warmup_epochs", "opt": "optimizer", "smoothing": "label_smoothing"}
+"""Names of other trainers for fields of a recipe."""
 OF_ALL_TASKS = ("image_size", "framing")
 """Fields that cannot differ from task to task, because images are decoded and backbones built for them."""
 LIMITS: dict[str, tuple[float, float]] = {
@@ -146,7 +149,8 @@ def checked(name: str, value: Any, where: str) -> Any:
     if name not in FIELDS:
         if name in DERIVED:
             raise ValueError(f"{where}: {name} follows from the other fields of a recipe and cannot be set")
-        raise ValueError(f"{where}: a recipe has no field {name!r:.60}{nearest(name, FIELDS)}; see `list recipes`")
+        close = nearest(ALIASES.get(name, name), FIELDS)
+        raise ValueError(f"{where}: a recipe has no field {name!r:.60}{close}; see `list recipes`")
     hint, shown = FIELDS[name], reprlib.repr(value)
     options = get_args(hint) or (hint,)
     if get_origin(hint) is Literal:

@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -90,7 +91,13 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
             return parser().parse_args(words)
     except SystemExit:
         message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0]
-        raise ValueError(message.strip()) from None
+        raise ValueError(_in_python(message.strip())) from None
+
+
+def _in_python(message: str) -> str:
+    """Return a message of the command line with options as the arguments of `run`."""
+    message = re.sub(r"--set (\w+)=(\S+)", r"set={'\1': \2}", message)
+    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
 
 
 def _word(value: Any) -> str:

@@ -9,7 +9,7 @@ from .options import Commands, add_tasks, fraction, positive, seed
 def declare(commands: Commands) -> None:
     """Add the commands `data ...`."""
     data = commands.add_parser("data", help="check, fetch, build and cache data")
-    family = data.add_subparsers(required=True, metavar="VERB")
+    family = data.add_subparsers(required=True, metavar="COMMAND")
 
     check = family.add_parser("check", help="check that the data of each task is complete, and print what to do next")
     _add_folders(check)
@@ -67,17 +67,17 @@ def declare(commands: Commands) -> None:
     compare.set_defaults(work="commands.data_compare:compare_data")
 
 
-def _add_folders(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="folders, or names as of --tasks")
-    add_tasks(verb)
+def _add_folders(command: argparse.ArgumentParser) -> None:
+    command.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="folders, or names as of --tasks")
+    add_tasks(command)
 
 
-def _add_official(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
+def _add_official(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
         "tasks",
         nargs="*",
         default=["all"],
         metavar="TASK",
         help="names, groups, raw data sets such as clevr, or all (default)",
     )
-    verb.add_argument("--suite", default="vtab1k", choices=["vtab1k", "fgvc"], help="default: vtab1k")
+    command.add_argument("--suite", default="vtab1k", choices=["vtab1k", "fgvc"], help="default: vtab1k")

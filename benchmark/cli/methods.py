@@ -8,7 +8,8 @@ from .options import Commands, add_plugin
 def declare(commands: Commands) -> None:
     """Add the commands of this module."""
     listing = commands.add_parser("list", help="list methods, tasks, backbones or recipes")
-    listing.add_argument("what", choices=["methods", "tasks", "backbones", "recipes"], help="what to list")
+    lists = ["methods", "tasks", "backbones", "recipes"]
+    listing.add_argument("what", choices=lists, metavar="WHAT", help="methods, tasks, backbones or recipes")
     listing.add_argument("names", nargs="*", default=[], metavar="NAME", help="only these; of a method, its page")
     add_plugin(listing)
     add = listing.add_mutually_exclusive_group().add_argument

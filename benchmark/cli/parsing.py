@@ -7,11 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from ..recipes import FIELDS, split_list
+from ..recipes import ALIASES, FIELDS, split_list
 
-ALIASES = {"learning_rate": "lr", "batch": "batch_size", "bs": "batch_size", "wd": "weight_decay"}
-ALIASES |= {"img_size": "image_size", "warmup": "warmup_epochs", "opt": "optimizer", "smoothing": "label_smoothing"}
-"""Names of other trainers for fields of a recipe."""
 COMMANDS = {"train": "run", "fit": "run", "benchmark": "run", "eval": "run", "evaluate": "run", "test": "run"}
 COMMANDS |= {"resume": "run", "sweep": "tune", "search": "tune", "hpo": "tune", "show": "list", "ls": "list"}
 COMMANDS |= {"leaderboard": "report", "table": "report", "results": "report", "diff": "compare", "infer": "predict"}
@@ -49,7 +46,7 @@ class Parser(argparse.ArgumentParser):
     def _short_usage(self) -> str:
         """Return the usage in one line: what is required, and that there are options."""
         needed = [
-            " ".join([*action.option_strings[:1], str(action.metavar or action.dest.upper())])
+            " ".join([*action.option_strings[:1], str(action.metavar or _choices(action) or action.dest.upper())])
             for action in self._actions
             if action.required
         ]
@@ -85,6 +82,10 @@ class Parser(argparse.ArgumentParser):
                 message = f"there is no command {value!r}{near}; commands: {', '.join(choices)}"
                 raise argparse.ArgumentError(None, message) from None
             raise argparse.ArgumentError(action, error.message + _nearest(value, choices)) from None
+
+
+def _choices(action: argparse.Action) -> str:
+    return f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
 
 
 def _parts(text: str) -> list[str]:

@@ -194,9 +194,9 @@ def find(query: str, rows: Sequence[PublishedRow]) -> list[PublishedRow]:
         names = {_plain(name): name for row in rows for name in (row.printed, row.method) if name}
         holding = sorted((name for name in names if wanted and wanted in name), key=lambda name: name.index(wanted))
         close = (holding or difflib.get_close_matches(wanted, names, n=3, cutoff=0.5))[:4]
-        hint = f"; did you mean {' or '.join(names[name] for name in close)}?" if close else "."
-        known = ", ".join(sorted({row.method or row.printed for row in rows}, key=str.casefold))
-        raise ValueError(f"no published numbers for {query!r}{hint} There are some for: {known}")
+        known = sorted({row.method or row.printed for row in rows}, key=lambda name: (name.casefold(), name))
+        hint = f"did you mean {' or '.join(names[name] for name in close)}?" if close else f"known: {', '.join(known)}"
+        raise ValueError(f"no published numbers for {query!r}; {hint}")
     methods = {row.method for row in exact} - {""}
     return [row for row in rows if row.method in methods or row in exact]
 

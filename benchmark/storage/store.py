@@ -283,8 +283,9 @@ class Store:
     def require_results_folder(self) -> None:
         """Raise `ValueError` if the folder does not exist or holds no results."""
         if not any((self.root / name).is_dir() for name in ("runs", "failed", "claims")):
-            what = "is not a results folder" if self.root.is_dir() else "does not exist"
-            raise ValueError(f"{self.root} {what}: it has no runs/; give another --results, or `run` first")
+            there = f"{self.root} is not a results folder: it has no runs/"
+            what = there if self.root.is_dir() else f"there is no results folder {self.root}"
+            raise ValueError(f"{what}; give another --results, or use `vtab-peft run` first")
 
 
 def _folder_names(spec: RunSpec) -> tuple[str, str, str, str]:

@@ -99,6 +99,7 @@ def test_tables_hold_for_their_task_alone(write: Callable[[str], str]) -> None:
     [
         (["lr"], "FIELD=VALUE"),
         (["lrr=1"], "did you mean lr"),
+        (["learning_rate=1"], "did you mean lr"),
         (["name=mine"], "cannot be set"),
         (["lr=nan"], "lr must be a number"),
         (["lr=inf"], "lr must be a number"),

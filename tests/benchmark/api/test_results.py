@@ -94,10 +94,10 @@ def test_a_recipe_of_ones_own_is_its_own_leaderboard(
     ("wrong", "named"),
     [
         ({"seeds": "zero"}, "zero"),
-        ({"colour": 1}, "--colour"),
+        ({"colour_of": 1}, "unknown option colour_of"),
         ({"recipe": "none"}, "none"),
         ({"workers": 0}, "0"),
-        ({"lr": 1}, "--set lr=1"),
+        ({"lr": 1}, r"set=\{'lr': 1\}"),
         ({"limit_test": 5}, "limit_test"),
     ],
 )
@@ -170,6 +170,9 @@ def test_published_has_every_printed_number() -> None:
     assert {"suite", "task", "accuracy", "source", "selection", "flag"} <= set(lora.columns)
     with pytest.raises(ValueError, match="no published"):
         vtab_peft.published("no such method")
+    with pytest.raises(ValueError, match="aoft_lora_paper") as raised:
+        vtab_peft.published("aoft_lora")
+    assert len(str(raised.value)) < 200, "similar names, not all of them"
 
 
 @pytest.mark.slow

@@ -226,7 +226,8 @@ def test_a_family_without_another_kind_of_source_has_an_overview(capsys: pytest.
 def test_unknown_method_gets_suggestions(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["published", "LoRRA"]) == 2
     message = capsys.readouterr().err
-    assert message.index("lora") < message.index("vpt_deep"), "the similar name comes before the list of all"
+    assert "lora" in message
+    assert "vpt_deep" not in message, "similar names, not all of them"
     assert main(["published", "AOFT-Prompt"]) == 2
     assert "aoft_" in capsys.readouterr().err
     assert main(["published", "xyzzy"]) == 2
