@@ -144,8 +144,8 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     if tasks < LEAST_TASKS or floor > alpha:
         raise InsufficientData(
             f"with {pluralize(tasks, 'task')} and {pluralize(len(pairs), 'pair')} no p-value can fall below "
-            f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare "
-            f"{'fewer methods or ' * (len(pairs) > 1)}more tasks"
+            f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare fewer methods or more "
+            "tasks"
         )
     rows = dict(zip(scores, table, strict=True))
     raw = [wilcoxon(rows[a] - rows[b]) for a, b in pairs]
