@@ -100,6 +100,9 @@ def load(
             vit = known.build(size)
         except Exception as error:  # a model without an image size, a size that does not fit, an error of a plug-in
             reason = f"it cannot be built for {size} pixels ({type(error).__name__}: {str(error)[:200]})"
+            family = _module(name)
+            if family.startswith("timm.models.") and family.rpartition(".")[2] not in MODULES:
+                reason = f"it is no plain ViT or Swin Transformer, but defined in {family}"
             raise BackboneError(f"backbone {name!r}: {reason}; see `list backbones`") from None
     if reason := refusal(vit):
         raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer: {reason}; see `list backbones`")
@@ -199,8 +202,12 @@ def names() -> list[str]:
     return [TOY, *known, *plugged]
 
 
+def _module(name: str) -> str:
+    return timm.models.model_entrypoint(name.partition(".")[0]).__module__
+
+
 def _may_be_supported(architecture: str) -> bool:
-    module = timm.models.model_entrypoint(architecture).__module__.removeprefix("timm.models.")
+    module = _module(architecture).removeprefix("timm.models.")
     return module in MODULES and not any(fnmatch(architecture, pattern) for pattern in UNSUPPORTED)
 
 
