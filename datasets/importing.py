@@ -7,9 +7,10 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
-from .archive import read
+from .archive import LISTS, read
 from .atomic_io import atomic_write
 from .cache import default_root
 from .draw import TRAIN, VAL_SHARE, draw
@@ -52,6 +53,8 @@ def read_labelled(source: str) -> LabelledImages:
     if source.startswith(PREFIX):
         return from_huggingface(source.removeprefix(PREFIX))
     path = Path(source).expanduser().resolve()
+    if path.is_dir() and any((path / name).exists() for name in chain.from_iterable(LISTS.values())):
+        raise DataError(f"{path} is a task already: use --tasks {path}")
     if path.is_dir():
         return from_class_folders(path)
     if path.suffix.lower() == ".csv" and path.is_file():

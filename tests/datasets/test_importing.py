@@ -233,5 +233,8 @@ def test_class_folders_as_a_task_point_to_imagefolder(class_folders: Callable[..
         folder_task(root)
     with raises_naming(DataError, root / "cat", "one folder per class"):
         read_labelled(str(root / "cat"))
+    import_task(str(class_folders({"a": 5, "b": 5}, root="more")), tmp_path / "done")
+    with raises_naming(DataError, f"--tasks {tmp_path / 'done'}"):
+        read_labelled(str(tmp_path / "done"))
     with raises_naming(DataError, tmp_path / "absent"):
         read_labelled(str(tmp_path / "absent"))
