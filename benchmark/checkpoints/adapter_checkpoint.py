@@ -31,7 +31,7 @@ from ..storage.layout import LARGEST_CLASSES
 from .header import Header, parse_header, read_header
 
 _HEAD, _ADAPTER = "head.", "adapter."
-ADVICE = "train the run with --keep-adapters (of `vtab-peft run` or `tune`)"
+ADVICE = "train the run with --save-adapters (of `vtab-peft run` or `tune`)"
 
 
 @dataclass(frozen=True)

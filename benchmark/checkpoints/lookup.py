@@ -60,14 +60,14 @@ def _beside(path: Path) -> Path:
     file = path.with_suffix(".safetensors")
     if not file.is_file():
         missing = path if not path.exists() else file
-        raise StoreError(f"{missing} does not exist; train the run with --keep-adapters (of `vtab-peft run` or `tune`)")
+        raise StoreError(f"{missing} does not exist; train the run with --save-adapters (of `vtab-peft run` or `tune`)")
     return file
 
 
 def _suggested(text: str, runs: Sequence[Path]) -> str:
     stored = [run for run in runs if run.with_suffix(".safetensors").is_file()]
     if not stored:
-        return " No run there has its adapter: train with --keep-adapters (`vtab-peft run` or `tune`)"
+        return " No run there has its adapter: train with --save-adapters (`vtab-peft run` or `tune`)"
     near = set(difflib.get_close_matches(text, [run.stem[:16] for run in stored], n=3, cutoff=0.6))
     likely = [run for run in stored if run.stem[:16] in near or text in run.parts[-4:]]
     return f" {'Did you mean' if likely else 'Runs with an adapter'}:{_shown(likely or stored)}"

@@ -38,7 +38,8 @@ def predict(options: argparse.Namespace) -> int:
     run = load_trained(str(options.adapter), options.results, options.weights, options.plugin, options.backbone)
     torch.set_num_threads(options.threads)
     if options.threads != run.numerics.threads:
-        print(f"the run used --threads {run.numerics.threads}; others may round differently", file=sys.stderr)
+        threads = run.numerics.threads
+        print(f"note: for exactly the numbers of the run use --threads {threads}, as in training", file=sys.stderr)
     table: list[Sequence[Any]] = [COLUMNS]
     skipped = [*found.unreadable]
     for row in predictions(run, found.files):
@@ -50,6 +51,7 @@ def predict(options: argparse.Namespace) -> int:
         table.append([file.relative_to(options.folder), label, name, f"{probability:.6f}"])
     if options.out:
         write_atomically(options.out, csv_text(table).encode())
+        print(f"{pluralize(len(table) - 1, 'image')} classified: {options.out}")
     else:
         print(csv_text(table), end="")
     for text in skipped:

@@ -67,12 +67,15 @@ def free_memory(device: torch.device) -> None:
         torch.cuda.empty_cache()
 
 
+SMALLER_LR = "Use a smaller learning rate: --set lr=VALUE, or choose it by `vtab-peft tune`"
+"""Advice after a diverged run."""
+
+
 def divergence(losses: Sequence[float], epoch: int, epochs: int, lr: float) -> Diverged:
     """Return the error for an epoch, from 0, whose mean loss is not finite; `losses` are those of its steps."""
     step = next((i for i, loss in enumerate(losses) if not math.isfinite(loss)), len(losses) - 1)
     before = ", ".join(f"{loss:.4g}" for loss in losses[max(step - 3, 0) : step])
     return Diverged(
         f"the training loss became {losses[step]} in epoch {epoch + 1} of {epochs}, step {step + 1} of {len(losses)}"
-        f"{f', after {before}' if before else ''}, at a peak learning rate of {lr:g}. "
-        "Use a smaller learning rate: choose another recipe, or run `tune`"
+        f"{f', after {before}' if before else ''}, at a peak learning rate of {lr:g}. " + SMALLER_LR
     )

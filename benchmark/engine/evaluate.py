@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .epoch import EpochFacts
-from .errors import Diverged, is_oom, one_line_message
+from .errors import SMALLER_LR, Diverged, is_oom, one_line_message
 from .live_model import LiveModel
 from .timing import now
 
@@ -43,7 +43,7 @@ def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: Prog
     if (invalid := int((predictions < 0).sum())) > 0:
         raise Diverged(
             f"the logits of {invalid} of {len(images)} images are not a number, although the last training loss was. "
-            "Use a smaller learning rate: choose another recipe, or run `tune`"
+            + SMALLER_LR
         )
     return predictions
 

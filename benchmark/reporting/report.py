@@ -194,4 +194,4 @@ def _nothing(store: Store, validation_runs: int) -> str:
     if validation_runs:
         found = pluralize(validation_runs, "validation run")
         return f"{store.root} holds {found} and no test run: there is nothing to rank or write\n"
-    return f"no finished run in {store.root / 'runs'}: use `vtab-peft run` first; nothing was written\n"
+    return f"no finished run in {store.root / 'runs'}, so no report was written; runs are made by `vtab-peft run`\n"
