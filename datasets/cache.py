@@ -262,7 +262,8 @@ class _Builder:
         for result in in_order(work, items, self.pool):
             self.advance(1)
             if isinstance(result, DataError):
-                damaged.append(str(result))
+                linked = (self.task.folder or Path()) / "images"  # of class folders: a link to them
+                damaged.append(str(result).replace(str(linked), str(linked.resolve())))
             elif not damaged:
                 yield result
             if len(damaged) == SHOWN:
@@ -271,7 +272,7 @@ class _Builder:
             names = "".join(f"\n  {text}" for text in damaged)
             more = "\n  (and perhaps more)" if len(damaged) == SHOWN else ""
             raise DataError(
-                f"{self.task.label}: unusable images; replace them or remove them from the lists:{names}{more}"
+                f"{self.task.label}: unusable images; replace or remove them, and their lines in lists:{names}{more}"
             )
 
     def advance(self, images: int) -> None:

@@ -183,7 +183,7 @@ def _examine(splits: Splits, progress: Callable[[int], None]) -> list[str]:
     if damaged:
         more = f"\n  and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
         text = "\n  ".join(damaged[:SHOWN])
-        raise DataError(f"{len(damaged)} images cannot be read; repair or remove them:\n  {text}{more}")
+        raise DataError(f"{len(damaged)} of {len(jobs)} images cannot be read; repair or remove them:\n  {text}{more}")
     if not doubled:
         return []
     more = f" and {len(doubled) - SHOWN} more" if len(doubled) > SHOWN else ""

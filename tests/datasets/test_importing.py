@@ -120,6 +120,9 @@ def test_imagefolder_has_the_data_of_the_import(class_folders: Callable[..., Pat
     assert cache.cached(image_folder_task(root), preprocessing, place) == data
     paint(root / "dog" / "new.png", 99)
     assert cache.cached(image_folder_task(root), preprocessing, place) is None
+    (root / "cat" / "0.png").write_text("torn")
+    with raises_naming(DataError, root / "cat" / "0.png"):
+        cache.build(image_folder_task(root), preprocessing, place)
 
 
 def test_csv_columns_are_read(class_folders: Callable[..., Path], tmp_path: Path) -> None:

@@ -120,7 +120,10 @@ def test_links_are_followed_and_omissions_named(
     assert main(["predict", str(inside), "--adapter", adapter, "--output", str(out), *WEIGHTS]) == 1
     found = pd.read_csv(out)["file"].tolist()
     assert found == ["a.png", "linked/b.Png", "linked/c/d.png", "linked_file.png", "sub/.hidden.PNG"]
-    skipped = [line for line in capsys.readouterr().err.splitlines() if line.startswith(("skipped", "left out"))]
+    printed = capsys.readouterr()
+    assert printed.out.split()[0] == "5"
+    assert str(out) in printed.out
+    skipped = [line for line in printed.err.splitlines() if line.startswith(("skipped", "left out"))]
     named = ("nowhere:", "gone.png:", "to_sub,", "sub/back,", "linked/c/loop,", "(1 .txt, 1 without any)")
     assert [[name for name in named if name in line] for line in skipped] == [[name] for name in named]
 
