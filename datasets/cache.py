@@ -79,6 +79,10 @@ class CachedTask:
         return np.load(self.files[split][1])
 
 
+IMAGE_FOLDERS = "image_folders"
+"""Folder below the root with the lists of class folders, and links to them."""
+
+
 def default_root() -> Path:
     """Return `VTAB_PEFT_CACHE`, or `vtab-peft` in the user's cache folder.
 

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from .archive import HELP, MANIFEST, Problem, examine, manifest, provenance, splits_of
-from .cache import default_root
+from .cache import IMAGE_FOLDERS, default_root
 from .labels import label_warnings
 from .manifest import manifests
 from .pixels import CORES, decode, in_order, probe
@@ -76,11 +76,14 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
 
 
 def _advice(task: Task, state: DataState) -> str:
+    folder = task.folder or Path()
+    if folder.parent == default_root() / IMAGE_FOLDERS:  # a link in the cache: name the class folders
+        folder = (folder / "images").resolve()
     return {
         "found": "ready",
-        "missing": f"put the task into {task.folder}; {HELP}",
-        "partial": f"complete {task.folder}; {HELP}",
-        "wrong": f"correct the problems in {task.folder}, or get the task from its source again; {HELP}",
+        "missing": f"put the task into {folder}; {HELP}",
+        "partial": f"complete {folder}; {HELP}",
+        "wrong": f"correct the problems in {folder}, or get the task from its source again; {HELP}",
     }[state]
 
 
@@ -92,12 +95,13 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
         for split in SPLITS:
             for result in in_order(_decoded_hash, splits[split].images, pool):
                 if isinstance(result, DataError):
-                    damaged.append(str(result))
+                    linked = (task.folder or Path()) / "images"  # of class folders: a link to them
+                    damaged.append(str(result).replace(str(linked), str(linked.resolve())))
                 else:
                     hashes[split].append(result)
     if damaged:
         more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
-        text = f"{len(damaged)} damaged images: {'; '.join(damaged[:SHOWN])}{more}"
+        text = f"{len(damaged)} damaged image{'s' * (len(damaged) > 1)}: {'; '.join(damaged[:SHOWN])}{more}"
         return [Problem("wrong", text)], []
     if changed := _changed(task, splits, hashes):
         return [Problem("wrong", changed)], []

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .archive import LISTS, read
 from .atomic_io import atomic_write
-from .cache import default_root
+from .cache import IMAGE_FOLDERS, default_root
 from .draw import TRAIN, VAL_SHARE, draw
 from .folder import folder_task
 from .huggingface import PREFIX, from_huggingface
@@ -140,7 +140,7 @@ def image_folder_task(path: Path) -> Task:
     }
     facts = _facts(root.name, f"class folders: {TRAIN} images in train and val, seed 0")
     texts = {**lists, "classes.txt": "".join(f"{name}\n" for name in images.class_names), "task.toml": facts}
-    folder = default_root() / "image_folders" / hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
+    folder = default_root() / IMAGE_FOLDERS / hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
     folder.mkdir(parents=True, exist_ok=True)
     with suppress(FileExistsError):
         (folder / "images").symlink_to(root)

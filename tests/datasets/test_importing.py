@@ -123,6 +123,9 @@ def test_imagefolder_has_the_data_of_the_import(class_folders: Callable[..., Pat
     (root / "cat" / "0.png").write_text("torn")
     with raises_naming(DataError, root / "cat" / "0.png"):
         cache.build(image_folder_task(root), preprocessing, place)
+    result = check(image_folder_task(root), deep=True)
+    assert str(root / "cat" / "0.png") in result.problems[0]
+    assert str(root) in result.advice
 
 
 def test_csv_columns_are_read(class_folders: Callable[..., Path], tmp_path: Path) -> None:
