@@ -33,7 +33,7 @@ def announcement(
     never_tried: number of runs that `retry` skips because they did not fail; they are not stored either.
     """
     seconds = sum(run.seconds for run in todo)
-    notes = [f"{len(runs) - len(todo) - never_tried} of {len(runs)} are stored"] if len(runs) > len(todo) else []
+    notes = [f"{len(runs) - len(todo) - never_tried} of {len(runs)} stored already"] if len(runs) > len(todo) else []
     if never_tried:
         notes.append(f"{never_tried} did not fail; use `vtab-peft run` for them")
     done = f" ({'; '.join(notes)})" if notes else ""
