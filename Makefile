@@ -29,10 +29,10 @@ help:  ## this list
 benchmark: $(VENV)/installed  ## set up, run the smoke benchmark, print its table; runs, page and figures stay in my-results/
 	@$(BIN)/vtab-peft smoke --results my-results
 
-test: $(VENV)/installed-test  ## the fast tests: under 5 minutes on 2 cores
+test: $(VENV)/installed-test  ## the fast tests: about 8 minutes on 2 cores
 	$(PYTEST)
 
-test-slow: $(VENV)/installed-test  ## the slow tests: under 15 minutes
+test-slow: $(VENV)/installed-test  ## the slow tests: about 25 minutes on 2 cores
 	$(PYTEST) -m slow
 
 test-golden: $(VENV)/installed-test  ## methods against numbers of their authors' or of reference code; VTAB_PEFT_GOLDEN=DIR reads another set

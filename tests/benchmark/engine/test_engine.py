@@ -63,11 +63,18 @@ def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: Liv
     train_and_evaluate(spec, method, backbone, data, live)
 
 
+SAMPLE = ("aoft_lora", "dyt", "gps", "linear", "lora", "ssf", "vpt_deep")
+"""Methods of each kind that the fast tests run twice; the slow tests run all of them."""
+SLOW = pytest.mark.slow
+
+
 def same(a: tuple[RunResult, np.ndarray], b: tuple[RunResult, np.ndarray]) -> bool:
     return a[0].loss_curve == b[0].loss_curve and np.array_equal(a[1], b[1])
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize(
+    "name", [name if name in SAMPLE else pytest.param(name, marks=SLOW) for name in sorted(METHODS)]
+)
 def test_a_run_does_not_depend_on_earlier_runs(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
     alone, live = outcome(name, backbone, data), on_cpu()
     outcome("full", backbone, data, live, seeds=[3])
