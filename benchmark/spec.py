@@ -66,7 +66,7 @@ class Recipe(Part):
     cosine_from: Literal["warmup", "start"] = versioned_field("warmup")
     """Begin of the cosine: after the warm-up, or at epoch 0, hidden by the warm-up (timm's default)."""
     warmup_until: Literal["end", "last epoch"] = versioned_field("end")
-    """Where the warm-up reaches `lr`: at its end, or already in its last epoch, as Adapter+'s does."""
+    """Point at which the warm-up reaches `lr`: its end, or already its last epoch, as in Adapter+."""
     batch_size: Whole
     drop_last: bool
     drop_path: Number

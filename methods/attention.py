@@ -41,6 +41,17 @@ def attend(
     return attention.proj_drop(attention.proj(norm(read.transpose(1, 2).flatten(2))))
 
 
+def check_attend_and_pooling(vit: VisionTransformer) -> None:
+    """Check a backbone for methods that repeat its attention and replace its pooling.
+
+    Raises:
+        ValueError: see `check_attend`; or the features are pooled by attention.
+    """
+    if vit.attn_pool is not None:
+        raise ValueError("its features are neither a class token nor a mean: it pools by attention")
+    check_attend(vit)
+
+
 def check_attend(vit: VisionTransformer) -> None:
     """Compare `attend` with timm's own forward pass in every block.
 

@@ -44,7 +44,7 @@ class CVPT(Method):
 
     tokens: PositiveInt = 10
     position: Position = "between"
-    """Of the cross-attention: before the attention, between it and the MLP, or after the MLP."""
+    """Place of the cross-attention: before the attention, between it and the MLP, or after the MLP."""
     dropout: float = 0.1
     title = "CVPT"
     paper = Paper("ICCV", 2025, "2408.14961", "Lingyun0419/CVPT")

@@ -21,7 +21,7 @@ from .vpt import FreePrompts, PromptedBlock
 
 ALPHA, DELTA = 32.0, 0.1
 DIVISOR = 8.0
-"""Of the initial prompts, in all configurations for VTAB."""
+"""Divisor of the initial prompts in all configurations for VTAB."""
 K_MEANS_STEPS = 20
 BATCH = 64
 
@@ -106,7 +106,7 @@ class DAVPT(Method):
     patch_weight: float = 1.0
     cls_weight: float = 0.05
     scale: float = 5.0
-    """Of the cosines.  These five numbers are those of configs/vtab/vitb_cifar100.yaml."""
+    """Scale of the cosines.  These five numbers are those of configs/vtab/vitb_cifar100.yaml."""
     dropout: float = 0.0
     title = "DA-VPT"
     paper = Paper("CVPR", 2025, "2505.23694", "Noahsark/DA-VPT")

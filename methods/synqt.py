@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from .anatomy import final_norm
 from .arguments import PositiveInt
-from .attention import attend, check_attend
+from .attention import attend, check_attend_and_pooling
 from .base import Method, Paper, method
 
 SMALL, LARGE = 8, 48
@@ -129,9 +129,7 @@ class SynQT(Method):
     starts_as_identity = False
 
     def validate_backbone(self, vit: VisionTransformer) -> None:
-        if vit.attn_pool is not None:
-            raise ValueError("its features are neither a class token nor a mean: it pools by attention")
-        check_attend(vit)
+        check_attend_and_pooling(vit)
 
     def inject(self, vit: VisionTransformer) -> None:
         scales = self.attn_scale, self.ffn_scale, self.feat_scale

@@ -20,7 +20,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, global_pool
 from torch import Tensor, nn
 
 from .arguments import PositiveInt
-from .attention import attend, check_attend
+from .attention import attend, check_attend_and_pooling
 from .base import Method, Paper, method
 from .vpt import initial_prompts
 
@@ -87,9 +87,7 @@ class VQT(Method):
     starts_as_identity = False
 
     def validate_backbone(self, vit: VisionTransformer) -> None:
-        if vit.attn_pool is not None:
-            raise ValueError("its features are neither a class token nor a mean: it pools by attention")
-        check_attend(vit)
+        check_attend_and_pooling(vit)
 
     def inject(self, vit: VisionTransformer) -> None:
         vit.attn_pool = cast(Any, FeatureSum(vit, len(vit.blocks) * self.tokens))

@@ -36,7 +36,7 @@ HEAD = ("method", "identity", "params_vit_b16", "change_at_start")
 
 @dataclass(frozen=True)
 class MethodFacts:
-    """What was measured of one method at its defaults."""
+    """Measured facts of one method at its defaults."""
 
     params_vit_b16: int | None
     """Trainable parameters on `COUNTED_ON` without the head; None if counting needs a missing package."""

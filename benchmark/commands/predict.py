@@ -76,7 +76,7 @@ class FolderContent:
 
     @property
     def notes(self) -> list[str]:
-        """What was left out without an error, in words."""
+        """Return sentences about files that were left out without an error."""
         kinds = ", ".join(f"{n} {extension or 'without any'}" for extension, n in self.others.most_common(SHOWN))
         more = ", ..." if len(self.others) > SHOWN else ""
         unknown = f"{pluralize(self.others.total(), 'file')} without an image extension ({kinds}{more})"

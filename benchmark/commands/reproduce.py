@@ -17,7 +17,7 @@ from ...datasets.tasks import suite_tasks
 from ..recipes import TABLES
 from ..reporting.published import MEANS, PublishedRange, PublishedRow, published_range, recomputed_range
 from ..reporting.published import load as load_published
-from ..reporting.published_vs_measured import method_name
+from ..reporting.published_vs_measured import method_name, range_text
 from ..reporting.stats import InsufficientData, over_seeds
 from ..reporting.tables import DASH, fixed
 from ..reporting.wording import pluralize
@@ -160,7 +160,7 @@ def mean_by_seed(tasks: Mapping[TaskRef, BySeed], runs: Sequence[Run], mean: str
 def _line(name: str, printed: PublishedRange | None, last: BySeed, best: BySeed | None) -> list[str]:
     """Return the cells of one line; the difference is to the nearest end of the published range."""
     measured = last if best is None else best
-    cells = [name, _ends(printed), *(_mean(own) for own in (last, best) if own is not None)]
+    cells = [name, range_text(printed), *(_mean(own) for own in (last, best) if own is not None)]
     if printed is None or not measured:
         return [*cells, DASH, DASH]
     center = fmean(measured.values())
@@ -171,10 +171,6 @@ def _line(name: str, printed: PublishedRange | None, last: BySeed, best: BySeed 
     except InsufficientData:
         ends = DASH
     return [*cells, f"{center - nearest:+.1f}", ends]
-
-
-def _ends(printed: PublishedRange | None) -> str:
-    return " to ".join(dict.fromkeys((fixed(printed.low), fixed(printed.high)))) if printed else DASH
 
 
 def _mean(accuracies: BySeed) -> str:

@@ -1,4 +1,4 @@
-"""What an epoch of training reports.  Plain data without torch."""
+"""Report of one epoch of training, as plain data without torch."""
 
 from dataclasses import dataclass
 

@@ -50,7 +50,7 @@ class _Unfit(Exception):
 
 @dataclass(frozen=True)
 class Architecture:
-    """What tensors say about the model that they belong to; None where they do not."""
+    """Sizes of a model that its tensors show; None where they do not."""
 
     patch_size: tuple[int, ...] | None
     channels: int | None

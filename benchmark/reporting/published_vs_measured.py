@@ -119,5 +119,9 @@ def to_terminal(comparison: PublishedComparison, leaderboard: Leaderboard) -> st
 def _cells(column: tuple[float | None, PublishedRange | None]) -> tuple[str, str]:
     """Return the measured accuracy and the published range: `72.3 to 73.6`, or one number if both ends agree."""
     measured, published = column
-    ends = dict.fromkeys((fixed(published.low), fixed(published.high))) if published else [DASH]
-    return DASH if measured is None else fixed(measured), " to ".join(ends)
+    return DASH if measured is None else fixed(measured), range_text(published)
+
+
+def range_text(published: PublishedRange | None) -> str:
+    """Return `72.3 to 73.6`, one number if both ends agree, or a dash."""
+    return " to ".join(dict.fromkeys((fixed(published.low), fixed(published.high)))) if published else DASH

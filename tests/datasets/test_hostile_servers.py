@@ -2,20 +2,18 @@
 
 import itertools
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from hostile_archives import OK, serve, trickle
 from vtab_peft.datasets import download as module
 from vtab_peft.datasets import web
 from vtab_peft.datasets.download import download
 from vtab_peft.datasets.known_file import KnownFile
 from vtab_peft.datasets.task import DataError
-
-OK = b"HTTP/1.1 200 OK\r\n"
 
 
 @pytest.fixture(autouse=True)
@@ -26,34 +24,12 @@ def no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextmanager
 def serving(answer: Callable[[], Iterable[bytes]]) -> Iterator[str]:
     """Yield the host of a server that answers each request with the given pieces."""
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def serve() -> None:
-        while True:
-            try:
-                connection, _ = listener.accept()
-            except OSError:
-                return
-            with suppress(OSError), connection:
-                connection.recv(65536)
-                for piece in answer():
-                    connection.sendall(piece)
-
-    thread = threading.Thread(target=serve, daemon=True)
-    thread.start()
+    listener = serve(answer)
     try:
         yield f"127.0.0.1:{listener.getsockname()[1]}"
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
-        thread.join(10)
-
-
-def trickle(first: bytes) -> Iterator[bytes]:
-    yield first
-    for _ in range(200):
-        time.sleep(0.05)
-        yield b"x"
 
 
 @pytest.mark.parametrize("known", [KnownFile(3_000_000), KnownFile()], ids=["known size", "unknown size"])
