@@ -5,7 +5,6 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -44,12 +43,18 @@ def verify(options: argparse.Namespace) -> int:
     runs: list[Run] = []
     problems: list[str] = []
     for path in paths:
-        found, level = check_run(store, path, labels)
+        try:
+            runs.append(run := store.load(path))
+        except InvalidFile as error:
+            problems.append(f"{path}: is damaged: {error.detail}")
+            continue
+        except StoreError as error:
+            problems.append(f"{path}: {str(error).removeprefix(f'{path} ')}")
+            continue
+        found, level = check_run(store, run, labels)
         problems += [f"{path}: {text}" for text in found]
         predicted += level >= 1
         compared += level == 2
-        with suppress(InvalidFile, StoreError):
-            runs.append(store.load(path))
     records_are_valid = not problems
     problems += check_folder(store)
     problems += _check_cache({run.spec.task.data for run in runs}, cached, default_root())
@@ -66,18 +71,12 @@ def verify(options: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def check_run(store: Store, path: Path, labels: dict[tuple[str, str], Path]) -> tuple[list[str], int]:
-    """Return the problems of a record and the level of the check.
+def check_run(store: Store, run: Run, labels: dict[tuple[str, str], Path]) -> tuple[list[str], int]:
+    """Return the problems of a run and the level of the check.
 
     Level 0: the record alone.  1: also its predictions.  2: also the labels of the task.
     """
-    try:
-        run = store.load(path)
-    except InvalidFile as error:
-        return [f"is damaged: {error.detail}"], 0
-    except StoreError as error:
-        return [str(error).removeprefix(f"{path} ")], 0
-    spec, problems = run.spec, list(_check_counts(run))
+    path, spec, problems = run.path, run.spec, list(_check_counts(run))
     if path.parent != store.folder(spec):
         problems.append(f"is in the wrong folder; move it to {store.folder(spec)}/")
     adapter = path.with_suffix(".safetensors")

@@ -158,13 +158,12 @@ def list_locks(folder: Path) -> tuple[list[tuple[str, RunLock, bool]], list[str]
     except OSError:  # a read-only folder
         now = time.time()
     for path in paths:
-        with suppress(FileNotFoundError):  # just released
-            try:
-                found.append((path.stem, _read(path), is_abandoned(path, now)))
-            except (InvalidFile, OSError) as error:
-                if isinstance(error, FileNotFoundError):
-                    raise
-                problems.append(f"{error}; no lock is read there: delete the file")
+        try:
+            found.append((path.stem, _read(path), is_abandoned(path, now)))
+        except FileNotFoundError:  # just released
+            continue
+        except (InvalidFile, OSError) as error:
+            problems.append(f"{error}; no lock is read there: delete the file")
     return found, problems
 
 
