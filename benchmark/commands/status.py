@@ -3,7 +3,7 @@
 import argparse
 import time
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from tabulate import tabulate
 
@@ -11,7 +11,7 @@ from ...datasets.tasks import find
 from ..engine.numerics import Numerics
 from ..escaping import one_line
 from ..execution.local_pool import local_pool
-from ..execution.locks import list_locks
+from ..execution.locks import RunLock, list_locks
 from ..execution.messages import WorkerConfig
 from ..execution.progress import duration
 from ..plan import PlannedRun, make_plan, shard
@@ -24,6 +24,8 @@ from .run import check_recipe, check_task_folders, missing_runs, read_cache, res
 
 SHOWN = 20
 """Largest number of failed runs, and of running runs, that are listed (ours)."""
+Locks = Sequence[tuple[str, RunLock, bool]]
+"""(run ID, lock, abandoned or not) of each lock."""
 FOLLOW_SECONDS = 10.0
 """Time between two looks of `--follow` (ours)."""
 STATES = ("done", "running", "failed", "missing")
@@ -46,15 +48,16 @@ def status(options: argparse.Namespace) -> int:
     plan = _plan(argparse.Namespace(**{**vars(options), **options.of_a_plan, **given})) if given else None
     while True:
         failures, problems = store.load_failures()
-        problems += list_locks(store.root / "claims")[1]
+        locks, damaged = list_locks(store.root / "claims")
+        problems += damaged
         if plan is not None:
-            lines = _of_plan(plan, store, failures)
+            lines = _of_plan(plan, store, failures, locks)
         else:
             runs, more = store.load_runs()
-            lines = _last(runs, options.last) if options.last else _of_store(store, runs, failures)
+            lines = _last(runs, options.last) if options.last else _of_store(store, runs, failures, locks)
             problems += more
         print("\n".join([*lines, *problems]), flush=True)
-        if not options.follow or not _locked(store):
+        if not options.follow or not running_in(locks):
             return 1 if problems else 0
         time.sleep(FOLLOW_SECONDS)
         print(f"\n{time.strftime('%H:%M:%S')}")
@@ -74,9 +77,11 @@ def _plan(options: argparse.Namespace) -> tuple[list[PlannedRun], list[str]]:
     return shard(make_plan(backbone, methods, found, config), options.shard, backbone), unread
 
 
-def _of_plan(plan: tuple[list[PlannedRun], list[str]], store: Store, failures: Sequence[Failure]) -> list[str]:
+def _of_plan(
+    plan: tuple[list[PlannedRun], list[str]], store: Store, failures: Sequence[Failure], locks: Locks
+) -> list[str]:
     runs, unread = plan
-    states = states_of(runs, store)
+    states = states_of(runs, store, running_in(locks))
     counts: defaultdict[str, Counter[str]] = defaultdict(Counter)
     for run in runs:
         counts[run.spec.task.suite][states[run.spec.run_id()]] += 1
@@ -86,15 +91,14 @@ def _of_plan(plan: tuple[list[PlannedRun], list[str]], store: Store, failures: S
         lines.append(unread_note(unread))
     return [
         *lines,
-        *_running(store, set(states)),
+        *_running(locks, set(states)),
         *_failed(store, [one for one in failures if one.spec.run_id() in states]),
     ]
 
 
-def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
+def states_of(runs: Sequence[PlannedRun], store: Store, running: Collection[str]) -> dict[str, str]:
     """Return run ID -> one of `STATES`; a failed run that is being retried counts as running."""
     missing = {run.spec.run_id() for run in missing_runs(store, runs)}
-    running = _locked(store)
     failed = {path.stem for path in (store.root / "failed").glob("*.json")}
 
     def state(run_id: str) -> str:
@@ -105,9 +109,9 @@ def states_of(runs: Sequence[PlannedRun], store: Store) -> dict[str, str]:
     return {run_id: state(run_id) for run_id in (run.spec.run_id() for run in runs)}
 
 
-def _locked(store: Store) -> set[str]:
+def running_in(locks: Locks) -> set[str]:
     """Return the IDs of the runs that a command executes now."""
-    return {run_id for run_id, _, abandoned in list_locks(store.root / "claims")[0] if not abandoned}
+    return {run_id for run_id, _, abandoned in locks if not abandoned}
 
 
 def _last(runs: Sequence[Run], number: int) -> list[str]:
@@ -130,7 +134,7 @@ def _last(runs: Sequence[Run], number: int) -> list[str]:
     return [tabulate(rows, header, tablefmt="simple", disable_numparse=True)]
 
 
-def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure]) -> list[str]:
+def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure], locks: Locks) -> list[str]:
     columns = ["suite", "backbone", "recipe", "split"]
     done = Counter(_group(run.spec) for run in runs)
     repeated = Counter(_group(run.spec) for run in runs if run.repetition > 1)
@@ -138,20 +142,20 @@ def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure]) ->
     rows = [(*group, done[group], repeated[group], failed[group]) for group in sorted({*done, *failed})]
     lines = [tabulate(rows, (*columns, "done", "repeated", "failed"), tablefmt="simple")] if rows else []
     total = f"{store.root}/ contains {pluralize(len(runs), 'result')} and {pluralize(len(failures), 'failed run')}"
-    return [*lines, total, *_running(store), *_failed(store, failures)]
+    return [*lines, total, *_running(locks), *_failed(store, failures)]
 
 
 def _group(spec: RunSpec) -> tuple[str, str, str, str]:
     return spec.task.suite, spec.backbone.name, spec.recipe.name, spec.split
 
 
-def _running(store: Store, run_ids: set[str] | None = None) -> list[str]:
+def _running(locks: Locks, run_ids: set[str] | None = None) -> list[str]:
     """Return a line per locked run."""
     return _shorten(
         [
             f"{'abandoned' if abandoned else 'running'}: {run_id}, {one_line(f'{lock.run}, by {lock}')}, "
             f"started {duration(max(0.0, time.time() - lock.started))} ago"
-            for run_id, lock, abandoned in list_locks(store.root / "claims")[0]
+            for run_id, lock, abandoned in locks
             if run_ids is None or run_id in run_ids
         ]
     )

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.commands.status import states_of
-from vtab_peft.benchmark.execution.locks import RunLocks
+from vtab_peft.benchmark.commands.status import running_in, states_of
+from vtab_peft.benchmark.execution.locks import RunLocks, list_locks
 from vtab_peft.benchmark.storage.store import Store
 
 
@@ -26,7 +26,7 @@ def test_every_run_has_one_state(store: Store, put: Callable[..., Any], fake: An
         SimpleNamespace(spec=spec, oracle=False, keep_adapter=False)
         for spec in (done, running, failed, retried, missing)
     ]
-    states = states_of(runs, store)
+    states = states_of(runs, store, running_in(list_locks(store.root / "claims")[0]))
     assert [states[run.spec.run_id()] for run in runs] == ["done", "running", "failed", "running", "missing"]
 
 
