@@ -70,6 +70,8 @@ class PlannedRun:
     """Additional facts for the record; they do not change the result."""
     keep_adapter: bool = False
     """Store the trained adapter and head beside the record."""
+    keep_logits: bool = False
+    """Store the logits with the predictions."""
     plugged_backbone: bool = False
     """True if the worker needs the plug-in files for the backbone."""
 
@@ -89,6 +91,7 @@ class SweepConfig:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     oracle: bool = False
     keep_adapters: bool = False
+    keep_logits: bool = False
 
     @cached_property
     def recipe_base(self) -> str:
@@ -174,6 +177,7 @@ def plan_run(
         seconds,
         config.oracle,
         keep_adapter=config.keep_adapters,
+        keep_logits=config.keep_logits,
         plugged_backbone=backbone.plugged,
     )
 

@@ -110,8 +110,10 @@ def add_split(command: argparse.ArgumentParser) -> None:
     add = group(command, RUNS).add_argument
     add("--split", choices=["test", "val"], default="test", help="val: train on train800, evaluate on val200")
     add("--shard", type=part, default=(1, 1), metavar="I/N", help="run part I of N parts of equal cost")
-    best = "also record the best test epoch; rankings do not use it"
-    group(command, STORED).add_argument("--oracle", action="store_true", help=best)
+    add = group(command, STORED).add_argument
+    add("--oracle", action="store_true", help="also record the best test epoch; rankings do not use it")
+    logits = "store logits with the predictions, for ensembles; repeats runs that were stored without"
+    add("--keep-logits", action="store_true", help=logits)
 
 
 def add_sweep(command: argparse.ArgumentParser) -> None:

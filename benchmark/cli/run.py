@@ -68,7 +68,7 @@ def declare(commands: Commands) -> None:
     add_runs(reproduce, required=False)
     add_sweep(reproduce)
     given = dict.fromkeys(("recipe", "normalisation", "interpolation"))  # None: as the paper
-    rest = {"split": "test", "shard": (1, 1), "again": False, "only_failed": False}
+    rest = {"split": "test", "shard": (1, 1), "again": False, "only_failed": False, "keep_logits": False}
     reproduce.set_defaults(work="commands.reproduce:reproduce", **given, **rest)
 
     smoke = commands.add_parser("smoke", help="small benchmark without internet, weights or data; takes minutes")

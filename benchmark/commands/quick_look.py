@@ -42,7 +42,8 @@ def quick_look(options: argparse.Namespace) -> int:
         ValueError: an option asks for something that is stored.
     """
     stored = {"--oracle": options.oracle, "--save-adapters": options.keep_adapters, "--repeat": options.again}
-    stored |= {"--dry-run": options.dry_run, "--split val": options.split == "val"}
+    stored |= {"--keep-logits": options.keep_logits, "--dry-run": options.dry_run}
+    stored |= {"--split val": options.split == "val"}
     if given := [name for name, value in stored.items() if value]:
         raise ValueError(f"--limit-test stores nothing and looks at test images, so {given[0]} has no use with it")
     deadline = deadline_in(options.max_minutes)

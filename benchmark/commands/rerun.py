@@ -152,6 +152,7 @@ def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) 
         oracle,
         facts={"tuning": run.tuning} if run and run.tuning else {},
         keep_adapter=run is not None and Store(options.results).has_adapter(spec),
+        keep_logits=run is not None and Store(options.results).has_logits(spec),
         plugged_backbone=backbone.plugged,
     )
 

@@ -111,6 +111,7 @@ def sweep_config(options: argparse.Namespace) -> SweepConfig:
         interpolation=options.interpolation,
         oracle=options.oracle,
         keep_adapters=options.keep_adapters,
+        keep_logits=options.keep_logits,
     )
 
 
@@ -150,11 +151,13 @@ def missing_runs(store: Store, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
 
 
 def _is_complete(store: Store, run: PlannedRun) -> bool:
-    """Return True if a stored run has the best test epoch and the adapter, where these are asked for."""
+    """Return True if a stored run has the best test epoch, the logits and the adapter, where these are asked for."""
     if run.oracle:
         found = load_latest(store, run.spec)
         if found is None or found.oracle_accuracy is None:
             return False
+    if run.keep_logits and not store.has_logits(run.spec):
+        return False
     return store.has_adapter(run.spec) if run.keep_adapter else True
 
 

@@ -21,8 +21,16 @@ def no_progress(phase: str, done: int, total: int, epoch: EpochFacts | None = No
 
 
 @torch.no_grad()
-def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: ProgressFn = no_progress) -> np.ndarray:
+def predict(
+    live: LiveModel,
+    head: nn.Linear,
+    images: np.ndarray,
+    progress: ProgressFn = no_progress,
+    on_logits: Callable[[Tensor], None] | None = None,
+) -> np.ndarray:
     """Predict the class indices [n] of uint8 images [n, 3, h, w], reading one batch at a time.
+
+    `on_logits` receives the logits [b, k] of each batch in order, on the device.
 
     Raises:
         Diverged: the logits of an image are not a number.
@@ -32,7 +40,10 @@ def predict(live: LiveModel, head: nn.Linear, images: np.ndarray, progress: Prog
 
     def predict_batch(batch: slice) -> Tensor:
         logits = compute_logits(live, head, images[batch])
-        return torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
+        predicted = torch.where(logits.isnan().any(dim=1), -1, logits.argmax(dim=1))
+        if on_logits is not None:
+            on_logits(logits)
+        return predicted
 
     batches, done = [], 0
     for predicted in prefetch(map_batches(predict_batch, len(images), live)):
@@ -55,6 +66,16 @@ def compute_logits(live: LiveModel, head: nn.Linear, images: np.ndarray) -> Tens
     The evaluation of runs and the command `predict` share this path from pixels to classes.
     """
     return head(live.padded_features(to_device_async(images, live.device)))
+
+
+def compact(logits: Tensor) -> Tensor:
+    """Return logits [b, k] minus the largest of each image, in float16.
+
+    Softmax and argmax stay the same, and rounding is finest for the classes that compete.
+    """
+    logits = logits.float()
+    below = (logits - logits.amax(dim=1, keepdim=True)).nan_to_num(nan=0.0)  # infinity minus itself
+    return below.clamp(min=torch.finfo(torch.float16).min).half()
 
 
 def to_device_async(images: np.ndarray, device: torch.device) -> Tensor:

@@ -95,11 +95,13 @@ def train_and_evaluate(
     *,
     evaluate_each_epoch: bool = False,
     on_trained: Callable[[Trained], None] | None = None,
+    on_logits: Callable[[Tensor], None] | None = None,
 ) -> tuple[RunResult, np.ndarray]:
     """Train a run and evaluate it once, after the last epoch.
 
-    Method, backbone and data are those of the spec.  `evaluate_each_epoch` also reports the best epoch, and
-    `on_trained` receives the trained model.  Returns the result and the predictions [n], in the order of the split.
+    Method, backbone and data are those of the spec.  `evaluate_each_epoch` also reports the best epoch, `on_trained`
+    receives the trained model, and `on_logits` the logits of its evaluation as `predict` gives them.  Returns the
+    result and the predictions [n], in the order of the split.
 
     Raises:
         Diverged: the loss or the logits of the trained model are not finite.
@@ -120,7 +122,7 @@ def train_and_evaluate(
 
     started = now(device)
     labels = data.labels(spec.split)  # the first access to the evaluation split, unless evaluated in each epoch
-    predictions = predict(live, trained.head, data.images(spec.split), progress)
+    predictions = predict(live, trained.head, data.images(spec.split), progress, on_logits)
     correct = predictions == labels
     best = max(trained.epoch_accuracies, default=None)
     head_params = sum(p.numel() for p in trained.head.parameters())

@@ -36,6 +36,8 @@ from .run_log import RunLog
 from .screen import keep_working_without_screen
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..engine.backbone import Backbone
     from ..engine.evaluate import ProgressFn
     from ..engine.trainer import Trained
@@ -121,10 +123,13 @@ class Worker:
 
     def run(self, run: PlannedRun, on_progress: "ProgressFn") -> RunFinished | ResultsUnwritable:
         """Train, evaluate and store a run; errors of a method are raised."""
+        import torch
+
         from ...methods import parse
         from ...methods.plugin import loaded_plugins
         from ..checkpoints.adapter_checkpoint import pack
         from ..engine.device import use_device, workers_sharing
+        from ..engine.evaluate import compact
         from ..engine.timing import provenance
         from ..engine.trainer import train_and_evaluate
         from ..storage.json_io import StoreError
@@ -145,6 +150,7 @@ class Worker:
         except StoreError as error:
             return ResultsUnwritable(str(error))
         adapters: list[bytes] = []
+        logits: list[Tensor] = []
 
         def pack_adapter(trained: "Trained") -> None:
             adapters.append(pack(spec, trained, run.data.task.class_names))
@@ -165,6 +171,7 @@ class Worker:
                 report,
                 evaluate_each_epoch=run.oracle or (bool(self.config.log) and spec.split == "val"),
                 on_trained=pack_adapter if run.keep_adapter else None,
+                on_logits=(lambda batch: logits.append(compact(batch))) if run.keep_logits else None,
             )
         if not run.oracle:  # evaluated for the log only
             result = replace(result, oracle_accuracy=None, oracle_epoch=None)
@@ -186,7 +193,9 @@ class Worker:
         }
         correct = predictions == run.data.labels(spec.split)
         try:
-            path = store.save(spec, record, predictions, correct, adapters[0] if adapters else None, repetition)
+            kept = torch.cat(logits).cpu().numpy() if logits else None
+            adapter = adapters[0] if adapters else None
+            path = store.save(spec, record, predictions, correct, adapter, repetition, logits=kept)
             stored = store.load(path)
         except StoreError as error:
             return ResultsUnwritable(str(error))

@@ -1,8 +1,11 @@
 """Stored predictions: reading the `.npz` file beside a record."""
 
+import hashlib
 import io
+import math
 import zipfile
 import zlib
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +14,9 @@ from ...datasets.reading import InvalidFile, read_regular
 from .schema import Run
 
 LARGEST = 1 << 28
-"""Bytes of the largest file and of the largest array in it (ours; three bytes per test image)."""
-KINDS = {"predictions": np.dtype("<u2"), "correct": np.dtype(bool)}
-"""Arrays of the file and their types."""
+"""Bytes of the largest file and of the largest array in it (ours; logits of sun397 are the largest with 17 MB)."""
+KINDS = {"predictions": (np.dtype("<u2"), 1), "correct": (np.dtype(bool), 1), "logits": (np.dtype("<f2"), 2)}
+"""Arrays of the file, with their type and number of axes."""
 
 
 class PredictionsMissing(Exception):
@@ -24,23 +27,46 @@ class PredictionsDamaged(Exception):
     """The file cannot be read or contradicts the record; the message says how."""
 
 
-def load_correct(run: Run) -> np.ndarray:
-    """Return [images] bool, True for correct predictions of a run.
+@dataclass(frozen=True)
+class Predictions:
+    """The stored predictions of a run, in the order of the evaluated split."""
+
+    classes: np.ndarray
+    """[images] class indices."""
+    correct: np.ndarray
+    """[images] bool."""
+    logits: np.ndarray | None
+    """[images, classes] float16, minus the largest of each image, which changes neither softmax nor argmax; None unless
+    the run was made with `--keep-logits`."""
+
+
+def load_predictions(run: Run) -> Predictions:
+    """Return the predictions of a run, checked against its record.
 
     Raises:
         PredictionsMissing, PredictionsDamaged: There is no such file, or it is not what the record says.
     """
     path = run.path.with_suffix(".npz")
-    correct = read_predictions(path).get("correct")
+    arrays = read_predictions(path)
+    classes, correct, logits = arrays["predictions"], arrays.get("correct"), arrays.get("logits")
     if correct is None:
         raise PredictionsDamaged(f"{path.name} has no array `correct`")
     if not len(correct) or not abs(float(correct.mean()) - run.accuracy) <= 1e-6:
         raise PredictionsDamaged(f"{path.name} contradicts the accuracy in its JSON")
-    return correct
+    if hashlib.sha256(classes.tobytes()).hexdigest() != run.predictions_sha256:
+        raise PredictionsDamaged(f"{path.name} does not match the hash in its JSON")
+    if logits is not None and (logits.shape[1] != run.classes or not np.isfinite(logits).all()):
+        raise PredictionsDamaged(f"{path.name} has no finite logit for each of {run.classes} classes")
+    return Predictions(classes, correct, logits)
+
+
+def load_correct(run: Run) -> np.ndarray:
+    """Return [images] bool, True for correct predictions of a run.  Raises as `load_predictions`."""
+    return load_predictions(run).correct
 
 
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the file: `predictions` [images], and `correct` [images] if it was stored.
+    """Return the arrays of the file: `predictions`, and `correct` and `logits` if they were stored.
 
     Raises:
         PredictionsMissing, PredictionsDamaged: There is no such file, or it holds something else.
@@ -61,13 +87,14 @@ def read_predictions(path: Path) -> dict[str, np.ndarray]:
 
 
 def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
-    """Return an array of one axis; raise `ValueError` if it is another one, or larger than its data or the limit."""
+    """Return an array; raise `ValueError` if it is of another kind, or larger than its data or the limit."""
     if archive.getinfo(f"{name}.npy").file_size > LARGEST:
         raise ValueError(f"`{name}` has more than {LARGEST:,} bytes")
     stream = io.BytesIO(archive.read(f"{name}.npy"))
     np.lib.format.read_magic(stream)  # numpy writes version 1 for every plain array
-    shape, _, kind = np.lib.format.read_array_header_1_0(stream)
+    shape, fortran, kind = np.lib.format.read_array_header_1_0(stream)
     data = stream.read()
-    if kind != KINDS[name] or shape != (len(data) // kind.itemsize,) or len(data) % kind.itemsize:
-        raise ValueError(f"`{name}` is {kind} {shape}, not {KINDS[name]} of one axis")
-    return np.frombuffer(data, kind)
+    wanted, axes = KINDS[name]
+    if kind != wanted or len(shape) != axes or fortran or math.prod(shape) * kind.itemsize != len(data):
+        raise ValueError(f"`{name}` is {kind} {shape}, not {wanted} of {axes} axes")
+    return np.frombuffer(data, kind).reshape(shape)

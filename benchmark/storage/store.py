@@ -1,7 +1,7 @@
 """Results on disk: one JSON file per run, named by the run ID.
 
     results/runs/<backbone>/<suite>/<task>/<method>/<run ID>.json   the record
-    results/runs/.../<run ID>.npz                                   test predictions
+    results/runs/.../<run ID>.npz                                   predictions, and logits if kept
     results/runs/.../<run ID>.safetensors                           adapter and head, if kept (not in git)
     results/failed/<run ID>.json                                    the traceback of a failed run
     results/damaged/...                                             quarantined files
@@ -29,6 +29,7 @@ from ..spec import PROTOCOL, RunSpec
 from .commit import commit
 from .json_io import StoreError, to_text, unwritable, write_atomically
 from .layout import LARGEST_CLASSES
+from .predictions import PredictionsDamaged, PredictionsMissing, read_predictions
 from .schema import (
     RECORD_NAME,
     SCHEMA,
@@ -98,6 +99,13 @@ class Store:
         found = self.repetitions(spec)
         return bool(found) and found[-1].with_suffix(".safetensors").exists()
 
+    def has_logits(self, spec: RunSpec) -> bool:
+        """Return True if the latest repetition of a run has its logits."""
+        found = self.repetitions(spec)
+        with suppress(PredictionsMissing, PredictionsDamaged):
+            return bool(found) and "logits" in read_predictions(found[-1].with_suffix(".npz"))
+        return False
+
     def save(
         self,
         spec: RunSpec,
@@ -106,6 +114,8 @@ class Store:
         correct: np.ndarray | None = None,
         adapter: bytes | None = None,
         repetition: int | None = None,
+        *,
+        logits: np.ndarray | None = None,
     ) -> Path:
         """Store a finished run and return the path of its record; existing records are never overwritten.
 
@@ -113,6 +123,7 @@ class Store:
             predictions: [n] class indices in the order of the evaluated split.
             correct: [n] bool, True for correct predictions; needed for paired comparisons, not part of the hash.
             adapter: Content of a safetensors file.
+            logits: [n, classes] float16, see `Predictions`; not part of the hash.
             repetition: Number of the repetition; if it is stored already, this run is dropped.  None: the next one.
 
         Raises:
@@ -122,7 +133,8 @@ class Store:
         if predictions.ndim != 1 or not 0 <= predictions.min(initial=0) <= predictions.max(initial=0) < LARGEST_CLASSES:
             raise ValueError(f"predictions must be one class from 0 to {LARGEST_CLASSES - 1:,} per image")
         path = self.path(spec, repetition or self.next_repetition(spec))
-        arrays = {"predictions": predictions.astype("<u2")} | ({} if correct is None else {"correct": correct})
+        optional = {"correct": correct, "logits": logits}
+        arrays = {"predictions": predictions.astype("<u2"), **{n: a for n, a in optional.items() if a is not None}}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)
         record = {
