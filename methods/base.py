@@ -164,6 +164,16 @@ class Method:
     def mergeable(cls) -> bool:
         return cls.merge is not Method.merge
 
+    def skip_tokens(self, vit: Any) -> None:
+        """Let evaluation leave out the work for tokens whose result would be masked, in place.
+
+        The features stay the same up to rounding.  The suite evaluates with masks; `cost` measures what skipping saves.
+        """
+
+    @classmethod
+    def skips_tokens(cls) -> bool:
+        return cls.skip_tokens is not Method.skip_tokens
+
     def args(self) -> dict[str, Any]:
         """Return all hyper-parameters by name."""
         return {field.name: getattr(self, field.name) for field in fields(self)}

@@ -55,15 +55,25 @@ class DispatchedBlock(nn.Module):
         self.gate, self.adapter = gate, adapter
         self.passed: Tensor | None = None
         """The gate's output for the patches, in training until the loss is computed."""
+        self.skips = False
+        """True if evaluation computes the MLP of the passing tokens alone, instead of masking the others' result."""
 
     def forward(self, x: Tensor) -> Tensor:  # [b, n, d]
         x = self.attention(x)
-        mlp = self.mlp.drop_path(self.mlp.scale(self.mlp.inner(self.mlp.norm(x))))
+        if self.skips and not self.training:
+            passing = self.gate(x)[..., 0] > 0.5  # [b, n]
+            y = x + self.adapter(x, x)
+            y[passing] += self._mlp(x[passing].unsqueeze(0)).squeeze(0).to(y.dtype)
+            return y
+        mlp = self._mlp(x)  # before the gate: both draw random numbers
         mask = self.gate(x[: (len(x) + 1) // 2] if self.training else x)
         if self.training:
             self.passed = mask[:, self.gate.prefix :]
             mask = torch.cat([mask, mask.new_ones(len(x) - len(mask), *mask.shape[1:])])
         return x + mlp * mask.to(mlp.dtype) + self.adapter(x, x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        return self.mlp.drop_path(self.mlp.scale(self.mlp.inner(self.mlp.norm(x))))
 
 
 def budget_loss(passed: Tensor, target: float) -> Tensor:
@@ -108,6 +118,11 @@ class DyT(Method):
         )
         supervised = cross_entropy(masked, labels) + cross_entropy(complete, labels)
         return supervised + budget_loss(passed, self.target) + distillation
+
+    def skip_tokens(self, vit: VisionTransformer) -> None:
+        for block in vit.modules():
+            if isinstance(block, DispatchedBlock):
+                block.skips = True
 
     def expected_params(self, vit: VisionTransformer) -> int:
         d, r = vit.embed_dim, self.bottleneck

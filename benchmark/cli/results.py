@@ -1,6 +1,7 @@
 """The commands that read results: `report`, `compare`, `status`, `verify`, and `published` for results of papers."""
 
-from .options import Commands, add_results, add_runs, add_split, add_threads, positive
+from ..reporting.costs import COLUMNS
+from .options import Commands, add_results, add_runs, add_split, add_threads, positive, with_commas
 
 
 def declare(commands: Commands) -> None:
@@ -9,6 +10,10 @@ def declare(commands: Commands) -> None:
     add_results(report)
     beside = "add tables that compare our results with those of papers"
     report.add_argument("--with-published", action="store_true", help=beside)
+    axes = f"also draw accuracy against stored costs: {', '.join(COLUMNS)}"
+    with_commas(
+        report.add_argument("--x", dest="axes", nargs="+", choices=COLUMNS, default=[], metavar="COST", help=axes)
+    )
     report.set_defaults(work="commands.report:report")
 
     published = commands.add_parser("published", help="show what papers report for a method, and how much they differ")

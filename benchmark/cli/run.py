@@ -1,4 +1,4 @@
-"""The commands that train: `run`, `retry`, `rerun`, `tune`, `reproduce`, `smoke`, `speed`."""
+"""The commands that train: `run`, `retry`, `rerun`, `tune`, `reproduce`, `smoke`, `speed`, `cost`."""
 
 from pathlib import Path
 
@@ -83,7 +83,7 @@ def declare(commands: Commands) -> None:
     add("--write-baseline", type=Path, metavar="FILE", help="store the results as a baseline")
     smoke.set_defaults(work="commands.smoke:smoke")
 
-    speed = commands.add_parser("speed", help="measure images per second and the share of peak FLOP/s on this device")
+    speed = commands.add_parser("speed", help="measure images per second of training, and the share of peak FLOP/s")
     add = speed.add_argument
     specs = "names, titles or specs of methods"
     with_commas(add("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help=specs))
@@ -98,3 +98,24 @@ def declare(commands: Commands) -> None:
     add_threads(speed)
     add("--output", "--json", dest="json", type=Path, metavar="FILE", help="store the results as JSON")
     speed.set_defaults(work="commands.speed:speed")
+
+    what = "measure and store what methods cost: time, memory, FLOPs and bytes"
+    cost = commands.add_parser("cost", help=what)
+    cost.description = (
+        "Measure the training step and the inference of methods, for the tables and figures of `report`.  The command "
+        "`speed` measures only training, and how much of the device's peak it reaches."
+    )
+    add = cost.add_argument
+    with_commas(add("--methods", nargs="+", required=True, help="names, titles or specs of methods, or all"))
+    add_plugin(cost)
+    add("--backbone", required=True, help="timm model name with its tag")
+    add("--weights", default="random", help="as for `run` (default: random, which costs the same)")
+    add("--image-size", type=positive, metavar="N", help="side in pixels (default: the backbone's)")
+    with_commas(add("--batch", nargs="+", type=positive, default=[1, 64], help="of inference (default: 1 64)"))
+    add("--train-batch", type=positive, default=64, metavar="N", help="batch of training (default: 64)")
+    add("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
+    add("--repeat", dest="again", action="store_true", help="measure stored costs again and replace them")
+    add_device(cost)
+    add_threads(cost)
+    add_results(cost)
+    cost.set_defaults(work="commands.cost:cost")

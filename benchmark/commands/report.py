@@ -12,18 +12,24 @@ from .messages import say_all
 
 def report(options: argparse.Namespace) -> int:
     """Run `vtab-peft report`."""
-    return write_report(options.results, options.with_published)
+    return write_report(options.results, options.with_published, axes=options.axes)
 
 
-def write_report(results: Path, with_published: bool = False, runs: Sequence[PlannedRun] | None = None) -> int:
+def write_report(
+    results: Path,
+    with_published: bool = False,
+    runs: Sequence[PlannedRun] | None = None,
+    axes: Sequence[str] = (),
+) -> int:
     """Rebuild every derived file, print the leaderboards and return the exit status.
 
-    runs: print only leaderboards that contain one of these runs; None prints all.
+    runs: print only leaderboards that contain one of these runs; None prints all.  axes: cost columns that accuracy is
+    also drawn against.
     """
     from ..reporting.report import write
 
     run_ids = None if runs is None else {run.spec.run_id() for run in runs}
-    written = write(Store(results), results, with_published, run_ids)
+    written = write(Store(results), results, with_published, run_ids, axes)
     say_all(written.problems)
     print(written.text)
     if written.leaderboards:

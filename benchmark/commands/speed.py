@@ -23,12 +23,10 @@ from ..engine.timing import device_name, provenance
 from ..recipes import choose_recipe, parse_settings
 from ..spec import Recipe
 from ..storage.json_io import write_atomically
-from .throughput import Speed, matrix_flops, measure, noise, training_flops
+from .throughput import IMAGES, Speed, matrix_flops, measure, noise, step_flops
 
 SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_dropout", "mlp_dropout", "clip_norm")
 """Fields of the recipe that can be set here.  --batch and --precision are options; the others do not change speed."""
-IMAGES = {"cuda": 4096, "mps": 1024, "cpu": 80}
-"""Images per epoch, so that an epoch takes a second or more (ours)."""
 
 
 def speed(options: argparse.Namespace) -> int:
@@ -74,11 +72,11 @@ def _measure_all(
     limit: float,
 ) -> Iterator[Speed]:
     """Measure every method with every engine and batch size."""
-    flops = {method: training_flops(method, backbone, base) for method in methods}
     images = max(options.images or IMAGES[device.type], *options.batch)
     with noise({"train": images, "val": 1, "test": max(images, 128)}, backbone.image_size) as data:
         for batch in options.batch:
             recipe = replace(base, batch_size=batch, precision=options.precision)
+            flops = {method: step_flops(method, backbone, base, batch) / batch for method in methods}
             for engine in options.engine:
                 live = LiveModel(device, Numerics(options.threads, engine))
                 for method in methods:

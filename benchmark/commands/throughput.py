@@ -32,6 +32,8 @@ from ..spec import MethodRef, Recipe, RunSpec
 
 EPOCHS = 4
 """Epochs per measurement; the first is discarded, the median of the others is used (ours)."""
+IMAGES = {"cuda": 4096, "mps": 1024, "cpu": 80}
+"""Images per epoch, so that an epoch takes a second or more (ours)."""
 MATRIX = {"cuda": 8192, "mps": 4096, "cpu": 2048}
 """Side of the square matrices whose product measures peak FLOP/s; large enough to reach it (ours)."""
 
@@ -53,6 +55,15 @@ class Speed:
     peak_bytes: int
 
 
+@dataclass(frozen=True)
+class TrainingSpeed:
+    """Measurements of the training loop, and the trained model."""
+
+    images_per_second: float
+    peak_bytes: int
+    trained: Trained
+
+
 def measure(
     method: Method, backbone: Backbone, recipe: Recipe, data: CachedTask, live: LiveModel, flops: float, limit: float
 ) -> Speed:
@@ -60,22 +71,30 @@ def measure(
 
     flops: FLOPs per training image.  limit: peak FLOP/s of the device.
     """
-    spec = spec_of(method, backbone, data, replace(recipe, epochs=EPOCHS, probe_epochs=EPOCHS, warmup_epochs=0))
-    reset_peak_memory(live.device)
-    ticks = Ticks()
-    trained = train(spec, method, backbone, data, live, ticks)
-    rate = trained.images_seen / EPOCHS / ticks.seconds_per_epoch()
+    training = measure_training(method, backbone, recipe, data, live)
+    rate = training.images_per_second
     return Speed(
         method.spec(),
         live.numerics.engine,
         recipe.batch_size,
         rate,
-        _evaluation_rate(trained, data, live),
+        _evaluation_rate(training.trained, data, live),
         flops / 1e9,
         rate * flops / limit,
-        trained.compile_seconds,
+        training.trained.compile_seconds,
         peak_memory(live.device),
     )
+
+
+def measure_training(
+    method: Method, backbone: Backbone, recipe: Recipe, data: CachedTask, live: LiveModel
+) -> TrainingSpeed:
+    """Train for `EPOCHS` epochs on random images; the time of an epoch is the median of all but the first."""
+    spec = spec_of(method, backbone, data, replace(recipe, epochs=EPOCHS, probe_epochs=EPOCHS, warmup_epochs=0))
+    reset_peak_memory(live.device)
+    ticks = Ticks()
+    trained = train(spec, method, backbone, data, live, ticks)
+    return TrainingSpeed(trained.images_seen / EPOCHS / ticks.seconds_per_epoch(), peak_memory(live.device), trained)
 
 
 class Ticks:
@@ -146,21 +165,30 @@ def spec_of(method: Method, backbone: Backbone, data: CachedTask, recipe: Recipe
     return run.spec
 
 
-def training_flops(method: Method, backbone: Backbone, recipe: Recipe) -> float:
-    """Return the FLOPs of a training step per image; those of the head alone if features are cached.
+def step_flops(method: Method, backbone: Backbone, recipe: Recipe, batch: int) -> int:
+    """Return the FLOPs of a training step with `batch` images; those of the head alone if features are cached.
 
-    The whole last block is counted, as is usual, although the engine computes only its class token.
+    The whole last block is counted, as is usual, although the engine computes only its class token.  Head and loss are
+    left out.  Work that does not depend on the batch, such as making a weight, is counted once: the FLOPs are a linear
+    function of the number of images, known from 2 and 4 images.
     """
     if method.frozen_features:
-        return 3 * 2 * backbone.vit.num_features * NOISE.classes
-    images = torch.randn(2, 3, backbone.image_size, backbone.image_size)
-    examples = (images, torch.tensor([0, 1])) if wants_examples(method) else None
-    return counted_flops(inject(backbone.vit, method, recipe, 0, examples).vit.train(), images) / len(images)
+        return 3 * 2 * backbone.vit.num_features * NOISE.classes * batch
+    images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
+    examples = (images[:2], torch.tensor([0, 1])) if wants_examples(method) else None
+    vit = inject(backbone.vit, method, recipe, 0, examples).vit.train()
+    two, four = (counted_flops(vit, torch.cat([images[:n]] * method.copies)) for n in (2, 4))
+    return two + (four - two) * (batch - 2) // 2
 
 
-def counted_flops(vit: nn.Module, images: Tensor) -> float:
-    """Return the FLOPs of all matrix products, forward and, if a parameter is trainable, backward."""
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:  # fused kernels are not counted
+def counted_flops(vit: nn.Module, images: Tensor) -> int:
+    """Return the FLOPs of a forward and, if a parameter is trainable and gradients are enabled, backward pass.
+
+    torch's counter knows matrix products, convolutions and attention; element-wise operations, norms, softmax and
+    Fourier transforms count as nothing.  It does not know the fused attention of CPUs, so attention is computed as
+    two matrix products here.
+    """
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         if (features := vit(images)).requires_grad:
             features.sum().backward()
     return counter.get_total_flops()

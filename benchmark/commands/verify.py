@@ -15,6 +15,7 @@ from ...datasets.manifest import Manifest, manifests
 from ...datasets.reading import InvalidFile
 from ..checkpoints.header import read_header
 from ..execution.locks import list_locks
+from ..reporting.costs import COLUMNS
 from ..reporting.origins import decoder_notes, plugin_notes
 from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
@@ -168,9 +169,11 @@ def check_derived(store: Store) -> Iterator[str]:
     """Yield tables that differ from those of the stored records."""
     from ..reporting.report import write
 
-    published = any((store.root / "boards").rglob("published.md"))
+    boards = store.root / "boards"
+    published = any(boards.rglob("published.md"))
+    axes = [name for name in COLUMNS if any(boards.rglob(f"accuracy_vs_{name}.svg"))]
     with tempfile.TemporaryDirectory() as folder:
-        report = write(store, Path(folder), published)
+        report = write(store, Path(folder), published, axes=axes)
         yield from report.problems
         for path in report.paths:
             existing = store.root / path.relative_to(folder)

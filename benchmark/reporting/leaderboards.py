@@ -14,7 +14,10 @@ from typing import Any
 
 from ..canonical import fingerprint
 from ..escaping import one_line
+from ..storage.costs import Cost, Setup
 from ..storage.schema import Run
+from .costs import COLUMNS as COST_COLUMNS
+from .costs import costs_of_rows
 from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
 from .origins import decoder_notes, plugin_notes
 from .stats import LEAST_SEEDS, over_seeds
@@ -69,6 +72,8 @@ class Leaderboard:
     """
     origins: tuple[str, ...] = ()
     """Notes on mixed decoders and loaded plug-in files, see origins.py."""
+    cost_setup: Setup | None = None
+    """How the costs of the rows were measured; None without any."""
 
     @property
     def columns(self) -> list[str]:
@@ -84,6 +89,7 @@ class Leaderboard:
             *("method_version", "plugin", "args"),
             *(["configurations"] if self.id.tuned else []),
             *(["oracle_mean_tasks"] if self.has_oracle else []),
+            *([*COST_COLUMNS, "cost_setup"] if self.cost_setup else []),
         ]
 
     @property
@@ -117,8 +123,11 @@ class Leaderboard:
         return f"{low} to {high} seeds" if low != high else pluralize(low, "seed")
 
 
-def leaderboard(identity: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
-    """Compute a leaderboard.  Rows that lack a task are unranked and last, ordered by their mean over common tasks."""
+def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Cost] = ()) -> Leaderboard:
+    """Compute a leaderboard.  Rows that lack a task are unranked and last, ordered by their mean over common tasks.
+
+    costs: records of any backbones; those of the rows become columns.
+    """
     runs = sorted(runs, key=lambda run: run.run_id)
     tasks = _task_columns(identity, runs)
     present = {task.group for task in tasks}
@@ -144,8 +153,12 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run]) -> Leaderboard:
     ordered = sorted(
         rows, key=lambda row: (row["rank"] or unranked, -(row["mean_common"] or 0), row["spec"], row["label"])
     )
+    setup, found = costs_of_rows(ordered, identity.backbone, identity.image_size, costs)
+    for row, cost in zip(ordered, found, strict=True):
+        row |= {name: cost and column.value(cost) for name, column in COST_COLUMNS.items()}
+        row["cost_setup"] = cost and str(setup)
     origins = (*decoder_notes(runs), *plugin_notes(runs))
-    return Leaderboard(identity, tuple(tasks), tuple(groups), common, tuple(ordered), origins)
+    return Leaderboard(identity, tuple(tasks), tuple(groups), common, tuple(ordered), origins, setup)
 
 
 def _row(

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..escaping import markdown
+from ..storage.costs import load_costs
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 from ..storage.store import Store
@@ -49,11 +50,18 @@ class Report:
     """Number of leaderboards that were rebuilt but are not in `text`."""
 
 
-def write(store: Store, out: Path, with_published: bool = False, run_ids: Collection[str] | None = None) -> Report:
+def write(
+    store: Store,
+    out: Path,
+    with_published: bool = False,
+    run_ids: Collection[str] | None = None,
+    axes: Sequence[str] = (),
+) -> Report:
     """Rebuild the report of a results folder in `out`.
 
     Args:
         with_published: Add tables of published numbers.
+        axes: Cost columns that accuracy is also drawn against.
         run_ids: Limit the text to leaderboards that hold one of these runs.  None: all leaderboards.
 
     Raises:
@@ -61,14 +69,16 @@ def write(store: Store, out: Path, with_published: bool = False, run_ids: Collec
     """
     stored, problems = store.load_runs()
     problems += store.load_failures()[1]
+    costs, bad_costs = load_costs(store.root)
+    problems += bad_costs
     paths: list[Path] = []
     parts: list[LeaderboardReport] = []
     for identity, runs in by_leaderboard(stored):
         problems += duplicate_runs(identity, runs)
-        entry = leaderboard(identity, runs)
+        entry = leaderboard(identity, runs, costs)
         comparison = published_vs_measured.compare_with_published(entry, published.load())
         found = significance(entry, runs)
-        files = _files(entry, runs, found)
+        files = _files(entry, runs, found, axes)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
         folder = out / "boards" / identity.slug
@@ -113,7 +123,7 @@ def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _files(entry: Leaderboard, runs: Sequence[Run], found: Significance) -> dict[str, bytes]:
+def _files(entry: Leaderboard, runs: Sequence[Run], found: Significance, axes: Sequence[str]) -> dict[str, bytes]:
     from .figures import figures  # matplotlib, only now
 
     return {
@@ -121,23 +131,27 @@ def _files(entry: Leaderboard, runs: Sequence[Run], found: Significance) -> dict
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
         "significance.md": to_page(entry, found).encode(),
-        **figures(entry, runs, found),
+        **figures(entry, runs, found, axes),
     }
 
 
 def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
     """Remove files of an earlier report that no longer apply; other files are left unchanged."""
-    from .figures import FIGURES
+    from .figures import COST_FIGURES, FIGURES
 
-    for name in ("published.md", *(f"{figure}.{kind}" for figure in FIGURES for kind in ("svg", "png"))):
+    for name in (
+        "published.md",
+        *(f"{figure}.{kind}" for figure in (*FIGURES, *COST_FIGURES) for kind in ("svg", "png")),
+    ):
         if name not in made:
             (folder / name).unlink(missing_ok=True)
 
 
 def _index(parts: Sequence[LeaderboardReport]) -> str:
     """Return README.md of the report: a list of leaderboards, then their tables, first figures and links."""
-    from .figures import FIGURES
+    from .figures import COST_FIGURES, FIGURES
 
+    texts = FIGURES | COST_FIGURES
     titles = [markdown(title) for title in distinct_titles([part.entry.id for part in parts])]
     lines = [
         "# Leaderboards",
@@ -158,12 +172,12 @@ def _index(parts: Sequence[LeaderboardReport]) -> str:
         lines.append(f"| {link} | {len(entry.tasks)} | {len(entry.rows)} | {first} |")
     for part, title in zip(parts, titles, strict=True):
         folder = f"boards/{part.entry.id.slug}"
-        shown = [name for name in FIGURES if name in part.figures]
+        shown = [name for name in texts if name in part.figures]
         links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
-        links += [(FIGURES[name], f"{name}.svg") for name in shown[1:]]
+        links += [(texts[name], f"{name}.svg") for name in shown[1:]]
         lines += ["", f"## {title}", "", *([BANNER, ""] if part.entry.id.procedural else []), to_markdown(part.entry)]
         lines += [f"{markdown(note)}\n" for note in _decoders(part, older)]
-        lines += [f"![{FIGURES[name]}]({folder}/{name}.svg)\n" for name in shown[:1]]
+        lines += [f"![{texts[name]}]({folder}/{name}.svg)\n" for name in shown[:1]]
         lines.append(" · ".join(f"[{text}]({folder}/{name})" for text, name in links))
     return "\n".join(lines) + "\n"
 

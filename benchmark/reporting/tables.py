@@ -13,6 +13,7 @@ from typing import Any, Literal
 from tabulate import tabulate
 
 from ..escaping import csv_text, one_line
+from .costs import COLUMNS as COST_COLUMNS
 from .leaderboards import Leaderboard, TaskColumn, distinct
 
 DASH = "—"
@@ -48,6 +49,8 @@ def _csv_cell(name: str, value: Any) -> str:
         return percent(value, 2)
     if name in ("seconds", "peak_memory_mb"):
         return f"{value:.1f}"
+    if name in COST_COLUMNS:
+        return f"{value:.4g}"
     return f"{value:g}" if name == "lr" else one_line(str(value))
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from costs import make_cost
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import JUNK, adapter_places, mutated, mutated_adapter, paths_in, renamed
@@ -18,6 +19,7 @@ from vtab_peft.benchmark.checkpoints.header import read_header
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.regression_gate import BaselineError, read_baseline
 from vtab_peft.benchmark.execution.locks import RunLock, list_locks
+from vtab_peft.benchmark.storage.costs import load_cost, save_cost
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.reading import InvalidFile
@@ -107,8 +109,9 @@ def folder(
     (tmp_path / "in").mkdir()
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "in" / "x.png")
     monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "cache"))
+    cost = save_cost(store.root, make_cost(spec))
     shutil.copytree(store.root, store.root.with_name("valid"))
-    files = {"record": path, "failure": failure, "lock": lock, "adapter": adapter, "baseline": baseline}
+    files = {"record": path, "failure": failure, "lock": lock, "adapter": adapter, "baseline": baseline, "cost": cost}
     return Folder(store, files, tmp_path / "in")
 
 
@@ -117,6 +120,7 @@ READERS: dict[str, Callable[[Store, Path], Any]] = {
     "failure": lambda store, path: store.load_failure_at(path),
     "adapter": lambda _, path: read_header(path),
     "baseline": lambda _, path: read_baseline(path),
+    "cost": lambda _, path: load_cost(path),
 }
 
 

@@ -6,6 +6,7 @@ Drawing is a pure function of the report's data.  matplotlib is imported only wh
 from collections.abc import Sequence
 
 from ...storage.schema import Run
+from ..costs import COLUMNS
 from ..leaderboards import Leaderboard
 from ..significance import Significance
 from . import cost, curves, groups, heat_map, ranks
@@ -21,9 +22,17 @@ FIGURES = {
 }
 """File name without extension -> text of links to it, in the order of the report."""
 
+COST_FIGURES = {f"accuracy_vs_{name}": f"accuracy against {column.label}" for name, column in COLUMNS.items()}
+"""The same for figures that are drawn on request."""
 
-def figures(leaderboard: Leaderboard, runs: Sequence[Run], significance: Significance) -> dict[str, bytes]:
-    """Draw all figures of a leaderboard and its runs; returns file name -> content, SVG and PNG."""
+
+def figures(
+    leaderboard: Leaderboard, runs: Sequence[Run], significance: Significance, axes: Sequence[str] = ()
+) -> dict[str, bytes]:
+    """Draw the figures of a leaderboard and its runs; returns file name -> content, SVG and PNG.
+
+    axes: cost columns that accuracy is also drawn against.
+    """
     with paper_style():
         drawn = {
             "accuracy_vs_params": cost.against_params(leaderboard),
@@ -32,10 +41,11 @@ def figures(leaderboard: Leaderboard, runs: Sequence[Run], significance: Signifi
             "groups": groups.draw(leaderboard, significance.group_intervals),
             "ranks": ranks.draw(leaderboard, significance.ranking),
             "curves": curves.draw(leaderboard, curves.losses(leaderboard, runs)),
+            **{f"accuracy_vs_{axis}": cost.against_column(leaderboard, axis) for axis in axes},
         }
         return {
             f"{name}.{extension}": data
-            for name in FIGURES
+            for name in drawn
             if (figure := drawn[name]) is not None
             for extension, data in images(figure).items()
         }

@@ -1,4 +1,4 @@
-"""Mean accuracy against the cost of a method, trainable parameters or training time, with the Pareto front."""
+"""Mean accuracy against what a method costs, with the Pareto front: parameters, time, or a column of cost records."""
 
 import re
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ..costs import COLUMNS
 from ..leaderboards import Leaderboard
 from ..tables import count, cut
 from .labels import NAMED, name_points
@@ -26,14 +27,17 @@ class Cost:
 
     label: str
     values: np.ndarray
-    """[ranked rows]"""
+    """[rows]"""
     format_tick: Callable[[float], str]
+    higher_is_better: bool = False
+    """True to draw high values on the left, where low costs are."""
 
 
 def against_params(leaderboard: Leaderboard) -> "Figure | None":
     """Draw accuracy against parameters; None for fewer than two ranked rows."""
-    params = np.array([row["trainable_params"] for row in _ranked(leaderboard)], dtype=float)
-    return _draw(leaderboard, Cost("Trainable parameters without the head", params, count))
+    rows = _ranked(leaderboard)
+    params = np.array([row["trainable_params"] for row in rows], dtype=float)
+    return _draw(leaderboard, rows, Cost("Trainable parameters without the head", params, count))
 
 
 def against_time(leaderboard: Leaderboard) -> "Figure | None":
@@ -41,11 +45,22 @@ def against_time(leaderboard: Leaderboard) -> "Figure | None":
 
     Devices also differ if they were shared by different numbers of concurrent runs.
     """
-    seconds = np.array([row["train_seconds"] for row in _ranked(leaderboard)], dtype=float)
-    if len({device for row in _ranked(leaderboard) for device in row["devices"]}) != 1:
+    rows = _ranked(leaderboard)
+    seconds = np.array([row["train_seconds"] for row in rows], dtype=float)
+    if len({device for row in rows for device in row["devices"]}) != 1:
         return None
     unit, size = next(((u, s) for u, s in (("h", 3600.0), ("min", 60.0)) if np.median(seconds) >= 2 * s), ("s", 1.0))
-    return _draw(leaderboard, Cost(f"Training time of one seed, all tasks ({unit})", seconds / size, "{:g}".format))
+    return _draw(
+        leaderboard, rows, Cost(f"Training time of one seed, all tasks ({unit})", seconds / size, "{:g}".format)
+    )
+
+
+def against_column(leaderboard: Leaderboard, name: str) -> "Figure | None":
+    """Draw accuracy against a column of cost records; None for fewer than two ranked rows that have it."""
+    rows = [row for row in _ranked(leaderboard) if row[name] is not None]
+    values = np.array([row[name] for row in rows], dtype=float)
+    column = COLUMNS[name]
+    return _draw(leaderboard, rows, Cost(column.label, values, "{:g}".format, column.higher_is_better))
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
@@ -61,11 +76,11 @@ def _ranked(leaderboard: Leaderboard) -> list[dict[str, Any]]:
     return [row for row in leaderboard.rows if row["rank"] is not None]
 
 
-def _draw(leaderboard: Leaderboard, cost: Cost) -> "Figure | None":
+def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost) -> "Figure | None":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    rows, tasks = _ranked(leaderboard), len(leaderboard.tasks)
+    tasks = len(leaderboard.tasks)
     if len(rows) < 2:
         return None
     figure = Figure(figsize=(COLUMN, 2.75))
@@ -79,10 +94,13 @@ def _draw(leaderboard: Leaderboard, cost: Cost) -> "Figure | None":
     mean = np.array([100 * row["mean_tasks"] for row in rows])
     std = np.array([100 * (row["std_over_seeds"] or 0) for row in rows])
     x = _log_axis(axes, cost)
+    if cost.higher_is_better:
+        axes.invert_xaxis()
     low, high = (mean - std).min(), (mean + std).max()
     margin = max(0.09 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)
-    front = pareto_front(list(zip(cost.values.tolist(), mean.tolist(), strict=True)))
+    costs = -cost.values if cost.higher_is_better else cost.values
+    front = pareto_front(list(zip(costs.tolist(), mean.tolist(), strict=True)))
     on_front = np.isin(np.arange(len(rows)), front)
     end = axes.get_xlim()[1]
     axes.step([*x[front], end], [*mean[front], mean[front][-1]], where="post", color=BLUE, lw=0.9, alpha=0.5, zorder=1)

@@ -13,6 +13,7 @@ from typing import Any
 
 from ...escaping import one_line
 from ...storage.schema import Run
+from ..costs import COLUMNS
 from ..families import FAMILIES, family
 from ..leaderboard_id import PROCEDURAL, distinct_titles
 from ..leaderboards import Leaderboard
@@ -83,6 +84,9 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
         "groups": list(entry.groups),
         "means": means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")],
         "common": f"mean of the {len(entry.common)} that all have" if entry.common else "",
+        "costs": [(column.label, not column.higher_is_better) for column in COLUMNS.values()]
+        if entry.cost_setup
+        else [],
         "rows": _rows(part, environments),
         "over_tasks": over_tasks(entry, part.significance),
         "published": _published(part.published),
@@ -99,6 +103,7 @@ def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
         ("input", one_line(f"{identity.image_size} px, {identity.interpolation}, {identity.normalisation}")),
         ("epochs", entry.epochs),
         ("seeds", entry.seeds),
+        *([("costs", one_line(str(entry.cost_setup)))] if entry.cost_setup else []),
         *(("note", note) for note in entry.origins),
     ]
 
@@ -133,6 +138,7 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
                 "seconds": _rounded(row["seconds"], 1),
                 "peak_mb": _rounded(row["peak_memory_mb"], 1),
                 "std": _percent(row["std_over_seeds"]),
+                "costs": [_rounded(row[name], 3) for name in COLUMNS],
                 "accuracy": [_percent(row[f"accuracy_{task.label}"]) for task in entry.tasks],
                 "groups": [_percent(row[f"group_{group}"]) for group in entry.groups],
                 "means": {

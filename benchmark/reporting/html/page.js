@@ -97,6 +97,9 @@ function columns() {
       key: `task ${place}`, title: task.name, decimals: 1, first: i === 0 || shown[i - 1].task.group !== task.group,
       value: (row) => row.accuracy[place],
     })),
+    ...leaderboard.costs.map(([title, low], i) => ({
+      key: `cost ${i}`, title, low, first: i === 0, value: (row) => row.costs[i], show: (v) => (known(v) ? Number(v.toPrecision(3)).toLocaleString("en") : DASH),
+    })),
   ];
 }
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.commands.throughput import MATRIX, Ticks, counted_flops, training_flops
+from vtab_peft.benchmark.commands.throughput import MATRIX, Ticks, counted_flops, step_flops
 from vtab_peft.benchmark.engine.backbone import load
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.methods import parse
@@ -29,11 +29,11 @@ def test_flops_equal_the_closed_form() -> None:
     forward = forward_flops(vit.embed_dim, len(vit.blocks), vit.patch_embed.num_patches + 1, patch)
     size = backbone.image_size
     assert counted_flops(vit, torch.randn(1, 3, size, size)) == pytest.approx(forward)
-    assert training_flops(parse("linear"), backbone, FP32) == 6 * vit.num_features * 10, "features are cached"
-    lora = training_flops(parse("lora(rank=1)"), backbone, FP32) / forward
+    assert step_flops(parse("linear"), backbone, FP32, 3) == 3 * 6 * vit.num_features * 10, "features are cached"
+    lora = step_flops(parse("lora(rank=1)"), backbone, FP32, 2) / 2 / forward
     assert 1.8 < lora < 2.2, "without weight gradients a backward pass costs about one forward pass"
     pixels = 2 * vit.patch_embed.num_patches * 3 * patch**2 * vit.embed_dim  # no gradient of the pixels
-    assert training_flops(parse("full"), backbone, FP32) == pytest.approx(3 * forward - pixels)
+    assert step_flops(parse("full"), backbone, FP32, 8) == 8 * (3 * forward - pixels)
 
 
 def test_flops_of_vit_b_16_equal_published_ones() -> None:
