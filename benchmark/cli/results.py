@@ -1,4 +1,7 @@
-"""The commands that read results: `report`, `compare`, `status`, `verify`, and `published` for results of papers."""
+"""The commands that read results: `report`, `compare`, `agreement`, `status`, `verify`, and `published` of papers."""
+
+import argparse
+from pathlib import Path
 
 from ..reporting.costs import COLUMNS
 from .options import Commands, add_results, add_runs, add_split, add_threads, positive, with_commas
@@ -31,6 +34,12 @@ def declare(commands: Commands) -> None:
     add_results(compare)
     compare.set_defaults(work="reporting.compare:run")
 
+    same = "show how often methods, and seeds of one method, predict different classes"
+    agreement = commands.add_parser("agreement", help=same)
+    _add_rows(agreement)
+    agreement.add_argument("--by-task", action="store_true", help="print the tables of each task too")
+    agreement.set_defaults(work="commands.agreement:run")
+
     status = commands.add_parser("status", help="count finished, running, failed and missing runs")
     add_runs(status, required=False)
     add_split(status)
@@ -47,3 +56,14 @@ def declare(commands: Commands) -> None:
     verify = commands.add_parser("verify", help="check every stored run and the results folder for errors")
     add_results(verify)
     verify.set_defaults(work="commands.verify:verify")
+
+
+def _add_rows(command: argparse.ArgumentParser) -> None:
+    """Add the options that choose rows of a leaderboard, and where tables and figures are written."""
+    add = command.add_argument
+    rows = "method specs or names of leaderboard rows (default: all)"
+    with_commas(add("--methods", nargs="+", default=[], metavar="ROW", help=rows))
+    part = "part of the leaderboard's folder name, if several leaderboards have the methods"
+    add("--leaderboard", "--board", dest="board", default="", metavar="TEXT", help=part)
+    add("--output", "--to", dest="to", type=Path, metavar="FOLDER", help="also write tables and figure there")
+    add_results(command)

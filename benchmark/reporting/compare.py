@@ -215,32 +215,45 @@ def find_rows(
     Raises:
         ValueError: a or b is on no leaderboard, both are the same row, or several leaderboards have both.
     """
+    chosen, runs, (row_a, row_b) = find_leaderboard(found, (a, b), name, root)
+    if row_a is row_b:
+        raise ValueError(f"{a!r} and {b!r} are the same row; give two different ones")
+    return chosen, runs, row_a, row_b
+
+
+def find_leaderboard(
+    found: Sequence[tuple[Leaderboard, list[Run]]], methods: Sequence[str], name: str, root: Path | str
+) -> tuple[Leaderboard, list[Run], list[Row]]:
+    """Return the only leaderboard that has all these methods, its runs, and the rows of the methods in order.
+
+    name: part of the leaderboard's name.
+
+    Raises:
+        ValueError: a method is on no leaderboard, or no or several leaderboards have all methods.
+    """
     if not found:
         raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or another --results")
     named = [entry for entry in found if name in entry[0].id.slug]
     if not named:
         slugs = ", ".join(entry[0].id.slug for entry in found)
         raise ValueError(f"no leaderboard name contains {name!r}; leaderboards: {slugs}")
-    for method in (a, b):
+    for method in methods:
         if not any(_matches(leaderboard, method) for leaderboard, _ in named):
             rows = [row for leaderboard, _ in named for row in leaderboard.rows]
             known = sorted({row[name] for row in rows for name in ("spec", "label")})
             similar = get_close_matches(method, known, cutoff=0.4) or known[:5]
             raise ValueError(f"no row is called {method!r}; similar: {', '.join(similar)}")
-    fits = [entry for entry in named if _matches(entry[0], a) and _matches(entry[0], b)]
+    fits = [entry for entry in named if all(_matches(entry[0], method) for method in methods)]
     if len(fits) != 1:
         boards = [entry[0].id for entry in fits or named]
         titles = zip(boards, distinct_titles(boards), strict=True)
         slugs = "; ".join(f"{board.slug} ({title})" for board, title in titles)
         raise ValueError(
-            f"{len(fits) or 'no'} leaderboards have both {a!r} and {b!r}; "
+            f"{len(fits) or 'no'} leaderboards have {' and '.join(map(repr, methods)) or 'test runs'}; "
             + (f"choose one with --board: {slugs}" if fits else f"searched: {slugs}")
         )
     ((chosen, runs),) = fits
-    row_a, row_b = _row(chosen, a), _row(chosen, b)
-    if row_a is row_b:
-        raise ValueError(f"{a!r} and {b!r} are the same row; give two different ones")
-    return chosen, runs, row_a, row_b
+    return chosen, runs, [_row(chosen, method) for method in methods]
 
 
 def _matches(leaderboard: Leaderboard, name: str) -> list[Row]:

@@ -76,7 +76,7 @@ def over_seeds(accuracies: Sequence[float]) -> Interval:
     n = len(accuracies)
     if n < LEAST_SEEDS:
         raise InsufficientData(f"an interval over seeds needs at least {LEAST_SEEDS} seeds, not {n}")
-    return _student(np.asarray(accuracies, dtype=float))
+    return student(np.asarray(accuracies, dtype=float))
 
 
 def over_images(correct: int, images: int) -> Interval:
@@ -123,7 +123,7 @@ def over_seeds_and_images(correct_a: np.ndarray, correct_b: np.ndarray) -> Inter
     by_seed, by_image = (correct_a.mean(axis) - correct_b.mean(axis) for axis in (1, 0))
     if len(by_image) < 2:
         raise InsufficientData("an interval over images needs at least 2 images")
-    intervals = over_seeds(list(by_seed)), _student(by_image)
+    intervals = over_seeds(list(by_seed)), student(by_image)
     mean = intervals[0].estimate
     half = math.hypot(*(interval.high - interval.estimate for interval in intervals))
     return Interval(mean, mean - half, mean + half)
@@ -195,7 +195,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
     return adjusted
 
 
-def _student(sample: np.ndarray) -> Interval:
+def student(sample: np.ndarray) -> Interval:
     """Return the mean of at least 2 values and its Student-t interval."""
     mean = float(sample.mean())
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, len(sample) - 1) * sample.std(ddof=1) / math.sqrt(len(sample)))

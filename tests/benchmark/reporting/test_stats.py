@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy import stats as scipy_stats
+from statsmodels.stats import contingency_tables
 from vtab_peft.benchmark.reporting.stats import (
     InsufficientData,
     compare_over_tasks,
@@ -173,6 +174,14 @@ def test_mcnemar_is_a_sign_test_on_differing_images() -> None:
     b = np.array([0] * 15 + [1] * 5 + [1] * 100, dtype=bool)
     assert mcnemar(a, b) == pytest.approx(scipy_stats.binomtest(5, 20, 0.5).pvalue)
     assert mcnemar(a, a) == 1.0
+
+
+@pytest.mark.parametrize(("level_a", "level_b"), [(0.7, 0.7), (0.8, 0.6), (0.99, 0.97)])
+def test_mcnemar_equals_that_of_statsmodels(level_a: float, level_b: float) -> None:
+    rng = np.random.default_rng(0)
+    a, b = rng.random(300) < level_a, rng.random(300) < level_b
+    table = [[int((x & y).sum()) for y in (b, ~b)] for x in (a, ~a)]
+    assert mcnemar(a, b) == pytest.approx(contingency_tables.mcnemar(table, exact=True).pvalue)
 
 
 def students(differences: np.ndarray) -> tuple[float, float]:
