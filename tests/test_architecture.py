@@ -23,7 +23,10 @@ ROOMS = (
 """Folders and files of `benchmark/`; each imports only those behind it."""
 WITHOUT_TORCH = (
     *("api.results", "cli", "spec", "plan", "recipes", "escaping", "storage.store", "checkpoints.lookup"),
-    *(f"commands.{n}" for n in ("messages", "published", "report", "rerun", "run", "status", "tune", "tuning_space")),
+    *(
+        f"commands.{n}"
+        for n in ("messages", "published", "report", "rerun", "run", "sensitivity", "status", "tune", "tuning_space")
+    ),
     *(f"execution.{n}" for n in ("local_pool", "locks", "messages", "pool", "progress", "ray_pool", "scheduler")),
     *(f"reporting.{n}" for n in ("compare", "figures", "html.page", "leaderboards", "report", "significance")),
     *("commands.verify", "execution.signals"),

@@ -1,10 +1,10 @@
-"""The commands that read results: `report`, `compare`, `agreement`, `status`, `verify`, and `published` of papers."""
+"""The commands that read results: `report`, `compare`, `agreement`, `sensitivity`, `status`, `verify`, `published`."""
 
 import argparse
 from pathlib import Path
 
 from ..reporting.costs import COLUMNS
-from .options import Commands, add_results, add_runs, add_split, add_threads, positive, with_commas
+from .options import Commands, add_results, add_runs, add_split, add_threads, folder, positive, with_commas
 
 
 def declare(commands: Commands) -> None:
@@ -39,6 +39,13 @@ def declare(commands: Commands) -> None:
     _add_rows(agreement)
     agreement.add_argument("--by-task", action="store_true", help="print the tables of each task too")
     agreement.set_defaults(work="commands.agreement:run")
+
+    what = "show how much settings matter for each method, from the trials of `tune`"
+    sensitivity = commands.add_parser("sensitivity", help=what)
+    add_results(sensitivity)
+    to = "folder of the tables and figures (default: sensitivity/ in the results folder)"
+    sensitivity.add_argument("--to", type=folder, metavar="FOLDER", help=to)
+    sensitivity.set_defaults(work="commands.sensitivity:sensitivity")
 
     status = commands.add_parser("status", help="count finished, running, failed and missing runs")
     add_runs(status, required=False)

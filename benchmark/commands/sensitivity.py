@@ -1,0 +1,125 @@
+"""The command `sensitivity`: how much settings matter for each method, from the stored trials of `tune`."""
+
+import argparse
+from collections.abc import Sequence
+
+import numpy as np
+from tabulate import tabulate
+
+from ..escaping import csv_text, one_line
+from ..reporting.leaderboard_id import LeaderboardId
+from ..reporting.sensitivity import WITHIN, MethodSensitivity, Slice, sensitivities
+from ..reporting.tables import DASH, percent
+from ..reporting.wording import pluralize
+from ..storage.json_io import write_atomically
+from ..storage.store import Store
+from .messages import say, say_all
+
+SHOWN = (1, 2, 4, 8, 16, 32)
+"""Numbers of trials in the table."""
+ABOUT = """\
+Accuracies are in percent, on val200, means over tasks; a point is two images of a task. A slice has the trials that
+differ in one field alone. Plateau: the neighbouring values around the best within one point of it. Expected best: of k
+trials drawn at random from those stored (Dodge et al., EMNLP 2019). Gain: tuned minus default test accuracy, with
+Student's 95 % interval over seeds; both settings were fixed before a test image was opened."""
+
+
+def sensitivity(options: argparse.Namespace) -> int:
+    """Run `vtab-peft sensitivity`: print tables, and write them with figures and a CSV file."""
+    store = Store(options.results)
+    runs, problems = store.load_runs()
+    failures, unread = store.load_failures()
+    say_all([*problems, *unread])
+    found = sensitivities(runs, failures)
+    if not found:
+        raise ValueError(
+            f"{options.results} holds no method with two trials on val200; make some with `vtab-peft tune`"
+        )
+    folder = options.to or options.results / "sensitivity"
+    for identity, methods in found.items():
+        files = render(identity, methods)
+        for name, data in files.items():
+            write_atomically(folder / identity.slug / name, data)
+        print(files["sensitivity.md"].decode())
+    say(f"sensitivity of {pluralize(len(found), 'set')} of trials: {folder}")
+    return 1 if problems or unread else 0
+
+
+def render(identity: LeaderboardId, methods: Sequence[MethodSensitivity]) -> dict[str, bytes]:
+    """Return the files of one set of trials by name."""
+    from ..reporting.figures.sensitivity import draw_expected, draw_slices
+    from ..reporting.figures.style import images, paper_style
+
+    title = one_line(f"{identity.suite} · {identity.backbone} · {identity.recipe}")
+    with paper_style():
+        drawn = {"slices": draw_slices(methods, title), "expected_best": draw_expected(methods, title)}
+        figures = {
+            f"{name}.{kind}": data
+            for name, figure in drawn.items()
+            if figure is not None
+            for kind, data in images(figure).items()
+        }
+    return {"sensitivity.md": _page(title, methods).encode(), "slices.csv": _csv(methods).encode(), **figures}
+
+
+def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
+    plateaus = [(method, found) for method in methods for found in method.slices]
+    heads = ("method", "field", "values", "best", "accuracy", "plateau", "width")
+    lines = [_plateau_row(method, found) for method, found in plateaus]
+    sections = [tabulate(lines, heads, tablefmt="github", disable_numparse=True)] if lines else []
+    most = max(len(method.expected) for method in methods)
+    counts = [count for count in SHOWN if count <= most]
+    heads = (
+        "method",
+        "tasks",
+        "trials",
+        *(f"best of {count}" for count in counts),
+        "of all",
+        "trials for a point less",
+    )
+    lines = [_expected_row(method, counts) for method in methods]
+    sections.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+    heads = ("method", "tuned as", "tasks", "seeds", "default", "tuned", "gain", "95 % over seeds")
+    if lines := [line for method in methods for line in _gain_rows(method)]:
+        sections.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+    return "\n\n".join([f"# {title}", ABOUT, *sections]) + "\n"
+
+
+def _plateau_row(method: MethodSensitivity, found: Slice) -> tuple[str, ...]:
+    low, high = found.plateau
+    best = int(found.means.argmax())
+    width = f"{high / low:.3g} x" if low > 0 else f"{high - low:g}"
+    values = ", ".join(f"{value:g}" for value in found.values)
+    accuracy = percent(float(found.means[best]))
+    return (method.title, found.field, values, f"{found.values[best]:g}", accuracy, f"{low:g} to {high:g}", width)
+
+
+def _expected_row(method: MethodSensitivity, counts: Sequence[int]) -> tuple[str, ...]:
+    expected, best = method.expected, method.best
+    shown = [percent(float(expected[count - 1])) if count <= len(expected) else DASH for count in counts]
+    near = np.flatnonzero(expected >= best - WITHIN)
+    needed = str(near[0] + 1) if len(near) else f"over {len(expected)}"
+    return (method.title, str(len(method.tasks)), str(method.trials), *shown, percent(best), needed)
+
+
+def _gain_rows(method: MethodSensitivity) -> list[tuple[str, ...]]:
+    rows = []
+    for gain in method.gains:
+        ends = gain.interval and f"{100 * gain.interval.low:+.1f} to {100 * gain.interval.high:+.1f}"
+        numbers = percent(gain.default), percent(gain.tuned), f"{100 * (gain.tuned - gain.default):+.1f}"
+        rows.append((method.title, gain.recipe, str(gain.tasks), str(gain.seeds), *numbers, ends or DASH))
+    return rows
+
+
+def _csv(methods: Sequence[MethodSensitivity]) -> str:
+    """Return every point of the slices."""
+    head = ["method", "field", "value", "task", "accuracy", "other_settings"]
+    rows = [
+        [method.title, found.field, f"{value:g}", task, percent(float(accuracy), 2), others]
+        for method in methods
+        for found in method.slices
+        for others in [" ".join(f"{name}={value}" for name, value in found.others)]
+        for task, line in zip(method.tasks, found.accuracies, strict=True)
+        for value, accuracy in zip(found.values, line, strict=True)
+    ]
+    return csv_text([head, *rows])

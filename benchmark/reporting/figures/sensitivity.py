@@ -1,0 +1,110 @@
+"""Accuracy over each setting, a panel per method and field; and the expected best accuracy of k random trials."""
+
+from collections.abc import Sequence
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..sensitivity import MethodSensitivity, Slice
+from ..tables import cut, learning_rate
+from .style import BLUE, COLUMN, GREY, INK, add_axes, add_text, short, write_title
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LINES = (("-", BLUE), ("--", "#D55E00"), (":", "#000000"), ("-.", "#CC79A7"), ("-", "#009E73"), ("--", "#E69F00"))
+"""Styles and colours (Okabe and Ito's) of the curves of methods, in turn."""
+PANEL, HEIGHT, GAP, ROW = 1.25, 0.75, 0.3, 0.45
+"""Width and height of a panel, and space between panels, in inches."""
+
+
+def draw_slices(methods: Sequence[MethodSensitivity], title: str) -> "Figure | None":
+    """Draw a row of panels per method; None without any slice."""
+    from matplotlib.figure import Figure
+
+    shown = [method for method in methods if method.slices]
+    if not shown:
+        return None
+    columns = max(len(method.slices) for method in shown)
+    left, top, bottom = 0.45, 0.38, 0.42
+    width = max(COLUMN, left + columns * (PANEL + GAP))
+    figure = Figure(figsize=(width, top + bottom + len(shown) * HEIGHT + (len(shown) - 1) * ROW))
+    for row, method in enumerate(shown):
+        low, high = _limits(method)
+        for column, found in enumerate(method.slices):
+            below = bottom + (len(shown) - 1 - row) * (HEIGHT + ROW)
+            axes = add_axes(figure, left + column * (PANEL + GAP), below, PANEL, HEIGHT)
+            _draw_slice(axes, found)
+            axes.set_ylim(low, high)
+            axes.set_title(
+                cut(f"{method.title} · {found.field}" if column == 0 else found.field, 26), fontsize=6, pad=3
+            )
+    write_title(figure, title)
+    middle = bottom + (len(shown) * HEIGHT + (len(shown) - 1) * ROW) / 2
+    add_text(figure, 0.06, middle, "Accuracy on val200 (%)", rotation=90, ha="left", va="center")
+    note = "Blue: mean over tasks; grey: each task; band: within one point of the best"
+    add_text(figure, 0.06, 0.06, note, va="bottom")
+    return figure
+
+
+def _limits(method: MethodSensitivity) -> tuple[float, float]:
+    """Return the limits of the accuracies of one method; lines of diverged trials leave the panel below."""
+    known = np.concatenate([100 * found.accuracies[found.accuracies > 0] for found in method.slices])
+    if not len(known):
+        return 0.0, 100.0
+    margin = max(1.0, 0.08 * float(np.ptp(known)))
+    return float(known.min()) - margin, float(known.max()) + margin
+
+
+def _draw_slice(axes: "Axes", found: Slice) -> None:
+    from matplotlib.ticker import MaxNLocator, NullLocator
+
+    values, means = np.array(found.values), 100 * found.means
+    if values.min() > 0 and values.max() > 4 * values.min():
+        axes.set_xscale("log")
+    axes.axvspan(*found.plateau, color=BLUE, alpha=0.15, lw=0)
+    if len(found.accuracies) > 1:
+        axes.plot(values, 100 * found.accuracies.T, color=GREY, lw=0.5, alpha=0.7, zorder=1)
+    axes.plot(values, means, color=BLUE, lw=1.1, marker="o", ms=2.5, mfc="white", mew=0.8)
+    best = int(means.argmax())
+    axes.plot(values[best], means[best], color=BLUE, marker="o", ms=3.2)
+    texts = [learning_rate(value) if 0 < value < 0.01 else f"{value:g}" for value in found.values]
+    axes.set_xticks(values, texts)
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    axes.tick_params(labelsize=5.5, pad=1.5)
+
+
+def draw_expected(methods: Sequence[MethodSensitivity], title: str) -> "Figure | None":
+    """Draw a curve per method; None without methods."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    if not methods:
+        return None
+    legend = -(-len(methods) // 2)
+    top, bottom, height = 0.3 + 0.13 * legend, 0.4, 1.5
+    figure = Figure(figsize=(COLUMN, top + bottom + height))
+    axes = add_axes(figure, 0.45, bottom, COLUMN - 0.55, height)
+    for method, (line, colour) in zip(methods, cycle(LINES), strict=False):
+        trials = np.arange(1, len(method.expected) + 1)
+        axes.plot(trials, 100 * method.expected, ls=line, color=colour, lw=1.1, label=short(method.title))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axes.set_xlim(left=1)
+    axes.set_xlabel("Random trials")
+    axes.set_ylabel("Expected best on val200 (%)")
+    axes.grid(axis="y", color=INK, alpha=0.12, lw=0.4)
+    width, whole = figure.get_size_inches()
+    figure.legend(
+        loc="upper left",
+        bbox_to_anchor=(0.06 / width, 1 - 0.22 / whole),
+        ncols=2,
+        fontsize=6,
+        frameon=False,
+        handlelength=2.4,
+        **{"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.25, "columnspacing": 1},
+    )
+    write_title(figure, title)
+    return figure

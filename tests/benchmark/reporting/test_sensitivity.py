@@ -1,0 +1,127 @@
+"""Sensitivity: the expected best against a simulation, plateaus, slices, gains, and no choice on test."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.reporting.sensitivity import MethodSensitivity, Slice, expected_best, sensitivities
+
+RATES = (1e-4, 1e-3, 1e-2)
+
+
+def test_expected_best_equals_a_simulation():
+    rng = np.random.default_rng(0)
+    accuracies = np.array([0.2, 0.5, 0.5, 0.9, 0.6, 0.61])
+    expected = expected_best(accuracies.tolist(), 8)
+    for count in (1, 2, 5, 8):
+        best = rng.choice(accuracies, size=(200_000, count)).max(axis=1)
+        assert expected[count - 1] == pytest.approx(best.mean(), abs=5 * best.std() / 200_000**0.5)
+    assert expected[0] == pytest.approx(accuracies.mean())
+    assert (np.diff(expected) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("means", "plateau"),
+    [
+        ([0.50, 0.60, 0.61, 0.60, 0.50], (2, 4)),
+        ([0.605, 0.50, 0.61, 0.40, 0.61], (3, 3)),  # values behind a gap do not belong to it
+        ([0.61, 0.60, 0.60, 0.605, 0.60], (1, 5)),
+    ],
+)
+def test_plateau_is_within_one_point_and_has_no_gap(means, plateau):
+    values = (1.0, 2.0, 3.0, 4.0, 5.0)
+    assert Slice("lr", values, np.array([means]), ()).plateau == plateau
+
+
+def put_trials(store, put, fake, seed_of_test: float = 0.0) -> None:
+    """Store trials of two tasks over rates and ranks, refits of the best, and test runs at the defaults."""
+    for place, task in enumerate(["flowers", "cars"]):
+        for rate, accuracy in zip(RATES, (0.3, 0.5, 0.4), strict=True):
+            for rank, more in ((4, 0.0), (8, 0.02)):
+                facts = {"args": {"rank": rank, "form": "a"}, "spec": f"lora(rank={rank})", "lr": rate}
+                put(task, "lora", 0, accuracy + more + place / 10, split="val", **facts)
+    for seed in range(3):
+        for place, task in enumerate(["flowers", "cars"]):
+            at_default = {"args": {"rank": 8, "form": "a"}, "spec": "lora", "lr": 1e-4}
+            put(task, "lora", seed, 0.3 + place / 10 + seed_of_test, **at_default)
+            best = {"args": {"rank": 8, "form": "a"}, "spec": "lora(rank=8)", "lr": 1e-3}
+            trial = fake.spec(task, "lora", 0, split="val", **best)
+            refit = fake.spec(task, "lora", seed, asked="lora", tuned=True, **best)
+            refit = replace(refit, recipe=replace(refit.recipe, name="uniform_3ep_tuned6"), recipe_base="tuned:1")
+            record = fake.record(0.35 + place / 10 + seed / 100)
+            record["facts"]["tuning"] = {"val_key": trial.run_id(), "configurations": 6}
+            store.save(refit, record, np.zeros(10, int))
+
+
+def only(store) -> MethodSensitivity:
+    ((method,),) = sensitivities(store.load_runs()[0], store.load_failures()[0]).values()
+    return method
+
+
+def test_slices_differ_in_one_field(store, put, fake):
+    put_trials(store, put, fake)
+    method = only(store)
+    assert (method.title, method.tasks, method.trials) == ("LoRA", ("cars", "flowers"), 6)
+    assert {found.field: (found.values, found.others) for found in method.slices} == {
+        "lr": (RATES, (("rank", 8),)),
+        "rank": ((4, 8), (("lr", 1e-3),)),
+    }
+    assert method.slices[0].means == pytest.approx([0.37, 0.57, 0.47])
+    assert method.slices[0].accuracies[0] == pytest.approx([0.42, 0.62, 0.52]), "cars"
+    assert method.best == pytest.approx(0.57)
+    assert len(method.expected) == 6
+
+
+def test_gain_is_over_the_common_seeds_of_the_test_runs(store, put, fake):
+    put_trials(store, put, fake)
+    (gain,) = only(store).gains
+    assert (gain.recipe, gain.tasks, gain.seeds) == ("uniform_3ep_tuned6", 2, 3)
+    assert (gain.default, gain.tuned) == pytest.approx((0.35, 0.41))
+    assert gain.interval
+    half = 4.302652729911275 * 0.01 / 3**0.5  # Student's quantile for 2 degrees of freedom
+    assert (gain.interval.low, gain.interval.high) == pytest.approx((0.06 - half, 0.06 + half))
+
+
+def test_nothing_but_the_gain_depends_on_test_runs(store, put, fake, tmp_path):
+    put_trials(store, put, fake)
+    other = type(store)(tmp_path / "other")
+    put_trials(other, lambda *a, **facts: put(*a, into=other, **facts), fake, seed_of_test=0.5)
+    one, two = only(store), only(other)
+    assert one.gains != two.gains
+    for name in ("title", "tasks", "trials", "best"):
+        assert getattr(one, name) == getattr(two, name)
+    assert np.array_equal(one.expected, two.expected)
+    for a, b in zip(one.slices, two.slices, strict=True):
+        assert (a.field, a.values, a.plateau, a.others) == (b.field, b.values, b.plateau, b.others)
+        assert np.array_equal(a.accuracies, b.accuracies)
+
+
+def test_a_diverged_trial_counts_as_lost(store, put, fake):
+    put_trials(store, put, fake)
+    for task in ("flowers", "cars"):
+        spec = fake.spec(task, "lora", 0, args={"rank": 8, "form": "a"}, spec="lora(rank=8)", lr=0.1, split="val")
+        store.save_failure(spec, "the loss is not finite", "", "Diverged")
+    method = only(store)
+    assert method.trials == 7
+    assert method.slices[0].values == (*RATES, 0.1)
+    assert method.slices[0].means[-1] == 0
+
+
+def test_command_writes_tables_and_figures(store, put, fake, capsys):
+    put_trials(store, put, fake)
+    assert main(["sensitivity", "--results", str(store.root)]) == 0
+    printed = capsys.readouterr().out
+    (folder,) = (store.root / "sensitivity").iterdir()
+    figures = {f"{name}.{kind}" for name in ("slices", "expected_best") for kind in ("svg", "png")}
+    assert {path.name for path in folder.iterdir()} == {"sensitivity.md", "slices.csv", *figures}
+    assert (folder / "sensitivity.md").read_text() in printed
+    assert len((folder / "slices.csv").read_text().splitlines()) == 1 + 2 * (3 + 2)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert main(["sensitivity", "--results", str(store.root)]) == 0
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_command_needs_trials(store, put):
+    put("flowers", "lora", 0, 0.5)
+    assert main(["sensitivity", "--results", str(store.root)]) == 2
