@@ -8,6 +8,8 @@ from itertools import product
 from typing import Any, Literal
 
 from ..datasets.cache import CachedTask, Preprocessing
+from ..datasets.few_shots import Draw, few_shot, split_suite
+from ..datasets.task import DataError
 from .escaping import one_line
 from .spec import BackboneRef, MethodRef, Recipe, RunSpec, TaskRef
 
@@ -76,7 +78,8 @@ class PlannedRun:
     """True if the worker needs the plug-in files for the backbone."""
 
     def __str__(self) -> str:
-        parts = (self.spec.task.name, self.spec.method.spec, self.label, f"seed {self.spec.seed}")
+        _, draw = split_suite(self.spec.task.suite)
+        parts = (self.spec.task.name, draw and str(draw), self.spec.method.spec, self.label, f"seed {self.spec.seed}")
         return one_line(" · ".join(part for part in parts if part))
 
 
@@ -92,6 +95,8 @@ class SweepConfig:
     oracle: bool = False
     keep_adapters: bool = False
     keep_logits: bool = False
+    draws: Sequence[Draw] = ()
+    """Few-shot draws of each task; empty: the whole tasks."""
 
     @cached_property
     def recipe_base(self) -> str:
@@ -101,6 +106,25 @@ class SweepConfig:
     def preprocessing(self, backbone: BackboneInfo) -> Preprocessing:
         """Return the preprocessing of images for a backbone."""
         return Preprocessing(backbone.image_size, self.interpolation, self.recipe.framing)
+
+    def drawn(self, tasks: Sequence[CachedTask]) -> list[CachedTask]:
+        """Return the few-shot draws of decoded tasks, or the tasks themselves if none are wanted.
+
+        Raises:
+            DataError: classes have too few images; the message names all tasks with the first number of shots refused.
+        """
+        if not self.draws:
+            return list(tasks)
+        found: list[CachedTask] = []
+        problems: dict[str, str] = {}
+        for draw, data in product(self.draws, tasks):
+            try:
+                found.append(few_shot(data, draw))
+            except DataError as error:
+                problems.setdefault(data.task.label, str(error))
+        if problems:
+            raise DataError("\n".join(problems.values()))
+        return found
 
 
 def preprocessing_of(spec: RunSpec) -> Preprocessing:
@@ -115,7 +139,7 @@ def make_plan(
     """Return all runs, ordered by seed, so that a table of one seed is complete early."""
     first = [
         plan_run(backbone, method, data, resolve(config.recipe.for_task(data.task.name), method, backbone), config, 0)
-        for method, data in product(methods, tasks)
+        for method, data in product(methods, config.drawn(tasks))
     ]
     return [replace(run, spec=run.spec.with_seed(seed)) for seed, run in product(config.seeds, first)]
 
@@ -191,7 +215,7 @@ def resolve(recipe: Recipe, method: MethodInfo, backbone: BackboneInfo) -> Recip
 
 def estimate(spec: RunSpec, method: MethodInfo, data: CachedTask, backbone: BackboneInfo, oracle: bool) -> float:
     """Return the estimated time of a run in seconds."""
-    train = data.counts["train"] + (data.counts["val"] if spec.split == "test" else 0)
+    train = sum(data.counts[split] for split in data.training_splits(spec.split))
     cached = method.frozen_features and spec.recipe.augmentation == "none"
     passes = train if cached else 3 * train * spec.recipe.epochs
     evaluations = 1 + (spec.recipe.epochs if oracle else 0)

@@ -70,13 +70,17 @@ class CachedTask:
     replaced: tuple[Path, ...] = field(default=(), compare=False)
     """Damaged images that this build found and decoded again; runs that used them may be wrong."""
 
-    def images(self, split: SplitName) -> np.memmap:
+    def images(self, split: SplitName) -> np.ndarray:
         """[n, 3, height, width] uint8, mapped from disk; changes stay in memory."""
         return np.load(self.files[split][0], mmap_mode="c")
 
     def labels(self, split: SplitName) -> np.ndarray:
         """[n] int64"""
         return np.load(self.files[split][1])
+
+    def training_splits(self, evaluated: SplitName) -> tuple[SplitName, ...]:
+        """Return the splits that a run trains on: val is for training too, unless it is evaluated."""
+        return ("train", "val") if evaluated == "test" else ("train",)
 
 
 IMAGE_FOLDERS = "image_folders"
@@ -121,9 +125,7 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path, full: bool = Fa
         if manifest.damaged(root, full or _changed_since(path, manifest.arrays(root))):
             continue
         _touch(path)
-        labels: dict[SplitName, np.ndarray] = {
-            split: np.load(file) for split, (_, file) in manifest.files(root).items()
-        }
+        labels: dict[SplitName, np.ndarray] = {name: np.load(file) for name, (_, file) in manifest.files(root).items()}
         return _open(task, preprocessing, root, manifest, labels)
     return None
 

@@ -86,6 +86,10 @@ def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
     with_commas(add("--methods", nargs="+", required=required, help=specs))
     add_plugin(runs)
     with_commas(add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2"))
+    few = "train on N images per class, with N others for validation; see docs/few-shot.md"
+    with_commas(add("--shots", nargs="+", type=positive, default=[], metavar="N", help=few))
+    drawn = "seeds that choose the images of --shots (default: 0 1 2)"
+    with_commas(add("--shot-seed", nargs="+", type=seed, metavar="SEED", help=drawn))
     add("--backbone", required=required, help="timm model name with its tag; see `list backbones`")
     add("--weights", help="a file, hf:OWNER/NAME or random[:SEED] (default: from timm's hub)")
     add = recipe.add_argument

@@ -4,11 +4,11 @@ import argparse
 import json
 import sys
 from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 import torch
 
+from ...datasets.few_shots import drawn_for
 from ...datasets.tasks import find
 from ..analysis.adapters import AdapterAnalysis, analyze_adapter, analyze_weights
 from ..analysis.angles import Group
@@ -91,8 +91,7 @@ def _training_images(run: TrainedModel, options: argparse.Namespace) -> np.ndarr
         return None
     (task,) = find([options.task], options.suite, options.data)
     spec = run.spec
-    (data,) = cached_tasks([task], preprocessing_of(spec))
+    data = drawn_for(spec.task.suite, *cached_tasks([task], preprocessing_of(spec)))
     if data.data != spec.task.data:
         raise ValueError(f"{task.label} has data {data.data}, but {spec.method.spec} was trained on {spec.task.data}")
-    splits: list[Any] = ["train", "val"] if spec.split == "test" else ["train"]
-    return np.concatenate([data.images(split) for split in splits])
+    return np.concatenate([data.images(split) for split in data.training_splits(spec.split)])

@@ -63,7 +63,7 @@ def quick_look(options: argparse.Namespace) -> int:
             result = sweep(runs, pool, store, deadline, options.grace)
         finally:
             pool.stop()
-        print(table(store, [method.ref.spec for method in methods], few))
+        print(table(store, [method.ref.spec for method in methods], config.drawn(few)))
         for run, reason in result.failed:
             say(f"failed: {run}: {reason}")
     counts = sorted({data.counts["test"] for data in few})
@@ -87,11 +87,12 @@ def table(store: Store, methods: Sequence[str], tasks: Sequence[CachedTask]) -> 
     """Return a table of accuracies in percent, means over seeds, a row per method."""
     found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for run in store.load_runs()[0]:
-        found[run.spec.method.spec, run.spec.task.name].append(100 * run.accuracy)
-    names = [data.task.name for data in tasks]
+        found[run.spec.method.spec, f"{run.spec.task.suite}/{run.spec.task.name}"].append(100 * run.accuracy)
+    names = [data.task.label for data in tasks]
+    one_suite = len({data.task.suite for data in tasks}) == 1
     rows = [
         [method, *(f"{fmean(found[method, name]):.0f}" if found[method, name] else "" for name in names)]
         for method in methods
     ]
-    header = ["method", *names]
+    header = ["method", *(data.task.name if one_suite else data.task.label for data in tasks)]
     return tabulate(rows, header, "simple", disable_numparse=True, colalign=["left", *["right"] * len(names)])

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ...datasets.cache import CachedTask
+from ...datasets.few_shots import drawn_for, split_suite
 from ...datasets.importing import IMAGE_FOLDER
 from ...datasets.schema import from_values
 from ...datasets.task import PROCEDURAL_SUITES, SUITES
@@ -159,7 +160,7 @@ def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) 
 
 def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
     """Return the decoded task of a spec."""
-    suite, name = spec.task.suite, spec.task.name
+    (suite, _), name = split_suite(spec.task.suite), spec.task.name
     if suite in SUITES and (folder is not None or suite in PROCEDURAL_SUITES):
         (task,) = find([name], suite, folder)
     elif folder is None:
@@ -171,4 +172,4 @@ def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
         (task,) = find([str((inside if inside.is_dir() else folder).resolve())], None, None)
     if (task.suite, task.name) != (suite, name):
         raise ValueError(f"{folder} is {task.label}, the record has {suite}/{name}{hint}")
-    return cached_tasks([task], preprocessing_of(spec), full=True)[0]
+    return drawn_for(spec.task.suite, cached_tasks([task], preprocessing_of(spec), full=True)[0])

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from ...datasets import cache
 from ...datasets.archive import HELP
 from ...datasets.cache import CachedTask, Preprocessing
+from ...datasets.few_shots import Draw
 from ...datasets.task import DataError, Task, nearest
 from ...datasets.tasks import find, table
 from ..execution.messages import ResolveRequest
@@ -112,7 +113,16 @@ def sweep_config(options: argparse.Namespace) -> SweepConfig:
         oracle=options.oracle,
         keep_adapters=options.keep_adapters,
         keep_logits=options.keep_logits,
+        draws=draws(options),
     )
+
+
+def draws(options: argparse.Namespace) -> list[Draw]:
+    """Return the few-shot draws that `--shots` and `--shot-seed` ask for."""
+    if options.shot_seed is not None and not options.shots:
+        raise ValueError("--shot-seed chooses the images of --shots; give --shots too")
+    seeds = [0, 1, 2] if options.shot_seed is None else dict.fromkeys(options.shot_seed)
+    return [Draw(shots, seed) for shots in dict.fromkeys(options.shots) for seed in seeds]
 
 
 def resolve_names(

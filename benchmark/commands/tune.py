@@ -8,6 +8,7 @@ from itertools import chain, product, zip_longest
 from tabulate import tabulate
 
 from ...datasets.cache import CachedTask
+from ...datasets.few_shots import FewShotTask
 from ...datasets.task import Task
 from ...datasets.tasks import find
 from ..execution.pool import WorkerPool
@@ -24,6 +25,7 @@ from .run import (
     cached_tasks,
     check_task_folders,
     deadline_in,
+    draws,
     missing_runs,
     read_cache,
     resolve_names,
@@ -44,7 +46,7 @@ def tune(options: argparse.Namespace) -> int:
         search = _search(options, backbone, methods, grid)
         if options.dry_run:
             return _dry_run(search, tasks, methods, store)
-        ready = cached_tasks(tasks, search.config.preprocessing(backbone))
+        ready = search.config.drawn(cached_tasks(tasks, search.config.preprocessing(backbone)))
         trials = [search.trials(method, data) for method, data in product(methods, ready)]
         results = [_run_trials(options, trials, pool, store, deadline)]
         refits = _choose(search, trials, results[0], store)
@@ -77,6 +79,7 @@ def _search(
         normalisation=options.normalisation,
         interpolation=options.interpolation,
         keep_adapters=options.keep_adapters,
+        draws=draws(options),
     )
     return Search(backbone, recipe, configurations, config, grid)
 
@@ -124,7 +127,8 @@ def choices_table(known: Sequence[tuple[Trials, list[float | None]]]) -> str:
         near = sum(best - value <= error for _, value in ranked[1:])
         shown = [text for own, value in ranked[:2] for text in (_in_words(own, trials), f"{100 * value:.1f}")]
         shown += [""] * (4 - len(shown))
-        rows.append((trials.method.ref.spec, trials.data.task.name, *shown, f"{near} of {len(ranked) - 1}"))
+        task = trials.data.task.label if isinstance(trials.data, FewShotTask) else trials.data.task.name
+        rows.append((trials.method.ref.spec, task, *shown, f"{near} of {len(ranked) - 1}"))
     header = ("method", "task", "chosen", "val200", "second", "val200", "within an error")
     align = ("left", "left", "left", "right", "left", "right", "right")
     return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
@@ -157,6 +161,7 @@ def _by_seed(refits: Iterable[list[PlannedRun]]) -> list[PlannedRun]:
 def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo], store: Store) -> int:
     """Print the plan; change no file."""
     found, unread = read_cache(tasks, search.config.preprocessing(search.backbone))
+    found = search.config.drawn(found)
     rows = [_plan_row(search, method, found, store) for method in methods]
     seeds = " ".join(map(str, search.config.seeds))
     print(

@@ -257,10 +257,10 @@ def train(
 
 
 class TrainSet:
-    """Augmented training images on the device: train800, plus val200 if the run is evaluated on the test split."""
+    """Augmented training images on the device, those of `CachedTask.training_splits`."""
 
     def __init__(self, data: CachedTask, spec: RunSpec, image_size: int, device: torch.device) -> None:
-        splits = ("train", "val") if spec.split == "test" else ("train",)
+        splits = data.training_splits(spec.split)
         self.spec, self.image_size = spec, image_size
         self.inputs = torch.from_numpy(np.concatenate([data.images(s) for s in splits])).to(device)
         """uint8 [n, 3, h, w] as cached, or features [n, d] after `cache_features`"""

@@ -139,7 +139,7 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Co
     rows: list[dict[str, Any]] = [
         _row(identity, tasks, groups, part) | {"identity": row_id} for row_id, part in by_row.items()
     ]
-    for row, label in zip(rows, _method_labels(rows), strict=True):
+    for row, label in zip(rows, method_labels(rows), strict=True):
         row["label"] = label
     means = [row["mean_tasks"] for row in rows if row["mean_tasks"] is not None]
     for row in rows:
@@ -259,7 +259,8 @@ def _task_columns(identity: LeaderboardId, runs: list[Run]) -> list[TaskColumn]:
     return sorted(columns, key=place)
 
 
-def _method_labels(rows: list[dict[str, Any]]) -> list[str]:
+def method_labels(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """Return a short and unique label for each row."""
     specs = [one_line(row["spec"]) for row in rows]
     titles = [row["method"] for row in rows]
     columns = ("method", "spec", "method_version", "plugin", "args", "lr")

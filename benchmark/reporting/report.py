@@ -5,6 +5,7 @@
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
                         <figure>.svg/.png   the figures that apply
                         published.md        published numbers, if requested and available
+    <out>/few_shots/<slug>/few_shots.csv    table.md, and a figure: accuracy against shots, if there are draws
 
 Rebuilding it gives the same bytes, whatever the order of the files.
 """
@@ -20,7 +21,7 @@ from ..storage.costs import load_costs
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 from ..storage.store import Store
-from . import published, published_vs_measured
+from . import few_shots, published, published_vs_measured
 from .html.content import LeaderboardReport
 from .html.page import page
 from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
@@ -90,13 +91,17 @@ def write(
         parts.append(LeaderboardReport(entry, runs, found, comparison, figures))
     if not parts:
         return Report((), (), tuple(problems), _nothing(store, len(stored)), 0)
+    leaderboards = tuple(part.entry for part in parts)
+    tables = few_shots.few_shot_tables(leaderboards)
+    paths += _write_few_shots(tables, out)
     paths += [out / "index.html", out / "README.md"]
     write_atomically(paths[-2], page(parts, store.root))
-    write_atomically(paths[-1], _index(parts).encode())
-    leaderboards = tuple(part.entry for part in parts)
+    write_atomically(paths[-1], (_index(parts) + few_shots.index(tables)).encode())
     problems += _orphans(out, {entry.id.slug for entry in leaderboards})
     shown = [part for part in parts if run_ids is None or any(run.run_id in run_ids for run in part.runs)]
-    texts = [to_terminal(part.entry) + summary(part.significance) for part in shown]
+    whole = [part for part in shown if not few_shots.is_draw(part.entry)]  # those of draws are in one table
+    texts = [to_terminal(part.entry) + summary(part.significance) for part in whole]
+    texts += few_shots.to_terminal(tables, {part.entry.id for part in shown})
     text = "\n".join([*texts, *(_published(shown) if with_published else [])])
     return Report(tuple(paths), leaderboards, tuple(problems), text, len(parts) - len(shown))
 
@@ -131,8 +136,19 @@ def _files(entry: Leaderboard, runs: Sequence[Run], found: Significance, axes: S
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
         "significance.md": to_page(entry, found).encode(),
-        **figures(entry, runs, found, axes),
+        **({} if few_shots.is_draw(entry) else figures(entry, runs, found, axes)),  # one figure shows all draws
     }
+
+
+def _write_few_shots(tables: Sequence[few_shots.FewShotTable], out: Path) -> list[Path]:
+    paths = []
+    for table in tables:
+        from .figures.few_shots import draw  # matplotlib, only now
+
+        for name, data in {**few_shots.texts(table), **draw(table)}.items():
+            paths.append(out / "few_shots" / table.id.slug / name)
+            write_atomically(paths[-1], data)
+    return paths
 
 
 def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
