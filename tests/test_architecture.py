@@ -29,7 +29,7 @@ WITHOUT_TORCH = (
     ),
     *(f"execution.{n}" for n in ("local_pool", "locks", "messages", "pool", "progress", "ray_pool", "scheduler")),
     *(f"reporting.{n}" for n in ("compare", "figures", "html.page", "leaderboards", "report", "significance")),
-    *("commands.verify", "execution.signals"),
+    *("commands.agreement", "commands.ensemble", "commands.verify", "execution.signals"),
 )
 """Modules of `benchmark/` that the parent process of a sweep or a report loads."""
 

@@ -116,7 +116,7 @@ def add_split(command: argparse.ArgumentParser) -> None:
     add("--shard", type=part, default=(1, 1), metavar="I/N", help="run part I of N parts of equal cost")
     add = group(command, STORED).add_argument
     add("--oracle", action="store_true", help="also record the best test epoch; rankings do not use it")
-    logits = "store logits with the predictions, for ensembles; repeats runs that were stored without"
+    logits = "store logits with the predictions, for `ensemble`; repeats runs that were stored without"
     add("--keep-logits", action="store_true", help=logits)
 
 

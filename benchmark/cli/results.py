@@ -40,6 +40,12 @@ def declare(commands: Commands) -> None:
     agreement.add_argument("--by-task", action="store_true", help="print the tables of each task too")
     agreement.set_defaults(work="commands.agreement:run")
 
+    ensemble = commands.add_parser("ensemble", help="average models that val200 chooses, and test the ensemble once")
+    _add_rows(ensemble)
+    members = "methods of an ensemble (default: the number of seeds)"
+    ensemble.add_argument("--size", type=positive, metavar="N", help=members)
+    ensemble.set_defaults(work="commands.ensemble:run")
+
     what = "show how much settings matter for each method, from the trials of `tune`"
     sensitivity = commands.add_parser("sensitivity", help=what)
     add_results(sensitivity)

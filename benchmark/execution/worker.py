@@ -191,11 +191,12 @@ class Worker:
                 **({"plugins": plugins} if (plugins := loaded_plugins()) else {}),
             },
         }
-        correct = predictions == run.data.labels(spec.split)
+        labels = run.data.labels(spec.split)
+        correct = predictions == labels
         try:
-            kept = torch.cat(logits).cpu().numpy() if logits else None
+            kept = {"logits": torch.cat(logits).cpu().numpy(), "labels": labels} if logits else {}
             adapter = adapters[0] if adapters else None
-            path = store.save(spec, record, predictions, correct, adapter, repetition, logits=kept)
+            path = store.save(spec, record, predictions, correct, adapter, repetition, **kept)
             stored = store.load(path)
         except StoreError as error:
             return ResultsUnwritable(str(error))

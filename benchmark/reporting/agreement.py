@@ -33,14 +33,14 @@ SHOWN = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """The measures of a pair on one task, with jackknife pseudo-values; sums of samples are those of their measures."""
+    """Estimates on one task, with jackknife pseudo-values, which for a mean are the values themselves."""
 
     value: np.ndarray
-    """[measures], NaN where a measure is not defined."""
+    """[estimates], NaN where one is not defined."""
     seeds: np.ndarray
-    """[measures, seeds]"""
+    """[estimates, seeds], no seeds where there are too few."""
     images: np.ndarray
-    """[measures, images]"""
+    """[estimates, images]"""
 
 
 @dataclass(frozen=True)
@@ -225,12 +225,12 @@ def _beyond(between: Sample, a: Sample, b: Sample) -> Sample:
 
 
 def summarise(samples: Sequence[Sample]) -> list[Interval]:
-    """Return the mean over tasks of each measure with its interval over seeds and images, or images for 1 or 2 seeds.
+    """Return the mean over tasks of each estimate with its interval over seeds and images, or images for 1 or 2 seeds.
 
     Tasks have their own images and share the seeds.
     """
     found = []
-    for place in range(len(MEASURES)):
+    for place in range(len(samples[0].value)):
         value = float(np.mean([one.value[place] for one in samples]))
         over_images = math.hypot(*(_half(one.images[place]) for one in samples)) / len(samples)
         half = math.hypot(_half(np.mean([one.seeds[place] for one in samples], axis=0)), over_images)

@@ -15,7 +15,10 @@ from .schema import Run
 
 LARGEST = 1 << 28
 """Bytes of the largest file and of the largest array in it (ours; logits of sun397 are the largest with 17 MB)."""
-KINDS = {"predictions": (np.dtype("<u2"), 1), "correct": (np.dtype(bool), 1), "logits": (np.dtype("<f2"), 2)}
+KINDS = {
+    **{"predictions": (np.dtype("<u2"), 1), "correct": (np.dtype(bool), 1)},
+    **{"logits": (np.dtype("<f2"), 2), "labels": (np.dtype("<u2"), 1)},
+}
 """Arrays of the file, with their type and number of axes."""
 
 
@@ -38,6 +41,8 @@ class Predictions:
     logits: np.ndarray | None
     """[images, classes] float16, minus the largest of each image, which changes neither softmax nor argmax; None unless
     the run was made with `--keep-logits`."""
+    labels: np.ndarray | None = None
+    """[images] true classes; kept with the logits."""
 
 
 def load_predictions(run: Run) -> Predictions:
@@ -48,7 +53,8 @@ def load_predictions(run: Run) -> Predictions:
     """
     path = run.path.with_suffix(".npz")
     arrays = read_predictions(path)
-    classes, correct, logits = arrays["predictions"], arrays.get("correct"), arrays.get("logits")
+    classes, correct, logits, labels = (arrays.get(n) for n in ("predictions", "correct", "logits", "labels"))
+    assert classes is not None, "`read_predictions` requires it"
     if correct is None:
         raise PredictionsDamaged(f"{path.name} has no array `correct`")
     if not len(correct) or not abs(float(correct.mean()) - run.accuracy) <= 1e-6:
@@ -57,7 +63,9 @@ def load_predictions(run: Run) -> Predictions:
         raise PredictionsDamaged(f"{path.name} does not match the hash in its JSON")
     if logits is not None and (logits.shape[1] != run.classes or not np.isfinite(logits).all()):
         raise PredictionsDamaged(f"{path.name} has no finite logit for each of {run.classes} classes")
-    return Predictions(classes, correct, logits)
+    if (logits is None) != (labels is None) or (labels is not None and ((classes == labels) != correct).any()):
+        raise PredictionsDamaged(f"{path.name} has labels that contradict the rest")
+    return Predictions(classes, correct, logits, labels)
 
 
 def load_correct(run: Run) -> np.ndarray:
@@ -66,7 +74,7 @@ def load_correct(run: Run) -> np.ndarray:
 
 
 def read_predictions(path: Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the file: `predictions`, and `correct` and `logits` if they were stored.
+    """Return the arrays of the file: `predictions`, and those of the others that were stored.
 
     Raises:
         PredictionsMissing, PredictionsDamaged: There is no such file, or it holds something else.

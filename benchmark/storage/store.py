@@ -116,6 +116,7 @@ class Store:
         repetition: int | None = None,
         *,
         logits: np.ndarray | None = None,
+        labels: np.ndarray | None = None,
     ) -> Path:
         """Store a finished run and return the path of its record; existing records are never overwritten.
 
@@ -123,7 +124,7 @@ class Store:
             predictions: [n] class indices in the order of the evaluated split.
             correct: [n] bool, True for correct predictions; needed for paired comparisons, not part of the hash.
             adapter: Content of a safetensors file.
-            logits: [n, classes] float16, see `Predictions`; not part of the hash.
+            logits: [n, classes] float16, see `Predictions`; given with `labels` [n].  Not part of the hash.
             repetition: Number of the repetition; if it is stored already, this run is dropped.  None: the next one.
 
         Raises:
@@ -133,7 +134,7 @@ class Store:
         if predictions.ndim != 1 or not 0 <= predictions.min(initial=0) <= predictions.max(initial=0) < LARGEST_CLASSES:
             raise ValueError(f"predictions must be one class from 0 to {LARGEST_CLASSES - 1:,} per image")
         path = self.path(spec, repetition or self.next_repetition(spec))
-        optional = {"correct": correct, "logits": logits}
+        optional = {"correct": correct, "logits": logits, "labels": None if labels is None else labels.astype("<u2")}
         arrays = {"predictions": predictions.astype("<u2"), **{n: a for n, a in optional.items() if a is not None}}
         buffer = io.BytesIO()
         np.savez_compressed(buffer, allow_pickle=False, **arrays)

@@ -39,6 +39,7 @@ def test_logits_are_an_option_of_storage(
     assert found.logits.shape == (len(found.classes), run.classes)
     assert (found.logits.max(axis=1) == 0).all()
     assert (found.logits.argmax(axis=1) == found.classes).all()
+    assert ((found.labels == found.classes) == found.correct).all()
 
     assert main([*ask, "--keep-logits"]) == 0
     assert main(ask) == 0
@@ -66,15 +67,17 @@ def test_softmax_survives_the_rounding() -> None:
         {"logits": np.zeros((10, 10), "<f4")},
         {"logits": np.zeros((10, 10), "<f2", order="F")},
         {"predictions": np.ones(10, "<u2")},
+        {"labels": np.zeros(10, "<u2")},
     ],
-    ids=["classes", "nan", "images", "type", "order", "hash"],
+    ids=["classes", "nan", "images", "type", "order", "hash", "labels"],
 )
 def test_logits_that_contradict_the_record_are_refused(change: dict[str, np.ndarray], store: Store, fake) -> None:
     correct = np.arange(10) < 5
     logits = np.zeros((10, 10), "<f2")
-    path = store.save(fake.spec(), fake.record(0.5), np.zeros(10, int), correct, logits=logits)
+    labels = np.where(correct, 0, 1).astype("<u2")
+    path = store.save(fake.spec(), fake.record(0.5), np.zeros(10, int), correct, logits=logits, labels=labels)
     assert load_predictions(store.load(path)).logits is not None
-    arrays = {"predictions": np.zeros(10, "<u2"), "correct": correct, "logits": logits} | change
+    arrays = {"predictions": np.zeros(10, "<u2"), "correct": correct, "logits": logits, "labels": labels} | change
     np.savez_compressed(path.with_suffix(".npz"), **arrays)
     with pytest.raises(PredictionsDamaged):
         load_predictions(store.load(path))

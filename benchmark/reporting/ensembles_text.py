@@ -1,0 +1,75 @@
+"""Ensembles as tables: text or Markdown, and CSV."""
+
+from collections import Counter
+
+from tabulate import tabulate
+
+from ..escaping import csv_text
+from .ensembles import STRATEGIES, Choice, Ensembles, Outcome
+from .leaderboards import Leaderboard
+from .stats import Interval
+from .tables import DASH, heading, percent
+from .wording import pluralize
+
+
+def to_text(found: Ensembles, entry: Leaderboard, style: str = "simple") -> str:
+    """Return the tables as text; `style` is a table format of tabulate."""
+    rows = [[text, sizes_of(found)[name], *_cells(found.mean, name)] for name, text in STRATEGIES.items()]
+    head = ("prediction", "members", found.mean.task, "gain (95 %)")
+    gains = tabulate(rows, head, style, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    tasks = [
+        [one.task, *(percent(one.accuracy[name]) for name in STRATEGIES), _gain(one.gain["chosen"])]
+        for one in found.by_task
+    ]
+    names = ("task", "best", "its seeds", "chosen", "all", "vote", "gain of chosen (95 %)")
+    each = tabulate(tasks, names, style, disable_numparse=True, colalign=("left", *["right"] * 6))
+    choices = [[choice.task.label, choice.ranking[0], members_of(choice)] for choice in found.choices]
+    chosen = tabulate(choices, ("task", "best on val200", "chosen on val200 (times in seeds)"), style)
+    notes = [
+        "Accuracy in percent.  averaged: the mean of the probabilities.  Choices were made on val200, by runs trained",
+        "on train800, and each ensemble was tested once.  gain: over the best method on val200, mean over seeds.",
+        interval_note(found),
+    ]
+    seeds = " ".join(map(str, found.seeds))
+    above = "\n".join([*heading(entry)[:1], f"{pluralize(len(found.labels), 'method')}, seeds {seeds}"])
+    return "\n\n".join([above, gains, each, chosen, "\n".join(notes)])
+
+
+def interval_note(found: Ensembles) -> str:
+    """Say what the intervals cover."""
+    of_seeds = "that of `its seeds` over images alone, because it is one ensemble"
+    return f"Intervals: over seeds and images; {of_seeds}." if len(found.seeds) > 2 else "Intervals: over images alone."
+
+
+def sizes_of(found: Ensembles) -> dict[str, int]:
+    """Return the number of models of each strategy."""
+    every = len(found.labels)
+    return {"single": 1, "seeds": len(found.seeds), "chosen": found.size, "all": every, "vote": every}
+
+
+def members_of(choice: Choice) -> str:
+    """Return the chosen methods and in how many seeds they were chosen, the most frequent first."""
+    counts = Counter(label for members in choice.members.values() for label in members)
+    return ", ".join(f"{label} ({n})" for label, n in sorted(counts.items(), key=lambda item: (-item[1], item[0])))
+
+
+def _cells(outcome: Outcome, name: str) -> list[str]:
+    return [percent(outcome.accuracy[name]), _gain(outcome.gain[name]) if name in outcome.gain else DASH]
+
+
+def _gain(interval: Interval) -> str:
+    low, value, high = (100 * number for number in (interval.low, interval.estimate, interval.high))
+    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
+def to_csv(found: Ensembles) -> str:
+    """Return the accuracies and gains of all tasks and their mean as CSV, in fractions."""
+    rows = [["task", "prediction", "members", "accuracy", "gain", "gain_low", "gain_high"]]
+    sizes = sizes_of(found)
+    for outcome in (found.mean, *found.by_task):
+        for name in STRATEGIES:
+            gain = outcome.gain.get(name)
+            numbers = [outcome.accuracy[name], *((gain.estimate, gain.low, gain.high) if gain else ())]
+            cells = [f"{number:.4f}" for number in numbers]
+            rows.append([outcome.task, name, str(sizes[name]), *cells, *[""] * (4 - len(cells))])
+    return csv_text(rows)
