@@ -142,11 +142,10 @@ def deployed_form(method: Method, vit: VisionModel) -> tuple[Form, VisionModel]:
 
 
 def _inference(vit: VisionModel, setup: Setup, device: torch.device) -> Inference:
-    """Measure a copy of a model on the device, with a head."""
+    """Measure a frozen copy of a model on the device, with a head."""
     images = torch.randn(max(setup.batches), 3, setup.image_size, setup.image_size)
-    with torch.no_grad():
-        flops = counted_flops(vit.eval(), images[:1])
-    vit = copy.deepcopy(vit)
+    vit = copy.deepcopy(vit).eval().requires_grad_(False)
+    flops = counted_flops(vit, images[:1])
     if setup.precision == "bf16":
         prepare_for_bf16(vit, device.type)
     model = nn.Sequential(vit, nn.Linear(vit.num_features, NOISE.classes)).eval().to(device)

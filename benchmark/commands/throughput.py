@@ -182,7 +182,7 @@ def step_flops(method: Method, backbone: Backbone, recipe: Recipe, batch: int) -
 
 
 def counted_flops(vit: nn.Module, images: Tensor) -> int:
-    """Return the FLOPs of a forward and, if a parameter is trainable and gradients are enabled, backward pass.
+    """Return the FLOPs of a forward and, if a parameter is trainable, a backward pass.
 
     torch's counter knows matrix products, convolutions and attention; element-wise operations, norms, softmax and
     Fourier transforms count as nothing.  It does not know the fused attention of CPUs, so attention is computed as
