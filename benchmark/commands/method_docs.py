@@ -162,6 +162,13 @@ _DECLINED = """\
 - **The searches of GLoRA and NOAH**: they train a supernet for 500 epochs and search it by
   evolution. That is another protocol, not another method; `glora` is one fixed configuration, and
   NOAH's parts are `lora_fused`, `adapter_noah` and `vpt_deep`.
+- **Other tuners of peft**, which `hf` runs by their names there. BEFT trains a part of what
+  `bitfit` does; LayerNorm tuning and GLoRA are `layernorm` and `glora`. Lily averages its router
+  over all tokens of a batch, so that predictions depend on the other images of the batch. OSF is
+  made for tasks in succession, and trains half of the singular vectors. FRoD needs weights of one
+  width. AdaMSS needs scikit-learn.
+- **EVA, LoRA-GA, CorDA and KaSA** of peft need calls by its users, on data or gradients; `hf`
+  refuses these options.
 """
 
 

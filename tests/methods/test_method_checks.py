@@ -1,6 +1,8 @@
 """The checks of `method_checks`, on every registered method."""
 
 import csv
+from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -61,20 +63,24 @@ RELATED_CHECKS = (
 """Checks whose result may depend on registers, pooling and norms of other ViTs."""
 
 
+PEFT_SAMPLE = ("adalora", "hf", "ia3", "oft", "vera")
+"""Methods that share the bridge to peft, of each kind; the fast tests put the others into the plain ViT only."""
+
+
+def combined(checks: Sequence[Check], backbones: Iterable[str]) -> list:
+    """Return name, check and backbone of every combination."""
+    found = []
+    for name, check, backbone in product(NAMES, checks, backbones):
+        is_repeated = METHODS[name].needs == "peft" and name not in PEFT_SAMPLE and backbone != "plain"
+        marks = [pytest.mark.slow] * (is_repeated or check in SLOW_CHECKS or backbone in RARE)
+        found.append(pytest.param(name, check, backbone, id=f"{name}-{check.__name__}-{backbone}", marks=marks))
+    return found
+
+
 def cases() -> list:
     """Return every check with every backbone, class checks and slow checks with one backbone."""
-    fast = [
-        (check, backbone, ())
-        for check in CHECKS
-        if check not in (*CLASS_CHECKS, *SLOW_CHECKS)
-        for backbone in BACKBONES
-    ]
-    once = [(check, "plain", ()) for check in CLASS_CHECKS]
-    slow = [(check, "LayerScale", pytest.mark.slow) for check in SLOW_CHECKS]
-    return [
-        pytest.param(check, backbone, id=f"{check.__name__}-{backbone}", marks=marks)
-        for check, backbone, marks in (*once, *fast, *slow)
-    ]
+    most = [check for check in CHECKS if check not in (*CLASS_CHECKS, *SLOW_CHECKS)]
+    return combined(CLASS_CHECKS, ["plain"]) + combined(most, BACKBONES) + combined(SLOW_CHECKS, ["LayerScale"])
 
 
 def ready(name: str) -> Method:
@@ -84,8 +90,7 @@ def ready(name: str) -> Method:
     return parse(name)
 
 
-@pytest.mark.parametrize(("check", "backbone"), cases())
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "check", "backbone"), cases())
 def test_method_passes_the_checks(name: str, check: Check, backbone: str) -> None:
     if backbone not in backbones_for(METHODS[name]):
         with raises_naming(ValueError, "ViT", "Swin", "lora"):
@@ -99,12 +104,8 @@ def test_methods_of_the_suite_have_all_facts(name: str) -> None:
     assert not checks.missing_facts(METHODS[name])
 
 
-@pytest.mark.parametrize("check", RELATED_CHECKS, ids=lambda check: check.__name__)
-@pytest.mark.parametrize(
-    "backbone", [pytest.param(name, marks=pytest.mark.slow) if name in RARE else name for name in OTHER_VITS]
-)
-@pytest.mark.parametrize("name", NAMES)
-def test_method_passes_checks_on_other_vits(name: str, backbone: str, check: Check) -> None:
+@pytest.mark.parametrize(("name", "check", "backbone"), combined(RELATED_CHECKS, OTHER_VITS))
+def test_method_passes_checks_on_other_vits(name: str, check: Check, backbone: str) -> None:
     if facts := REFUSED.get((name, backbone)):
         with raises_naming(ValueError, *facts):
             inject_copy(tiny(backbone), ready(name))
@@ -292,6 +293,24 @@ COMPUTED_COUNTS = {
     "spt_lora": 400_000,
     "spt_adapter(budget=1_000_000)": 1_000_000,
     "spt_lora(budget=1_000_000_000)": 1_327_104 + 38_400 + 82_944 + 768,  # LoRA, LayerNorms, biases, class token
+    "miss": 24 * 16 * 768,
+    "gralora": 24 * 8 * (768 + 768),
+    "hira": 24 * 32 * (768 + 768),
+    "delora": 24 * (8 * (768 + 768) + 1),
+    "deft": 24 * 8 * (768 + 768),
+    "peanut": 24 * 32 * 2 * 768,
+    "peanut(layers=1)": 24 * (32 * 2 * 768 + 2 * 32 * 32),
+    "vblora": 24 * 4 * 48 * 64 + 64 * 32,
+    "unilora": 256,
+    "tinylora": 24 * 64,
+    "pvera": 24 * (768 + 512),
+    "road": 24 * 768,
+    "road(variant=4)": 24 * 4 * 768,
+    "psoft": 24 * (32 * 31 // 2 + 64),
+    "c3a": 24 * 768 * 24,
+    "shira": 24 * 8 * (768 + 768),
+    "waveft": 24 * 1000,
+    "supertuning": 24 * 5_898,  # one hundredth of 589,824, rounded down
     "consolidator": 304_128 + 82_944 + 38_400,  # grouped maps, biases of linear maps, LayerNorms
     "da_vpt": 12 * 20 * 768,
     "synqt": 2_650_514 - 18_469,  # the released module without the tensors that no output depends on
