@@ -11,7 +11,7 @@ from .benchmark import __version__
 
 if TYPE_CHECKING:
     from .benchmark.api.models import apply, load_adapter, merge, trainable
-    from .benchmark.api.results import compare, leaderboard, load_results, published, run
+    from .benchmark.api.results import compare, leaderboard, load_results, published, run, to_bencheval
     from .benchmark.spec import Recipe
     from .methods.base import Method, method
 
@@ -28,12 +28,15 @@ __all__ = [
     "method",
     "published",
     "run",
+    "to_bencheval",
     "trainable",
 ]
 
 _MODULES = {
     **dict.fromkeys(("apply", "load_adapter", "merge", "trainable"), "benchmark.api.models"),
-    **dict.fromkeys(("compare", "leaderboard", "load_results", "published", "run"), "benchmark.api.results"),
+    **dict.fromkeys(
+        ("compare", "leaderboard", "load_results", "published", "run", "to_bencheval"), "benchmark.api.results"
+    ),
     **{"Recipe": "benchmark.spec", "Method": "methods", "method": "methods"},
 }
 """Module of each public name."""

@@ -134,11 +134,7 @@ def leaderboard(runs: "str | Path | pd.DataFrame" = "results", name: str = "") -
     """
     import pandas as pd
 
-    entries = [entry for entry in _leaderboards(runs) if name in entry[0].id.slug]
-    if len(entries) != 1:
-        slugs = "".join(f"\n  {entry.id.slug}" for entry, _ in entries)
-        raise ValueError(f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:{slugs}")
-    entry = entries[0][0]
+    entry, _ = _one_leaderboard(runs, name)
     return pd.DataFrame(
         [{column: row[column] for column in entry.columns} for row in entry.rows], columns=entry.columns
     )
@@ -233,6 +229,62 @@ def published(method: str | None = None) -> "pd.DataFrame":
             for task, number in row.numbers.items()
         ]
     )
+
+
+def to_bencheval(runs: "str | Path | pd.DataFrame" = "results", leaderboard: str = "") -> "pd.DataFrame":
+    """Return the test runs of a leaderboard as TabArena's `bencheval` takes them: a row per method, task and seed.
+
+    Columns: method (label of the row), task, seed, metric_error (1 - accuracy), time_train_s, time_infer_s (all test
+    images).  bencheval needs every combination, so methods that lack a task, and then seeds that a method lacks, are
+    left out with a warning.
+
+    Args:
+        runs: A results folder, or rows of `load_results` or `run`.
+        leaderboard: Part of the leaderboard's name, if the runs are of several.
+
+    Raises:
+        ValueError: No method has all tasks, the methods have no common seed, a seed has two results, or the runs belong
+            to no or to several leaderboards whose names contain `leaderboard`.
+    """
+    import pandas as pd
+
+    entry, own = _one_leaderboard(runs, leaderboard)
+    labels = {row["identity"]: row["label"] for row in entry.rows}
+    tasks = {task.task_id: task.label for task in entry.tasks}
+    frame = pd.DataFrame(
+        {
+            "method": labels[entry.id.row_identity(run)],
+            "task": tasks[run.task_id],
+            "seed": run.spec.seed,
+            "metric_error": 1 - run.accuracy,
+            "time_train_s": run.train_seconds,
+            "time_infer_s": run.eval_seconds,
+        }
+        for run in own
+    )
+    names = ["method", "task", "seed"]
+    if (twice := frame[frame.duplicated(names)]).size:
+        raise ValueError(f"two results for {tuple(twice.iloc[0][names])}; delete the outdated one")
+    complete = [row["label"] for row in entry.rows if row["mean_tasks"] is not None]
+    kept = frame[frame["method"].isin(complete)]
+    counts = kept.groupby("seed").size()
+    seeds = counts.index[counts == len(complete) * len(tasks)]
+    if seeds.empty:
+        raise ValueError("no seed has all tasks of all methods that have all tasks; filter the rows of `load_results`")
+    if lacking := [row["label"] for row in entry.rows if row["mean_tasks"] is None]:
+        warnings.warn(f"left out, because they lack tasks: {', '.join(lacking)}", stacklevel=2)
+    if rest := sorted(set(counts.index) - set(seeds)):
+        warnings.warn(f"left out, because methods lack them: seeds {', '.join(map(str, rest))}", stacklevel=2)
+    return kept[kept["seed"].isin(seeds)].sort_values(names, ignore_index=True)
+
+
+def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[leaderboards.Leaderboard, list[Run]]:
+    """Return the only leaderboard whose name contains `name`, with its runs; raise `ValueError` for none or several."""
+    entries = [entry for entry in _leaderboards(runs) if name in entry[0].id.slug]
+    if len(entries) != 1:
+        slugs = "".join(f"\n  {entry.id.slug}" for entry, _ in entries)
+        raise ValueError(f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:{slugs}")
+    return entries[0]
 
 
 def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:

@@ -22,7 +22,7 @@ from vtab_peft.benchmark.storage.store import Store
 
 IMAGES = 200
 PUBLIC = {"Method", "Recipe", "__version__", "apply", "compare", "leaderboard", "load_adapter", "load_results"}
-PUBLIC |= {"merge", "method", "published", "run", "trainable"}
+PUBLIC |= {"merge", "method", "published", "run", "to_bencheval", "trainable"}
 
 
 @pytest.fixture
@@ -191,3 +191,32 @@ print(len(frame))
     done = subprocess.run([sys.executable, *words], input=given, capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["2"], done.stderr
     assert (tmp_path / "started").read_text() == "x"
+
+
+def test_rows_for_bencheval_are_dense(two_methods: Path, fake) -> None:
+    runs = vtab_peft.load_results(two_methods)
+    rows = vtab_peft.to_bencheval(runs)
+    assert list(rows) == ["method", "task", "seed", "metric_error", "time_train_s", "time_infer_s"]
+    assert len(rows) == len(runs) == len(rows.drop_duplicates(["method", "task", "seed"])) == 12
+    expected = runs.set_index(["title", "task", "seed"])["accuracy"]
+    for row in rows.itertuples():
+        assert row.metric_error == 1 - expected[row.method, row.task, row.seed]
+
+    store = Store(two_methods)
+    store.save(fake.spec("cars", "ssf", 0), fake.record(0.5, title="SSF"), np.zeros(IMAGES, dtype=int))
+    store.save(fake.spec("cars", "lora", 3), fake.record(0.5, title="lora"), np.zeros(IMAGES, dtype=int))
+    with pytest.warns(UserWarning, match="left out") as said:
+        again = vtab_peft.to_bencheval(two_methods)
+    assert len(said) == 2
+    pd.testing.assert_frame_equal(again, rows)
+    with pytest.raises(ValueError):
+        vtab_peft.to_bencheval(runs[(runs["method"] == "lora") == (runs["task"] == "cars")])
+
+
+def test_bencheval_makes_a_leaderboard_of_the_rows(two_methods: Path) -> None:
+    evaluator = pytest.importorskip("bencheval.evaluator")
+    board = evaluator.BenchmarkEvaluator(seed_column="seed").leaderboard(
+        vtab_peft.to_bencheval(two_methods), include_error=True
+    )
+    assert list(board.index) == ["lora", "bitfit"]
+    assert list(board["rank"]) == [1.0, 2.0]
