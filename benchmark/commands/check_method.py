@@ -65,10 +65,11 @@ def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
         return True
     width, failed = max(len(check.__name__) for check in checks), 0
     backbones = backbones_for(method)
+    cases = [Case(method, backbone) for backbone in backbones]
     explained: dict[str, str] = {}
     print(f"{'check':<{width}}  {'  '.join(backbones)}\n{'-' * (width + sum(len(name) + 2 for name in backbones))}")
     for check in checks:
-        problems = _problems(check, [Case(method, backbone) for backbone in backbones], file)
+        problems = _problems(check, cases, file)
         verdicts = [f"{'FAILS' if problems[backbone] else 'ok':<{len(backbone)}}" for backbone in backbones]
         print(f"{check.__name__:<{width}}  {'  '.join(verdicts)}".rstrip(), flush=True)
         for text in dict.fromkeys(text for text in problems.values() if text):

@@ -3,10 +3,10 @@
 `vtab-peft check-method` runs them on plug-ins, and the tests on every registered method, with tiny backbones.
 """
 
-import copy
 import re
 import warnings
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from ...methods.anatomy import FAMILIES
 from ...methods.base import EVIDENCE, method_name
 from ..engine.fast_path import prepare_for_bf16, prune_last_block_to_cls
 from ..engine.injection import Injected, inject
-from .tiny_models import NO_DROP_PATH, STEPS, Case, CheckFailed, inject_copy, sample_images, train_few_steps
+from .tiny_models import NO_DROP_PATH, STEPS, Case, CheckFailed, inject_copy, sample_images
 
 FACTS = ("title", "paper", "equation", "targets", "evidence", "differs")
 """Class attributes that lists and tables show; a plug-in may omit them."""
@@ -88,7 +88,7 @@ def check_output_shape(case: Case) -> None:
 def check_starts_as_identity(case: Case) -> None:
     """Initial features equal the pretrained model's bit for bit if and only if `starts_as_identity` is True."""
     with torch.no_grad():
-        before, after = case.vit(sample_images()), inject_copy(case.vit, case.method).vit.eval()(sample_images())
+        before, after = case.vit(sample_images()), case.fresh.vit.eval()(sample_images())
     if case.method.starts_as_identity and not torch.equal(before, after):
         found = f"the initial features differ from the pretrained model's by up to {(after - before).abs().max():.2g}"
         raise case.failure(found, "Initialise the additions to zero, or set starts_as_identity = False")
@@ -99,7 +99,7 @@ def check_starts_as_identity(case: Case) -> None:
 
 def check_gradients_reach_all(case: Case) -> None:
     """Every trainable tensor gets a non-zero gradient within a few steps."""
-    injected, with_gradient = train_few_steps(case.vit, case.method)
+    injected, with_gradient = case.trained
     without = [name for name in _trainable(injected) if name not in with_gradient | case.untrained]
     if without:
         advice = "Use it in `forward`, and initialise at most one of two factors to zero"
@@ -108,8 +108,7 @@ def check_gradients_reach_all(case: Case) -> None:
 
 def check_frozen_unchanged(case: Case) -> None:
     """Training changes no frozen weight and leaves no gradient on it."""
-    fresh, (injected, _) = inject_copy(case.vit, case.method).vit, train_few_steps(case.vit, case.method)
-    pairs = zip(fresh.named_parameters(), injected.vit.parameters(), strict=True)
+    pairs = zip(case.fresh.vit.named_parameters(), case.trained[0].vit.parameters(), strict=True)
     frozen = [(name, before, after) for (name, before), after in pairs if not before.requires_grad]
     if moved := [name for name, before, after in frozen if not torch.equal(before, after)]:
         advice = "Unfreeze trained parameters in `inject`, and write to no others"
@@ -121,12 +120,14 @@ def check_frozen_unchanged(case: Case) -> None:
 
 def check_backbone_unchanged(case: Case) -> None:
     """Injection, training and counting do not modify the original backbone, which other methods use."""
-    before = copy.deepcopy(case.vit.state_dict())
-    train_few_steps(case.vit, case.method)
-    case.method.expected_params(case.vit)
-    after = case.vit.state_dict()
-    changed = [name for name in {**before, **after} if not _same(before, after, name)]
-    changed += [name for name, p in case.vit.named_parameters() if p.requires_grad]
+    _ = case.trained  # injects and trains, unless an earlier check did
+    counting = replace(case)  # a backbone of its own, as other checks go on with this one
+    counting.method.expected_params(counting.vit)
+    changed = []
+    for vit, before in ((case.vit, case.checkpoint), (counting.vit, counting.checkpoint)):
+        after = vit.state_dict()
+        changed += [name for name in {**before, **after} if not _same(before, after, name)]
+        changed += [name for name, p in vit.named_parameters() if p.requires_grad]
     if changed:
         found = f"the original backbone was changed or unfrozen: {_some(changed)}"
         raise case.failure(found, "`expected_params` must not modify its model, nor `inject` any other model")
@@ -134,10 +135,9 @@ def check_backbone_unchanged(case: Case) -> None:
 
 def check_parameter_count(case: Case) -> None:
     """The number of trainable parameters equals `expected_params`."""
-    injected = inject_copy(case.vit, case.method)
-    expected, counted = case.method.expected_params(case.vit), injected.trainable_params()
+    expected, counted = case.method.expected_params(replace(case).vit), case.fresh.trainable_params()
     if counted != expected:
-        sizes = sorted(_trainable(injected).items(), key=lambda item: -item[1])
+        sizes = sorted(_trainable(case.fresh).items(), key=lambda item: -item[1])
         found = f"{counted:,} parameters are trainable, `expected_params` returns {expected:,}; the largest are "
         found += _some(f"{name} ({size:,})" for name, size in sizes)
         raise case.failure(found, "Freeze what should not be trained, or correct the formula")
@@ -145,7 +145,7 @@ def check_parameter_count(case: Case) -> None:
 
 def check_deterministic(case: Case) -> None:
     """Two injections with the same seed give equal weights."""
-    first, second = (inject_copy(case.vit, case.method, seed=5).vit.state_dict() for _ in range(2))
+    first, second = case.fresh.vit.state_dict(), inject_copy(case.vit, case.method).vit.state_dict()
     if differing := [name for name in {**first, **second} if not _same(first, second, name)]:
         advice = "Draw random numbers only from torch's global generator, which is seeded for you"
         raise case.failure(f"two injections with one seed differ in {_some(differing)}", advice)
@@ -153,7 +153,7 @@ def check_deterministic(case: Case) -> None:
 
 def check_adapter_roundtrip(case: Case) -> None:
     """A fresh model with a loaded adapter computes exactly the trained features."""
-    injected, _ = train_few_steps(case.vit, case.method, seed=1)
+    injected, _ = case.trained
     if case.method.restores_without_examples:
         fresh = inject(case.vit, case.method, NO_DROP_PATH, seed=2)
     else:
@@ -169,7 +169,7 @@ def check_adapter_roundtrip(case: Case) -> None:
 
 def check_adapter_contents(case: Case) -> None:
     """The adapter contains the trainable parameters and, except for indices, nothing else."""
-    injected = inject_copy(case.vit, case.method)
+    injected = case.fresh
     saved = {name: t for name, t in injected.adapter().items() if t.is_floating_point()}  # the others are indices
     if sum(tensor.numel() for tensor in saved.values()) != injected.trainable_params():
         more = [name for name in saved if name not in _trainable(injected)]
@@ -181,7 +181,7 @@ def check_merge_equivalence(case: Case) -> None:
     """After `merge` the model has the plain model's tensors and computes the same features."""
     if not case.method.mergeable():
         return
-    injected, _ = train_few_steps(case.vit, case.method)
+    injected = case.restored()
     with torch.no_grad():
         expected = injected.vit(sample_images())
         case.method.merge(injected.vit)
@@ -200,7 +200,7 @@ def check_merge_equivalence(case: Case) -> None:
 
 def check_token_independence(case: Case) -> None:
     """After attention, modules process each token separately, so the last block can be pruned to the class token."""
-    injected, _ = train_few_steps(case.vit, case.method)
+    injected = case.restored()
     for module in injected.vit.modules():
         if isinstance(module, nn.Dropout):  # inactive here, but a positive rate would disable the pruning
             module.p = 0.0
@@ -216,7 +216,7 @@ def check_token_independence(case: Case) -> None:
 
 def check_bf16_close(case: Case) -> None:
     """Features under bf16 autocast are within 5 % of those in fp32."""
-    injected, _ = train_few_steps(case.vit, case.method)
+    injected = case.restored()
     with torch.no_grad():
         exact = injected.vit(sample_images())
         prepare_for_bf16(injected.vit, "cpu")
@@ -232,7 +232,7 @@ def check_compiles(case: Case, backend: str = "aot_eager") -> None:
     """`torch.compile` captures the model as one graph that computes the same features."""
     from torch._dynamo.exc import TorchDynamoException  # importing it takes a second
 
-    injected, _ = train_few_steps(case.vit, case.method)
+    injected = case.restored()
     with torch.no_grad():
         expected = injected.vit(sample_images())
     torch.compiler.reset()

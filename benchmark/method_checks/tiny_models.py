@@ -75,8 +75,32 @@ class Case:
     """Trainable tensors that correctly get no gradient on this backbone."""
 
     @cached_property
+    def checkpoint(self) -> dict[str, Tensor]:
+        """The values of `vit` as no method can change them."""
+        return tiny(self.backbone).state_dict()
+
+    @cached_property
     def vit(self) -> VisionTransformer:
-        return tiny(self.backbone)
+        vit = tiny(self.backbone)
+        vit.load_state_dict(self.checkpoint)
+        return vit
+
+    @cached_property
+    def fresh(self) -> Injected:
+        """The method injected with seed 0, to be read only."""
+        return inject_copy(self.vit, self.method)
+
+    @cached_property
+    def trained(self) -> tuple[Injected, set[str]]:
+        """The model after a few steps and the tensors that had a gradient, to be read only."""
+        return train_few_steps(self.vit, self.method)
+
+    def restored(self) -> Injected:
+        """Return a copy of the trained model, made of a new injection and the trained adapter."""
+        injected = inject_copy(self.vit, self.method)
+        injected.load_adapter(self.trained[0].adapter())
+        injected.vit.eval()
+        return injected
 
     def failure(self, found: str, advice: str) -> CheckFailed:
         return CheckFailed(found, advice, self.backbone)
