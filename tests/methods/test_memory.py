@@ -61,9 +61,9 @@ def trunk(first_block: bool) -> int:
 
 DENSE = {
     *("boft", "fourierft", "hra", "loha", "lokr", "kadaptation", "cara", "snell"),  # the weight they add has no factors
-    *("pace", "karst"),  # their updates are products with the weight, or sums of Kronecker products
-    *("gps", "spt_lora", "spt_adapter"),  # single entries of a weight learn
-    *("randlora", "vera"),  # their random matrices are kept by peft, in single precision
+    *("pace", "karst", "hira", "peanut"),  # their updates are products with the weight, or sums of Kronecker products
+    *("gps", "spt_lora", "spt_adapter", "supertuning"),  # single entries of a weight learn
+    *("randlora", "vera", "pvera"),  # their random matrices are kept by peft, in single precision
 }
 """Methods that make a tensor of a weight's shape in each step; every `Transform` does, too, by its definition."""
 

@@ -95,7 +95,7 @@ def test_all_names_methods_without_their_package(resolve, monkeypatch: pytest.Mo
     backbone, methods = resolve("all")
     with_peft = {name for name, cls in METHODS.items() if cls.needs == "peft" and not cls.stands_for_many}
     assert len(methods) == len(METHODS) - len(with_peft) - 1  # `hf` stands for many
-    assert len(with_peft) == 10
+    assert len(with_peft) == 24
     assert not with_peft & {method.ref.name for method in methods}
     (note,) = [note for note in backbone.notes if "vtab-peft[peft]" in note]
     assert all(name in note for name in with_peft)
