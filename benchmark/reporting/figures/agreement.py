@@ -53,12 +53,13 @@ def draw(found: Agreement, leaderboard: Leaderboard) -> "Figure":
 
 
 def _draw_tree(axes: "Axes", found: Agreement) -> None:
-    """Draw the tree from the rows to the right; a join is at the mean disagreement of what it joins."""
+    """Draw the tree from the rows to the right, from the closest pair on; joins are at mean disagreements."""
     from scipy.cluster.hierarchy import dendrogram
 
     tree = dendrogram(found.tree, no_plot=True)
     for heights, places in zip(tree["dcoord"], tree["icoord"], strict=True):
         axes.plot(heights, [(place - 5) / 10 for place in places], color=INK, lw=0.6)  # scipy's leaves are at 5, 15, ..
     axes.set_ylim(len(found.labels) - 0.5, -0.5)
-    axes.set_xlim(left=0)
+    lowest, highest = found.tree[0, 2], found.tree[-1, 2]
+    axes.set_xlim(max(0.0, lowest - (highest - lowest) / 4), highest + (highest - lowest) / 50 + 1e-9)
     axes.set_axis_off()

@@ -22,6 +22,7 @@ from ..published import PublishedRange
 from ..published_vs_measured import CAUTION, PublishedComparison, method_name
 from ..significance import Significance
 from ..wording import pluralize
+from .agreement import disagreement
 from .evidence import over_tasks, student, wilson
 
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
@@ -90,6 +91,7 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
         "rows": _rows(part, environments),
         "over_tasks": over_tasks(entry, part.significance),
         "published": _published(part.published),
+        "disagreement": disagreement(entry, part.runs),
         "figures": {name: data.decode() for name, data in part.figures.items()},
     }
 

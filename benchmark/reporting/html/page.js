@@ -335,7 +335,21 @@ function setPosition(mark, from, size) {
   return mark;
 }
 
-// ------------------------------------------------------------------------------------------------- figures and published numbers
+// ------------------------------------------------------------------------------------- disagreement, figures, published numbers
+
+/** Show the matrix of disagreements; darker cells agree more. */
+function showDisagreement() {
+  const { labels = [], percent = [] } = state.leaderboard.disagreement;
+  at("disagreement-section").hidden = !labels.length;
+  const highest = Math.max(1, ...percent.flat().filter(known));
+  const rows = labels.map((label, i) => h("tr", {}, h("th", { scope: "row", className: "text" }, label), labels.map((_, j) => {
+    const value = percent[Math.max(i, j)][Math.min(i, j)];
+    const cell = td("heat", h("span", { className: i === j && known(value) ? "best" : "" }, fixed(value, 0)));
+    if (known(value)) cell.style.setProperty("--near", (NEAREST * (1 - value / highest)).toFixed(3));
+    return cell;
+  })));
+  at("disagreement").replaceChildren(table([["method", "text"], ...labels.map((label) => [label])], rows));
+}
 
 let addresses = [];
 
@@ -465,6 +479,7 @@ function showLeaderboard(leaderboard) {
   at("links").replaceChildren(...files.map(([file, name]) => h("a", { href: `boards/${encodeURIComponent(leaderboard.slug)}/${file}` }, name)));
   showLimit(sizes.at(-1)); // also shows the table
   showComparison();
+  showDisagreement();
   showFigures();
   showPublished();
 }

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from leaderboards import only_with_runs
 from scipy.stats import wilcoxon
 from vtab_peft.benchmark.escaping import html_json
+from vtab_peft.benchmark.reporting.html.agreement import disagreement
 from vtab_peft.benchmark.reporting.html.evidence import student
 from vtab_peft.benchmark.reporting.report import write
 
@@ -193,3 +195,43 @@ def test_intervals_use_students_t() -> None:
     """Table of the t distribution, 97.5 %, 2 to 4 degrees of freedom."""
     assert student(5) == pytest.approx({3: 4.3027, 4: 3.1824, 5: 2.7764}, abs=1e-4)
     assert student(2) == {}
+
+
+def test_disagreement_is_that_of_the_command(store, fake, page) -> None:
+    """Rows without all predictions are left out; a row with one seed has no number of its own."""
+    classes = {
+        ("a", 0): [0, 0, 0, 0], ("a", 1): [0, 0, 0, 1], ("b", 0): [1, 1, 0, 0], ("b", 1): [1, 1, 0, 1],
+        ("c", 0): [0, 0, 1, 1], ("d", 0): [0, 0, 0, 0],
+    }  # fmt: skip
+    for (method, seed), predicted in classes.items():
+        correct = np.array(predicted) == 0
+        record = fake.record(float(correct.mean()), title=method)
+        path = store.save(fake.spec("flowers", method, seed), record, np.array(predicted), correct)
+        if method == "d":
+            path.with_suffix(".npz").unlink()
+    (board,) = page()[1]["leaderboards"]
+    found = board["disagreement"]
+    assert sorted(found["labels"]) == ["a", "b", "c"]
+    shown = {}
+    for i, row in enumerate(found["percent"]):
+        for j, value in enumerate(row):
+            shown["".join(sorted(found["labels"][i] + found["labels"][j]))] = value
+    runs = {key: np.array(value) for key, value in classes.items()}
+
+    def apart(*pairs: tuple) -> float:
+        return 100 * float(np.mean([runs[i] != runs[j] for i, j in pairs]))
+
+    assert shown["aa"] == apart((("a", 0), ("a", 1)))
+    assert shown["ab"] == apart((("a", 0), ("b", 1)), (("a", 1), ("b", 0)))
+    assert shown["cc"] is None
+    assert shown["ac"] == apart((("a", 1), ("c", 0)))  # the run with another seed
+
+
+def test_disagreement_of_many_methods_stays_small(store, fake) -> None:
+    for method in range(70):
+        predicted = np.random.default_rng(method).integers(0, 5, 100)
+        record = fake.record(float((predicted == 0).mean()), title=f"Method {method}")
+        store.save(fake.spec("flowers", f"method_{method}"), record, predicted, predicted == 0)
+    found = disagreement(*only_with_runs(store))
+    assert len(found["labels"]) == 70
+    assert len(json.dumps(found)) < 25_000

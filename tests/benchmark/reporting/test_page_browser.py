@@ -52,7 +52,8 @@ def results(tmp_path_factory: pytest.TempPathFactory, fake: SimpleNamespace) -> 
     def put(task: str, method: str, seed: int, accuracy: float, title: str, group: str, params: int, **facts) -> None:
         record = fake.record(accuracy, title=title, group=group, params=params)
         record["provenance"] |= {"created": "2026-11-25T10:00:00+00:00", "git_sha": "c0ffee" * 6, "git_dirty": False}
-        store.save(fake.spec(task, method, seed, **facts), record, np.zeros(4, dtype=np.int64))
+        correct = np.arange(4) < 4 * accuracy  # predictions without a fault where the accuracy is 0.5
+        store.save(fake.spec(task, method, seed, **facts), record, np.zeros(4, dtype=np.int64), correct)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("os.fsync", lambda _: None)
@@ -429,3 +430,12 @@ def test_narrow_screen_scrolls_only_the_table(open_page, width) -> None:
     page.get_by_label("compare SSF").check()
     page.get_by_label("compare LoRA").check()
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_disagreement_is_shown_where_there_are_predictions(open_page, results) -> None:
+    page = open_page()
+    assert page.locator("#disagreement-section").is_hidden()
+    (small,) = [folder.name for folder in (results / "boards").iterdir() if folder.name.startswith("own--")]
+    page = open_page(f"#{small}")
+    assert page.locator("#disagreement tbody tr").count() == 2
+    assert page.locator("#disagreement td").all_inner_texts() == ["\u2014", "0", "0", "\u2014"]
