@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .benchmark import __version__
 
 if TYPE_CHECKING:
-    from .benchmark.api.models import apply, load_adapter, merge, trainable
+    from .benchmark.api.models import apply, load_adapter, merge, plain_vit, trainable
     from .benchmark.api.results import compare, leaderboard, load_results, published, run, to_bencheval
     from .benchmark.spec import Recipe
     from .methods.base import Method, method
@@ -26,6 +26,7 @@ __all__ = [
     "load_results",
     "merge",
     "method",
+    "plain_vit",
     "published",
     "run",
     "to_bencheval",
@@ -33,7 +34,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    **dict.fromkeys(("apply", "load_adapter", "merge", "trainable"), "benchmark.api.models"),
+    **dict.fromkeys(("apply", "load_adapter", "merge", "plain_vit", "trainable"), "benchmark.api.models"),
     **dict.fromkeys(
         ("compare", "leaderboard", "load_results", "published", "run", "to_bencheval"), "benchmark.api.results"
     ),

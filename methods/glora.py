@@ -10,11 +10,12 @@ As in the release (GLoRA/utils.py:6-21), query, key and value are one map, with 
 from typing import Literal
 
 import torch
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .arguments import PositiveInt
 from .base import Paper, method
-from .updates import LinearUpdateMethod, Transform
+from .updates import LinearUpdateMethod, Transform, lacks_bias
 
 MatrixForm = Literal["lora", "vector", "constant", "none"]
 ColumnForm = Literal["lora", "vector", "none"]
@@ -45,8 +46,6 @@ class Generalised(Transform):
 
     def __init__(self, weight: Tensor, bias: Tensor | None, method: "GLoRA") -> None:  # [outputs, inputs], [outputs]
         super().__init__()
-        if bias is None and (method.c, method.d, method.e) != ("none",) * 3:
-            raise ValueError("this backbone has a linear map without bias; set c, d and e of glora to 'none'")
         outputs, inputs = weight.shape
         self.a, self.b = (Support(form, outputs, inputs, method.rank) for form in (method.a, method.b))
         self.c = Support(method.c, inputs, 1, method.rank)
@@ -83,6 +82,10 @@ class GLoRA(LinearUpdateMethod):
         super().validate()
         if {self.a, self.b, self.c, self.d, self.e} == {"none"}:
             raise ValueError("a, b, c, d and e are all 'none', which leaves nothing to train")
+
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        if (self.c, self.d, self.e) != ("none",) * 3 and lacks_bias(vit, self.sites):
+            raise ValueError("it has a linear map without bias; set c, d and e of glora to 'none'")
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
         return Generalised(weight, bias, self)

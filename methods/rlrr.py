@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from .base import Paper, method
 from .ssf import NORMS, merge_scales, scale_and_shift
-from .updates import ALL_SITES, LinearUpdateMethod, Transform
+from .updates import ALL_SITES, LinearUpdateMethod, Transform, lacks_bias
 
 
 class Rescaling(Transform):
@@ -20,8 +20,6 @@ class Rescaling(Transform):
 
     def __init__(self, weight: Tensor, bias: Tensor | None) -> None:  # [outputs, inputs] and [outputs]
         super().__init__()
-        if bias is None:
-            raise ValueError("rlrr shifts every bias; use a backbone whose linear maps all have one")
         outputs, inputs = weight.shape
         # As released, |row| < sqrt 6 and |column| < sqrt(6 / inputs), so that every weight changes at initialisation
         self.row = nn.Parameter(nn.init.kaiming_uniform_(torch.empty(outputs, 1)))
@@ -44,6 +42,10 @@ class RLRR(LinearUpdateMethod):
     differs = "Scale and shift of the patch embedding are decayed there."
     starts_as_identity = False
     sites = ALL_SITES
+
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        if lacks_bias(vit, self.sites):
+            raise ValueError("it has a linear map without bias, and every bias is shifted")
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
         return Rescaling(weight, bias)

@@ -210,6 +210,17 @@ def site_shapes(vit: VisionTransformer, sites: str, fused: bool = False) -> Iter
             yield shapes.get(name, (d, d))
 
 
+def lacks_bias(vit: VisionTransformer, sites: str) -> bool:
+    """Return True if a linear map that `sites` names has no bias in the unmodified `vit`."""
+    wanted = parse_sites(sites)
+    return any(
+        getattr(ref.block.get_submodule(parent), name).bias is None
+        for ref in blocks_of(vit)
+        for parent, name, parts in _LINEARS
+        if {*parts} & {*wanted}
+    )
+
+
 class LinearUpdateMethod(Method):
     """Base class of methods that modify only linear maps, so that training can be merged into the plain model.
 

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from timm.models.eva import Eva
 from torch import Tensor, nn
 
 from ...methods import Method, parse
@@ -12,6 +13,7 @@ from ...methods.base import check_backbone
 from ..checkpoints.restore import head_name, load_trained
 from ..commands.export import timm_config
 from ..engine.backbone import refusal
+from ..engine.eva import plain_vit as plain_vit
 from ..engine.injection import wants_examples
 
 APPLIED = "peft_method"
@@ -44,6 +46,8 @@ def apply(
     method = parse(method) if isinstance(method, str) else method
     if (applied := getattr(vit, APPLIED, None)) is not None:
         raise ValueError(f"the model has {applied.spec()} already; merge it first, or use a new model")
+    if isinstance(vit, Eva):
+        raise ValueError("methods need the plain form of timm's Eva: model = vtab_peft.plain_vit(model)")
     if reason := refusal(vit):
         raise ValueError(f"methods need a plain ViT or Swin Transformer of timm: {reason} here")
     check_backbone(method, vit)

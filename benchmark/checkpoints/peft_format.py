@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ...methods.dora import Decomposed
 from ...methods.updates import TransformedLinear
+from ..engine.eva import is_from_eva
 from .restore import TrainedModel, head_name, with_head
 
 RESOLUTION = 1e-7
@@ -40,6 +41,8 @@ def lora(model: TrainedModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
     Raises:
         ValueError: The model is more than a low-rank change of linear layers; the message says why.
     """
+    if is_from_eva(model.backbone.vit):
+        raise ValueError("timm's Eva computes queries, keys and values without the layer that peft would replace")
     changes = _changes(model)
     factors = {name: _factors(name, change.weight, model) for name, change in changes.items()}
     ranks = {name: len(down) for name, (down, _) in factors.items()}

@@ -10,12 +10,15 @@ from typing import Any, cast
 import numpy as np
 import timm
 import torch
+from timm.models.eva import Eva
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
 from ..engine.backbone import TOY, Backbone, BackboneError, load
+from ..engine.eva import AS_PLAIN, is_from_eva, timm_tensors
 from ..engine.evaluate import compute_logits, map_batches
 from ..engine.fast_path import make_fast
 from ..engine.injection import Injected
@@ -138,6 +141,8 @@ def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any
     name, more = backbone.ref.name, {}
     if name == TOY:
         name, more = "vit_tiny_patch16_224", TOY_AS_TIMM
+    elif is_from_eva(backbone.vit):
+        more = AS_PLAIN
     return name.partition(".")[0], {"num_classes": classes, "img_size": backbone.image_size, **more}
 
 
@@ -150,7 +155,8 @@ def with_head(backbone: Backbone, vit: nn.Module, head: nn.Linear) -> nn.Module:
     name, arguments = timm_arguments(backbone, head.out_features)
     plain = timm.create_model(name, pretrained=False, **arguments)
     prefix = head_name(plain)
-    state = {**vit.state_dict(), **{f"{prefix}.{part}": tensor for part, tensor in head.state_dict().items()}}
+    state = timm_tensors(cast(VisionTransformer, vit), plain) if isinstance(plain, Eva) else vit.state_dict()
+    state = {**state, **{f"{prefix}.{part}": tensor for part, tensor in head.state_dict().items()}}
     if odd := sorted(set(state) ^ set(plain.state_dict())):
         raise ValueError(f"the merged model differs from the plain {name} in {', '.join(odd[:3])}")
     plain.load_state_dict(state)

@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.layers.patch_embed import PatchEmbed
 from timm.models import PretrainedCfg, get_pretrained_cfg, swin_transformer
+from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
@@ -19,7 +20,7 @@ from ...methods.anatomy import VisionModel, blocks_of
 from ...methods.plugin import plugin_of
 from .. import toy_vit
 from ..spec import BackboneRef
-from . import hub
+from . import eva, hub
 from .backbone_names import nearest_backbones
 from .errors import BackboneError
 from .evaluate import ProgressFn, no_progress
@@ -40,10 +41,15 @@ PARTS = {
 }
 """Parts of a block that methods modify, and their types."""
 
-MODULES = ("vision_transformer", "deit", "swin_transformer")
+KINDS = "plain ViT, Eva or Swin Transformer"
+
+MODULES = ("vision_transformer", "deit", "swin_transformer", "eva")
 """Modules of timm that define supported models."""
 
-UNSUPPORTED = ("aimv2_*", "vit_base_patch16_rpn_*", "vit_pwee_*", "vit_dpwee_*", "*_distilled_*")
+UNSUPPORTED = (
+    *("aimv2_*", "vit_base_patch16_rpn_*", "vit_pwee_*", "vit_dpwee_*", "*_distilled_*"),
+    *("eva02_enormous_*", "*_rope_mixed_*", "*_sapiens2"),
+)
 """Their models that `refusal` refuses; a test compares both."""
 
 LEGACY = {
@@ -102,11 +108,11 @@ def load(
             reason = f"it cannot be built for {size} pixels ({type(error).__name__}: {str(error)[:200]})"
             family = _module(name)
             if family.startswith("timm.models.") and family.rpartition(".")[2] not in MODULES:
-                reason = f"it is no plain ViT or Swin Transformer, but defined in {family}"
+                reason = f"it is no {KINDS}, but defined in {family}"
             raise BackboneError(f"backbone {name!r}: {reason}; see `list backbones`") from None
     if reason := refusal(vit):
-        raise BackboneError(f"backbone {name!r} is no plain ViT or Swin Transformer: {reason}; see `list backbones`")
-    vit = cast(VisionModel, vit)
+        raise BackboneError(f"backbone {name!r} is no {KINDS}: {reason}; see `list backbones`")
+    vit = cast(VisionModel | Eva, vit)
     patch = cast(tuple[int, int], vit.patch_embed.patch_size)[0]
     if image_size and image_size % patch:  # timm would ignore the pixels that are left over
         near = max(patch, image_size // patch * patch)
@@ -120,6 +126,7 @@ def load(
         if name != TOY and "." not in name:
             values = " ".join(f"{what} {'/'.join(f'{v:g}' for v in getattr(known, what))}" for what in ("mean", "std"))
             notes = (*notes, f"{name}: {values} are the default of a name without tag; --normalisation changes them")
+    vit = eva.plain_vit(vit) if isinstance(vit, Eva) else vit
     plugin = None if name == TOY else plugin_of(timm.models.model_entrypoint(name.partition(".")[0]).__module__)
     if plugin is not None:
         sha256 = hashlib.sha256(f"{sha256} {plugin}".encode()).hexdigest()
@@ -134,7 +141,9 @@ def _file_of(weights: str | None, known: "Facts", on_progress: ProgressFn, downl
 
 
 def refusal(vit: nn.Module) -> str:
-    """Return why methods cannot modify a model; empty if they can."""
+    """Return why methods cannot modify a model, or the plain form of an Eva; empty if they can."""
+    if type(vit) is Eva:
+        return eva.refusal(vit) or refusal(eva.with_plain_parts(vit))
     if type(vit) not in BLOCKS:
         return f"its class is {type(vit).__name__}"
     if type(vit.patch_embed) is not PatchEmbed:

@@ -14,7 +14,8 @@ from typing import Any, cast
 
 import numpy as np
 import torch
-from timm.models import swin_transformer, vision_transformer
+from timm.models import eva, swin_transformer, vision_transformer
+from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -30,7 +31,7 @@ CLASSIFIER = ("head", "head_dist", "pre_logits", "fc")
 """First parts of names that belong to a classifier."""
 
 
-def load_weights(vit: VisionModel, file: Path, name: str) -> tuple[str, tuple[str, ...]]:
+def load_weights(vit: VisionModel | Eva, file: Path, name: str) -> tuple[str, tuple[str, ...]]:
     """Load the weights of a file into `vit`; return the file's SHA-256 and remarks for the user.
 
     Raises:
@@ -98,9 +99,9 @@ def architecture_of(state: dict[str, Tensor]) -> Architecture:
     )
 
 
-def _load_state(vit: VisionModel, name: str, file: Path, state: dict[str, Tensor], notes: list[str]) -> list[str]:
+def _load_state(vit: VisionModel | Eva, name: str, file: Path, state: dict[str, Tensor], notes: list[str]) -> list[str]:
     left_out: list[str] = []
-    if not isinstance(vit, SwinTransformer) and hf_layout.is_hugging_face(state):
+    if isinstance(vit, VisionTransformer) and hf_layout.is_hugging_face(state):
         state, left_out = hf_layout.in_timm_names(state)
         _check_heads(vit, file.with_name("config.json"))
     try:
@@ -146,7 +147,7 @@ class _AnySize(int):
         return False
 
 
-def _in_timm_names(vit: VisionTransformer, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _in_timm_names(vit: VisionTransformer | Eva, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Rename tensors of the layouts that timm converts (DINOv2, CLIP, I-JEPA, BEiT-3, ...), and adapt none."""
     if any(key.startswith("radio_model.") for key in state):  # timm renames and resamples it in one function
         return _adapt(vit, name, state)
@@ -159,13 +160,18 @@ def _in_timm_names(vit: VisionTransformer, name: str, state: dict[str, Tensor]) 
         no_embed_class=vit.no_embed_class,
         head=vit.head,
     )
+    if isinstance(vit, Eva):
+        as_in_file.get_parameter = vit.get_parameter
+        return eva.checkpoint_filter_fn(dict(state), cast(Any, as_in_file))
     return vision_transformer.checkpoint_filter_fn(dict(state), cast(Any, as_in_file), adapt_layer_scale=True)
 
 
-def _adapt(vit: VisionModel, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+def _adapt(vit: VisionModel | Eva, name: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Let timm fit the positions to the image size, with the interpolation that it uses for this model."""
     if isinstance(vit, SwinTransformer):
         return cast(dict[str, Tensor], swin_transformer.checkpoint_filter_fn(state, vit))
+    if isinstance(vit, Eva):
+        return eva.checkpoint_filter_fn(state, vit)
     options: dict[str, Any] = {}
     if "flexi" in name or "radio" in name:  # timm's _create_vision_transformer
         options = {"interpolation": "bilinear", "antialias": False}
@@ -174,7 +180,7 @@ def _adapt(vit: VisionModel, name: str, state: dict[str, Tensor]) -> dict[str, T
     return vision_transformer.checkpoint_filter_fn(state, vit, **options)
 
 
-def _position_notes(state: dict[str, Tensor], vit: VisionModel, file: Path) -> list[str]:
+def _position_notes(state: dict[str, Tensor], vit: VisionModel | Eva, file: Path) -> list[str]:
     """Return a note if positions of another image size will be interpolated."""
     if isinstance(vit, SwinTransformer):
         own = vit.state_dict()
@@ -188,7 +194,7 @@ def _position_notes(state: dict[str, Tensor], vit: VisionModel, file: Path) -> l
     return _absolute(state["pos_embed"].shape[1], vit, file) if "pos_embed" in state else []
 
 
-def _absolute(positions: int, vit: VisionTransformer, file: Path) -> list[str]:
+def _absolute(positions: int, vit: VisionTransformer | Eva, file: Path) -> list[str]:
     """Return a note if the number of positions differs from the model's.
 
     Raises:
@@ -225,10 +231,10 @@ def _check_finite(state: dict[str, Tensor]) -> None:
 
 
 @torch.no_grad()
-def _load_npz(vit: VisionModel, file: Path) -> list[str]:
+def _load_npz(vit: VisionModel | Eva, file: Path) -> list[str]:
     """Load Google's original checkpoint; timm copies each array by its name."""
-    if isinstance(vit, SwinTransformer):
-        raise _Unfit("an .npz file holds a ViT of Google, not a Swin Transformer")
+    if not isinstance(vit, VisionTransformer):
+        raise _Unfit("an .npz file holds a ViT of Google")
     try:
         with np.load(file, allow_pickle=False) as arrays:
             found, positions = _npz_architecture(arrays)

@@ -6,15 +6,18 @@ from typing import Any, cast
 
 import torch
 from timm.layers.mlp import SwiGLUPacked
+from timm.models.eva import Eva
 from timm.models.swin_transformer import SwinTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...methods import Method
+from ..engine.eva import plain_vit
 from ..engine.injection import Injected, inject, wants_examples
 from ..recipes import RECIPES
 
 _PLAIN = {"img_size": 32, "patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "num_classes": 0}
+_ROTARY = {**_PLAIN, "use_rot_pos_emb": True}
 _SWIN = {"img_size": 32, "patch_size": 4, "embed_dim": 32, "depths": (2, 2), "num_heads": (2, 2), "window_size": 4}
 BACKBONES: dict[str, partial[nn.Module]] = {
     "plain": partial(VisionTransformer, **_PLAIN),
@@ -36,9 +39,15 @@ OTHER_VITS: dict[str, partial[nn.Module]] = {
         VisionTransformer, **_PLAIN, init_values=0.1, mlp_layer=SwiGLUPacked, act_layer=nn.SiLU, reg_tokens=4
     ),
     "norms inside": partial(VisionTransformer, **_PLAIN, scale_attn_norm=True, scale_mlp_norm=True, global_pool="avg"),
+    "DINOv3": partial(
+        Eva, **_ROTARY, init_values=0.1, qkv_bias=False, num_reg_tokens=4, use_abs_pos_emb=False, rope_type="dinov3"
+    ),
+    "EVA-02": partial(Eva, **_ROTARY, qkv_fused=False, swiglu_mlp=True, scale_mlp=True, scale_attn_inner=True),
+    "EVA": partial(Eva, **_PLAIN, global_pool="token", swiglu_mlp=True),
+    "PE": partial(Eva, **_ROTARY, attn_type="rope", use_pre_transformer_norm=True, global_pool="map"),
 }
 """The forms of plain ViTs in DINOv2, MAE, CLIP, timm's `vit_medium_patch16_gap`, SigLIP, timm's `vit_dwee`, DINOv2's
-giant and BEiT-3."""
+giant, BEiT-3, and of timm's Eva: DINOv3, EVA-02 base, EVA-02 tiny without rotation, and the Perception Encoder."""
 
 
 def backbones_for(method: Method | type[Method]) -> list[str]:
@@ -109,10 +118,11 @@ class Case:
 def tiny(backbone: str, **changes: Any) -> VisionTransformer:
     """Return a frozen backbone without zero tensors, as a pretrained model has none."""
     generator = torch.Generator().manual_seed(0)
-    vit = cast(VisionTransformer, (BACKBONES | OTHER_VITS)[backbone](**changes).eval())
+    vit = (BACKBONES | OTHER_VITS)[backbone](**changes).eval()
     with torch.no_grad():
         for parameter in vit.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
+    vit = plain_vit(vit) if isinstance(vit, Eva) else cast(VisionTransformer, vit)
     return vit.requires_grad_(False)
 
 

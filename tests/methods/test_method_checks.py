@@ -38,23 +38,26 @@ UNTRAINED: dict[str, frozenset[str]] = {
 
 ATTENDING = ("cvpt", "e2vpt", "gate_vpt", "synqt", "vqt")
 NO_CLASS_TOKEN = ("no qkv bias", "attention pooling")
+NO_QKV_BIAS = ("no qkv bias", "DINOv3")
+GATED = ("gated MLP", "EVA-02", "EVA")
 
 REFUSED = {
     **{(name, backbone): (name, "class token") for name in ("da_vpt", "da_vpt_plus") for backbone in NO_CLASS_TOKEN},
-    ("vqt", "attention pooling"): ("attention",),
-    ("synqt", "attention pooling"): ("attention",),
-    ("glora", "no qkv bias"): ("glora", "c, d and e", "'none'"),
-    ("rlrr", "no qkv bias"): ("rlrr", "bias"),
-    **{
-        (name, "differential attention"): (name, "DiffAttention")
-        for name in ("cvpt", "e2vpt", "gate_vpt", "synqt", "vqt")
-    },
-    **{(name, "gated MLP"): (name, "SwiGLU") for name in ("cara", "fact_tk", "fact_tt")},
+    **{(name, backbone): ("attention",) for name in ("vqt", "synqt") for backbone in ("attention pooling", "PE")},
+    **{("glora", backbone): ("glora", "c, d and e", "'none'") for backbone in NO_QKV_BIAS},
+    **{("rlrr", backbone): ("rlrr", "bias") for backbone in NO_QKV_BIAS},
+    **{(name, "differential attention"): (name, "DiffAttention") for name in ATTENDING},
+    **{(name, backbone): (name, "RotaryAttention") for name in ATTENDING for backbone in ("DINOv3", "EVA-02")},
+    **{(name, "PE"): (name, "RotaryAttention") for name in ("cvpt", "e2vpt", "gate_vpt")},
+    **{(name, backbone): (name, "SwiGLU") for name in ("cara", "fact_tk", "fact_tt") for backbone in GATED},
 }
 """Refused (method, backbone) -> facts that the error names."""
 
-RARE = ("no qkv bias", "differential attention", "gated MLP", "norms inside")
+RARE = ("no qkv bias", "differential attention", "gated MLP", "norms inside", "DINOv3", "EVA-02", "EVA", "PE")
 """Backbones that only the slow tests try."""
+
+SAMPLE = [("lora", "DINOv3"), ("ssf", "DINOv3"), ("lora_fused", "EVA-02"), ("vpt_deep", "EVA-02"), ("cvpt", "PE")]
+"""Methods and rare backbones of the fast tests."""
 
 RELATED_CHECKS = (
     checks.check_gradients_reach_all,
@@ -75,7 +78,7 @@ def pairs(backbones: Iterable[str], sampled: bool) -> list:
         is_repeated = METHODS[name].needs == "peft" and name not in PEFT_SAMPLE
         fast = [common[crc32(name.encode()) % len(common)]] if sampled else ["plain"] if is_repeated else common
         for backbone in backbones:
-            marks = () if backbone in fast else pytest.mark.slow
+            marks = () if backbone in fast or (name, backbone) in SAMPLE else pytest.mark.slow
             found.append(pytest.param(name, backbone, id=f"{name}-{backbone}", marks=marks))
     return found
 

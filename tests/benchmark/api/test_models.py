@@ -10,6 +10,7 @@ import torch
 import vtab_peft
 from in_process import LOCAL_BACKEND, InProcessBackend
 from PIL import Image
+from timm.models.eva import Eva
 from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.method_checks.tiny_models import OTHER_VITS
@@ -49,6 +50,19 @@ def train(model: nn.Module, steps: int = 3) -> None:
     model.eval()
 
 
+def test_an_eva_is_converted_first() -> None:
+    with pytest.raises(ValueError, match="plain_vit"):
+        vtab_peft.apply(OTHER_VITS["DINOv3"](), "lora")
+    model = vtab_peft.plain_vit(OTHER_VITS["DINOv3"](num_classes=3).eval())
+    before = model(IMAGES)
+    vtab_peft.apply(model, "bitfit")
+    train(model)
+    trained = model(IMAGES)
+    assert not torch.allclose(trained, before)
+    vtab_peft.merge(model)
+    torch.testing.assert_close(model(IMAGES), trained)
+
+
 @pytest.mark.parametrize("name", [name for name in default_specs() if METHODS[name].needs is None])
 def test_every_method_trains_and_merges_beside_a_classifier(name: str) -> None:
     model, cls = vit(), METHODS[name]
@@ -80,6 +94,7 @@ def test_every_method_trains_and_merges_beside_a_classifier(name: str) -> None:
 def test_other_forms_of_vits_keep_their_classifier(name: str, method: str) -> None:
     torch.manual_seed(0)
     model = OTHER_VITS[name](num_classes=3)
+    model = vtab_peft.plain_vit(model) if isinstance(model, Eva) else model
     names = vtab_peft.apply(model, method).keys()
     assert {"head.weight", "head.bias"} <= names
     train(model)

@@ -23,8 +23,10 @@ PLUGIN = Path(__file__).parents[2] / "plugins" / "own_backbone.py"
 def on_meta(architecture: str) -> torch.nn.Module:
     """Build a model without memory, with as few blocks as possible."""
     swin = timm.models.model_entrypoint(architecture).__module__.endswith("swin_transformer")
+    small = {"depths": (1,) * 4} if swin else {"depth": 1}
+    more = {"num_kv_heads": 1} if architecture.endswith("sapiens2") else {}  # a number for each block
     with torch.device("meta"):
-        return timm.create_model(architecture, num_classes=0, **({"depths": (1,) * 4} if swin else {"depth": 1}))
+        return timm.create_model(architecture, num_classes=0, **small, **more)
 
 
 def compared(pattern: str) -> dict[str, tuple[bool, bool]]:
@@ -40,7 +42,18 @@ def compared(pattern: str) -> dict[str, tuple[bool, bool]]:
 
 
 @pytest.mark.parametrize(
-    "pattern", ["vit_*wee*", "vit_*rpn*", "test_vit*", "deit_tiny*", "beit3*", "vit_giant*", "swin_t*"]
+    "pattern",
+    [
+        "vit_*wee*",
+        "vit_*rpn*",
+        "test_vit*",
+        "deit_tiny*",
+        "beit3*",
+        "vit_giant*",
+        "swin_t*",
+        "eva02_*",
+        "vit_base*rope*",
+    ],
 )
 def test_what_is_listed_is_accepted(pattern: str) -> None:
     found = compared(pattern)
@@ -61,7 +74,7 @@ def test_all_that_is_listed_is_accepted_and_the_rest_is_not() -> None:
         ("vit_pwee_patch16_reg1_gap_256.sbb_in1k", "ParallelScalingBlock"),
         ("vit_small_r26_s32_224.augreg_in21k", "HybridEmbed"),
         ("deit_tiny_distilled_patch16_224.fb_in1k", "VisionTransformerDistilled"),
-        ("eva02_tiny_patch14_224.mim_in22k", "Eva"),
+        ("vit_small_patch16_rope_mixed_224.naver_in1k", "rotary"),
     ],
 )
 def test_other_models_are_refused_with_the_reason(name: str, fact: str) -> None:
