@@ -6,9 +6,11 @@ once more in the form with the least work: merged into the backbone, or with tok
 
 import argparse
 import copy
+import ctypes
 import statistics
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import cast
 
@@ -22,7 +24,7 @@ from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
 from ..engine.backbone import Backbone, BackboneError, load
 from ..engine.device import choose_device, use_device
-from ..engine.errors import is_oom, one_line_message
+from ..engine.errors import free_memory, is_oom, one_line_message
 from ..engine.fast_path import prepare_for_bf16
 from ..engine.injection import inject, wants_examples
 from ..engine.live_model import LiveModel
@@ -97,6 +99,7 @@ def measure_cost(method: Method, backbone: Backbone, setup: Setup, data: CachedT
     images = torch.randn(2, 3, setup.image_size, setup.image_size, generator=torch.Generator().manual_seed(0))
     examples = (images, torch.tensor([0, 1])) if wants_examples(method) else None
     injected = inject(backbone.vit, method, recipe, 0, examples)
+    _release_memory(device)
     try:
         training = measure_training(method, backbone, recipe, data, LiveModel(device, numerics))
         as_trained = _inference(injected.vit, setup, device)
@@ -125,6 +128,13 @@ def measure_cost(method: Method, backbone: Backbone, setup: Setup, data: CachedT
         deployed=deployed,
         provenance=cast(Provenance, provenance(device, sys.argv, numerics)),
     )
+
+
+def _release_memory(device: torch.device) -> None:
+    """Return freed memory to the system, so that the peak on a CPU is not that of an earlier method."""
+    free_memory(device)
+    with suppress(AttributeError, OSError):  # not glibc
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def deployed_form(method: Method, vit: VisionModel) -> tuple[Form, VisionModel]:

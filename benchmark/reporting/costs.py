@@ -13,23 +13,31 @@ if TYPE_CHECKING:  # the command line imports this file, and --help shall be fas
 class CostColumn:
     """A column of `leaderboard.csv`, which is also an axis of figures."""
 
-    label: str
-    """What it is, with its unit."""
+    text: str
+    """What it is, with its unit and the names of batches of the setup."""
     value: Callable[["Cost"], float]
     higher_is_better: bool = False
 
+    def label(self, setup: "Setup") -> str:
+        """Return the heading of the column, or the label of the axis."""
+        return self.text.format(small=setup.batches[0], large=setup.batches[-1], train=setup.train_batch)
+
 
 COLUMNS: dict[str, CostColumn] = {
-    "latency_ms": CostColumn("Latency (ms)", lambda cost: cost.trained.latency[0].milliseconds),
-    "deployed_latency_ms": CostColumn("Latency, deployed (ms)", lambda cost: cost.deployed.latency[0].milliseconds),
-    "images_per_second": CostColumn("Images per second", lambda cost: cost.trained.latency[-1].images_per_second, True),
+    "latency_ms": CostColumn("Latency at batch {small} (ms)", lambda cost: cost.trained.latency[0].milliseconds),
+    "deployed_latency_ms": CostColumn(
+        "Latency at batch {small}, deployed (ms)", lambda cost: cost.deployed.latency[0].milliseconds
+    ),
+    "images_per_second": CostColumn(
+        "Images per second at batch {large}", lambda cost: cost.trained.latency[-1].images_per_second, True
+    ),
     "deployed_images_per_second": CostColumn(
-        "Images per second, deployed", lambda cost: cost.deployed.latency[-1].images_per_second, True
+        "Images per second at batch {large}, deployed", lambda cost: cost.deployed.latency[-1].images_per_second, True
     ),
     "gflops": CostColumn("GFLOPs per image", lambda cost: cost.trained.flops / 1e9),
     "deployed_gflops": CostColumn("GFLOPs per image, deployed", lambda cost: cost.deployed.flops / 1e9),
-    "step_ms": CostColumn("Training step (ms)", lambda cost: cost.training.step_milliseconds),
-    "step_gflops": CostColumn("GFLOPs per training step", lambda cost: cost.training.flops / 1e9),
+    "step_ms": CostColumn("Training step of {train} images (ms)", lambda cost: cost.training.step_milliseconds),
+    "step_gflops": CostColumn("GFLOPs per step of {train} images", lambda cost: cost.training.flops / 1e9),
     "train_memory_mb": CostColumn("Peak memory of training (MB)", lambda cost: cost.training.peak_bytes / 1e6),
     "adapter_kb": CostColumn("Adapter (kB)", lambda cost: cost.adapter_bytes / 1e3),
 }

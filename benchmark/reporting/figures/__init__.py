@@ -22,7 +22,7 @@ FIGURES = {
 }
 """File name without extension -> text of links to it, in the order of the report."""
 
-COST_FIGURES = {f"accuracy_vs_{name}": f"accuracy against {column.label}" for name, column in COLUMNS.items()}
+COST_FIGURES = {f"accuracy_vs_{name}": f"accuracy against {name.replace('_', ' ')}" for name in COLUMNS}
 """The same for figures that are drawn on request."""
 
 

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 SHORT = 22
 """Characters of a name in a crowded figure."""
+TICKS = 24
+"""Characters of the names of all ticks that fit beside each other."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +61,10 @@ def against_column(leaderboard: Leaderboard, name: str) -> "Figure | None":
     """Draw accuracy against a column of cost records; None for fewer than two ranked rows that have it."""
     rows = [row for row in _ranked(leaderboard) if row[name] is not None]
     values = np.array([row[name] for row in rows], dtype=float)
-    column = COLUMNS[name]
-    return _draw(leaderboard, rows, Cost(column.label, values, "{:g}".format, column.higher_is_better))
+    column, setup = COLUMNS[name], leaderboard.cost_setup
+    if setup is None:
+        return None
+    return _draw(leaderboard, rows, Cost(column.label(setup), values, "{:g}".format, column.higher_is_better))
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
@@ -126,7 +130,10 @@ def _log_axis(axes: "Axes", cost: Cost) -> np.ndarray:
     ticks = ticks[(ticks[:, 0] >= (first - 0.25 if has_zero else left)) & (ticks[:, 0] <= axes.get_xlim()[1])]
     choices = [np.isin(ticks[:, 1], steps) for steps in ((1,), (1, 2, 5), tuple(range(1, 10)))]
     named = ticks[next((chosen for chosen in choices if chosen.sum() > 2), choices[-1]), 0]
-    names = [re.sub(r"\.0+(?=\D|$)", "", cost.format_tick(round(10**tick, 9))) for tick in named]
+    names = _names(named, cost)
+    if len("".join(names)) > TICKS:
+        named = ticks[np.isin(ticks[:, 1], (1, 2, 3, 5, 7)), 0]
+        names = _names(named, cost)
     axes.set_xticks([zero, *named] if has_zero else named, ["0", *names] if has_zero else names)
     axes.set_xticks(ticks[:, 0], minor=True, labels=[""] * len(ticks))
     if has_zero:
@@ -135,3 +142,8 @@ def _log_axis(axes: "Axes", cost: Cost) -> np.ndarray:
             where = zero + 0.45 * (first - zero) + shift * (last - left)
             axes.plot(where, 0, transform=axes.get_xaxis_transform(), **style)
     return np.where(values > 0, np.log10(np.maximum(values, 1e-9)), zero)
+
+
+def _names(ticks: np.ndarray, cost: Cost) -> list[str]:
+    """Return the texts of logarithms, without zeros behind the decimal point."""
+    return [re.sub(r"\.0+(?=\D|$)", "", cost.format_tick(round(10**tick, 9))) for tick in ticks]

@@ -61,7 +61,7 @@ def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
 
 
 def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: Mapping[str, int]) -> Plain:
-    entry, identity = part.entry, part.entry.id
+    entry, identity, setup = part.entry, part.entry.id, part.entry.cost_setup
     folders, images = _folders(part.runs, root), part.significance.test_images
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
     return {
@@ -85,9 +85,7 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
         "groups": list(entry.groups),
         "means": means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")],
         "common": f"mean of the {len(entry.common)} that all have" if entry.common else "",
-        "costs": [(column.label, not column.higher_is_better) for column in COLUMNS.values()]
-        if entry.cost_setup
-        else [],
+        "costs": [(c.label(setup), not c.higher_is_better) for c in COLUMNS.values() if setup],
         "rows": _rows(part, environments),
         "over_tasks": over_tasks(entry, part.significance),
         "published": _published(part.published),

@@ -66,7 +66,7 @@ def test_report_adds_columns_and_figures_only_where_costs_are(store, specs, caps
     assert rows[0][len(plain[0]) :] == [*COLUMNS, "cost_setup"]
     drawn = {path.name for path in folder.glob("accuracy_vs_*.svg")}
     assert drawn >= {"accuracy_vs_latency_ms.svg", "accuracy_vs_images_per_second.svg"}
-    assert "Latency (ms)" in (store.root / "index.html").read_text()
+    assert "Latency at batch 1 (ms)" in (store.root / "index.html").read_text()
     main(["verify", *words])
     assert "out of date" not in capsys.readouterr().out
     assert main(["report", *words]) == 0
