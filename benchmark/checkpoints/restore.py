@@ -84,9 +84,13 @@ class TrainedModel:
     @cached_property
     def live(self) -> LiveModel:
         """The model on the CPU, as the evaluation of the run had it."""
-        live = LiveModel(torch.device("cpu"), self.numerics)
-        fresh = replace(self.injected, vit=copy.deepcopy(self.injected.vit))
-        make_fast(fresh.vit, self.spec.recipe.precision, "cpu")
+        return self.live_on(torch.device("cpu"), self.injected.vit)
+
+    def live_on(self, device: torch.device, vit: VisionModel) -> LiveModel:
+        """Return a copy of a model on a device, preprocessed and evaluated like the run."""
+        live = LiveModel(device, self.numerics)
+        fresh = replace(self.injected, vit=copy.deepcopy(vit))
+        make_fast(fresh.vit, self.spec.recipe.precision, device.type)
         live.load(fresh, self.spec, self.backbone.image_size)
         live.vit.eval()
         return live

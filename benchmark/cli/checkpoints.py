@@ -1,9 +1,9 @@
-"""The commands that open trained adapters: `analyze`, `export`, `predict`."""
+"""The commands that open trained adapters: `analyze`, `export`, `predict`, `shift`."""
 
 import argparse
 from pathlib import Path
 
-from .options import RESULTS, Commands, add_plugin, add_results, add_threads
+from .options import RESULTS, Commands, add_device, add_plugin, add_results, add_tasks, add_threads, with_commas
 
 RUN = "first characters of a run ID, or path of a .safetensors file"
 
@@ -38,6 +38,18 @@ def declare(commands: Commands) -> None:
     add_threads(predict)
     _add_model(predict)
     predict.set_defaults(work="commands.predict:predict")
+
+    shift = commands.add_parser("shift", help="evaluate saved adapters on corrupted images and on further test lists")
+    add_tasks(shift)
+    add = shift.add_argument
+    names = "names or specs (default: all stored runs with adapters)"
+    with_commas(add("--methods", nargs="+", default=[], help=names))
+    wise = "also evaluate weights between pretrained and merged ones, chosen on val; see docs/shift.md"
+    add("--wise-ft", action="store_true", help=wise)
+    add_device(shift)
+    add_threads(shift)
+    _add_model(shift)
+    shift.set_defaults(work="commands.shift:shift")
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:

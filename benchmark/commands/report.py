@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..plan import PlannedRun
 from ..reporting.wording import pluralize
+from ..storage.schema import Run
 from ..storage.store import Store
 from .messages import say_all
 
@@ -18,7 +19,7 @@ def report(options: argparse.Namespace) -> int:
 def write_report(
     results: Path,
     with_published: bool = False,
-    runs: Sequence[PlannedRun] | None = None,
+    runs: Sequence[PlannedRun | Run] | None = None,
     axes: Sequence[str] = (),
 ) -> int:
     """Rebuild every derived file, print the leaderboards and return the exit status.

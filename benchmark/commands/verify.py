@@ -21,6 +21,7 @@ from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
 from ..storage.predictions import PredictionsDamaged, PredictionsMissing, read_predictions
 from ..storage.schema import Run
+from ..storage.shifts import load_shifts
 from ..storage.store import Store
 
 DERIVED = (".md", ".csv", ".tex")
@@ -156,6 +157,11 @@ def check_folder(store: Store) -> Iterator[str]:
         if failure.spec.run_id() in stored:
             yield f"{store.failure_path(failure.spec)}: the run has succeeded since; delete it"
     yield from problems
+    shifts, problems = load_shifts(root)
+    yield from problems
+    for run_id in shifts:
+        if run_id not in stored:
+            yield f"{root / 'shift' / run_id}.json: belongs to no stored run; delete it"
     locks, problems = list_locks(root / "claims")
     yield from problems
     for run_id, lock, abandoned in locks:

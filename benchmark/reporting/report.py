@@ -5,6 +5,7 @@
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
                         <figure>.svg/.png   the figures that apply
                         published.md        published numbers, if requested and available
+                        shift.csv  shift.md  shifted tests, if the command shift has evaluated them
     <out>/few_shots/<slug>/few_shots.csv    table.md, and a figure: accuracy against shots, if there are draws
 
 Rebuilding it gives the same bytes, whatever the order of the files.
@@ -20,8 +21,9 @@ from ..escaping import markdown
 from ..storage.costs import load_costs
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
+from ..storage.shifts import load_shifts
 from ..storage.store import Store
-from . import few_shots, published, published_vs_measured
+from . import few_shots, published, published_vs_measured, shift
 from .html.content import LeaderboardReport
 from .html.page import page
 from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
@@ -74,12 +76,17 @@ def write(
     problems += bad_costs
     paths: list[Path] = []
     parts: list[LeaderboardReport] = []
+    shifts, bad_shifts = load_shifts(store.root)
+    problems += bad_shifts
+    shifted: dict[str, shift.ShiftTable] = {}
     for identity, runs in by_leaderboard(stored):
         problems += duplicate_runs(identity, runs)
         entry = leaderboard(identity, runs, costs)
         comparison = published_vs_measured.compare_with_published(entry, published.load())
         found = significance(entry, runs)
-        files = _files(entry, runs, found, axes)
+        if table := shift.shift_table(entry, runs, shifts):
+            shifted[identity.slug] = table
+        files = _files(entry, runs, found, axes, table)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
         folder = out / "boards" / identity.slug
@@ -96,12 +103,13 @@ def write(
     paths += _write_few_shots(tables, out)
     paths += [out / "index.html", out / "README.md"]
     write_atomically(paths[-2], page(parts, store.root))
-    write_atomically(paths[-1], (_index(parts) + few_shots.index(tables)).encode())
+    write_atomically(paths[-1], (_index(parts, shifted) + few_shots.index(tables)).encode())
     problems += _orphans(out, {entry.id.slug for entry in leaderboards})
     shown = [part for part in parts if run_ids is None or any(run.run_id in run_ids for run in part.runs)]
     whole = [part for part in shown if not few_shots.is_draw(part.entry)]  # those of draws are in one table
     texts = [to_terminal(part.entry) + summary(part.significance) for part in whole]
     texts += few_shots.to_terminal(tables, {part.entry.id for part in shown})
+    texts += [shift.to_terminal(table) for part in shown if (table := shifted.get(part.entry.id.slug))]
     text = "\n".join([*texts, *(_published(shown) if with_published else [])])
     return Report(tuple(paths), leaderboards, tuple(problems), text, len(parts) - len(shown))
 
@@ -128,7 +136,13 @@ def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _files(entry: Leaderboard, runs: Sequence[Run], found: Significance, axes: Sequence[str]) -> dict[str, bytes]:
+def _files(
+    entry: Leaderboard,
+    runs: Sequence[Run],
+    found: Significance,
+    axes: Sequence[str],
+    shifted: shift.ShiftTable | None,
+) -> dict[str, bytes]:
     from .figures import figures  # matplotlib, only now
 
     return {
@@ -136,7 +150,8 @@ def _files(entry: Leaderboard, runs: Sequence[Run], found: Significance, axes: S
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
         "significance.md": to_page(entry, found).encode(),
-        **({} if few_shots.is_draw(entry) else figures(entry, runs, found, axes)),  # one figure shows all draws
+        **(shift.texts(shifted) if shifted else {}),
+        **({} if few_shots.is_draw(entry) else figures(entry, runs, found, axes, shifted)),  # one shows all draws
     }
 
 
@@ -156,14 +171,14 @@ def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
     from .figures import COST_FIGURES, FIGURES
 
     for name in (
-        "published.md",
+        *("published.md", "shift.csv", "shift.md"),
         *(f"{figure}.{kind}" for figure in (*FIGURES, *COST_FIGURES) for kind in ("svg", "png")),
     ):
         if name not in made:
             (folder / name).unlink(missing_ok=True)
 
 
-def _index(parts: Sequence[LeaderboardReport]) -> str:
+def _index(parts: Sequence[LeaderboardReport], shifted: Collection[str]) -> str:
     """Return README.md of the report: a list of leaderboards, then their tables, first figures and links."""
     from .figures import COST_FIGURES, FIGURES
 
@@ -190,6 +205,7 @@ def _index(parts: Sequence[LeaderboardReport]) -> str:
         folder = f"boards/{part.entry.id.slug}"
         shown = [name for name in texts if name in part.figures]
         links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
+        links += [("table of shifted tests", "shift.md")] if part.entry.id.slug in shifted else []
         links += [(texts[name], f"{name}.svg") for name in shown[1:]]
         lines += ["", f"## {title}", "", *([BANNER, ""] if part.entry.id.procedural else []), to_markdown(part.entry)]
         lines += [f"{markdown(note)}\n" for note in _decoders(part, older)]

@@ -15,12 +15,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from mutations import JUNK, adapter_places, mutated, mutated_adapter, paths_in, renamed
 from PIL import Image
+from shifts import make_shift
 from vtab_peft.benchmark.checkpoints.header import read_header
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.regression_gate import BaselineError, read_baseline
 from vtab_peft.benchmark.execution.locks import RunLock, list_locks
 from vtab_peft.benchmark.storage.costs import load_cost, save_cost
 from vtab_peft.benchmark.storage.json_io import StoreError
+from vtab_peft.benchmark.storage.shifts import load_shift, save_shift
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.reading import InvalidFile
 
@@ -110,8 +112,11 @@ def folder(
     Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(tmp_path / "in" / "x.png")
     monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "cache"))
     cost = save_cost(store.root, make_cost(spec))
+    run = store.load(path)
+    shift = save_shift(store.root, make_shift(run.run_id, run.predictions_sha256))
     shutil.copytree(store.root, store.root.with_name("valid"))
     files = {"record": path, "failure": failure, "lock": lock, "adapter": adapter, "baseline": baseline, "cost": cost}
+    files["shift"] = shift
     return Folder(store, files, tmp_path / "in")
 
 
@@ -121,6 +126,7 @@ READERS: dict[str, Callable[[Store, Path], Any]] = {
     "adapter": lambda _, path: read_header(path),
     "baseline": lambda _, path: read_baseline(path),
     "cost": lambda _, path: load_cost(path),
+    "shift": lambda _, path: load_shift(path),
 }
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from ...storage.schema import Run
 from ..costs import COLUMNS
 from ..leaderboards import Leaderboard
+from ..shift import ShiftTable
 from ..significance import Significance
-from . import cost, curves, groups, heat_map, ranks
+from . import cost, curves, groups, heat_map, ranks, shift
 from .style import images, paper_style
 
 FIGURES = {
@@ -19,6 +20,7 @@ FIGURES = {
     "groups": "groups",
     "ranks": "ranks",
     "curves": "learning curves",
+    "shift": "shifted tests",
 }
 """File name without extension -> text of links to it, in the order of the report."""
 
@@ -27,11 +29,15 @@ COST_FIGURES = {f"accuracy_vs_{name}": f"accuracy against {name.replace('_', ' '
 
 
 def figures(
-    leaderboard: Leaderboard, runs: Sequence[Run], significance: Significance, axes: Sequence[str] = ()
+    leaderboard: Leaderboard,
+    runs: Sequence[Run],
+    significance: Significance,
+    axes: Sequence[str] = (),
+    shifted: ShiftTable | None = None,
 ) -> dict[str, bytes]:
     """Draw the figures of a leaderboard and its runs; returns file name -> content, SVG and PNG.
 
-    axes: cost columns that accuracy is also drawn against.
+    axes: cost columns that accuracy is also drawn against.  shifted: the table of shifted tests.
     """
     with paper_style():
         drawn = {
@@ -41,6 +47,7 @@ def figures(
             "groups": groups.draw(leaderboard, significance.group_intervals),
             "ranks": ranks.draw(leaderboard, significance.ranking),
             "curves": curves.draw(leaderboard, curves.losses(leaderboard, runs)),
+            "shift": shift.draw(shifted),
             **{f"accuracy_vs_{axis}": cost.against_column(leaderboard, axis) for axis in axes},
         }
         return {

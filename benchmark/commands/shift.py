@@ -1,0 +1,211 @@
+"""The command `shift`: evaluate saved models on corrupted test images and on further test lists.
+
+Nothing is chosen on these tests.  The alpha of WiSE-FT is chosen on val, by a model that never trained on val, before
+any test image of the task is opened.
+"""
+
+import argparse
+import copy
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import torch
+from torch import nn
+
+from ...datasets.cache import CachedTask, Preprocessing, default_root
+from ...datasets.few_shots import drawn_for, split_suite
+from ...datasets.reading import InvalidFile
+from ...datasets.shifted import ShiftedTest, shifted_tests
+from ...datasets.task import Task
+from ...datasets.tasks import find
+from ...methods.anatomy import VisionModel
+from ..checkpoints.restore import TrainedModel, load_trained
+from ..checkpoints.wise_ft import ALPHAS, best_alpha, interpolated
+from ..engine.device import choose_device, use_device
+from ..engine.evaluate import predict
+from ..engine.timing import provenance
+from ..plan import preprocessing_of
+from ..reporting.wording import pluralize
+from ..storage.layout import Provenance
+from ..storage.schema import Run
+from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, path_of, save_shift
+from ..storage.store import Store
+from .messages import load_latest, say
+from .report import write_report
+from .run import cached_tasks, check_task_folders
+
+
+def shift(options: argparse.Namespace) -> int:
+    """Run `vtab-peft shift`: evaluate what is not stored yet, store it, and rebuild the report.
+
+    Raises:
+        ValueError: no stored test run of the tasks has its adapter, or a model cannot be restored.
+        DataError: a further list is wrong.
+    """
+    store = Store(options.results)
+    store.require_results_folder()
+    tasks = find(options.tasks, options.suite, options.data)
+    check_task_folders(tasks)
+    groups = saved_models(store, tasks, options.methods)
+    if not groups:
+        raise ValueError("no stored test run of these tasks has its adapter; train with `run --save-adapters`")
+    use_device(device := choose_device(options.device))
+    torch.set_num_threads(options.threads)
+    evaluator = Evaluator(store, device, options)
+    for task, preprocessing, suite, runs in groups:
+        evaluator.evaluate(drawn_for(suite, *cached_tasks([task], preprocessing)), runs)
+    say(f"{pluralize(evaluator.new, 'model')} evaluated on shifted tests, {evaluator.stored} stored already")
+    return write_report(store.root, runs=[run for *_, runs in groups for run in runs])
+
+
+def saved_models(
+    store: Store, tasks: Sequence[Task], methods: Sequence[str]
+) -> list[tuple[Task, Preprocessing, str, list[Run]]]:
+    """Return the test runs with adapters, by task, preprocessing and suite (that of the task or of a draw of it).
+
+    methods: names or specs; empty: all.
+    """
+    wanted = {(task.suite, task.name): task for task in tasks}
+    found: dict[tuple[str, str, Preprocessing], list[Run]] = defaultdict(list)
+    for run in store.load_runs()[0]:
+        suite, name = run.spec.task.suite, run.spec.task.name
+        named = not methods or {run.method_spec, run.spec.method.spec, run.spec.method.name} & set(methods)
+        saved = run.spec.split == "test" and run.path.with_suffix(".safetensors").exists()
+        if named and saved and (split_suite(suite)[0], name) in wanted:
+            found[suite, name, preprocessing_of(run.spec)].append(run)
+    return [
+        (wanted[split_suite(suite)[0], name], preprocessing, suite, runs)
+        for (suite, name, preprocessing), runs in found.items()
+    ]
+
+
+@dataclass
+class Evaluator:
+    """Evaluates saved models and stores the outcomes."""
+
+    store: Store
+    device: torch.device
+    options: argparse.Namespace
+    new: int = 0
+    """Models with new outcomes."""
+    stored: int = 0
+    """Models whose outcomes were stored already."""
+
+    def evaluate(self, data: CachedTask, runs: Sequence[Run]) -> None:
+        """Evaluate the models of a task that lack a test."""
+        same = [run for run in runs if run.spec.task.data == data.data]
+        for run in runs:
+            if run not in same:
+                say(f"left out: {run.run_id} was trained on other images or labels than {data.task.label} has now")
+        before = {run.run_id: self.load_record(run) for run in same}
+        wise = {run.run_id: self.wise_ft(run, data, before[run.run_id]) for run in same}  # before test is opened
+        tests = shifted_tests(data) if same else []
+        with tempfile.TemporaryDirectory(prefix="shift-", dir=default_root()) as folder:
+            for run in same:
+                record = self.complete(run, before[run.run_id], wise[run.run_id], tests, Path(folder))
+                changed = record != before[run.run_id]
+                self.new, self.stored = self.new + changed, self.stored + (not changed)
+                if changed:
+                    save_shift(self.store.root, record)
+                    say(f"{data.task.label} · {run.method_spec} · seed {run.spec.seed}: {summary(record)}")
+
+    def complete(
+        self, run: Run, before: Shift | None, wise: WiseFt | None, tests: Sequence[ShiftedTest], folder: Path
+    ) -> Shift:
+        """Return the record with every test, the stored one if nothing is missing."""
+        known = before.tests if before else []
+        missing, missing_wise = lacking(tests, known), lacking(tests, wise.tests) if wise else []
+        if before and not missing and not missing_wise:
+            return before
+        model = self.load(run)
+        found = [*known, *self.outcomes(model, model.injected.vit, missing, folder)]
+        if wise:
+            more = self.outcomes(model, interpolated(model, wise.alpha), missing_wise, folder) if missing_wise else []
+            wise = msgspec.structs.replace(wise, tests=of(tests, [*wise.tests, *more]))
+        origin = cast(Provenance, provenance(self.device, sys.argv, model.numerics))
+        return Shift(SCHEMA, run.run_id, run.predictions_sha256, of(tests, found), origin, wise)
+
+    def outcomes(
+        self, model: TrainedModel, vit: VisionModel, tests: Sequence[ShiftedTest], folder: Path
+    ) -> list[Outcome]:
+        """Evaluate a model, once per test."""
+        live, found = model.live_on(self.device, vit), []
+        for test in tests:
+            labels = test.labels()
+            head = only_classes(model.checkpoint.head, labels) if test.restricted else model.checkpoint.head
+            predictions = predict(live, copy.deepcopy(head).to(self.device), test.array(folder))
+            found.append(Outcome(test.name, test.severity, test.data, len(labels), int((predictions == labels).sum())))
+        return found
+
+    def wise_ft(self, run: Run, data: CachedTask, before: Shift | None) -> WiseFt | None:
+        """Return the alpha of a run, chosen on val now if it is not stored; None if it is not wanted or impossible."""
+        if not self.options.wise_ft or (before and before.wise_ft):
+            return before.wise_ft if before else None
+        chooser = run
+        if "val" in data.training_splits("test"):
+            twin = load_latest(self.store, replace(run.spec, split="val"))
+            if twin is None or not twin.path.with_suffix(".safetensors").exists():
+                say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: it needs the same `run` with --split val")
+                return None
+            chooser = twin
+        model, labels, val = self.load(chooser), data.labels("val"), []
+        try:
+            for alpha in ALPHAS:
+                live = model.live_on(self.device, interpolated(model, alpha))
+                head = copy.deepcopy(model.checkpoint.head).to(self.device)
+                val.append((alpha, float((predict(live, head, data.images("val")) == labels).mean())))
+        except ValueError as error:
+            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {error}")
+            return None
+        return WiseFt(best_alpha(val), chooser.run_id, val, [])
+
+    def load(self, run: Run) -> TrainedModel:
+        adapter, options = str(run.path.with_suffix(".safetensors")), self.options
+        return load_trained(adapter, self.store.root, options.weights, options.plugin, options.backbone)
+
+    def load_record(self, run: Run) -> Shift | None:
+        """Return the stored record of this model; None if there is none, or one of an earlier repetition."""
+        try:
+            record = load_shift(path) if (path := path_of(self.store.root, run.run_id)).exists() else None
+        except InvalidFile as error:
+            say(f"{error}; it is written again")
+            return None
+        return record if record and record.predictions_sha256 == run.predictions_sha256 else None
+
+
+def lacking(tests: Sequence[ShiftedTest], known: Sequence[Outcome]) -> list[ShiftedTest]:
+    """Return the tests without an outcome, or with one of other images."""
+    done = {(outcome.name, outcome.severity, outcome.data) for outcome in known}
+    return [test for test in tests if (test.name, test.severity, test.data) not in done]
+
+
+def of(tests: Sequence[ShiftedTest], found: Sequence[Outcome]) -> list[Outcome]:
+    """Return the outcomes of the tests, in their order."""
+    by_test = {(outcome.name, outcome.severity, outcome.data): outcome for outcome in found}
+    return [by_test[test.name, test.severity, test.data] for test in tests]
+
+
+def only_classes(head: nn.Linear, labels: Any) -> nn.Linear:
+    """Return the head with only the classes of a list left to choose, as ImageNet-A and -R are evaluated."""
+    other = copy.deepcopy(head)
+    absent = torch.ones(head.out_features, dtype=torch.bool)
+    absent[torch.from_numpy(labels)] = False
+    with torch.no_grad():
+        other.bias[absent] = -torch.inf
+    return other
+
+
+def summary(record: Shift) -> str:
+    """Return the accuracies of a record in one line."""
+    texts = []
+    for name, tests in (("", record.tests), ("WiSE-FT ", record.wise_ft.tests if record.wise_ft else [])):
+        if tests:
+            found = accuracies(tests)
+            texts.append(f"{name}clean {100 * found['clean']:.1f} %, corrupted {100 * found['corrupted']:.1f} %")
+    return "; ".join(texts)

@@ -1,0 +1,146 @@
+"""Shift records: the accuracies of a stored run's model on shifted tests, one JSON file each.
+
+    results/shift/<run ID>.json
+
+The run ID and the hash of the run's predictions bind a record to the model.  The record of the run itself never
+changes.
+"""
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import fmean
+from typing import Annotated
+
+import msgspec
+
+from ...datasets.atomic_io import PREFIX
+from ...datasets.reading import InvalidFile, naming, read_regular
+from ...datasets.schema import Count, Invalid, Positive, from_json
+from .json_io import StoreError, to_text, write_atomically
+from .layout import LARGEST_RECORD, Accuracy, Provenance
+
+SCHEMA = 1
+"""Version of the record's layout."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """The result of a model on one test."""
+
+    name: Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][\w.+-]{0,99}\Z")]
+    """Corruption, further list, or `clean`."""
+    severity: Annotated[int, msgspec.Meta(ge=0, le=5)]
+    """0 of further lists and of `clean`."""
+    data: str
+    """Hash of the test, see `ShiftedTest.data`."""
+    images: Positive
+    correct: Count
+
+    @property
+    def accuracy(self) -> float:
+        """Accuracy in [0, 1]."""
+        return self.correct / self.images
+
+
+def accuracies(tests: Iterable[Outcome]) -> dict[str, float]:
+    """Return the accuracy on each test: the mean over severities of a corruption, and of all corruptions, `corrupted`.
+
+    `gap` is `clean` minus `corrupted`.
+    """
+    by_name: dict[str, list[float]] = {}
+    for test in tests:
+        by_name.setdefault(test.name, []).append(test.accuracy)
+    found = {name: fmean(values) for name, values in by_name.items()}
+    mean = fmean(found[test.name] for test in tests if test.severity)
+    return found | {"corrupted": mean, "gap": found["clean"] - mean}
+
+
+class WiseFt(msgspec.Struct, frozen=True):
+    """The model between the pretrained and the merged weights."""
+
+    alpha: Accuracy
+    """Weight of the merged weights: the best on val."""
+    chosen_by: str
+    """ID of the run that never trained on val, whose model chose alpha."""
+    val: list[tuple[Accuracy, Accuracy]]
+    """Each alpha with its accuracy on val."""
+    tests: list[Outcome]
+
+
+class Shift(msgspec.Struct, frozen=True):
+    """A shift record."""
+
+    schema: Count
+    key: str
+    """Run ID."""
+    predictions_sha256: str
+    """That of the run's record."""
+    tests: list[Outcome]
+    """With `clean`: the test images that are corrupted."""
+    provenance: Provenance
+    wise_ft: WiseFt | None = None
+
+
+def path_of(root: Path, run_id: str) -> Path:
+    """Return the path of a run's shift record in a results folder."""
+    return root / "shift" / f"{run_id}.json"
+
+
+def save_shift(root: Path, shift: Shift) -> Path:
+    """Write a record, in place of an earlier one of the run; return its path.
+
+    Raises:
+        ValueError: A reader would refuse the record; nothing is written.
+        StoreError: The folder cannot be written.
+    """
+    path = path_of(root, shift.key)
+    data = to_text(msgspec.to_builtins(shift)).encode()
+    _parse(data, path)
+    write_atomically(path, data)
+    return path
+
+
+def load_shift(path: Path) -> Shift:
+    """Read and check a record.
+
+    Raises:
+        InvalidFile: A field is not valid, or content and file name disagree.
+        StoreError: The file cannot be read.
+    """
+    try:
+        with naming(path):
+            return _parse(read_regular(path, LARGEST_RECORD), path)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
+
+
+def load_shifts(root: Path) -> tuple[dict[str, Shift], list[str]]:
+    """Return run ID -> record of a results folder, and a message for each that cannot be read."""
+    found: dict[str, Shift] = {}
+    problems: list[str] = []
+    for path in _paths(root):
+        try:
+            found[path.stem] = load_shift(path)
+        except (InvalidFile, StoreError) as error:
+            problems.append(f"{error}; delete it, and run `vtab-peft shift` again")
+    return found, problems
+
+
+def _paths(root: Path) -> Iterable[Path]:
+    return sorted(path for path in (root / "shift").glob("*.json") if not path.name.startswith(PREFIX))
+
+
+def _parse(data: bytes, path: Path) -> Shift:
+    shift = from_json(data, Shift)
+    if shift.schema > SCHEMA:
+        raise Invalid("is from a newer version", "schema")
+    if shift.key != path.stem:
+        raise Invalid("is not the run ID in the file name", "key")
+    for tests in (shift.tests, *([shift.wise_ft.tests] if shift.wise_ft else [])):
+        if any(test.correct > test.images for test in tests):
+            raise Invalid("counts more correct images than images", "tests")
+        names = {(test.name, test.severity) for test in tests}
+        if len(names) < len(tests):
+            raise Invalid("has a test twice", "tests")
+        if ("clean", 0) not in names or not any(severity for _, severity in names):
+            raise Invalid("lacks the clean test or every corruption", "tests")
+    return shift
