@@ -61,6 +61,14 @@ def declare(commands: Commands) -> None:
     add("--seed", type=seed, default=0, help="of the draw (default: 0)")
     bring.set_defaults(work="commands.data_import:import_data")
 
+    shots = family.add_parser("few-shot", help="make a task with the few-shot lists that NOAH published")
+    add = shots.add_argument
+    names = "fgvc_aircraft, food101, oxford_flowers102, oxford_pets or stanford_cars"
+    add("name", metavar="NAME", help=names)
+    add("images", type=Path, metavar="IMAGES", help="the data set's folder of images, which is linked")
+    add("--output", "--to", dest="to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    shots.set_defaults(work="commands.data_import:few_shot_data")
+
     compare = family.add_parser("compare", help="compare the pixels of two copies of tasks, image by image")
     compare.add_argument("a", type=Path, metavar="A", help="task folder, or folder of task folders")
     compare.add_argument("b", type=Path, metavar="B", help="the copy to compare it with")

@@ -98,6 +98,39 @@ def test_too_few_images_are_refused_with_the_most_shots(data: CachedTask) -> Non
         few_shot(data, Draw(7, 0))
 
 
+def test_list_of_the_folder_replaces_the_draw(data: CachedTask) -> None:
+    """It names the last images of each class, one of them from val; val is drawn from all others."""
+    assert data.task.folder is not None
+    files = ["train800_21", "train800_22", "val200_11"]  # of classes 0, 1 and 2
+    lines = [f"images/{file}.png {label}\n" for label, file in enumerate(files)]
+    path = data.task.folder / "shots_1_seed_2.txt"
+    path.write_text("".join(lines))
+    drawn = few_shot(data, Draw(1, 2))
+    assert drawn.rows["train"].tolist() == [21, 22, 24 + 11]
+    assert np.bincount(drawn.labels("val")).tolist() == [1, 1, 1]
+    assert not set(drawn.rows["val"]) & set(drawn.rows["train"])
+    assert few_shot(data, Draw(1, 0)).rows["train"].tolist() != [21, 22, 35]
+    path.unlink()
+    assert few_shot(data, Draw(1, 2)).data != drawn.data
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "images/train800_0.png 0\nimages/train800_1.png 1\n",
+        "images/train800_0.png 0\nimages/train800_1.png 1\nimages/train800_2.png 2\nimages/train800_5.png 2\n",
+        "images/train800_0.png 0\nimages/train800_1.png 1\nimages/test_2.png 2\n",
+        "images/train800_0.png 0\nimages/train800_1.png 1\nimages/train800_2.png 1\n",
+    ],
+)
+def test_lists_that_are_no_draw_are_refused(lines: str, data: CachedTask) -> None:
+    """A class is missing, one has two images, an image is of test, and a label is wrong."""
+    assert data.task.folder is not None
+    (data.task.folder / "shots_1_seed_0.txt").write_text(lines)
+    with raises_naming(DataError, "shots_1_seed_0.txt"):
+        few_shot(data, Draw(1, 0))
+
+
 def test_undecoded_tasks_have_the_counts_of_the_draw(make_task: Callable[..., Path]) -> None:
     drawn = few_shot(undecoded(folder_task(make_task()), Preprocessing(32, "bicubic")), Draw(2, 0))
     assert (drawn.data, drawn.counts) == ("", {"train": 6, "val": 6, "test": 18})
