@@ -113,6 +113,8 @@ def declare(commands: Commands) -> None:
     add("--image-size", type=positive, metavar="N", help="side in pixels (default: the backbone's)")
     with_commas(add("--batch", nargs="+", type=positive, default=[1, 64], help="of inference (default: 1 64)"))
     add("--train-batch", type=positive, default=64, metavar="N", help="batch of training (default: 64)")
+    images = "images per epoch of training, at least two batches (default: 4096 on a GPU, 80 on a CPU)"
+    add("--images", type=positive, metavar="N", help=images)
     add("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
     add("--repeat", dest="again", action="store_true", help="measure stored costs again and replace them")
     add_device(cost)

@@ -38,8 +38,8 @@ from ..storage.layout import Provenance
 from .messages import say
 from .throughput import IMAGES, NOISE, counted_flops, measure_training, noise, step_flops
 
-PASSES, SECONDS, MOST = 5, 2.0, 200
-"""A latency is the median of at least 5 passes, of as many as fit into 2 seconds, of at most 200 (ours)."""
+PASSES, SECONDS, MOST = 3, 2.0, 200
+"""A latency is the median of at least 3 passes, of as many as fit into 2 seconds, of at most 200 (ours)."""
 
 
 def cost(options: argparse.Namespace) -> int:
@@ -61,7 +61,7 @@ def cost(options: argparse.Namespace) -> int:
         batches=tuple(sorted(set(options.batch))),
     )
     methods = _methods(options.methods, backbone)
-    images = max(IMAGES[device.type] // setup.train_batch, 2) * setup.train_batch
+    images = max((options.images or IMAGES[device.type]) // setup.train_batch, 2) * setup.train_batch
     found: list[Cost] = []
     with noise({"train": images, "val": 1, "test": 1}, backbone.image_size) as data:
         for method in methods:
