@@ -2,20 +2,17 @@
 
 import argparse
 import tempfile
-from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from statistics import fmean
 
 import numpy as np
-from tabulate import tabulate
 
 from ...datasets.cache import CachedTask
 from ...datasets.tasks import find
 from ..plan import make_plan
 from ..reporting.wording import pluralize
 from ..storage.store import Store
+from .accuracy_table import accuracy_table
 from .messages import announcement, one_worker, say
 from .pool_options import open_pool
 from .run import (
@@ -25,6 +22,7 @@ from .run import (
     deadline_in,
     resolve_names,
     run_missing,
+    stored_runs,
     sweep,
     sweep_config,
 )
@@ -55,7 +53,7 @@ def quick_look(options: argparse.Namespace) -> int:
         options.results, store = folder, Store(folder)
         pool = open_pool(options)
         try:
-            backbone, methods = resolve_names(options, pool)
+            backbone, methods = resolve_names(options, pool, config.recipe)
             found = cached_tasks(tasks, config.preprocessing(backbone))
             few = [limited(data, options.limit_test, folder / "images") for data in found]
             runs = make_plan(backbone, methods, few, config)
@@ -63,7 +61,7 @@ def quick_look(options: argparse.Namespace) -> int:
             result = sweep(runs, pool, store, deadline, options.grace)
         finally:
             pool.stop()
-        print(table(store, [method.ref.spec for method in methods], config.drawn(few)))
+        print(accuracy_table(stored_runs(store, runs), 0))
         for run, reason in result.failed:
             say(f"failed: {run}: {reason}")
     counts = sorted({data.counts["test"] for data in few})
@@ -81,18 +79,3 @@ def limited(data: CachedTask, number: int, folder: Path) -> CachedTask:
     np.save(labels, data.labels("test")[index])
     counts, files = {**data.counts, "test": len(index)}, {**data.files, "test": (images, labels)}
     return replace(data, counts=counts, files=files)
-
-
-def table(store: Store, methods: Sequence[str], tasks: Sequence[CachedTask]) -> str:
-    """Return a table of accuracies in percent, means over seeds, a row per method."""
-    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
-    for run in store.load_runs()[0]:
-        found[run.spec.method.spec, f"{run.spec.task.suite}/{run.spec.task.name}"].append(100 * run.accuracy)
-    names = [data.task.label for data in tasks]
-    one_suite = len({data.task.suite for data in tasks}) == 1
-    rows = [
-        [method, *(f"{fmean(found[method, name]):.0f}" if found[method, name] else "" for name in names)]
-        for method in methods
-    ]
-    header = ["method", *(data.task.name if one_suite else data.task.label for data in tasks)]
-    return tabulate(rows, header, "simple", disable_numparse=True, colalign=["left", *["right"] * len(names)])

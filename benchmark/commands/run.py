@@ -25,7 +25,9 @@ from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan,
 from ..recipes import choose_recipe
 from ..reporting.wording import pluralize
 from ..spec import OTHERS, Recipe
+from ..storage.schema import Run
 from ..storage.store import Store
+from .accuracy_table import accuracy_table
 from .messages import (
     announcement,
     estimate_of,
@@ -37,6 +39,7 @@ from .messages import (
     say_resumable,
     unread_note,
 )
+from .method_names import check_names
 from .pool_options import open_pool
 from .report import write_report
 
@@ -51,6 +54,9 @@ def run_missing(options: argparse.Namespace) -> int:
     runs, result = done
     if options.split == "test":
         write_report(options.results, runs=runs)
+    elif found := stored_runs(Store(options.results), runs):
+        seeds = " ".join(map(str, sorted({run.spec.seed for run in found})))
+        print(f"{accuracy_table(found, 1)}\n\nAccuracy on val200 in percent, seeds {seeds}; it ranks nothing.")
     return 1 if result.failed else 0
 
 
@@ -64,9 +70,9 @@ def execute(options: argparse.Namespace) -> tuple[list[PlannedRun], SweepResult]
     check_task_folders(tasks)
     store, pool = Store(options.results), open_pool(options)
     try:
-        backbone, methods = resolve_names(options, pool)
+        backbone, methods = resolve_names(options, pool, config.recipe)
         if options.dry_run:
-            dry_run(options, tasks, backbone, methods)
+            dry_run(options, config, tasks, backbone, methods)
             return None
         ready = cached_tasks(tasks, config.preprocessing(backbone))
         runs = shard(make_plan(backbone, methods, ready, config), options.shard, backbone)
@@ -128,6 +134,7 @@ def draws(options: argparse.Namespace) -> list[Draw]:
 def resolve_names(
     options: argparse.Namespace,
     pool: WorkerPool,
+    recipe: Recipe,
     variants: bool = False,
     grid: Mapping[str, Sequence[Any]] | None = None,
 ) -> tuple[BackboneInfo, list[MethodInfo]]:
@@ -136,10 +143,12 @@ def resolve_names(
     variants: also return the points of each method's search grid, or of `grid`: argument -> values.
 
     Raises:
-        ConfigurationError: a name, argument or weights file is wrong.
+        ValueError: there is no method of this name.
+        ConfigurationError: another name, an argument or weights file is wrong.
         WorkerStartError: the worker died or hung.
     """
-    recipe = choose_recipe(options.recipe, options.settings)
+    if not options.plugin:
+        check_names(options.methods)
     request = ResolveRequest(
         options.backbone,
         options.weights,
@@ -152,6 +161,11 @@ def resolve_names(
     backbone, methods = pool.resolve(request)
     say_all(backbone.notes)
     return backbone, methods
+
+
+def stored_runs(store: Store, runs: Sequence[PlannedRun]) -> list[Run]:
+    """Return the stored records of planned runs."""
+    return [found for run in runs if (found := load_latest(store, run.spec)) is not None]
 
 
 def missing_runs(store: Store, runs: Sequence[PlannedRun]) -> list[PlannedRun]:
@@ -241,13 +255,17 @@ def _decode(task: Task, preprocessing: Preprocessing) -> CachedTask:
 
 
 def dry_run(
-    options: argparse.Namespace, tasks: Sequence[Task], backbone: BackboneInfo, methods: Sequence[MethodInfo]
+    options: argparse.Namespace,
+    config: SweepConfig,
+    tasks: Sequence[Task],
+    backbone: BackboneInfo,
+    methods: Sequence[MethodInfo],
 ) -> None:
     """Print the plan: per method the runs that are done and missing, and an estimate; change no file.
 
     Runs of tasks that are not decoded yet count as missing; their time is estimated by the number of images.
     """
-    config, store = sweep_config(options), Store(options.results)
+    store = Store(options.results)
     found, unread = read_cache(tasks, config.preprocessing(backbone))
     runs = shard(make_plan(backbone, methods, found, config), options.shard, backbone)
     missing = missing_runs(store, runs)

@@ -70,7 +70,7 @@ def _plan(options: argparse.Namespace) -> tuple[list[PlannedRun], list[str]]:
     check_task_folders(tasks)
     pool = local_pool(WorkerConfig(options.results, Numerics(options.threads), options.plugin))
     try:
-        backbone, methods = resolve_names(options, pool)
+        backbone, methods = resolve_names(options, pool, config.recipe)
     finally:
         pool.stop()
     found, unread = read_cache(tasks, config.preprocessing(backbone))

@@ -17,6 +17,7 @@ from ..execution.signals import Terminated
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from ..recipes import choose_recipe
 from ..reporting.wording import pluralize
+from ..spec import Recipe
 from ..storage.store import Store
 from .messages import about, estimate_of, one_worker, say, say_outcome, say_resumable, unread_note
 from .pool_options import open_pool
@@ -39,11 +40,11 @@ def tune(options: argparse.Namespace) -> int:
     deadline = deadline_in(options.max_minutes)  # first, because the limit of a job includes the start of the worker
     tasks = find(options.tasks, options.suite, options.data)
     check_task_folders(tasks)
-    grid = parse_grid(options.grid)
+    grid, recipe = parse_grid(options.grid), choose_recipe(options.recipe, options.settings)
     store, pool = Store(options.results), open_pool(options)
     try:
-        backbone, methods = resolve_names(options, pool, True, grid and grid.arguments)
-        search = _search(options, backbone, methods, grid)
+        backbone, methods = resolve_names(options, pool, recipe, True, grid and grid.arguments)
+        search = _search(options, recipe, backbone, methods, grid)
         if options.dry_run:
             return _dry_run(search, tasks, methods, store)
         ready = search.config.drawn(cached_tasks(tasks, search.config.preprocessing(backbone)))
@@ -68,10 +69,13 @@ def tune(options: argparse.Namespace) -> int:
 
 
 def _search(
-    options: argparse.Namespace, backbone: BackboneInfo, methods: Sequence[MethodInfo], grid: Grid | None
+    options: argparse.Namespace,
+    recipe: Recipe,
+    backbone: BackboneInfo,
+    methods: Sequence[MethodInfo],
+    grid: Grid | None,
 ) -> Search:
     """Raise `ValueError` if the recipe cannot be tuned or the budget is too large."""
-    recipe = choose_recipe(options.recipe, options.settings)
     configurations = budget(options.max_configs, recipe, methods, grid)
     config = SweepConfig(
         recipe=tuned(recipe, configurations, grid),

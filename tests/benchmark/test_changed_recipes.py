@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
+from vtab_peft.benchmark import recipes
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine.backbone import BackboneError, load
 from vtab_peft.benchmark.plan import resolve
@@ -192,6 +193,25 @@ def test_options_of_other_trainers_name_the_setting(
     with pytest.raises(SystemExit, match="2"):
         main(words)
     assert setting in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["run", "--dry-run"], ["tune", "--dry-run"], ["status"]], ids=" ".join)
+@pytest.mark.usefixtures("in_process")
+def test_a_command_reads_its_recipe_file_once(
+    words: list[str],
+    make_task: Callable[..., Path],
+    tmp_path: Path,
+    write: Callable[[str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a file that is saved in between gives half of each version."""
+    reads: list[Path] = []
+    read = recipes._read
+    monkeypatch.setattr(recipes, "_read", lambda path: reads.append(path) or read(path))
+    (tmp_path / "results" / "runs").mkdir(parents=True)
+    ask = [*command(make_task(), tmp_path / "results")[1:], "--methods", "linear", "--recipe", write('base = "smoke"')]
+    main([*words, *ask])
+    assert len(reads) == 1
 
 
 @pytest.mark.slow

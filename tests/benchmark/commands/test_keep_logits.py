@@ -1,5 +1,6 @@
 """`run --keep-logits` stores logits beside the predictions, and changes nothing else."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,10 @@ def only_run(store: Store) -> Run:
 
 
 def test_logits_are_an_option_of_storage(
-    make_task: Callable[..., Path], store: Store, monkeypatch: pytest.MonkeyPatch
+    make_task: Callable[..., Path],
+    store: Store,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
     task = make_task()
@@ -42,7 +46,10 @@ def test_logits_are_an_option_of_storage(
     assert ((found.labels == found.classes) == found.correct).all()
 
     assert main([*ask, "--keep-logits"]) == 0
+    capsys.readouterr()
     assert main(ask) == 0
+    said = capsys.readouterr().out
+    assert f"linear  {100 * run.accuracy:.1f}" in re.sub(" +", "  ", said), "stored accuracies are printed again"
     assert only_run(store).repetition == 2
     assert main(["rerun", run.run_id, "--weights", "random", "--data", str(task), "--results", str(store.root)]) == 0
     assert only_run(store).repetition == 3

@@ -23,7 +23,7 @@ def test_every_run_has_one_state(store: Store, put: Callable[..., Any], fake: An
     for spec in (running, retried):
         assert locks.acquire(spec.run_id(), "a run")
     runs: list[Any] = [
-        SimpleNamespace(spec=spec, oracle=False, keep_adapter=False)
+        SimpleNamespace(spec=spec, oracle=False, keep_adapter=False, keep_logits=False)
         for spec in (done, running, failed, retried, missing)
     ]
     states = states_of(runs, store, running_in(list_locks(store.root / "claims")[0]))
