@@ -98,6 +98,8 @@ class Method:
     """Supported backbone families; others are refused before training."""
     needs: ClassVar[str | None] = None
     """Package that `inject` imports; an extra of this name installs it."""
+    part_types: ClassVar[tuple[type["Method"], ...]] = ()
+    """Classes of the methods that a combination consists of."""
 
     def __post_init__(self) -> None:
         for name, value in coerce(type(self), self.args()).items():
@@ -263,5 +265,7 @@ def missing_packages() -> set[str]:
 
 
 def method_name(cls: type[Method]) -> str:
-    """Return the name under which a class is registered."""
+    """Return the name under which a class is registered; for a combination those of its parts, as `lora+bitfit`."""
+    if cls.part_types:
+        return "+".join(map(method_name, cls.part_types))
     return next(name for name, registered in METHODS.items() if registered is cls)

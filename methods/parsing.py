@@ -7,14 +7,19 @@ from dataclasses import fields
 from typing import Any
 
 from .base import METHODS, Method
+from .composed import compose
 
 
 def parse(spec: str) -> Method:
     """Create the method that a spec string describes: `"lora"`, `"lora(rank=4)"`, or with the title, `"LoRA(rank=4)"`.
 
+    `"lora(rank=4) + bitfit"` is a combination, see `composed`.
+
     Raises:
         ValueError: wrong syntax, unknown method, or unknown or invalid argument; the message lists what exists.
     """
+    if len(texts := _parts(spec)) > 1:
+        return compose([parse(text) for text in texts])
     name, arguments = _split(_by_title(spec))
     if name not in METHODS:
         raise ValueError(
@@ -32,6 +37,17 @@ def parse(spec: str) -> Method:
         return cls(**arguments)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{spec}: {error}") from None
+
+
+def _parts(spec: str) -> list[str]:
+    """Split a combination at each plus between spaces that is outside brackets."""
+    parts: list[str] = []
+    for piece in re.split(r"\s\+\s", spec):
+        if parts and parts[-1].count("(") > parts[-1].count(")"):
+            parts[-1] += f" + {piece}"
+        else:
+            parts.append(piece)
+    return parts
 
 
 def _by_title(spec: str) -> str:

@@ -31,8 +31,13 @@ def load_plugin(path: Path) -> list[str]:
 
 
 def plugin_sha256(method: Method) -> str | None:
-    """Return the SHA-256 of the plug-in file that defines a method, or None for a method of the suite."""
-    return plugin_of(type(method).__module__)
+    """Return the SHA-256 of the plug-in file that defines a method, or None for a method of the suite.
+
+    For parts of a combination from several files it is the hash of their hashes.
+    """
+    kinds = type(method).part_types or (type(method),)
+    found = sorted({sha256 for kind in kinds if (sha256 := plugin_of(kind.__module__))})
+    return hashlib.sha256("".join(found).encode()).hexdigest() if found[1:] else next(iter(found), None)
 
 
 def plugin_of(module: str) -> str | None:

@@ -168,7 +168,7 @@ def restore(
 def _method(spec: RunSpec) -> Method:
     """Return the method of a spec.  Raises `ValueError` if it is unknown or differs from the trained one."""
     asked = spec.method
-    if asked.plugin and asked.name not in METHODS:
+    if asked.plugin and not {*asked.name.split("+")} <= {*METHODS}:
         raise ValueError(
             f"method {asked.name!r} came from a plug-in file ({asked.plugin[:12]}): give it as --plugin FILE"
         )

@@ -65,10 +65,11 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
 
 def method_ref(method: "Method") -> MethodRef:
     """Return the part of a spec that identifies a method."""
+    from ...methods.base import method_name
     from ...methods.plugin import plugin_sha256
 
     return MethodRef(
-        name=method.spec().partition("(")[0],
+        name=method_name(type(method)),
         args=json.loads(canonical_json(method.hashed_args())),  # no objects of a plug-in reach the parent
         version=method.version,
         plugin=plugin_sha256(method),

@@ -266,7 +266,10 @@ def method_labels(rows: Sequence[dict[str, Any]]) -> list[str]:
     columns = ("method", "spec", "method_version", "plugin", "args", "lr")
     return distinct(
         titles,
-        [title + "".join(spec.partition("(")[1:]) for title, spec in zip(titles, specs, strict=True)],
+        [
+            spec if " + " in spec else title + "".join(spec.partition("(")[1:])
+            for title, spec in zip(titles, specs, strict=True)
+        ],
         specs,
         [spec if row["lr"] is None else f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} v{row['method_version']}" for spec, row in zip(specs, rows, strict=True)],

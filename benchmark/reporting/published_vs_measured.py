@@ -70,8 +70,8 @@ def compare_with_published(leaderboard: Leaderboard, published: Sequence[Publish
 
 
 def method_name(spec: str) -> str:
-    """Return the registered name in a method spec: `lora` for `lora(rank=4)`."""
-    return spec.partition("(")[0]
+    """Return the registered name in a method spec: `lora` for `lora(rank=4)`; of a combination the whole spec."""
+    return spec if " + " in spec else spec.partition("(")[0]
 
 
 def _columns(

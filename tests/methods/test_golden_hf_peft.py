@@ -83,7 +83,7 @@ def test_stored_numbers(name: str) -> None:
     case = Case(name)
     layer = around(case)
     for name_there, stored in case.part("frozen.").items():
-        held = getattr(layer, name_there, None)  # random or singular vectors, and positions
+        held: Any = getattr(layer, name_there, None)  # random or singular vectors, and positions
         if isinstance(held, BufferDict):
             held["default"] = stored if held["default"].is_floating_point() else stored.long()
     loose = {"y_atol": 1e-5, "grad_atol": 1e-5} if name in IN_FLOAT32 else {}
