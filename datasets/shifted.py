@@ -1,18 +1,24 @@
 """Shifted tests of a task: its corrupted test images, and further lists `test_<name>.txt` in its folder."""
 
 import hashlib
+import math
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 
 from .archive import read, read_list
-from .cache import CachedTask
+from .atomic_io import temporary_name, write_array
+from .cache import CachedTask, default_root
 from .corruptions import CORRUPTIONS, SEVERITIES, VERSION, corrupt
 from .pixels import CORES, decode, in_order, probe
+from .raw.atomic_folder import remove_abandoned
 from .task import DataError
 
 LIST = re.compile(r"test_(?P<name>[^\W_][\w.+-]{0,99})\.txt", re.ASCII)
@@ -45,18 +51,35 @@ class ShiftedTest:
         """[n, 3, height, width] uint8; it is written to `folder` at first, and mapped from there.
 
         Raises:
-            DataError: an image is damaged.
+            DataError: an image is damaged, or the folder cannot be written.
         """
         path = folder / f"{self.data}.npy"
         if not path.exists():
             images = self.images()
             first = next(images)
-            made = np.lib.format.open_memmap(path, "w+", np.uint8, (len(self.labels()), *first.shape))
-            made[0] = first
-            for position, image in enumerate(images, start=1):
-                made[position] = image
-            made.flush()
+            shape = (len(self.labels()), *first.shape)
+            try:
+                write_array(path, shape, np.dtype(np.uint8), chain([first], images))
+            except OSError as error:
+                raise DataError(
+                    f"cannot write {math.prod(shape) / 1e6:,.0f} MB of shifted images to {folder}: {error.strerror}; "
+                    "free some space there, or set VTAB_PEFT_CACHE to another folder"
+                ) from None
         return np.load(path, mmap_mode="c")
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Yield a folder of the cache for arrays; it is removed at the end, like those that killed processes left."""
+    root = default_root()
+    root.mkdir(parents=True, exist_ok=True)
+    remove_abandoned(root)
+    folder = root / temporary_name()
+    folder.mkdir()
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def shifted_tests(data: CachedTask) -> list[ShiftedTest]:

@@ -7,7 +7,6 @@ any test image of the task is opened.
 import argparse
 import copy
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +17,10 @@ import msgspec
 import torch
 from torch import nn
 
-from ...datasets.cache import CachedTask, Preprocessing, default_root
+from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.few_shots import drawn_for, split_suite
 from ...datasets.reading import InvalidFile
-from ...datasets.shifted import ShiftedTest, shifted_tests
+from ...datasets.shifted import ShiftedTest, scratch_folder, shifted_tests
 from ...datasets.task import Task
 from ...datasets.tasks import find
 from ...methods.anatomy import VisionModel
@@ -106,9 +105,9 @@ class Evaluator:
         before = {run.run_id: self.load_record(run) for run in same}
         wise = {run.run_id: self.wise_ft(run, data, before[run.run_id]) for run in same}  # before test is opened
         tests = shifted_tests(data) if same else []
-        with tempfile.TemporaryDirectory(prefix="shift-", dir=default_root()) as folder:
+        with scratch_folder() as folder:
             for run in same:
-                record = self.complete(run, before[run.run_id], wise[run.run_id], tests, Path(folder))
+                record = self.complete(run, before[run.run_id], wise[run.run_id], tests, folder)
                 changed = record != before[run.run_id]
                 self.new, self.stored = self.new + changed, self.stored + (not changed)
                 if changed:

@@ -1,5 +1,7 @@
 """Shifted tests of a task: corrupted images and further lists."""
 
+import errno
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +15,7 @@ from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
 from vtab_peft.datasets.corruptions import CORRUPTIONS, corrupt
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import decode
-from vtab_peft.datasets.shifted import corrupted, further_lists, shifted_tests
+from vtab_peft.datasets.shifted import corrupted, further_lists, scratch_folder, shifted_tests
 from vtab_peft.datasets.task import DataError
 
 
@@ -112,3 +114,26 @@ def test_damaged_image_is_named(data: CachedTask, tmp_path: Path) -> None:
 
 def test_procedural_tasks_have_no_lists(data: CachedTask) -> None:
     assert further_lists(replace(data, task=replace(data.task, folder=None))) == []
+
+
+def test_scratch_folder_is_removed_also_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "new"))
+    with scratch_folder() as folder:
+        (folder / "x.npy").write_bytes(b"x")
+        with scratch_folder() as other:  # of another thread or process that is alive
+            assert folder.exists()
+            assert other != folder
+    assert not list((tmp_path / "new").iterdir())
+    ended = folder.with_name(folder.name.replace(f"-{os.getpid()}-", f"-{2**22 + 1}-"))
+    ended.mkdir()
+    with scratch_folder():
+        assert not ended.exists()
+
+
+def test_full_disk_is_an_error_of_the_data(data: CachedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shifted, "write_array", full)
+    with raises_naming(DataError, tmp_path, "No space left"):
+        corrupted(data)[0].array(tmp_path)
