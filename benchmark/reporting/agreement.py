@@ -3,7 +3,8 @@
 Two seeds of one method already differ.  So each pair of methods is compared with this baseline: `beyond_seeds` is its
 disagreement minus the mean of the disagreements within both methods.
 
-Pairs of runs always have different seeds, between methods too, because runs with one seed share their batches.
+Pairs of runs have different seeds, between methods too: runs with one seed share batches and initial classifier, and
+so agree more.  `same_seed` says how much more.
 Half-widths of intervals come from the jackknife over seeds and over images (Efron and Stein, Ann. Stat. 9, 1981: its
 variance is biased upwards), with Student's quantiles; they are combined as in
 `stats.over_seeds_and_images`.
@@ -56,6 +57,8 @@ class Pair:
     measures: Mapping[str, Interval]
     beyond_seeds: Interval | None
     """Disagreement beyond that of two seeds of one method; None for a single row, or where a row has one seed."""
+    same_seed: Interval | None
+    """Disagreement of runs with the same seed; None for a single row, or where `measures` are of the same seed."""
 
 
 @dataclass(frozen=True)
@@ -103,22 +106,26 @@ def agreement(leaderboard: Leaderboard, runs: Iterable[Run], rows: Sequence[Row]
             within.setdefault((label, label), []).append(sample(found[task][label], found[task][label], pairs))
     between: dict[tuple[str, str], list[Sample]] = {}
     across = [(i, j) for i in seeds for j in seeds if i != j or len(seeds) == 1]
+    together: dict[tuple[str, str], list[Sample]] = {}
     for a, b in combinations(labels, 2):
         between[a, b] = [sample(found[task][a], found[task][b], across) for task in tasks]
+        together[a, b] = [sample(found[task][a], found[task][b], [(seed, seed) for seed in seeds]) for task in tasks]
     several = len(seeds) > 1
-    groups = [(pair, own, None) for pair, own in within.items() if several]
+    groups: list[tuple[tuple[str, str], list[list[Sample]]]] = [
+        (pair, [own]) for pair, own in within.items() if several
+    ]
     for (a, b), own in between.items():
-        beyond = list(map(_beyond, own, within[a, a], within[b, b])) if several else None
-        groups.append(((a, b), own, beyond))
+        beyond = list(map(_beyond, own, within[a, a], within[b, b]))
+        groups.append(((a, b), [own, beyond, together[a, b]] if several else [own]))
     tree, order = cluster(len(labels), [summarise(own)[0].estimate for own in between.values()])
     return Agreement(
         labels=tuple(labels),
         tasks=tuple(task.label for task in tasks),
-        means=tuple(_pair(pair, mean_of(tasks), own, beyond) for pair, own, beyond in groups),
+        means=tuple(_pair(pair, mean_of(tasks), parts) for pair, parts in groups),
         by_task=tuple(
-            _pair(pair, task.label, own[place : place + 1], beyond and beyond[place : place + 1])
+            _pair(pair, task.label, [part[place : place + 1] for part in parts])
             for place, task in enumerate(tasks)
-            for pair, own, beyond in groups
+            for pair, parts in groups
         ),
         seeds=seeds,
         order=order,
@@ -244,9 +251,11 @@ def _half(pseudo: np.ndarray) -> float:
     return interval.high - interval.estimate
 
 
-def _pair(pair: tuple[str, str], task: str, own: Sequence[Sample], beyond: Sequence[Sample] | None) -> Pair:
-    measures = dict(zip(MEASURES, summarise(own), strict=True))
-    return Pair(*pair, task, measures, summarise(beyond)[0] if beyond else None)
+def _pair(pair: tuple[str, str], task: str, parts: Sequence[Sequence[Sample]]) -> Pair:
+    """Return the pair of samples over tasks: of its measures, beyond seeds, and of the same seed."""
+    measures, *more = map(summarise, parts)
+    beyond, same = (more[0][0], more[1][0]) if more else (None, None)
+    return Pair(*pair, task, dict(zip(MEASURES, measures, strict=True)), beyond, same)
 
 
 def cluster(rows: int, distances: Sequence[float]) -> tuple[np.ndarray, tuple[int, ...]]:

@@ -20,6 +20,7 @@ NOTES = (
     "errors shared: of the images that either gets wrong, the share that both get wrong, in percent.",
     "error correlation: Pearson's, of being wrong.  Pairs of runs have different seeds.",
     "beyond seeds: disagreement minus the mean of those between two seeds of A and between two seeds of B, in points.",
+    "same seed: disagreement of runs with the same seed, which share batches and initial classifier.",
 )
 
 
@@ -64,12 +65,12 @@ def _tables(task: str, pairs: Sequence[Pair], style: str) -> str:
         rows = [[pair.a, *map(_shown, MEASURES, pair.measures.values())] for pair in within]
         parts.append((f"{task}: two seeds of one method", ("method", *HEADS), rows))
     rows = [
-        [pair.a, pair.b, *map(_shown, MEASURES, pair.measures.values()), _beyond(pair.beyond_seeds)]
+        [pair.a, pair.b, *map(_shown, MEASURES, pair.measures.values()), _beyond(pair), _same(pair)]
         for pair in between[:MOST_PAIRS]
     ]
     left = len(between) - len(rows)
     more = f" (the {len(rows)} that differ most; --to writes all)" if left else ""
-    parts.append((f"{task}: two methods{more}", ("A", "B", *HEADS, "beyond seeds"), rows))
+    parts.append((f"{task}: two methods{more}", ("A", "B", *HEADS, "beyond seeds", "same seed"), rows))
     texts = []
     for title, head, body in parts:
         align = ["left" if name in ("method", "A", "B") else "right" for name in head]
@@ -86,8 +87,12 @@ def _shown(measure: str, interval: Interval) -> str:
     return _with_ends(interval, scale, decimals, "")
 
 
-def _beyond(interval: Interval | None) -> str:
-    return DASH if interval is None else _with_ends(interval, 100, 1, "+")
+def _beyond(pair: Pair) -> str:
+    return DASH if pair.beyond_seeds is None else _with_ends(pair.beyond_seeds, 100, 1, "+")
+
+
+def _same(pair: Pair) -> str:
+    return DASH if pair.same_seed is None else _shown("disagreement", pair.same_seed)
 
 
 def _with_ends(interval: Interval, scale: int, decimals: int, sign: str) -> str:
@@ -103,10 +108,10 @@ def _with_ends(interval: Interval, scale: int, decimals: int, sign: str) -> str:
 
 def to_csv(found: Agreement) -> str:
     """Return all pairs on all tasks and in the mean as CSV; fractions, empty where a measure is not defined."""
-    names = (*MEASURES, "beyond_seeds")
+    names = (*MEASURES, "beyond_seeds", "same_seed")
     rows = [["task", "a", "b", *(f"{name}{end}" for name in names for end in ("", "_low", "_high"))]]
     for pair in (*found.means, *found.by_task):
-        intervals = [*pair.measures.values(), pair.beyond_seeds]
+        intervals = [*pair.measures.values(), pair.beyond_seeds, pair.same_seed]
         numbers = [n for one in intervals for n in ((one.estimate, one.low, one.high) if one else (math.nan,) * 3)]
         rows.append([pair.task, pair.a, pair.b, *("" if math.isnan(n) else f"{n:.4f}" for n in numbers)])
     return csv_text(rows)

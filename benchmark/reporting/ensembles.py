@@ -7,6 +7,9 @@ all choices are made.
 The members of `chosen` are added one by one, each the one that raises the accuracy on val200 most (Caruana et al.,
 Ensemble selection from libraries of models, ICML 2004; here each method at most once).  Its rivals of the same size are
 seeds of one method (Lakshminarayanan et al., NeurIPS 2017).
+
+Members have different seeds in turn, because runs with one seed share batches and initial classifier, and so errors.
+With S seeds there are S such ensembles, which share runs; so intervals are over images alone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +22,7 @@ from ..storage.predictions import Predictions
 from ..storage.schema import Run
 from .agreement import Row, Sample, common_seeds, predictions_by_row, summarise
 from .leaderboards import Leaderboard, TaskColumn
-from .stats import LEAST_SEEDS, InsufficientData, Interval
+from .stats import InsufficientData, Interval
 
 STRATEGIES = {
     "single": "best method on val200",
@@ -28,6 +31,8 @@ STRATEGIES = {
     "all": "all methods, averaged",
     "vote": "all methods, majority vote",
 }
+Member = tuple[str, int]
+"""Label of a method, and seed."""
 Pool = Mapping[str, Mapping[int, Predictions]]
 """Label -> seed -> predictions with logits and labels."""
 
@@ -39,8 +44,8 @@ class Choice:
     task: TaskColumn
     ranking: tuple[str, ...]
     """Labels of the methods, the best mean accuracy over seeds first."""
-    members: Mapping[int, tuple[str, ...]]
-    """Seed -> methods of the ensemble, in the order in which they were added."""
+    members: tuple[tuple[Member, ...], ...]
+    """Members of each ensemble, in the order in which they were added; the first have the seeds in order."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +54,7 @@ class Outcome:
 
     task: str
     accuracy: Mapping[str, float]
-    """Strategy -> accuracy, mean over seeds; `seeds` is one ensemble of all of them."""
+    """Strategy -> accuracy, mean over seeds or over ensembles; `seeds` is one ensemble of all of them."""
     gain: Mapping[str, Interval]
     """Strategy -> accuracy minus that of `single`, with its interval."""
 
@@ -88,7 +93,9 @@ def ensembles(
     choices = tuple(choose(task, pool, seeds, size) for task, pool in pools.items())
     refits = refits_of(val_runs, runs, rows, entry, seeds)
     tested = [
-        outcomes_of(choice, with_logits(predictions_by_row(entry, refits, rows, choice.task), choice.task, "test"))
+        outcomes_of(
+            choice, with_logits(predictions_by_row(entry, refits, rows, choice.task), choice.task, "test"), seeds
+        )
         for choice in choices
     ]
     mean = {name: float(np.mean([accuracy[name] for accuracy, _ in tested])) for name in STRATEGIES}
@@ -117,26 +124,35 @@ def choose(task: TaskColumn, pool: Pool, seeds: Sequence[int], size: int) -> Cho
     """Choose on the validation predictions of a task; names break ties."""
     means = {label: np.mean([pool[label][seed].correct.mean() for seed in seeds]) for label in pool}
     ranking = tuple(sorted(pool, key=lambda label: (-means[label], label)))
-    members = {}
-    for seed in seeds:
-        probabilities = {label: softmax(pool[label][seed]) for label in sorted(pool)}
-        members[seed] = grow(probabilities, labels_of(pool[ranking[0]][seed]), size)
-    return Choice(task, ranking, members)
+    by_seed = [{label: softmax(pool[label][seed]) for label in sorted(pool)} for seed in seeds]
+    labels, members = labels_of(pool[ranking[0]][seeds[0]]), []
+    for turn in range(len(seeds)):
+        chosen = grow(by_seed[turn:] + by_seed[:turn], labels, size)
+        members.append(in_turn(chosen, seeds, turn))
+    return Choice(task, ranking, tuple(members))
 
 
-def grow(probabilities: Mapping[str, np.ndarray], labels: np.ndarray, size: int) -> tuple[str, ...]:
+def in_turn(labels: Sequence[str], seeds: Sequence[int], turn: int) -> tuple[Member, ...]:
+    """Give the methods the seeds in turn, from the one at `turn`."""
+    return tuple((label, seeds[(turn + place) % len(seeds)]) for place, label in enumerate(labels))
+
+
+def grow(by_seed: Sequence[Mapping[str, np.ndarray]], labels: np.ndarray, size: int) -> tuple[str, ...]:
     """Add the method with the highest accuracy of the average, `size` times; then the likelihood of the labels decides.
 
     Args:
-        probabilities: Label of a method -> [images, classes].
+        by_seed: For each seed, label of a method -> [images, classes]; the members take the seeds in turn.
         labels: [images] true classes.
     """
     chosen: list[str] = []
     total: Any = 0.0
-    for _ in range(size):
+    for step in range(size):
+        probabilities = by_seed[step % len(by_seed)]
 
-        def quality(label: str, total: Any = total) -> tuple[float, float]:
-            together = total + probabilities[label]
+        def quality(
+            label: str, total: Any = total, own: Mapping[str, np.ndarray] = probabilities
+        ) -> tuple[float, float]:
+            together = total + own[label]
             likelihood = np.log(together[np.arange(len(labels)), labels] + 1e-12).mean()
             return float((together.argmax(1) == labels).mean()), float(likelihood)
 
@@ -182,31 +198,31 @@ def refits_of(
     return found
 
 
-def outcomes_of(choice: Choice, pool: Pool) -> tuple[dict[str, float], dict[str, Sample]]:
+def outcomes_of(choice: Choice, pool: Pool, seeds: Sequence[int]) -> tuple[dict[str, float], dict[str, Sample]]:
     """Return the test accuracy of each strategy, and the samples of its gain over `single`."""
-    seeds, best = list(choice.members), choice.ranking[0]
+    best, methods = choice.ranking[0], sorted(pool)
     labels = labels_of(pool[best][seeds[0]])
     probabilities = {(label, seed): softmax(pool[label][seed]) for label in pool for seed in seeds}
+    every = [in_turn(methods, seeds, turn) for turn in range(len(seeds))]
 
-    def average(members: Iterable[tuple[str, int]]) -> np.ndarray:
+    def average(members: Sequence[Member]) -> np.ndarray:
         return np.sum([probabilities[member] for member in members], axis=0).argmax(1) == labels
 
+    def majority(members: Sequence[Member]) -> np.ndarray:
+        of_method = dict(members)
+        return vote([pool[label][of_method[label]].classes for label in choice.ranking]) == labels
+
     correct = {
-        "single": np.stack([pool[best][seed].correct for seed in seeds]),
-        "seeds": average((best, seed) for seed in seeds)[None],
-        "chosen": np.stack([average((label, seed) for label in choice.members[seed]) for seed in seeds]),
-        "all": np.stack([average((label, seed) for label in pool) for seed in seeds]),
-        "vote": np.stack([vote([pool[label][seed].classes for label in choice.ranking]) == labels for seed in seeds]),
+        "single": [pool[best][seed].correct for seed in seeds],
+        "seeds": [average([(best, seed) for seed in seeds])],
+        "chosen": list(map(average, choice.members)),
+        "all": list(map(average, every)),
+        "vote": list(map(majority, every)),
     }
-    single = correct["single"].astype(float)
-    gains = {name: bits - (single if len(bits) > 1 else single.mean(0)) for name, bits in correct.items()}
-    samples = {name: Sample(np.array([g.mean()]), _by_seed(g), g.mean(0)[None]) for name, g in gains.items()}
-    return {name: float(bits.mean()) for name, bits in correct.items()}, samples
-
-
-def _by_seed(gain: np.ndarray) -> np.ndarray:
-    """Return the gain of each seed [1, seeds], no seeds where there are too few."""
-    return gain.mean(1)[None, :] if len(gain) >= LEAST_SEEDS else np.empty((1, 0))
+    shares = {name: np.mean(bits, axis=0) for name, bits in correct.items()}  # [images]
+    gains = {name: share - shares["single"] for name, share in shares.items()}
+    samples = {name: Sample(np.array([gain.mean()]), np.empty((1, 0)), gain[None]) for name, gain in gains.items()}
+    return {name: float(share.mean()) for name, share in shares.items()}, samples
 
 
 def vote(classes: Sequence[np.ndarray]) -> np.ndarray:

@@ -14,7 +14,7 @@ from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.reporting.agreement import MEASURES, agreement, cluster, measure, sample, summarise
 from vtab_peft.benchmark.reporting.agreement_text import to_csv, verdict
 from vtab_peft.benchmark.reporting.stats import InsufficientData, student
-from vtab_peft.benchmark.storage.predictions import Predictions
+from vtab_peft.benchmark.storage.predictions import Predictions, load_predictions
 from vtab_peft.benchmark.storage.store import Store
 
 CLASSES, IMAGES = 5, 80
@@ -131,6 +131,11 @@ def test_methods_are_compared_with_seeds_of_one_method(store: Store, fill: Fill)
     assert verdict(result).startswith("5 of 6 pairs ")
     places = [result.labels[place] for place in result.order]
     assert abs(places.index("c") - places.index("d")) == 1
+    pair = next(pair for pair in result.means if {pair.a, pair.b} == {"aa", "c"})
+    runs = only_with_runs(store)[1]
+    of = {(run.title, run.spec.task.name, run.spec.seed): load_predictions(run).classes for run in runs}
+    apart = [(of["aa", task, seed] != of["c", task, seed]).mean() for task in ("task0", "task1") for seed in range(3)]
+    assert pair.same_seed.estimate == pytest.approx(np.mean(apart))
     matrix = result.disagreement()
     assert (matrix == matrix.T).all()
     table = list(csv.DictReader(io.StringIO(to_csv(result))))

@@ -60,8 +60,10 @@ def test_members_are_added_by_the_accuracy_of_the_average() -> None:
         "b": np.array([[0.9, 0.1], [0.9, 0.1], [0.4, 0.6], [0.4, 0.6]]),
         "c": np.array([[0.4, 0.6], [0.4, 0.6], [0.4, 0.6], [0.9, 0.1]]),
     }
-    assert grow(probabilities, labels, 2) == ("a", "c")
-    assert grow(probabilities, labels, 3) == ("a", "c", "b")
+    assert grow([probabilities], labels, 2) == ("a", "c")
+    assert grow([probabilities], labels, 3) == ("a", "c", "b")
+    swapped = {"a": probabilities["b"], "b": probabilities["c"], "c": probabilities["a"]}
+    assert grow([probabilities, swapped], labels, 2) == ("a", "b"), "the second member has the second seed"
 
 
 def test_accuracies_are_those_of_the_averages(store: Store, logits: Logits, tmp_path: Path) -> None:
@@ -69,7 +71,8 @@ def test_accuracies_are_those_of_the_averages(store: Store, logits: Logits, tmp_
     for task in ("one", "two"):
         labels = np.random.default_rng(len("test" + task)).integers(0, CLASSES, IMAGES)
         own = {key[2:]: softmax(value) for key, value in logits.items() if key[:2] == ("test", task)}
-        every = [sum(own[m, seed] for m in METHODS).argmax(1) == labels for seed in range(SEEDS)]
+        turns = [[(m, (turn + place) % SEEDS) for place, m in enumerate(METHODS)] for turn in range(SEEDS)]
+        every = [sum(own[member] for member in members).argmax(1) == labels for members in turns]
         assert float(table[task, "all"]["accuracy"]) == pytest.approx(np.mean(every), abs=1e-4)
         at_val = np.random.default_rng(len("val" + task)).integers(0, CLASSES, IMAGES)
         means = {
