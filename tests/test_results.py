@@ -36,6 +36,7 @@ def test_every_record_is_sound() -> None:
     assert len(runs) > 0
 
 
+@pytest.mark.slow
 def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
     """Run `vtab-peft report` when this fails.  Figures are left out: they depend on matplotlib's version."""
     rebuilt = {path.relative_to(tmp_path): path for path in write(Store(RESULTS), tmp_path).paths}

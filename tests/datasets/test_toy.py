@@ -38,7 +38,9 @@ def clean(name: str, n: int = 240) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.abs(pictures - corner).max(-1) > 20
 
 
-@pytest.mark.parametrize("name", TOY)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name == "texture" else name for name in TOY]
+)
 def test_the_pixels_are_those_of_this_version(name, data):
     assert TOY[name].version == 1
     assert hashlib.sha256(every(data[name]).tobytes()).hexdigest()[:16] == PIXELS[name]

@@ -1,6 +1,8 @@
 """AO(q) against the D x D matrix it is cut from, and what the paper says of it."""
 
+import copy
 import re
+from functools import cache
 from pathlib import Path
 from typing import cast
 
@@ -144,9 +146,14 @@ def test_all_entries_with_updates_have_their_norm_documented() -> None:
     assert {name for name, _ in documented_norms()} == with_updates
 
 
+@cache
+def vit_b() -> VisionTransformer:
+    return VisionTransformer(embed_dim=768, depth=12, num_heads=12, num_classes=0).requires_grad_(False)
+
+
 @pytest.mark.parametrize(("name", "norm"), documented_norms())
 def test_norm_of_the_update_at_the_start_is_as_documented(name: str, norm: str) -> None:
-    vit = VisionTransformer(embed_dim=768, depth=12, num_heads=12, num_classes=0).requires_grad_(False)
+    vit = copy.deepcopy(vit_b())
     torch.manual_seed(0)
     parse(name).inject(vit)
     norms = [module.delta().norm().item() for module in vit.modules() if isinstance(module, AOFTUpdate)]

@@ -226,6 +226,7 @@ def test_impossible_peft_configurations_are_refused(spec: str, facts: tuple[str,
         parse(spec).inject(one_block_vit())
 
 
+@pytest.mark.slow
 def test_importing_the_methods_does_not_import_peft() -> None:
     code = "import sys, vtab_peft.methods; assert 'peft' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

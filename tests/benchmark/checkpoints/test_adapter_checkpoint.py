@@ -30,7 +30,7 @@ def train(results: Path, task: Path, method: str, *more: str) -> list[Path]:
     return sorted((results / "runs").rglob("*.json"))
 
 
-@pytest.mark.parametrize("method", ["lora", "aoft_adapter"])
+@pytest.mark.parametrize("method", ["lora", pytest.param("aoft_adapter", marks=pytest.mark.slow)])
 def test_restored_model_predicts_the_same(method: str, make_task: Callable[..., Path], tmp_path: Path) -> None:
     task = make_task()
     (path,) = train(tmp_path / "results", task, method, "--keep-adapters")
@@ -64,6 +64,7 @@ def test_run_stored_without_adapter_is_repeated_once(make_task: Callable[..., Pa
     assert len(list(tmp_path.rglob("*.safetensors"))) == 1
 
 
+@pytest.mark.slow
 def test_another_backbone_is_refused(make_task: Callable[..., Path], tmp_path: Path) -> None:
     (path,) = train(tmp_path / "results", make_task(), "lora", "--keep-adapters")
     cell = kept.read(path.with_suffix(".safetensors"))

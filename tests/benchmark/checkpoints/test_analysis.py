@@ -123,6 +123,7 @@ def stored(cell: TrainedModel, folder: Path) -> str:
     return str(path)
 
 
+@pytest.mark.slow
 def test_same_runs_give_the_same_bytes(make_cell: MakeCell, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     cells = [stored(make_cell(spec), tmp_path) for spec in ("lora", "adaptformer")]
     for name in ("one", "two"):

@@ -20,8 +20,13 @@ from vtab_peft.datasets.task import DataError
     ("arguments", "fact"),
     [
         (["--methods", "lorra"], "lora"),
-        (["--methods", "lora", "--backbone", "vit_base_patch16_224_in21k"], "vit_base_patch16_224_in21k"),
-        (["--methods", "lora", "--weights", "absent.safetensors"], "absent.safetensors"),
+        pytest.param(
+            *(["--methods", "lora", "--backbone", "vit_base_patch16_224_in21k"], "vit_base_patch16_224_in21k"),
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            *(["--methods", "lora", "--weights", "absent.safetensors"], "absent.safetensors"), marks=pytest.mark.slow
+        ),
         (["--methods", "lora", "--tasks", "cifar"], "--suite vtab1k"),
         (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifr", "--data", "."], "cifar"),
         (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifar"], "--data"),

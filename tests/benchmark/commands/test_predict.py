@@ -39,6 +39,7 @@ def results_of(record: Path) -> Path:
     return next(folder.parent for folder in record.parents if folder.name == "runs")
 
 
+@pytest.mark.slow
 def test_exported_adapter_is_deterministic(trained: tuple[Path, Path], tmp_path: Path) -> None:
     record = trained[1]
     for name in ("one", "two"):

@@ -67,6 +67,7 @@ CASES = [("several", "smoke"), pytest.param("several", "uniform_3ep", marks=SLOW
 CASES += [pytest.param("portraits", "smoke", marks=SLOW), ("portraits", "uniform_3ep")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "recipe"), CASES)  # the recipes compute in fp32 and bf16
 def test_logits_of_predict_equal_those_of_the_run(
     kind: str, recipe: str, tmp_path: Path, evaluated: Logits, monkeypatch: pytest.MonkeyPatch

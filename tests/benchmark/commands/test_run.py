@@ -203,6 +203,7 @@ def test_damaged_record_is_quarantined_and_its_run_repeated(
     assert capsys.readouterr().out.count(str(quarantined)) == 1
 
 
+@pytest.mark.slow
 def test_failed_run_is_recorded_and_others_continue(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -291,6 +292,7 @@ def test_interrupted_sweep_resumes_to_the_same_results(
     assert not list(interrupted.glob("failed/*"))
 
 
+@pytest.mark.slow
 def test_max_minutes_starts_no_run_that_is_too_long(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -209,6 +209,7 @@ def test_missing_plugin_is_named(tmp_path: Path) -> None:
         load_plugin(tmp_path / "absent.py")
 
 
+@pytest.mark.slow
 def test_hash_of_a_plugin_is_in_the_run_id(make_task, tmp_path: Path) -> None:
     plugin, results = tmp_path / "my_lora.py", tmp_path / "results"
     for code in (GOOD, GOOD + "\n# edited\n"):

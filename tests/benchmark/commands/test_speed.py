@@ -49,6 +49,7 @@ def test_epoch_time_is_the_median_without_the_first(monkeypatch: pytest.MonkeyPa
     assert ticks.seconds_per_epoch() == 1.5
 
 
+@pytest.mark.slow
 def test_speed_prints_a_table_and_stores_it(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -218,6 +218,7 @@ def test_evaluation_batches_are_halved_until_they_fit(name: str, outcome: Callab
     assert live.oom_summary == f"evaluated {live.numerics.eval_batch} at a time"
 
 
+@pytest.mark.slow
 def test_a_single_image_that_does_not_fit_is_an_error(outcome: Callable[..., Outcome]) -> None:
     with pytest.raises(OutOfMemory, match=r"^CUDA out of memory\. Tried to allocate 2\.00 GiB;.*--checkpointing"):
         outcome("lora", Small(trains=0, evaluates=128))

@@ -140,6 +140,7 @@ def test_the_start_timeout_applies_again_after_a_download(worker: Any, monkeypat
     assert isinstance(worker.resolve(REQUEST), WorkerLost)
 
 
+@pytest.mark.slow
 def test_an_idle_worker_exits_by_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGKILL would leave its compiler processes behind."""
     monkeypatch.setattr(local_pool, "SHUTDOWN_TIMEOUT_S", 60.0)  # for a busy machine

@@ -84,6 +84,7 @@ def test_leaderboards_without_published_numbers_are_counted(store, put, capsys) 
     assert [path.parent.name[:6] for path in store.root.rglob("published.md")] == ["vtab1k"]
 
 
+@pytest.mark.slow
 def test_with_published_adds_one_file_and_removes_it_again(store, put, capsys) -> None:
     measure(put)
     command = ["report", "--results", str(store.root)]

@@ -99,6 +99,7 @@ def test_the_report_of_fixed_records_is_the_golden_one(store, put, tmp_path):
     assert report.problems == ()
 
 
+@pytest.mark.slow
 def test_each_leaderboard_has_its_files_and_links(store, put, tmp_path):
     build(put)
     report = write(store, tmp_path / "out")
