@@ -116,7 +116,8 @@ def test_figures_are_byte_identical_when_rebuilt(store, put):
     other = leaderboard(board.id, shuffled)
     with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": None, "savefig.dpi": 50, "axes.facecolor": "red"}):
         second = figures(other, shuffled, significance(other, shuffled))
-    assert first.keys() == {f"{name}.{kind}" for name in FIGURES for kind in ("svg", "png")}
+    drawn = FIGURES.keys() - {"shift"}  # needs records of its own, see test_shift.py
+    assert first.keys() == {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
     assert first == second
     assert not [name for name, data in first.items() if b"<dc:date>" in data]
     widths = {Image.open(io.BytesIO(data)).width for name, data in first.items() if name.endswith("png")}
