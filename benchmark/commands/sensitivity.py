@@ -75,7 +75,7 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
         "trials",
         *(f"best of {count}" for count in counts),
         "of all",
-        "trials for a point less",
+        "trials until 1 point below",
     )
     lines = [_expected_row(method, counts) for method in methods]
     sections.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
