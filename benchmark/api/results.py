@@ -4,6 +4,7 @@ import contextlib
 import io
 import re
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,31 +252,25 @@ def to_bencheval(runs: "str | Path | pd.DataFrame" = "results", leaderboard: str
     entry, own = _one_leaderboard(runs, leaderboard)
     labels = {row["identity"]: row["label"] for row in entry.rows}
     tasks = {task.task_id: task.label for task in entry.tasks}
-    frame = pd.DataFrame(
-        {
-            "method": labels[entry.id.row_identity(run)],
-            "task": tasks[run.task_id],
-            "seed": run.spec.seed,
-            "metric_error": 1 - run.accuracy,
-            "time_train_s": run.train_seconds,
-            "time_infer_s": run.eval_seconds,
-        }
-        for run in own
-    )
-    names = ["method", "task", "seed"]
-    if (twice := frame[frame.duplicated(names)]).size:
-        raise ValueError(f"two results for {tuple(twice.iloc[0][names])}; delete the outdated one")
-    complete = [row["label"] for row in entry.rows if row["mean_tasks"] is not None]
-    kept = frame[frame["method"].isin(complete)]
-    counts = kept.groupby("seed").size()
-    seeds = counts.index[counts == len(complete) * len(tasks)]
-    if seeds.empty:
+    rows = {}
+    for run in own:
+        at = labels[entry.id.row_identity(run)], tasks[run.task_id], run.spec.seed
+        if at in rows:
+            raise ValueError(f"two results for {', '.join(map(str, at))}; delete the outdated one")
+        rows[at] = 1 - run.accuracy, run.train_seconds, run.eval_seconds
+    lacking = [row["label"] for row in entry.rows if row["mean_tasks"] is None]
+    complete = {at: row for at, row in rows.items() if at[0] not in lacking}
+    counts = Counter(seed for _, _, seed in complete)
+    rest = sorted(seed for seed, n in counts.items() if n < (len(labels) - len(lacking)) * len(tasks))
+    if len(rest) == len(counts):
         raise ValueError("no seed has all tasks of all methods that have all tasks; filter the rows of `load_results`")
-    if lacking := [row["label"] for row in entry.rows if row["mean_tasks"] is None]:
+    if lacking:
         warnings.warn(f"left out, because they lack tasks: {', '.join(lacking)}", stacklevel=2)
-    if rest := sorted(set(counts.index) - set(seeds)):
+    if rest:
         warnings.warn(f"left out, because methods lack them: seeds {', '.join(map(str, rest))}", stacklevel=2)
-    return kept[kept["seed"].isin(seeds)].sort_values(names, ignore_index=True)
+    columns = ["method", "task", "seed", "metric_error", "time_train_s", "time_infer_s"]
+    found = [(*at, *row) for at, row in sorted(complete.items()) if at[2] not in rest]
+    return pd.DataFrame(found, columns=columns)
 
 
 def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[leaderboards.Leaderboard, list[Run]]:
