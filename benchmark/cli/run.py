@@ -4,7 +4,9 @@ from pathlib import Path
 
 from ..engine.numerics import ENGINES
 from .options import (
+    EXECUTION,
     RECIPE,
+    RUNS,
     STORED,
     Commands,
     add_device,
@@ -101,23 +103,22 @@ def declare(commands: Commands) -> None:
 
     what = "measure and store what methods cost: time, memory, FLOPs and bytes"
     cost = commands.add_parser("cost", help=what)
-    cost.description = (
-        "Measure the training step and the inference of methods, for the tables and figures of `report`.  The command "
-        "`speed` measures only training, and how much of the device's peak it reaches."
-    )
-    add = cost.add_argument
+    cost.description = "Measure training steps and inference; `speed` measures how well training uses a device."
+    runs, sizes, execution, stored = (group(cost, title) for title in (RUNS, "sizes", EXECUTION, STORED))
+    add = runs.add_argument
     with_commas(add("--methods", nargs="+", required=True, help="names, titles or specs of methods, or all"))
-    add_plugin(cost)
+    add_plugin(runs)
     add("--backbone", required=True, help="timm model name with its tag")
     add("--weights", default="random", help="as for `run` (default: random, which costs the same)")
+    add = sizes.add_argument
     add("--image-size", type=positive, metavar="N", help="side in pixels (default: the backbone's)")
     with_commas(add("--batch", nargs="+", type=positive, default=[1, 64], help="of inference (default: 1 64)"))
     add("--train-batch", type=positive, default=64, metavar="N", help="batch of training (default: 64)")
     images = "images per epoch of training, at least two batches (default: 4096 on a GPU, 80 on a CPU)"
     add("--images", type=positive, metavar="N", help=images)
-    add("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
-    add("--repeat", dest="again", action="store_true", help="measure stored costs again and replace them")
-    add_device(cost)
-    add_threads(cost)
-    add_results(cost)
+    execution.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
+    add_device(execution)
+    add_threads(execution)
+    stored.add_argument("--repeat", dest="again", action="store_true", help="measure stored costs again")
+    add_results(stored)
     cost.set_defaults(work="commands.cost:cost")
