@@ -17,6 +17,8 @@ Row = dict[str, Any]
 
 WIDTH = 100
 """Width of a terminal in characters (ours)."""
+WIDE = ("hub", "mean", "std")
+"""Columns of backbones that the text shows of named ones only."""
 RECIPES_PER_TABLE = 5
 """Number of recipe columns that fit into `WIDTH`."""
 
@@ -56,7 +58,8 @@ def show(options: argparse.Namespace) -> int:
     elif style == "text" and what == "recipes":
         print(_recipe_tables(rows))
     else:
-        shown = [{key: _text(value) for key, value in row.items()} for row in rows]
+        left_out = WIDE if what == "backbones" and style == "text" and not options.names else ()
+        shown = [{key: _text(value) for key, value in row.items() if key not in left_out} for row in rows]
         tablefmt = "pipe" if style == "markdown" else "simple"
         print(tabulate(shown, headers="keys", tablefmt=tablefmt, disable_numparse=True))
     return 0
@@ -119,10 +122,9 @@ def _tasks() -> list[Row]:
 
 
 def _backbones() -> list[Row]:
-    from ..engine.backbone import facts, names
+    from . import backbone_facts
 
-    known = {name: facts(name) for name in names()}
-    return [{"name": name, "image_size": f.image_size, "mean": f.mean, "std": f.std} for name, f in known.items()]
+    return backbone_facts.backbones()
 
 
 def _recipes() -> list[Row]:

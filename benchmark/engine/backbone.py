@@ -169,21 +169,30 @@ class Facts:
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     image_size: int
+    hub: str | None = None
+    """Repository of the weights on the Hugging Face hub."""
+    licence: str | None = None
+    """Of the weights, as timm states it; None if it does not."""
 
 
 def facts(name: str) -> Facts:
     """Return the properties of one of `names`, without building the model."""
     if name == TOY:
         build = lambda size: toy_vit.build(image_size=size)  # noqa: E731
-        return Facts(build, lambda *_: toy_vit.WEIGHTS, toy_vit.MEAN, toy_vit.STD, toy_vit.IMAGE_SIZE)
+        return Facts(
+            build, lambda *_: toy_vit.WEIGHTS, toy_vit.MEAN, toy_vit.STD, toy_vit.IMAGE_SIZE, None, "apache-2.0"
+        )
     cfg = get_pretrained_cfg(name) or _built_cfg(name)
     mean, std = (cast(tuple[float, float, float], tuple(values)) for values in (cfg.mean, cfg.std))
+    hub_id = f"{cfg.hf_hub_id}{name}" if (cfg.hf_hub_id or "").endswith("/") else cfg.hf_hub_id
     return Facts(
         lambda size: timm.create_model(name, pretrained=False, num_classes=0, img_size=size, drop_path_rate=0.0),
-        lambda on_progress, download: _from_hub(name, cfg.hf_hub_id, on_progress, download),
+        lambda on_progress, download: _from_hub(name, hub_id, on_progress, download),
         mean,
         std,
         cfg.input_size[-1],
+        hub_id,
+        cfg.license,
     )
 
 
@@ -200,7 +209,6 @@ def _built_cfg(name: str) -> PretrainedCfg:
 def _from_hub(name: str, repository: str | None, on_progress: ProgressFn, may_download: bool) -> Path:
     if not repository:
         raise BackboneError(f"timm has no hub address for {name}; pass a file as --weights FILE")
-    repository = repository + name if repository.endswith("/") else repository
     return hub.download(repository, name, on_progress, may_download=may_download)
 
 

@@ -4,6 +4,8 @@ import json
 
 import pytest
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands import backbone_facts
+from vtab_peft.benchmark.engine.backbone import names
 
 
 @pytest.mark.parametrize("what", ["methods", "tasks", "recipes", "backbones"])
@@ -32,3 +34,31 @@ def test_json_lists_contain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     clip = {"image_size": 336, "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
     assert backbones["vit_large_patch14_clip_336.openai"].items() >= clip.items()
     assert backbones["toy_vit"]["image_size"] == 64
+    large = {"class": "VisionTransformer", "parameters": 303_507_456, "licence": "apache-2.0"}
+    assert backbones["vit_large_patch14_clip_336.openai"].items() >= large.items()
+    assert backbones["vit_large_patch14_clip_336.openai"]["hub"] == "timm/vit_large_patch14_clip_336.openai"
+    assert backbones["vit_small_patch16_dinov3.lvd1689m"]["licence"] == "dinov3-license"
+    order = [(row["class"], row["parameters"]) for row in backbones.values()]
+    assert order == sorted(order)
+
+
+def test_named_backbones_are_shown_with_their_preprocessing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "backbones", "toy_vit"]) == 0
+    named = capsys.readouterr().out
+    assert main(["list", "backbones"]) == 0
+    assert "mean" in named.splitlines()[0]
+    assert "mean" not in capsys.readouterr().out.splitlines()[0]
+
+
+def test_stored_sizes_are_those_of_the_models() -> None:
+    sizes = backbone_facts.load()
+    for name in ("toy_vit", "vit_tiny_patch16_224.augreg_in21k", "vit_small_plus_patch16_dinov3.lvd1689m"):
+        assert sizes[backbone_facts.key_of(name)] == backbone_facts.count(name)
+
+
+@pytest.mark.slow
+def test_every_listed_backbone_has_a_stored_size() -> None:
+    sizes, listed = backbone_facts.load(), names()
+    assert {backbone_facts.key_of(name) for name in listed} == set(sizes)
+    for name in listed[::10]:
+        assert sizes[backbone_facts.key_of(name)] == backbone_facts.count(name)
