@@ -21,10 +21,12 @@ def attend(
     x: Tensor,
     more: tuple[Tensor, Tensor] | None = None,
     temperature: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Tensor:
     """Compute timm's `Attention` from queries [b, tokens, d] to x [b, n, d].
 
     more: additional keys and values [heads, m, head_dim], which are not projected.  temperature: divides the scores.
+    mask: True where a query reads a token, [tokens, n].
     """
     width, bias = attention.qkv.out_features // 3, attention.qkv.bias
     w_q, w_kv = attention.qkv.weight.split([width, 2 * width])
@@ -36,7 +38,7 @@ def attend(
         q = q / temperature
     if more is not None:
         k, v = (torch.cat([e.expand(len(x), -1, -1, -1).to(t.dtype), t], 2) for e, t in zip(more, (k, v), strict=True))
-    read = F.scaled_dot_product_attention(q, k, v)
+    read = F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
     norm = getattr(attention, "norm", nn.Identity())  # missing in older versions of timm
     return attention.proj_drop(attention.proj(norm(read.transpose(1, 2).flatten(2))))
 

@@ -5,7 +5,7 @@ from typing import cast
 
 import pytest
 import torch
-from golden_blocks import assert_official_init, encoder, injected
+from golden_blocks import assert_official_init, encoder, injected, weights_and_biases
 from golden_cases import Case, official_init
 from raises import raises_naming
 from refusal import assert_refused
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.e2vpt import KeyValuePrompted
 from vtab_peft.methods.gate_vpt import GatedPrompts, Tempered
+from vtab_peft.methods.sa2vp import TwoStreams, neighbourhood
 from vtab_peft.methods.vapt import AdaptivePrompts
 from vtab_peft.methods.vpt import PromptedBlock
 
@@ -238,3 +239,53 @@ def test_vapt_refuses_a_kernel_larger_than_the_grid() -> None:
 )
 def test_wrong_hyperparameters_are_refused(spec: str, facts: tuple[str, ...]) -> None:
     assert_refused(spec, *facts)
+
+
+class BothStreams(nn.Module):
+    """Images -> the features of images and prompts, [b, 2, d]: what training gives for a batch with both copies."""
+
+    def __init__(self, vit: VisionTransformer) -> None:
+        super().__init__()
+        self.vit = vit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.stack(self.vit.train()(torch.cat([x, x])).chunk(2), dim=1)
+
+
+def sa2vp_tensors(vit: VisionTransformer) -> dict[str, Tensor | list[Tensor]]:
+    two = vit.blocks[0]
+    assert isinstance(two, TwoStreams)
+    first, *rest = two.prompts
+    named: dict[str, nn.Module] = {"embeddings.ppt_proj": first.up}
+    for i, prompts in enumerate(rest):
+        named[f"encoder.deep_proj.{i}"] = prompts.up
+    for i, fusion in enumerate(two.fusions):
+        parts = {"ffn_norm": fusion.norm, "ffn.fc1": fusion.down, "ffn.fc2": fusion.up}
+        named |= {f"encoder.cross_attn.{i}.{name}": module for name, module in parts.items()}
+    return {
+        "embeddings.ppt": first.tokens,
+        "encoder.deep_ppt": [prompts.tokens for prompts in rest],
+        "encoder.cross_conv": cast(Tensor, two.factors),
+        **weights_and_biases(named),
+    }
+
+
+def test_sa2vp() -> None:
+    case = Case("sa2vp_encoder")
+    vit = prompted_encoder(case, f"sa2vp(hidden={case.hyper['inner_dim']})")
+    compare(case, BothStreams(vit), sa2vp_tensors(vit))
+    with torch.no_grad():
+        torch.testing.assert_close(vit.eval()(case["x"]), case["y"][:, 0], rtol=0, atol=1e-10)
+
+
+def test_sa2vp_initialisation() -> None:
+    ours = sa2vp_tensors(with_base_width("sa2vp"))
+    official = official_init("sa2vp_encoder")
+    stacked = {name: torch.stack(value) if isinstance(value, list) else value for name, value in ours.items()}
+    assert_official_init("sa2vp_encoder", {name: stacked[name] for name in official}, bounded=False)
+
+
+def test_window_of_sa2vp_is_cut_at_the_border() -> None:
+    read = neighbourhood((2, 3), 1)
+    assert read.int().sum(1).tolist() == [7, 4, 6, 4, 4, 6, 4]
+    assert not read[1:, 0].any()

@@ -36,7 +36,7 @@ UNTRAINED: dict[str, frozenset[str]] = {
 }
 """Trainable tensors that correctly get no gradient on a backbone of two blocks."""
 
-ATTENDING = ("cvpt", "e2vpt", "gate_vpt", "synqt", "vqt")
+ATTENDING = ("cvpt", "e2vpt", "gate_vpt", "sa2vp", "synqt", "vqt")
 NO_CLASS_TOKEN = ("no qkv bias", "attention pooling")
 NO_QKV_BIAS = ("no qkv bias", "DINOv3")
 GATED = ("gated MLP", "EVA-02", "EVA")
@@ -48,7 +48,7 @@ REFUSED = {
     **{("rlrr", backbone): ("rlrr", "bias") for backbone in NO_QKV_BIAS},
     **{(name, "differential attention"): (name, "DiffAttention") for name in ATTENDING},
     **{(name, backbone): (name, "RotaryAttention") for name in ATTENDING for backbone in ("DINOv3", "EVA-02")},
-    **{(name, "PE"): (name, "RotaryAttention") for name in ("cvpt", "e2vpt", "gate_vpt")},
+    **{(name, "PE"): (name, "RotaryAttention") for name in ("cvpt", "e2vpt", "gate_vpt", "sa2vp")},
     **{(name, backbone): (name, "SwiGLU") for name in ("cara", "fact_tk", "fact_tt") for backbone in GATED},
 }
 """Refused (method, backbone) -> facts that the error names."""
@@ -345,6 +345,7 @@ OFFICIAL_COUNTS = {
     "cvpt": "cvpt_deep",
     "e2vpt": "e2vpt_deep",
     "gate_vpt": "gatevpt_moco",
+    "sa2vp": "sa2vp_encoder",
     "vapt": "vapt_deep",
     "goft": "goft",
     "goft(scale=False)": "goft_noscale",

@@ -18,7 +18,7 @@ MakeCell = Callable[..., TrainedModel]
 WITH_PROJECTIONS = {
     *("lora", "rslora", "lora_fused", "dora", "pissa", "bi_lora", "bi_adaptformer", "adaptformer", "spt_lora"),
     *("convpass", "convpass_attn", "dtl", "dtl_plus", "mona", "mlae", "hydra"),
-    *("dyt", "res_tuning", "synqt", "vapt"),
+    *("dyt", "res_tuning", "sa2vp", "synqt", "vapt"),
     *(name for name in METHODS if name.startswith(("aoft_lora", "aoft_adapter", "adapter_"))),
 }
 
