@@ -1,7 +1,7 @@
 """The `Method` base class, the `@method` decorator and the registry of all methods."""
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
@@ -150,6 +150,13 @@ class Method:
     def penalty(self, vit: Any) -> Tensor | None:
         """Return a loss term that does not depend on the batch, added once per step, or None."""
         return None
+
+    def lr_factors(self, vit: Any) -> Mapping[nn.Parameter, float]:
+        """Return factors of the learning rate, warm-up and final rate included; tensors that it omits have 1.
+
+        They may depend on the hyper-parameters, which are part of the run ID.  The head has the recipe's rate.
+        """
+        return {}
 
     def after_step(self, vit: Any, step: int, steps: int) -> None:
         """Run after each optimiser step, before gradients are cleared; `step` counts from 1 to `steps`."""

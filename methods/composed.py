@@ -1,12 +1,12 @@
 """Several methods at once, such as `lora(rank=4) + bitfit`: they are injected one after another."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from itertools import product
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .anatomy import FAMILIES
 from .base import EVIDENCE, Loss, Method, check_backbone, method_name
@@ -76,6 +76,9 @@ class Composed(Method):
     def penalty(self, vit: Any) -> Tensor | None:
         terms = [term for part in self.parts if (term := part.penalty(vit)) is not None]
         return sum(terms[1:], terms[0]) if terms else None
+
+    def lr_factors(self, vit: Any) -> Mapping[nn.Parameter, float]:
+        return {parameter: factor for part in self.parts for parameter, factor in part.lr_factors(vit).items()}
 
     def after_step(self, vit: Any, step: int, steps: int) -> None:
         for part in self.parts:

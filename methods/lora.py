@@ -70,6 +70,27 @@ class LoRA(LinearUpdateMethod):
         return self.rank * (inputs + outputs)
 
 
+@method("lora_plus")
+class LoRAPlus(LoRA):
+    """Trains B of LoRA at a higher learning rate than A."""
+
+    ratio: float = 16.0  # the paper's 2^4
+    """Learning rate of B divided by that of A, which is the recipe's."""
+    title = "LoRA+"
+    paper = Paper("ICML", 2024, "2402.12354", "nikhil-ghosh-berkeley/loraplus")
+    equation = r"W' = W + \tfrac{\alpha}{r} B A,\ \eta_B = \lambda \eta_A"
+    differs = "Compared with peft, not with the authors' code. Weight decay is the recipe's, for A and B alike."
+    search = {"ratio": (4.0, 16.0)}
+
+    def validate(self) -> None:
+        super().validate()
+        if self.ratio <= 0:
+            raise ValueError(f"ratio={self.ratio} must be positive")
+
+    def lr_factors(self, vit: nn.Module) -> dict[nn.Parameter, float]:
+        return {module.b: self.ratio for module in vit.modules() if isinstance(module, LowRank)}
+
+
 @method("rslora")
 class RankStabilisedLoRA(LoRA):
     """Divides LoRA's scale by the square root of the rank, so that higher ranks do not learn more slowly."""

@@ -1,6 +1,8 @@
 """Optimiser, learning-rate schedule and batches of a recipe."""
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -8,13 +10,23 @@ from torch import Tensor, nn
 from ..spec import Recipe
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the recipe's optimiser for all trainable parameters of `model`."""
-    trainable = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    decayed = [p for name, p in trainable if _has_weight_decay(model, name, p, recipe)]
-    others = [p for name, p in trainable if not _has_weight_decay(model, name, p, recipe)]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    groups = [group for group in groups if group["params"]]
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, lr_factors: Mapping[nn.Parameter, float] | None = None
+) -> torch.optim.Optimizer:
+    """Return the recipe's optimiser for all trainable parameters of `model`.
+
+    lr_factors: see `Method.lr_factors`; each group has one, under the key `lr_factor`.
+    """
+    factors = lr_factors or {}
+    found: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            is_decayed = _has_weight_decay(model, name, parameter, recipe)
+            found.setdefault((factors.get(parameter, 1.0), not is_decayed), []).append(parameter)
+    groups: list[dict[str, Any]] = [
+        {"params": params, "weight_decay": 0.0 if undecayed else recipe.weight_decay, "lr_factor": factor}
+        for (factor, undecayed), params in sorted(found.items(), key=lambda item: item[0])
+    ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum)
     return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)

@@ -190,7 +190,7 @@ def train(
         micro_batch = batch_size
     model = head if cache_features else nn.ModuleList([vit, head])
     cross_entropy = nn.CrossEntropyLoss(label_smoothing=recipe.label_smoothing)
-    optimizer = make_optimizer(model, recipe)
+    optimizer = make_optimizer(model, recipe, method.lr_factors(vit))
     trainable = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     torch.manual_seed(derive_seed(spec.seed, Stream.DROPOUT))
     permutations = torch.Generator().manual_seed(derive_seed(spec.seed, Stream.PERMUTATIONS))
@@ -198,7 +198,7 @@ def train(
     images_per_epoch = sum(len(batch) for batch in split_batches(train_set.labels, recipe))
     loss_curve: list[float] = []
     epoch_accuracies: list[float] = []
-    evaluation_seconds = 0.0
+    evaluation_seconds, rate = 0.0, recipe.lr
 
     for epoch in range(epochs):
         epoch_began, accuracy = time.perf_counter(), None
@@ -207,8 +207,9 @@ def train(
         permutation = torch.randperm(len(train_set), generator=permutations).to(device)
         for step, index in enumerate(split_batches(permutation, recipe)):
             # Schedule
+            rate = learning_rate(recipe, epoch if recipe.schedule_per == "epoch" else epoch + step / steps)
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(recipe, epoch if recipe.schedule_per == "epoch" else epoch + step / steps)
+                group["lr"] = rate * group["lr_factor"]
 
             # Batch and augmentation
             inputs, labels = train_set.batch(index)
@@ -248,7 +249,6 @@ def train(
             predictions = predict(live, head, data.images(spec.split))
             epoch_accuracies.append(accuracy := float((predictions == data.labels(spec.split)).mean()))
             evaluation_seconds += now(device) - paused
-        rate = optimizer.param_groups[0]["lr"]
         progress("train", epoch + 1, epochs, EpochFacts(loss_curve[-1], rate, images_per_epoch, seconds, accuracy))
 
     images_seen = epochs * images_per_epoch

@@ -68,6 +68,15 @@ def test_penalties_and_steps_of_all_parts_are_used() -> None:
     assert parse("lora + bitfit").penalty(combined) is None
 
 
+def test_learning_rates_of_the_parts_are_kept() -> None:
+    vit = inject_copy(tiny("plain"), method := parse("lora_plus(ratio=3.0) + bitfit")).vit
+    factors = method.lr_factors(vit)
+    assert {name for name, p in vit.named_parameters() if p in factors} == {
+        f"blocks.{block}.attn.qkv.updates.{site}.b" for block in (0, 1) for site in "qv"
+    }
+    assert set(factors.values()) == {3.0}
+
+
 def test_variants_combine_those_of_the_parts() -> None:
     specs = [variant.spec() for variant in parse("lora + partial").variants()]
     assert specs[0] == "lora + partial"

@@ -3,6 +3,7 @@
 import copy
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -13,7 +14,9 @@ from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.benchmark.commands import method_docs as catalogue
+from vtab_peft.benchmark.engine.optim import make_optimizer
 from vtab_peft.benchmark.method_checks import checks
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.dora import Decomposed
 from vtab_peft.methods.hf_peft import HF, Rows, SplitQKV, tuned_layers
@@ -110,6 +113,32 @@ def test_our_lora_family_equals_that_of_peft(name: str) -> None:
     for mine, yours in pairs:
         assert mine.grad is not None
         torch.testing.assert_close(mine.grad, cast(Tensor, yours.grad), **close)
+
+
+def test_lora_plus_steps_like_that_of_peft() -> None:
+    from peft.optimizers import create_loraplus_optimizer
+
+    ours = one_block_vit()
+    theirs = copy.deepcopy(ours)
+    method, recipe = parse("lora_plus(rank=4, ratio=5.0)"), replace(RECIPES["smoke"], lr=1e-2, weight_decay=0.0)
+    method.inject(ours)
+    HF(type="lora", options={"r": 4}).inject(theirs)
+    with torch.no_grad():
+        for site, update in cast(Any, ours.get_submodule("blocks.0.attn.qkv")).updates.items():
+            layer = cast(Any, theirs.get_submodule(f"blocks.0.attn.qkv.{site}"))
+            layer.lora_A["default"].weight.copy_(update.a)
+            layer.lora_B["default"].weight.copy_(update.b.normal_(generator=torch.Generator().manual_seed(3)))
+    by_us = make_optimizer(ours, recipe, method.lr_factors(ours))
+    for group in by_us.param_groups:
+        group["lr"] = recipe.lr * group["lr_factor"]
+    by_peft = create_loraplus_optimizer(theirs, torch.optim.AdamW, lr=recipe.lr, loraplus_lr_ratio=5.0)
+    for vit, optimizer in ((ours, by_us), (theirs, by_peft)):
+        vit(images()).square().sum().backward()
+        optimizer.step()
+    update = cast(Any, ours.get_submodule("blocks.0.attn.qkv")).updates["v"]
+    layer = cast(Any, theirs.get_submodule("blocks.0.attn.qkv.v"))
+    torch.testing.assert_close(update.a, layer.lora_A["default"].weight)
+    torch.testing.assert_close(update.b, layer.lora_B["default"].weight)
 
 
 def test_our_pissa_starts_like_that_of_peft() -> None:

@@ -195,6 +195,7 @@ PUBLISHED_COUNTS = {
     "lora(rank=32)": "lora q,v r=32",
     "lora(sites='qkvo')": "lora q,k,v,o r=8",
     "lora(sites='qkvo,fc1,fc2')": "lora all six linears r=8",
+    "lora_plus": "lora q,v r=8",
     "rslora": "lora q,v r=8",
     "rslora(rank=32)": "lora q,v r=32",
     "lora_fused": "lora fused-qkv shared A r=8 (NOAH/OSU)",

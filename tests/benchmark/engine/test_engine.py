@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -225,6 +225,18 @@ def test_only_drop_last_drops_a_smaller_last_batch() -> None:
     assert [len(b) for b in split_batches(order, kept)] == [8, 8, 4]
     assert [len(b) for b in split_batches(order, replace(kept, drop_last=True))] == [8, 8]
     assert [len(b) for b in split_batches(order[:5], replace(kept, drop_last=True))] == [5]
+
+
+def test_factors_of_the_learning_rate_make_groups() -> None:
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), torch.nn.Linear(2, 2))
+    first, second = (cast(torch.nn.Linear, layer) for layer in model)
+    recipe = replace(UNIFORM, decayed="matrices", weight_decay=0.1)
+    groups = make_optimizer(model, recipe, {second.weight: 4.0, second.bias: 4.0}).param_groups
+    found = [(group["lr_factor"], group["weight_decay"], [id(p) for p in group["params"]]) for group in groups]
+    assert found == [
+        *((1.0, 0.1, [id(first.weight)]), (1.0, 0.0, [id(first.bias)])),
+        *((4.0, 0.1, [id(second.weight)]), (4.0, 0.0, [id(second.bias)])),
+    ]
 
 
 def test_weight_decay_can_exclude_vectors() -> None:
