@@ -21,7 +21,7 @@ ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$
 	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
-.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs format clean
+.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs docs-site format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -90,6 +90,10 @@ docs: $(VENV)/installed  ## measure new methods and rewrite docs/methods.md from
 	$(BIN)/python -m vtab_peft.benchmark.commands.method_facts
 	$(BIN)/vtab-peft list methods --markdown > docs/methods.md.new
 	mv docs/methods.md.new docs/methods.md
+
+docs-site: | $(VENV)/bin/python  ## build the documentation as a site into site/
+	$(BIN)/pip install --quiet "mkdocs-material>=9.5,<10"
+	$(BIN)/mkdocs build
 
 format: $(VENV)/installed-dev  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix
