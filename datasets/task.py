@@ -56,6 +56,8 @@ class Task:
     """`lossless`, `jpeg75` or `own`; for vtab1k it depends on the files (see `archive.provenance`)."""
     archive_only: bool = False
     """True if the task exists only in the shared archive, as JPEG, because its original images are unknown."""
+    short: str = ""
+    """Name in figures and LaTeX tables, such as `dSpr-Loc`; the name if empty."""
     version: int = 1
     """Increased when the same name means other data or labels."""
 

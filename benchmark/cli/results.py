@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ..reporting.costs import COLUMNS
+from ..reporting.drawing import FORMATS
 from .options import Commands, add_results, add_runs, add_split, add_threads, folder, positive, with_commas
 
 
@@ -17,6 +18,12 @@ def declare(commands: Commands) -> None:
     with_commas(
         report.add_argument("--x", dest="axes", nargs="+", choices=COLUMNS, default=[], metavar="COST", help=axes)
     )
+    formats = f"write figures also as: {', '.join(FORMATS[1:])} (default: SVG alone)"
+    add = report.add_argument
+    with_commas(add("--formats", nargs="+", choices=FORMATS, default=[], metavar="FORMAT", help=formats))
+    add("--no-titles", action="store_true", help="leave titles off figures, for papers with captions")
+    rows = "draw and name only these rows in figures (default: draw all, name some where it is crowded)"
+    with_commas(add("--methods", nargs="+", default=[], metavar="ROW", help=rows))
     report.set_defaults(work="commands.report:report")
 
     published = commands.add_parser("published", help="show what papers report for a method, and how much they differ")
@@ -68,6 +75,8 @@ def declare(commands: Commands) -> None:
 
     verify = commands.add_parser("verify", help="check every stored run and the results folder for errors")
     add_results(verify)
+    proof = "also require what a contributed result needs: predictions, a clean commit, no plug-in files"
+    verify.add_argument("--strict", action="store_true", help=proof)
     verify.set_defaults(work="commands.verify:verify")
 
 

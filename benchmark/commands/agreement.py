@@ -6,6 +6,7 @@ import sys
 from ..reporting.agreement import Agreement, agreement
 from ..reporting.agreement_text import to_csv, to_text
 from ..reporting.compare import find_leaderboard
+from ..reporting.drawing import FOR_PAPERS
 from ..reporting.leaderboard_id import by_leaderboard
 from ..reporting.leaderboards import Leaderboard, leaderboard
 from ..storage.json_io import write_atomically
@@ -38,7 +39,7 @@ def files(found: Agreement, entry: Leaderboard) -> dict[str, bytes]:
     from ..reporting.figures.style import images, paper_style
 
     with paper_style():
-        drawn = {f"agreement.{extension}": data for extension, data in images(draw(found, entry)).items()}
+        drawn = {f"agreement.{extension}": data for extension, data in images(draw(found, entry), FOR_PAPERS).items()}
     tables = {
         "agreement.csv": to_csv(found),
         "agreement.md": to_text(found, entry, by_task=True, style="github") + "\n",

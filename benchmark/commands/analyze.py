@@ -16,12 +16,13 @@ from ..analysis.figures import angles, sizes
 from ..analysis.report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_markdown
 from ..checkpoints.restore import TrainedModel, load_trained
 from ..plan import preprocessing_of
+from ..reporting.drawing import FORMATS
 from ..storage.json_io import write_atomically
 from .run import cached_tasks
 
 FILES = (
     *("analysis.md", "analysis.json", "angles.csv", "sizes.csv", "bounds.csv"),
-    *("angles.svg", "angles.png", "updates.svg", "updates.png"),
+    *(f"{name}.{extension}" for name in ("angles", "updates") for extension in FORMATS),
 )
 """Every file that an analysis can consist of."""
 

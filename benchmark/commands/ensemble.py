@@ -5,6 +5,7 @@ import sys
 from collections import defaultdict
 
 from ..reporting.compare import find_leaderboard
+from ..reporting.drawing import FOR_PAPERS
 from ..reporting.ensembles import Ensembles, ensembles
 from ..reporting.ensembles_text import to_csv, to_text
 from ..reporting.leaderboard_id import LeaderboardId
@@ -49,6 +50,6 @@ def files(found: Ensembles, entry: Leaderboard) -> dict[str, bytes]:
     from ..reporting.figures.style import images, paper_style
 
     with paper_style():
-        drawn = {f"ensemble.{extension}": data for extension, data in images(draw(found, entry)).items()}
+        drawn = {f"ensemble.{extension}": data for extension, data in images(draw(found, entry), FOR_PAPERS).items()}
     tables = {"ensemble.csv": to_csv(found), "ensemble.md": to_text(found, entry, style="github") + "\n"}
     return {name: text.encode() for name, text in tables.items()} | drawn

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..plan import PlannedRun
+from ..reporting.drawing import REPORT, Drawing
 from ..reporting.wording import pluralize
 from ..storage.schema import Run
 from ..storage.store import Store
@@ -13,7 +14,9 @@ from .messages import say_all
 
 def report(options: argparse.Namespace) -> int:
     """Run `vtab-peft report`."""
-    return write_report(options.results, options.with_published, axes=options.axes)
+    formats = tuple(dict.fromkeys(["svg", *options.formats]))  # the page and README.md show the SVG
+    drawing = Drawing(formats, not options.no_titles, tuple(options.methods))
+    return write_report(options.results, options.with_published, axes=options.axes, drawing=drawing)
 
 
 def write_report(
@@ -21,16 +24,17 @@ def write_report(
     with_published: bool = False,
     runs: Sequence[PlannedRun | Run] | None = None,
     axes: Sequence[str] = (),
+    drawing: Drawing = REPORT,
 ) -> int:
     """Rebuild every derived file, print the leaderboards and return the exit status.
 
     runs: print only leaderboards that contain one of these runs; None prints all.  axes: cost columns that accuracy is
-    also drawn against.
+    also drawn against.  drawing: how figures are drawn.
     """
     from ..reporting.report import write
 
     run_ids = None if runs is None else {run.spec.run_id() for run in runs}
-    written = write(Store(results), results, with_published, run_ids, axes)
+    written = write(Store(results), results, with_published, run_ids, axes, drawing)
     say_all(written.problems)
     print(written.text)
     if written.leaderboards:

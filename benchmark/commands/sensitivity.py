@@ -7,6 +7,7 @@ import numpy as np
 from tabulate import tabulate
 
 from ..escaping import csv_text, one_line
+from ..reporting.drawing import FOR_PAPERS
 from ..reporting.leaderboard_id import LeaderboardId
 from ..reporting.sensitivity import WITHIN, MethodSensitivity, Slice, sensitivities
 from ..reporting.tables import DASH, percent
@@ -57,7 +58,7 @@ def render(identity: LeaderboardId, methods: Sequence[MethodSensitivity]) -> dic
             f"{name}.{kind}": data
             for name, figure in drawn.items()
             if figure is not None
-            for kind, data in images(figure).items()
+            for kind, data in images(figure, FOR_PAPERS).items()
         }
     return {"sensitivity.md": _page(title, methods).encode(), "slices.csv": _csv(methods).encode(), **figures}
 

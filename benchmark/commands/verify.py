@@ -55,6 +55,8 @@ def verify(options: argparse.Namespace) -> int:
             continue
         found, level = check_run(store, run, labels)
         problems += [f"{path}: {text}" for text in found]
+        if options.strict:
+            problems += [f"{path}: {text}" for text in _lacking_proof(run, level)]
         predicted += level >= 1
         compared += level == 2
     records_are_valid = not problems
@@ -95,6 +97,19 @@ def check_run(store: Store, run: Run, labels: dict[tuple[str, str], Path]) -> tu
     except (OSError, ValueError, EOFError) as error:
         return [*problems, f"the cached labels {answers} cannot be read: {error}"], 1
     return problems, 1 if answers is None else 2
+
+
+def _lacking_proof(run: Run, level: int) -> Iterator[str]:
+    """Yield what a contributed result lacks, for others to check and repeat it."""
+    made = run.provenance
+    if level == 0:
+        yield "has no predictions beside it; commit its .npz, or make it with `vtab-peft rerun`"
+    if not made.get("git_sha") or made.get("git_dirty"):
+        yield "was not made from a commit; commit your changes and repeat it with `run --again`"
+    if run.spec.method.plugin or made.get("plugins"):
+        yield "was made beside plug-in files; add the method to methods/, and repeat it"
+    if not run.created:
+        yield "has no date"
 
 
 def _check_counts(run: Run) -> Iterator[str]:

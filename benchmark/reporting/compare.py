@@ -237,12 +237,7 @@ def find_leaderboard(
     if not named:
         slugs = ", ".join(entry[0].id.slug for entry in found)
         raise ValueError(f"no leaderboard name contains {name!r}; leaderboards: {slugs}")
-    for method in methods:
-        if not any(_matches(leaderboard, method) for leaderboard, _ in named):
-            rows = [row for leaderboard, _ in named for row in leaderboard.rows]
-            known = sorted({row[name] for row in rows for name in ("spec", "label")})
-            similar = get_close_matches(method, known, cutoff=0.4) or known[:5]
-            raise ValueError(f"no row is called {method!r}; similar: {', '.join(similar)}")
+    labels_of(methods, [leaderboard for leaderboard, _ in named])
     fits = [entry for entry in named if all(_matches(entry[0], method) for method in methods)]
     if len(fits) != 1:
         boards = [entry[0].id for entry in fits or named]
@@ -254,6 +249,24 @@ def find_leaderboard(
         )
     ((chosen, runs),) = fits
     return chosen, runs, [_row(chosen, method) for method in methods]
+
+
+def labels_of(methods: Sequence[str], leaderboards: Sequence[Leaderboard]) -> list[str]:
+    """Return the labels of the rows that have one of these labels or specs.
+
+    Raises:
+        ValueError: a name matches no row.
+    """
+    labels: list[str] = []
+    for method in methods:
+        found = [row["label"] for leaderboard in leaderboards for row in _matches(leaderboard, method)]
+        if not found:
+            rows = [row for leaderboard in leaderboards for row in leaderboard.rows]
+            known = sorted({row[name] for row in rows for name in ("spec", "label")})
+            similar = get_close_matches(method, known, cutoff=0.4) or known[:5]
+            raise ValueError(f"no row is called {method!r}; similar: {', '.join(similar)}")
+        labels += found
+    return labels
 
 
 def _matches(leaderboard: Leaderboard, name: str) -> list[Row]:

@@ -4,11 +4,15 @@ The best value of a column is bold and the second best underlined, compared as p
 equal.  Names are escaped, so none can break the markup.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
+from ...datasets.task import SUITES
+from ...datasets.tasks import suite_tasks
 from ..escaping import latex, markdown
-from .leaderboards import Leaderboard
+from . import papers
+from .leaderboards import Leaderboard, TaskColumn
 from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, heading, marks, origin_notes, unit
 
 WIDEST = 16
@@ -32,22 +36,31 @@ def to_markdown(leaderboard: Leaderboard) -> str:
 
 
 def to_latex(leaderboard: Leaderboard) -> str:
-    """Return `table.tex`: a floating table that needs the packages booktabs and graphicx."""
-    labels = [task.label for task in leaderboard.tasks]
+    r"""Return `table.tex`: a floating table that needs the packages booktabs and graphicx, and cites `papers.bib`.
+
+    A document that defines `\tablecaption` before it reads the file has its own caption.
+    """
+    labels = [task_name(leaderboard.id.suite, task) for task in leaderboard.tasks]
     table = [column for column in columns(leaderboard, labels, mean_decimals=2) if column.role != "spec"]
     rows = _styled_rows(table, {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}, latex)
+    cited = zip(rows, leaderboard.rows, strict=True)
+    rows = [[cells[0], cells[1] + _cite(row), *cells[2:]] for cells, row in cited]
     title, conditions = map(latex, heading(leaderboard))
+    caption = (
+        rf"{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
+        rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
+        rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}"
+        rf"{latex(origin_notes(leaderboard))}"
+    )
     names = [latex(column.name) for column in table]
     is_wide = len(table) > WIDEST
     return "\n".join(
         [
-            r"% \usepackage{booktabs,graphicx}",
+            r"% \usepackage{booktabs,graphicx}; \bibliography{papers}; \newcommand{\tablecaption}{your caption}",
             r"\begin{table*}[t]",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
-            rf"\caption{{{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
-            rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
-            rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}"
-            rf"{latex(origin_notes(leaderboard))}}}",
+            rf"\providecommand{{\tablecaption}}{{{caption}}}",
+            r"\caption{\tablecaption}",
             rf"\label{{tab:{leaderboard.id.slug.replace('_', '-')}}}",
             *([r"\resizebox{\textwidth}{!}{%"] if is_wide else []),
             rf"\begin{{tabular}}{{rl{'r' * (len(table) - 2)}}}",
@@ -62,6 +75,18 @@ def to_latex(leaderboard: Leaderboard) -> str:
             "",
         ]
     )
+
+
+def _cite(row: Mapping[str, Any]) -> str:
+    """Return the citation of a row's method; empty for plug-ins and methods without a paper."""
+    reference = None if row["plugin"] else papers.load().get(row["spec"].partition("(")[0])
+    return rf"~\cite{{{reference.key}}}" if reference else ""
+
+
+def task_name(suite: str, task: TaskColumn) -> str:
+    """Return the short name of an official task or the name of another, and what follows the name in its label."""
+    official = suite_tasks(suite).get(task.name) if suite in SUITES else None
+    return (official.short if official and official.short else task.name) + task.label[len(task.name) :]
 
 
 def _styled_rows(table: Sequence[Column], styles: dict[str, str], escape: Callable[[str], str]) -> list[Sequence[str]]:

@@ -1,9 +1,10 @@
 """The report: leaderboards, statistics, figures and the page, as pure functions of the stored runs.
 
+    <out>/papers.bib                      the papers that the LaTeX tables cite
     <out>/README.md                       index of the leaderboards
     <out>/index.html                      the page: one file with everything in it
     <out>/boards/<slug>/leaderboard.csv   table.md  table.tex  significance.md
-                        <figure>.svg/.png   the figures that apply
+                        <figure>.svg        the figures that apply
                         published.md        published numbers, if requested and available
                         shift.csv  shift.md  shifted tests, if the command shift has evaluated them
     <out>/few_shots/<slug>/few_shots.csv    table.md, and a figure: accuracy against shots, if there are draws
@@ -13,7 +14,7 @@ Rebuilding it gives the same bytes, whatever the order of the files.
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,9 @@ from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 from ..storage.shifts import load_shifts
 from ..storage.store import Store
-from . import few_shots, published, published_vs_measured, shift
+from . import few_shots, papers, published, published_vs_measured, shift
+from .compare import labels_of
+from .drawing import REPORT, Drawing
 from .html.content import LeaderboardReport
 from .html.page import page
 from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
@@ -59,6 +62,7 @@ def write(
     with_published: bool = False,
     run_ids: Collection[str] | None = None,
     axes: Sequence[str] = (),
+    drawing: Drawing = REPORT,
 ) -> Report:
     """Rebuild the report of a results folder in `out`.
 
@@ -66,9 +70,11 @@ def write(
         with_published: Add tables of published numbers.
         axes: Cost columns that accuracy is also drawn against.
         run_ids: Limit the text to leaderboards that hold one of these runs.  None: all leaderboards.
+        drawing: How figures are drawn; `methods` may also be specs.
 
     Raises:
         StoreError: `out` cannot be written.
+        ValueError: `drawing` names a method that no leaderboard has.
     """
     stored, problems = store.load_runs()
     problems += store.load_failures()[1]
@@ -79,14 +85,16 @@ def write(
     shifts, bad_shifts = load_shifts(store.root)
     problems += bad_shifts
     shifted: dict[str, shift.ShiftTable] = {}
-    for identity, runs in by_leaderboard(stored):
+    entries = [(leaderboard(identity, runs, costs), runs) for identity, runs in by_leaderboard(stored)]
+    drawing = replace(drawing, methods=tuple(labels_of(drawing.methods, [entry for entry, _ in entries])))
+    for entry, runs in entries:
+        identity = entry.id
         problems += duplicate_runs(identity, runs)
-        entry = leaderboard(identity, runs, costs)
         comparison = published_vs_measured.compare_with_published(entry, published.load())
         found = significance(entry, runs)
         if table := shift.shift_table(entry, runs, shifts):
             shifted[identity.slug] = table
-        files = _files(entry, runs, found, axes, table)
+        files = _texts(entry, found, table) | _figures(entry, runs, found, axes, table, drawing)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
         folder = out / "boards" / identity.slug
@@ -100,8 +108,9 @@ def write(
         return Report((), (), tuple(problems), _nothing(store, len(stored)), 0)
     leaderboards = tuple(part.entry for part in parts)
     tables = few_shots.few_shot_tables(leaderboards)
-    paths += _write_few_shots(tables, out)
-    paths += [out / "index.html", out / "README.md"]
+    paths += _write_few_shots(tables, out, drawing)
+    paths += [out / "papers.bib", out / "index.html", out / "README.md"]
+    write_atomically(paths[-3], papers.BIBTEX.read_bytes())
     write_atomically(paths[-2], page(parts, store.root))
     write_atomically(paths[-1], (_index(parts, shifted) + few_shots.index(tables)).encode())
     problems += _orphans(out, {entry.id.slug for entry in leaderboards})
@@ -136,31 +145,46 @@ def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _files(
-    entry: Leaderboard,
-    runs: Sequence[Run],
-    found: Significance,
-    axes: Sequence[str],
-    shifted: shift.ShiftTable | None,
-) -> dict[str, bytes]:
-    from .figures import figures  # matplotlib, only now
-
+def _texts(entry: Leaderboard, found: Significance, shifted: shift.ShiftTable | None) -> dict[str, bytes]:
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
         "table.tex": to_latex(entry).encode(),
         "significance.md": to_page(entry, found).encode(),
         **(shift.texts(shifted) if shifted else {}),
-        **({} if few_shots.is_draw(entry) else figures(entry, runs, found, axes, shifted)),  # one shows all draws
     }
 
 
-def _write_few_shots(tables: Sequence[few_shots.FewShotTable], out: Path) -> list[Path]:
+def _figures(
+    entry: Leaderboard,
+    runs: Sequence[Run],
+    found: Significance,
+    axes: Sequence[str],
+    shifted: shift.ShiftTable | None,
+    drawing: Drawing,
+) -> dict[str, bytes]:
+    from .figures import figures  # matplotlib, only now
+
+    if few_shots.is_draw(entry):  # one figure shows all draws
+        return {}
+    if drawing.methods:
+        entry = replace(entry, rows=tuple(row for row in entry.rows if row["label"] in drawing.methods))
+        drawn = {row["identity"] for row in entry.rows}
+        runs = [run for run in runs if entry.id.row_identity(run) in drawn]
+        if not runs:
+            return {}
+        found = significance(entry, runs)  # ranks among these methods
+        rows = tuple(row for row in shifted.rows if row.label in drawing.methods) if shifted else ()
+        shifted = replace(shifted, rows=rows) if shifted and rows else None
+    return figures(entry, runs, found, axes, shifted, drawing)
+
+
+def _write_few_shots(tables: Sequence[few_shots.FewShotTable], out: Path, drawing: Drawing) -> list[Path]:
     paths = []
     for table in tables:
         from .figures.few_shots import draw  # matplotlib, only now
 
-        for name, data in {**few_shots.texts(table), **draw(table)}.items():
+        for name, data in {**few_shots.texts(table), **draw(table, drawing)}.items():
             paths.append(out / "few_shots" / table.id.slug / name)
             write_atomically(paths[-1], data)
     return paths
@@ -168,21 +192,17 @@ def _write_few_shots(tables: Sequence[few_shots.FewShotTable], out: Path) -> lis
 
 def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
     """Remove files of an earlier report that no longer apply; other files are left unchanged."""
-    from .figures import COST_FIGURES, FIGURES
+    from .figures import is_figure
 
-    for name in (
-        *("published.md", "shift.csv", "shift.md"),
-        *(f"{figure}.{kind}" for figure in (*FIGURES, *COST_FIGURES) for kind in ("svg", "png")),
-    ):
-        if name not in made:
-            (folder / name).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.name not in made and (path.name in ("published.md", "shift.csv", "shift.md") or is_figure(path.name)):
+            path.unlink()
 
 
 def _index(parts: Sequence[LeaderboardReport], shifted: Collection[str]) -> str:
     """Return README.md of the report: a list of leaderboards, then their tables, first figures and links."""
-    from .figures import COST_FIGURES, FIGURES
+    from .figures import link_text
 
-    texts = FIGURES | COST_FIGURES
     titles = [markdown(title) for title in distinct_titles([part.entry.id for part in parts])]
     lines = [
         "# Leaderboards",
@@ -203,13 +223,13 @@ def _index(parts: Sequence[LeaderboardReport], shifted: Collection[str]) -> str:
         lines.append(f"| {link} | {len(entry.tasks)} | {len(entry.rows)} | {first} |")
     for part, title in zip(parts, titles, strict=True):
         folder = f"boards/{part.entry.id.slug}"
-        shown = [name for name in texts if name in part.figures]
+        shown = list(part.figures)
         links = [("CSV", "leaderboard.csv"), ("LaTeX", "table.tex"), ("significance", "significance.md")]
         links += [("table of shifted tests", "shift.md")] if part.entry.id.slug in shifted else []
-        links += [(texts[name], f"{name}.svg") for name in shown[1:]]
+        links += [(link_text(name), f"{name}.svg") for name in shown[1:]]
         lines += ["", f"## {title}", "", *([BANNER, ""] if part.entry.id.procedural else []), to_markdown(part.entry)]
         lines += [f"{markdown(note)}\n" for note in _decoders(part, older)]
-        lines += [f"![{texts[name]}]({folder}/{name}.svg)\n" for name in shown[:1]]
+        lines += [f"![{link_text(name)}]({folder}/{name}.svg)\n" for name in shown[:1]]
         lines.append(" · ".join(f"[{text}]({folder}/{name})" for text, name in links))
     return "\n".join(lines) + "\n"
 

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..costs import COLUMNS
+from ..drawing import REPORT, Drawing
 from ..leaderboards import Leaderboard
+from ..published_vs_measured import method_name
 from ..tables import count, cut
 from .labels import NAMED, name_points
-from .style import BLUE, COLUMN, INK, short, title
+from .style import BLUE, COLUMN, INK, short, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -35,14 +37,14 @@ class Cost:
     """True to draw high values on the left, where low costs are."""
 
 
-def against_params(leaderboard: Leaderboard) -> "Figure | None":
+def against_params(leaderboard: Leaderboard, drawing: Drawing = REPORT) -> "Figure | None":
     """Draw accuracy against parameters; None for fewer than two ranked rows."""
     rows = _ranked(leaderboard)
     params = np.array([row["trainable_params"] for row in rows], dtype=float)
-    return _draw(leaderboard, rows, Cost("Trainable parameters without the head", params, count))
+    return _draw(leaderboard, rows, Cost("Trainable parameters without the head", params, count), drawing)
 
 
-def against_time(leaderboard: Leaderboard) -> "Figure | None":
+def against_time(leaderboard: Leaderboard, drawing: Drawing = REPORT) -> "Figure | None":
     """Draw accuracy against time; None for fewer than two ranked rows or times of different devices.
 
     Devices also differ if they were shared by different numbers of concurrent runs.
@@ -52,19 +54,19 @@ def against_time(leaderboard: Leaderboard) -> "Figure | None":
     if len({device for row in rows for device in row["devices"]}) != 1:
         return None
     unit, size = next(((u, s) for u, s in (("h", 3600.0), ("min", 60.0)) if np.median(seconds) >= 2 * s), ("s", 1.0))
-    return _draw(
-        leaderboard, rows, Cost(f"Training time of one seed, all tasks ({unit})", seconds / size, "{:g}".format)
-    )
+    label = f"Time to train one seed of all tasks ({unit})"
+    return _draw(leaderboard, rows, Cost(label, seconds / size, "{:g}".format), drawing)
 
 
-def against_column(leaderboard: Leaderboard, name: str) -> "Figure | None":
+def against_column(leaderboard: Leaderboard, name: str, drawing: Drawing = REPORT) -> "Figure | None":
     """Draw accuracy against a column of cost records; None for fewer than two ranked rows that have it."""
     rows = [row for row in _ranked(leaderboard) if row[name] is not None]
     values = np.array([row[name] for row in rows], dtype=float)
     column, setup = COLUMNS[name], leaderboard.cost_setup
     if setup is None:
         return None
-    return _draw(leaderboard, rows, Cost(column.label(setup), values, "{:g}".format, column.higher_is_better))
+    cost = Cost(column.label(setup), values, "{:g}".format, column.higher_is_better)
+    return _draw(leaderboard, rows, cost, drawing)
 
 
 def pareto_front(points: list[tuple[float, float]]) -> list[int]:
@@ -80,7 +82,7 @@ def _ranked(leaderboard: Leaderboard) -> list[dict[str, Any]]:
     return [row for row in leaderboard.rows if row["rank"] is not None]
 
 
-def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost) -> "Figure | None":
+def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost, drawing: Drawing) -> "Figure | None":
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
@@ -93,8 +95,7 @@ def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost) -> "
     axes.set_ylabel(f"Mean accuracy over {tasks} tasks (%)" if tasks > 1 else "Accuracy (%)")
     axes.set_xlabel(cost.label)
     is_crowded = len(rows) > NAMED
-    note = "; the table names all" if is_crowded else ""
-    axes.set_title(title(leaderboard) + note, loc="left", pad=4, linespacing=1.3)
+    write_title(figure, leaderboard, "; the table names all" if is_crowded and not drawing.methods else "")
     mean = np.array([100 * row["mean_tasks"] for row in rows])
     std = np.array([100 * (row["std_over_seeds"] or 0) for row in rows])
     x = _log_axis(axes, cost)
@@ -112,8 +113,15 @@ def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost) -> "
     axes.scatter(x[on_front], mean[on_front], s=17, color=BLUE, edgecolors="white", linewidths=0.5, zorder=3)
     axes.scatter(x[~on_front], mean[~on_front], s=14, facecolors="white", edgecolors=INK, linewidths=0.8, zorder=3)
     names = [cut(row["label"], SHORT) if is_crowded else short(row["label"]) for row in rows]
-    name_points(axes, names, np.stack([x, mean], axis=1), std, on_front)
+    is_named = on_front | [bool(drawing.methods) or _is_always_named(row["spec"]) for row in rows]
+    name_points(axes, names, np.stack([x, mean], axis=1), std, on_front, is_named)
     return figure
+
+
+def _is_always_named(spec: str) -> bool:
+    """Return True for LoRA and AOFT, which readers look for first."""
+    name = method_name(spec)
+    return name == "lora" or name.startswith("aoft_")
 
 
 def _log_axis(axes: "Axes", cost: Cost) -> np.ndarray:

@@ -12,6 +12,7 @@ import numpy as np
 
 from ...storage.schema import Run
 from ..leaderboards import Leaderboard
+from ..markup import task_name
 from ..tables import cut
 from .style import BLUE, COLUMN, GREY, add_axes, add_text, short, text_width, write_title
 
@@ -46,7 +47,8 @@ def losses(leaderboard: Leaderboard, runs: Iterable[Run]) -> Losses:
 
 def draw(leaderboard: Leaderboard, losses: Losses) -> "Figure | None":
     """Draw the curves; None if there are none."""
-    tasks = [task.label for task in leaderboard.tasks if any(task.label == name for _, name in losses)]
+    suite, drawn = leaderboard.id.suite, {name for _, name in losses}
+    tasks = {task.label: task_name(suite, task) for task in leaderboard.tasks if task.label in drawn}
     if not tasks:
         return None
     from matplotlib.figure import Figure
@@ -61,11 +63,11 @@ def draw(leaderboard: Leaderboard, losses: Losses) -> "Figure | None":
     height = top + bottom + rows * panel + (rows - 1) * gap
     width = (COLUMN - left - 0.1 - (columns - 1) * gap) / columns
     figure = Figure(figsize=(COLUMN, height))
-    for number, task in enumerate(tasks):
+    for number, (task, name) in enumerate(tasks.items()):
         row, column = divmod(number, PANELS_PER_ROW)
         axes = add_axes(figure, left + column * (width + gap), bottom + (rows - 1 - row) * (panel + gap), width, panel)
-        axes.set_title(cut(task, 18), fontsize=6, pad=2)
-        _draw_task(axes, *([losses.get((name, task)) for name in names] for names in (named, others)))
+        axes.set_title(cut(name, 18), fontsize=6, pad=2)
+        _draw_task(axes, *([losses.get((label, task)) for label in part] for part in (named, others)))
     _write_legend(figure, entries, legend_columns)
     write_title(figure, leaderboard)
     middle = bottom + (height - bottom - top) / 2

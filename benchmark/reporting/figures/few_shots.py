@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from ..drawing import Drawing
 from ..few_shots import FewShotTable, Point
 from ..tables import cut
 from .style import COLUMN, INK, add_axes, add_text, images, paper_style, short, text_width, write_title
@@ -19,13 +20,14 @@ SPREAD = 0.018
 """Factor between the horizontal places of neighbouring methods, so that their bars do not hide each other."""
 
 
-def draw(table: FewShotTable) -> dict[str, bytes]:
+def draw(table: FewShotTable, drawing: Drawing) -> dict[str, bytes]:
     """Return the figure as file name -> content; empty with fewer than two numbers of shots."""
-    if not (drawn := table.curves[: len(STYLES)]):
+    wanted = [curve for curve in table.curves if curve[0] in drawing.methods] or table.curves
+    if not (drawn := wanted[: len(STYLES)]):
         return {}
     with paper_style():
         figure = _draw(table, drawn)
-        return {f"few_shots.{kind}": data for kind, data in images(figure).items()}
+        return {f"few_shots.{kind}": data for kind, data in images(figure, drawing).items()}
 
 
 def _draw(table: FewShotTable, drawn: "Sequence[tuple[str, dict[int, Point]]]") -> "Figure":

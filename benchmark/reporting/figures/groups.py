@@ -1,7 +1,7 @@
 """Mean accuracy of every method on each group of tasks, with 95 % intervals over seeds."""
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,13 +21,13 @@ Intervals = Mapping[tuple[str, str], Interval | str]
 """(label of a row, group) -> interval of the group's mean over seeds, or the reason for having none."""
 
 
-def draw(leaderboard: Leaderboard, intervals: Intervals) -> "Figure | None":
-    """Draw a panel per group; None for fewer than two groups or rows."""
+def draw(leaderboard: Leaderboard, intervals: Intervals, part: slice = slice(None)) -> "Figure | None":
+    """Draw a panel per group for some rows; None for fewer than two groups or rows."""
     if not leaderboard.groups or len(leaderboard.rows) < 2:
         return None
     from matplotlib.figure import Figure
 
-    names = [short(row["label"]) for row in leaderboard.rows]
+    names = [short(row["label"]) for row in leaderboard.rows[part]]
     left, top, bottom, gap = 0.1 + text_width(names), 0.5, 0.4, 0.09  # inches
     width = page_width(left + 0.1 + (PANEL + gap) * len(leaderboard.groups))
     height = LINE * len(names)
@@ -35,7 +35,7 @@ def draw(leaderboard: Leaderboard, intervals: Intervals) -> "Figure | None":
     panel = (width - left - 0.1 + gap) / len(leaderboard.groups) - gap
     for number, group in enumerate(leaderboard.groups):
         axes = add_axes(figure, left + number * (panel + gap), bottom, panel, height)
-        _draw_group(axes, leaderboard, group, intervals)
+        _draw_group(axes, leaderboard.rows, group, part, intervals)
         axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=6)
     has_intervals = any(isinstance(interval, Interval) for interval in intervals.values())
     label = "Group mean of accuracy (%); filled: best" + ("; bars: 95 % over seeds" if has_intervals else "")
@@ -44,20 +44,20 @@ def draw(leaderboard: Leaderboard, intervals: Intervals) -> "Figure | None":
     return figure
 
 
-def _draw_group(axes: "Axes", leaderboard: Leaderboard, group: str, intervals: Intervals) -> None:
-    """Draw a dot and a bar per method, the best dot filled; gaps stay empty."""
+def _draw_group(axes: "Axes", rows: Sequence[dict[str, Any]], group: str, part: slice, intervals: Intervals) -> None:
+    """Draw a dot and a bar per method of a part, the best dot of all rows filled; gaps stay empty."""
     from matplotlib.ticker import MaxNLocator
 
-    lines = range(len(leaderboard.rows))
-    means = np.array([np.nan if (mean := row[f"group_{group}"]) is None else mean for row in leaderboard.rows])
-    for line, row in enumerate(leaderboard.rows):
+    best = max((mean for row in rows if (mean := row[f"group_{group}"]) is not None), default=0.0)
+    means = np.array([np.nan if (mean := row[f"group_{group}"]) is None else mean for row in rows[part]])
+    lines = range(len(means))
+    for line, row in enumerate(rows[part]):
         interval = intervals.get((row["label"], group))
         if isinstance(interval, Interval):
             ends = [100 * interval.low, 100 * interval.high]
             axes.plot(ends, [line, line], color=INK, lw=0.9, solid_capstyle="butt")
     known = np.flatnonzero(~np.isnan(means))
-    is_best = means[known] == means[known].max(initial=0.0)
-    fills, edges = ([BLUE if best else other for best in is_best] for other in ("white", INK))
+    fills, edges = ([BLUE if mean == best else other for mean in means[known]] for other in ("white", INK))
     axes.scatter(100 * means[known], known, s=11, c=fills, edgecolors=edges, linewidths=0.7, zorder=3)
     axes.hlines(lines, 0, 1, transform=axes.get_yaxis_transform(), color=GREY, lw=0.25, alpha=0.6)
     axes.set_ylim(len(lines) - 0.5, -0.5)

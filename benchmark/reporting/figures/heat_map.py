@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..leaderboards import Leaderboard
+from ..markup import task_name
 from ..tables import DASH, fixed
 from .style import INK, add_axes, page_width, short, text_width, write_title
 
@@ -21,19 +22,21 @@ WORST = 20
 """Points below the best of a task at which the colour scale ends (our choice)."""
 
 
-def draw(leaderboard: Leaderboard) -> "Figure | None":
-    """Draw the heat map; None for a single row, which would be the best of every task."""
+def draw(leaderboard: Leaderboard, part: slice = slice(None)) -> "Figure | None":
+    """Draw some rows of the heat map; None for a single row, which would be the best of every task."""
     if len(leaderboard.rows) < 2:
         return None
     from matplotlib.colors import LinearSegmentedColormap
     from matplotlib.figure import Figure
 
-    tasks = [short(task.label) for task in leaderboard.tasks]
-    labels = [short(row["label"]) for row in leaderboard.rows]
+    tasks = [short(task_name(leaderboard.id.suite, task)) for task in leaderboard.tasks]
+    labels = [short(row["label"]) for row in leaderboard.rows][part]
     cells = [[row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in leaderboard.rows]
     accuracy = 100 * np.array(cells, dtype=float)  # None becomes NaN
     below = np.nanmax(accuracy, axis=0) - accuracy
-    worst = min(WORST, 5 * max(1, int(np.ceil(np.nanmax(below) / 5))))
+    lowest = np.nanmax(below)
+    worst = min(WORST, 5 * max(1, int(np.ceil(lowest / 5))))
+    accuracy, below = accuracy[part], below[part]
     # Inches; task names are rotated by 60 degrees.
     left, right = 0.1 + text_width(labels), max(0.06, 0.5 * text_width(tasks[-1:]) - 0.05)
     bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * text_width(tasks)
@@ -54,7 +57,7 @@ def draw(leaderboard: Leaderboard) -> "Figure | None":
     bar = add_axes(figure, min(left, width - 1.75), 0.29, 1.6, 0.06)
     figure.colorbar(image, cax=bar, orientation="horizontal", ticks=range(0, worst + 1, 5))
     bar.tick_params(labelsize=6, length=2, pad=1)
-    beyond = " and more" if np.nanmax(below) > worst else ""
+    beyond = " and more" if lowest > worst else ""
     bar.set_xlabel(f"0 to {worst}{beyond} points below the task's best", fontsize=6, labelpad=1)
     return figure
 

@@ -24,13 +24,16 @@ RINGS = (4.0, 7.0, 11.0, 16.0, 22.0, 29.0, 37.0, 46.0, 56.0)
 ANGLES = np.arange(24) * (2 * np.pi / 24)
 
 
-def name_points(axes: "Axes", names: list[str], data: np.ndarray, std: np.ndarray, on_front: np.ndarray) -> None:
+def name_points(
+    axes: "Axes", names: list[str], data: np.ndarray, std: np.ndarray, on_front: np.ndarray, is_named: np.ndarray
+) -> None:
     """Write names beside their points without overlaps; distant names get a leader line.
 
     Args:
         data: [n, 2] in the units of the axes.
         std: [n] half-lengths of the error bars.
         on_front: [n] bool, True for points of the Pareto front.
+        is_named: [n] bool, True for points that are named however crowded the figure is.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -44,7 +47,7 @@ def name_points(axes: "Axes", names: list[str], data: np.ndarray, std: np.ndarra
     stairs = _stairs(points[on_front], frame[0])
     obstacles = np.vstack([dots, dots, np.hstack([points - bar, points + bar]), stairs])
     widest = stairs[(stairs[:, 2] - stairs[:, 0]).argmax()]
-    named = _select(points, on_front)
+    named = _select(points, is_named)
     points = np.vstack([points[named], (widest[:2] + widest[2:]) / 2])
     coloured = [*((names[i], INK) for i in named), ("Pareto front", BLUE)]
     texts = [axes.text(0, 0, name, fontsize=6, color=colour, ha="center", va="center") for name, colour in coloured]
@@ -88,14 +91,14 @@ def place(points: np.ndarray, sizes: np.ndarray, obstacles: np.ndarray, frame: n
     return chosen[:, :2]
 
 
-def _select(points: np.ndarray, on_front: np.ndarray) -> list[int]:
-    """Return the indices of named points: all, or the front and those with most space around them."""
+def _select(points: np.ndarray, is_named: np.ndarray) -> list[int]:
+    """Return the indices of named points: all, or the given ones and those with most space around them."""
     if len(points) <= NAMED:
         return list(range(len(points)))
     distances = np.linalg.norm(points[:, None] - points[None], axis=2)
     np.fill_diagonal(distances, np.inf)
-    space = np.where(on_front, np.inf, distances.min(axis=1))
-    return sorted(np.argsort(-space, kind="stable")[: max(NAMED, int(on_front.sum()))].tolist())
+    space = np.where(is_named, np.inf, distances.min(axis=1))
+    return sorted(np.argsort(-space, kind="stable")[: max(NAMED, int(is_named.sum()))].tolist())
 
 
 def _stairs(front: np.ndarray, right: float) -> np.ndarray:

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def draw(leaderboard: Leaderboard, ranking: Ranking | str) -> "Figure | None":
-    """Draw the diagram; None if there is no ranking."""
+def draw(leaderboard: Leaderboard, ranking: Ranking | str, part: slice = slice(None)) -> "Figure | None":
+    """Draw some lines of the diagram, best first; None if there is no ranking."""
     if isinstance(ranking, str):
         return None
     from matplotlib.figure import Figure
 
-    names = [short(name) for name in ranking.methods]
-    lines = range(len(names))
+    names, ranks = [short(name) for name in ranking.methods[part]], ranking.average_ranks[part]
+    lines, methods = range(len(names)), len(ranking.methods)
     left, top, bottom = 0.1 + text_width(names), 0.32, 0.4  # inches
     height = LINE * len(names)
     figure = Figure(figsize=(COLUMN, top + bottom + height))
@@ -28,11 +28,11 @@ def draw(leaderboard: Leaderboard, ranking: Ranking | str) -> "Figure | None":
     best = ranking.average_ranks[0]
     end = best + ranking.critical_difference
     axes.axvspan(best, end, color=BLUE, alpha=0.12, lw=0)
-    axes.hlines(lines, 1, ranking.average_ranks, color=GREY, lw=0.4)
-    fills = [BLUE if rank <= end else "white" for rank in ranking.average_ranks]
-    edges = [BLUE if rank <= end else INK for rank in ranking.average_ranks]
-    axes.scatter(ranking.average_ranks, lines, s=14, c=fills, edgecolors=edges, linewidths=0.8, zorder=3)
-    axes.set(xlim=(1 - 0.03 * len(names), 1.03 * len(names)), ylim=(len(names) - 0.5, -0.5))
+    axes.hlines(lines, 1, ranks, color=GREY, lw=0.4)
+    fills = [BLUE if rank <= end else "white" for rank in ranks]
+    edges = [BLUE if rank <= end else INK for rank in ranks]
+    axes.scatter(ranks, lines, s=14, c=fills, edgecolors=edges, linewidths=0.8, zorder=3)
+    axes.set(xlim=(1 - 0.03 * methods, 1.03 * methods), ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(lines, names, fontsize=6)
     axes.tick_params(axis="y", length=0)
     label = f"Average rank over {len(leaderboard.tasks)} tasks; band: critical difference to the best"

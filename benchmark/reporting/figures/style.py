@@ -12,6 +12,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from ...escaping import one_line
+from ..drawing import Drawing
 from ..leaderboards import Leaderboard
 from ..tables import cut
 
@@ -37,9 +38,19 @@ STYLE = {
     "text.parse_math": False,  # names may contain dollar signs
     "svg.hashsalt": "vtab-peft",
     "svg.fonttype": "path",
+    "pdf.fonttype": 42,  # TrueType, which publishers accept
 }
 LINE = 0.14
 """Height in inches of one line in a list of names."""
+LINES_PER_PAGE = 55
+"""Lines of names that fit on the page of a paper; longer lists are split into several figures."""
+TITLE = "title"
+"""SVG id of a title."""
+WITHOUT_DATE = {
+    "svg": {"Date": None, "Creator": None},
+    "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    "png": {"Software": None},
+}
 
 
 @contextmanager
@@ -54,12 +65,24 @@ def paper_style() -> Iterator[None]:
         yield
 
 
-def images(figure: "Figure") -> dict[str, bytes]:
-    """Return the figure as {"svg": bytes, "png": bytes}."""
-    svg, png = io.BytesIO(), io.BytesIO()
-    figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(png, format="png", metadata={"Software": None}, dpi=PNG_DPI)
-    return {"svg": svg.getvalue(), "png": png.getvalue()}
+def images(figure: "Figure", drawing: Drawing) -> dict[str, bytes]:
+    """Return the figure as format -> bytes."""
+    from matplotlib.transforms import Bbox
+
+    box, files = None, {name: io.BytesIO() for name in drawing.formats}
+    if not drawing.title:
+        for text in [text for text in figure.texts if text.get_gid() == TITLE]:
+            text.remove()
+        box = Bbox.from_extents(0, 0, figure.get_figwidth(), figure.get_tightbbox().y1 + 0.03)
+    for name, file in files.items():
+        figure.savefig(file, format=name, metadata=WITHOUT_DATE[name], dpi=PNG_DPI, bbox_inches=box)
+    return {name: file.getvalue() for name, file in files.items()}
+
+
+def pages(lines: int) -> list[slice]:
+    """Split a list of names into parts of about the same length, each of which fits on a page."""
+    size = -(-lines // max(1, -(-lines // LINES_PER_PAGE)))
+    return [slice(start, start + size) for start in range(0, lines, max(1, size))]
 
 
 def add_axes(figure: "Figure", left: float, bottom: float, width: float, height: float) -> "Axes":
@@ -104,7 +127,8 @@ def title(leaderboard: Leaderboard) -> str:
     return one_line(f"{facts.suite} · {facts.backbone}") + "\n" + one_line(second)
 
 
-def write_title(figure: "Figure", subject: Leaderboard | str) -> None:
+def write_title(figure: "Figure", subject: Leaderboard | str, note: str = "") -> None:
     """Write a title into the upper left corner; two lines need 0.32 inches above the axes."""
-    text = one_line(subject) if isinstance(subject, str) else title(subject)
-    add_text(figure, 0.06, figure.get_size_inches()[1] - 0.05, text, va="top", fontsize=6.5, linespacing=1.3)
+    text = (one_line(subject) if isinstance(subject, str) else title(subject)) + note
+    style = {"va": "top", "fontsize": 6.5, "linespacing": 1.3, "gid": TITLE}
+    add_text(figure, 0.06, figure.get_size_inches()[1] - 0.05, text, **style)

@@ -4,15 +4,21 @@ Accuracies are in percent.  Shared facts are stored once: environments are numbe
 of the folders of its leaderboard, task and row.
 """
 
+import base64
 import json
+import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean, median
 from typing import Any
 
+from ....datasets.task import SUITES
+from ... import __version__
 from ...escaping import one_line
 from ...storage.schema import Run
+from .. import papers
 from ..costs import COLUMNS
 from ..families import FAMILIES, family
 from ..leaderboard_id import PROCEDURAL, distinct_titles
@@ -25,6 +31,8 @@ from ..wording import pluralize
 from .agreement import disagreement
 from .evidence import over_tasks, student, wilson
 
+FIGURES = ("groups", "ranks", "curves", "shift")
+"""Figures on the page; the table and the scatter show what the others do."""
 MEANS = {"mean_19": "mean of 19 tasks", "mean_groups": "mean of 3 groups", "mean_5": "mean of 5 tasks"}
 
 Plain = dict[str, Any]
@@ -56,6 +64,7 @@ def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
         "student": student(max(len({run.spec.seed for run in part.runs}) for part in parts)),
         "environments": [_shown(json.loads(text)) for text in environments],
         "procedural": PROCEDURAL,
+        "version": _version(parts),
         "leaderboards": [_leaderboard(part, title, root, numbers) for part, title in zip(parts, titles, strict=True)],
     }
 
@@ -68,6 +77,8 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
         "slug": identity.slug,
         "title": title,
         "procedural": identity.procedural,
+        "official": identity.suite in SUITES and not identity.procedural,
+        "epochs": median(run.spec.recipe.epochs for run in part.runs),
         "suite": one_line(identity.suite),
         "backbone": one_line(identity.backbone),
         "recipe": one_line(identity.recipe) + ("" if identity.tuned else ", untuned"),
@@ -85,12 +96,17 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
         "groups": list(entry.groups),
         "means": means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")],
         "common": f"mean of the {len(entry.common)} that all have" if entry.common else "",
-        "costs": [(c.label(setup), not c.higher_is_better) for c in COLUMNS.values() if setup],
+        "measures": [
+            ("time (s)", True),
+            ("memory (MB)", True),
+            *((c.label(setup), not c.higher_is_better) for c in COLUMNS.values() if setup),
+            *([] if setup else [("adapter (kB)", True)]),
+        ],
         "rows": _rows(part, environments),
         "over_tasks": over_tasks(entry, part.significance),
         "published": _published(part.published),
         "disagreement": disagreement(entry, part.runs),
-        "figures": {name: data.decode() for name, data in part.figures.items()},
+        "figures": {name: _packed(svg) for name, svg in part.figures.items() if name.partition("-")[0] in FIGURES},
     }
 
 
@@ -125,9 +141,12 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
     for row in entry.rows:
         by_task = cells[row["identity"]]
         name = method_name(row["spec"])
+        paper = papers.load().get(name)
         rows.append(
             {
                 "label": row["label"],
+                "name": name,
+                "paper": None if row["plugin"] or not paper else (paper.year, paper.arxiv, paper.code),
                 **{fact: one_line(str(row[fact])) for fact in ("spec", "args")},
                 **{fact: row[fact] for fact in ("lr", "epochs", "method_version", "plugin", "device", "seeds")},
                 "family": family(name, row["plugin"]),
@@ -135,10 +154,13 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
                 "folder": next(iter(by_task.values()))[0].path.parent.name,
                 "params": row["trainable_params"],
                 "params_with_head": row["trainable_params_with_head"],
-                "seconds": _rounded(row["seconds"], 1),
-                "peak_mb": _rounded(row["peak_memory_mb"], 1),
                 "std": _percent(row["std_over_seeds"]),
-                "costs": [_rounded(row[name], 3) for name in COLUMNS],
+                "measures": [
+                    _rounded(row["seconds"], 1),
+                    _rounded(row["peak_memory_mb"], 1),
+                    *([_rounded(row[column], 3) for column in COLUMNS] if entry.cost_setup else []),
+                    *([] if entry.cost_setup else [_adapter_kb(by_task)]),
+                ],
                 "accuracy": [_percent(row[f"accuracy_{task.label}"]) for task in entry.tasks],
                 "groups": [_percent(row[f"group_{group}"]) for group in entry.groups],
                 "means": {
@@ -150,6 +172,24 @@ def _rows(part: LeaderboardReport, environments: Mapping[str, int]) -> list[Plai
             }
         )
     return rows
+
+
+def _adapter_kb(by_task: Mapping[Any, Sequence[Run]]) -> float | None:
+    """Return the mean size of the row's saved tensors in kB; None if a record has none."""
+    sizes = [run.adapter_bytes for runs in by_task.values() for run in runs]
+    return round(fmean(sizes) / 1e3, 1) if all(sizes) else None
+
+
+def _packed(svg: bytes) -> str:
+    return base64.b64encode(zlib.compress(svg, 9)).decode()
+
+
+def _version(parts: Sequence[LeaderboardReport]) -> str:
+    """Return version, and date and commit of the newest run, which are the same for the same results."""
+    newest = max((run for part in parts for run in part.runs), key=lambda run: (run.created, run.run_id))
+    commit = json.loads(newest.environment).get("git_sha")
+    date = f"; newest run of {one_line(newest.created)[:10]}" if newest.created else ""
+    return f"vtab-peft {__version__}{date}{f', at commit {one_line(str(commit))[:10]}' if date and commit else ''}."
 
 
 def _cell(run: Run, environments: Mapping[str, int]) -> list[Any]:

@@ -13,10 +13,13 @@ from pathlib import Path
 from ...escaping import html_json
 from .content import LeaderboardReport, content
 
+SCRIPTS = ("base.js", "table.js", "compare.js", "scatter.js", "published.js", "controls.js")
+
 
 def page(parts: Sequence[LeaderboardReport], root: Path) -> bytes:
     """Return the bytes of `index.html`; `root` is the results folder of the runs."""
-    style, script, template = (_read(name) for name in ("page.css", "page.js", "page.html"))
+    style, template = _read("page.css"), _read("page.html")
+    script = "\n".join(map(_read, SCRIPTS))
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src blob:"
     values = {"policy": policy, "style": style, "script": script, "data": html_json(content(parts, root))}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template).encode()

@@ -130,7 +130,7 @@ def test_same_runs_give_the_same_bytes(make_cell: MakeCell, tmp_path: Path, caps
         assert main(["analyze", *cells, "--weights", "random", "--to", str(tmp_path / name)]) == 0
     written = {path.name: path.read_bytes() for path in (tmp_path / "one").iterdir()}
     assert written == {path.name: path.read_bytes() for path in (tmp_path / "two").iterdir()}
-    assert {"analysis.md", "analysis.json", "angles.csv", "sizes.csv", "angles.svg", "updates.png"} < set(written)
+    assert {"analysis.md", "analysis.json", "angles.csv", "sizes.csv", "angles.svg", "updates.pdf"} < set(written)
     data = json.loads(written["analysis.json"])
     assert {row["of"] for row in data["angles"]} > {"lora", "adaptformer"}
     assert written["analysis.md"].decode() in capsys.readouterr().out
@@ -145,7 +145,7 @@ def test_stale_files_of_an_earlier_analysis_are_removed(make_cell: MakeCell, tmp
         assert main(["analyze", stored(make_cell(spec), tmp_path), "--weights", "random", "--to", str(out)]) == 0
         assert (out / "sizes.csv").exists() is (spec == "lora")
     assert {path.name for path in out.iterdir()} == {
-        *("analysis.md", "analysis.json", "angles.csv", "angles.svg", "angles.png", "notes.md")
+        *("analysis.md", "analysis.json", "angles.csv", "angles.svg", "angles.pdf", "notes.md")
     }
     assert "Norms and ranks" not in (out / "analysis.md").read_text()
 

@@ -39,7 +39,6 @@ def test_draws_are_runs_with_one_table(
     (folder,) = (results / "few_shots").iterdir()
     assert {path.name for path in folder.iterdir()} == {
         "few_shots.csv",
-        "few_shots.png",
         "few_shots.svg",
         "table.md",
     }

@@ -172,3 +172,24 @@ def test_predictions_are_compared_with_cached_labels(
     assert status == 1
     assert "0.75" in said
     assert "0.5 " in said
+
+
+def test_strict_requires_what_others_need_to_check(
+    results: Store, fake: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = ["verify", "--strict", "--results", str(results.root)]
+    clean = {"git_sha": "c0ffee" * 6, "git_dirty": False, "created": "2026-11-25T10:00:00+00:00"}
+    for path in (results.root / "runs").rglob("*.json"):
+        edit(path, "provenance", **clean)
+    assert main(strict) == 0
+    changes = [{"git_sha": None}, {"git_dirty": True}, {"plugins": [{"file": "a.py", "sha256": "ab" * 32}]}]
+    for change in changes:
+        edit(first(results), "provenance", **change)
+        assert main(strict) == 1, change
+        assert main(["verify", "--results", str(results.root)]) == 0, "without --strict the run is valid"
+        edit(first(results), "provenance", **clean | {"plugins": []})
+    assert main(strict) == 0
+    first(results, ".npz").unlink()
+    capsys.readouterr()
+    assert main(strict) == 1
+    assert str(first(results)) in capsys.readouterr().out

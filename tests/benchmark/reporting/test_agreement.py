@@ -169,7 +169,7 @@ def test_the_same_files_come_out_again(store: Store, fill: Fill, tmp_path: Any) 
     for name in ("first", "second"):
         ask = ["agreement", "--methods", "aa", "bbb", "--results", str(store.root), "--to", str(tmp_path / name)]
         assert main([*ask, "--by-task"]) == 0
-    names = ["agreement.csv", "agreement.md", "agreement.png", "agreement.svg"]
+    names = ["agreement.csv", "agreement.md", "agreement.pdf", "agreement.svg"]
     assert sorted(path.name for path in (tmp_path / "first").iterdir()) == names
     assert all((tmp_path / "first" / n).read_bytes() == (tmp_path / "second" / n).read_bytes() for n in names)
 

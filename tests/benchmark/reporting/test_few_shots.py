@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from vtab_peft.benchmark.reporting.drawing import REPORT
 from vtab_peft.benchmark.reporting.few_shots import few_shot_tables, to_markdown
 from vtab_peft.benchmark.reporting.figures import few_shots as figure
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard, table_order
@@ -67,7 +68,7 @@ def test_tasks_without_a_common_one_have_no_table(store: Store, put) -> None:
 
 def test_one_number_of_shots_has_no_curve(store: Store, put) -> None:
     put_draw(put, 1, 0, 0.5)
-    assert figure.draw(tables(store)[0]) == {}
+    assert figure.draw(tables(store)[0], REPORT) == {}
 
 
 def test_report_writes_the_same_bytes_again(store: Store, put, tmp_path: Path) -> None:
@@ -78,7 +79,7 @@ def test_report_writes_the_same_bytes_again(store: Store, put, tmp_path: Path) -
     for name in ("a", "b"):
         report = write(store, tmp_path / name)
         own = [path for path in report.paths if "few_shots" in path.parts]
-        assert {path.name for path in own} == {"few_shots.csv", "table.md", "few_shots.svg", "few_shots.png"}
+        assert {path.name for path in own} == {"few_shots.csv", "table.md", "few_shots.svg"}
         files.append([path.read_bytes() for path in own])
         assert "# Few shots" in (tmp_path / name / "README.md").read_text()
         assert not list((tmp_path / name / "boards").rglob("*.svg"))

@@ -1,6 +1,5 @@
 """Figures: Pareto front, legible labels, byte-identical files."""
 
-import io
 from itertools import combinations
 from xml.etree import ElementTree
 
@@ -8,12 +7,12 @@ import matplotlib
 import numpy as np
 import pytest
 from leaderboards import only_with_runs
-from PIL import Image
 from scipy import stats
+from vtab_peft.benchmark.reporting.drawing import FORMATS, REPORT, Drawing
 from vtab_peft.benchmark.reporting.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
 from vtab_peft.benchmark.reporting.figures.cost import pareto_front
 from vtab_peft.benchmark.reporting.figures.labels import NAMED, place
-from vtab_peft.benchmark.reporting.figures.style import images, paper_style
+from vtab_peft.benchmark.reporting.figures.style import LINES_PER_PAGE, images, pages, paper_style
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import significance
 from vtab_peft.benchmark.storage.store import Store
@@ -111,17 +110,17 @@ def test_single_label_is_beside_its_point():
 def test_figures_are_byte_identical_when_rebuilt(store, put):
     fill_all(put)
     board, runs = only_with_runs(store)
-    first = figures(board, runs, significance(board, runs))
+    every = Drawing(FORMATS)
+    first = figures(board, runs, significance(board, runs), drawing=every)
     shuffled = runs[::-1]
     other = leaderboard(board.id, shuffled)
     with matplotlib.rc_context({"font.size": 20, "svg.hashsalt": None, "savefig.dpi": 50, "axes.facecolor": "red"}):
-        second = figures(other, shuffled, significance(other, shuffled))
+        second = figures(other, shuffled, significance(other, shuffled), drawing=every)
     drawn = FIGURES.keys() - {"shift"}  # needs records of its own, see test_shift.py
-    assert first.keys() == {f"{name}.{kind}" for name in drawn for kind in ("svg", "png")}
+    assert first.keys() == {f"{name}.{kind}" for name in drawn for kind in FORMATS}
     assert first == second
-    assert not [name for name, data in first.items() if b"<dc:date>" in data]
-    widths = {Image.open(io.BytesIO(data)).width for name, data in first.items() if name.endswith("png")}
-    assert widths == {990}, "a column: 3.3 in at 300 dpi"
+    assert not [name for name, data in first.items() if b"<dc:date>" in data or b"CreationDate" in data]
+    assert {name.rpartition(".")[2] for name in figures(board, runs, significance(board, runs))} == {"svg"}
 
 
 def test_drawing_restores_the_users_settings(store, put):
@@ -178,6 +177,60 @@ def test_names_do_not_overlap_or_leave_the_axes(store, put):
     assert all(frame.x0 <= box.x0 and box.x1 <= frame.x1 and frame.y0 <= box.y0 and box.y1 <= frame.y1 for box in boxes)
 
 
+def test_aoft_and_lora_are_named_in_a_crowd(store, put):
+    crowd = {f"Method-{place}": (37_000 + 50 * place, 0.60 + 0.0001 * place) for place in range(20)}
+    inside = {"LoRA": (37_110, 0.6005), "aoft_lora": (37_210, 0.6009)}
+    fill(put, crowd | inside)
+    named = {text.get_text() for text in drawn(store, "accuracy_vs_params").axes[0].texts}
+    assert named >= set(inside)
+    board, _ = only_with_runs(store)
+    with paper_style():
+        figure = cost.against_params(board, Drawing(methods=tuple(row["label"] for row in board.rows)))
+    assert {text.get_text() for text in figure.axes[0].texts} == {*crowd, *inside, "Pareto front"}
+
+
+def test_a_figure_without_title_is_lower_not_narrower(store, put):
+    fill(put, METHODS)
+    sizes = []
+    for title in (True, False):
+        with paper_style():
+            svg = ElementTree.fromstring(images(DRAW["tasks"](*only_with_runs(store)), Drawing(title=title))["svg"])
+        ids = {element.get("id") for element in svg.iter()}
+        sizes.append([float(svg.get(side).removesuffix("pt")) for side in ("width", "height")])
+        assert ("title" in ids) == title
+    assert sizes[0][0] == sizes[1][0]
+    assert 10 < sizes[0][1] - sizes[1][1] < 30
+
+
+def test_pages_hold_all_lines_in_order():
+    for lines in (0, 1, LINES_PER_PAGE, LINES_PER_PAGE + 1, 102, 300):
+        parts = [list(range(lines))[part] for part in pages(lines)]
+        assert [line for part in parts for line in part] == list(range(lines))
+        assert max(map(len, parts), default=0) <= LINES_PER_PAGE
+        assert len(parts) == -(-lines // LINES_PER_PAGE)
+
+
+def test_long_heat_maps_have_one_scale_in_all_parts(store, put):
+    fill(put, {f"M{place:02}": (10, 0.9 - place / 100) for place in range(60)}, seeds=1)
+    board, _ = only_with_runs(store)
+    with paper_style():
+        first, second = (heat_map.draw(board, part) for part in pages(60))
+    scales = [figure.axes[1].get_xlabel() for figure in (first, second)]
+    assert scales == ["0 to 20 and more points below the task's best"] * 2
+    names = [label.get_text() for figure in (first, second) for label in figure.axes[0].get_yticklabels()]
+    assert names == [row["label"] for row in board.rows]
+    bold = [text for text in second.axes[0].texts if text.get_fontweight() == "bold"]
+    assert bold == [], "the best of each task is in the first part"
+
+
+def test_official_tasks_have_short_names(store, put):
+    for method in ("lora", "ssf"):
+        for name in ("dsprites_loc", "cifar"):
+            put(name, method, 0, 0.5, title=method, suite="vtab1k", provenance="lossless")
+    axes = drawn(store, "tasks").axes[0]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["CIFAR-100", "dSpr-Loc"]
+
+
 def test_zero_parameters_are_left_of_the_smallest(store, put):
     fill(put, METHODS)
     axes = drawn(store, "accuracy_vs_params").axes[0]
@@ -217,7 +270,7 @@ def test_unusual_leaderboards_can_be_drawn(store, put, methods):
     for name in DRAW:
         if figure := drawn(store, name):
             with paper_style():
-                ElementTree.fromstring(images(figure)["svg"])
+                ElementTree.fromstring(images(figure, REPORT)["svg"])
 
 
 def test_no_cost_figure_without_a_complete_row(store, put):

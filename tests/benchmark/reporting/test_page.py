@@ -5,6 +5,7 @@ import csv
 import hashlib
 import json
 import re
+import zlib
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from leaderboards import only_with_runs
 from scipy.stats import wilcoxon
+from vtab_peft.benchmark import __version__
 from vtab_peft.benchmark.escaping import html_json
 from vtab_peft.benchmark.reporting.html.agreement import disagreement
 from vtab_peft.benchmark.reporting.html.evidence import student
@@ -155,12 +157,37 @@ def test_page_has_no_external_references(page, put) -> None:
     )
 
 
-def test_figures_are_inside_and_only_once(page, put) -> None:
+def test_figures_are_inside_compressed(page, put, tmp_path) -> None:
     fill(put)
     text, data = page()
     figures = data["leaderboards"][0]["figures"]
-    assert figures.keys() == {"tasks", "groups"}  # one row has all tasks: no trade to show
-    assert text.count("<svg ") == len(figures)
+    assert figures.keys() == {"groups"}  # the table shows the tasks
+    folder = tmp_path / "out" / "boards" / data["leaderboards"][0]["slug"]
+    assert zlib.decompress(base64.b64decode(figures["groups"])) == (folder / "groups.svg").read_bytes()
+    assert "<svg " not in text
+
+
+def test_rows_name_their_paper_and_costs(page, put) -> None:
+    fill(put)
+    put("cars", "lora", 0, 0.5, title="My LoRA", plugin="ee" * 32)
+    data = page()[1]
+    (leaderboard,) = data["leaderboards"]
+    rows = {row["label"]: row for row in leaderboard["rows"]}
+    assert rows["LoRA"]["paper"] == [2022, "2106.09685", "microsoft/LoRA"]
+    assert rows["Linear"]["paper"] is rows["My LoRA"]["paper"] is None
+    assert [title for title, _ in leaderboard["measures"]] == ["time (s)", "memory (MB)", "adapter (kB)"]
+    assert all(len(row["measures"]) == 3 for row in rows.values())
+
+
+def test_footer_has_the_version_and_the_newest_run_if_known(page, put, store) -> None:
+    fill(put)
+    assert page()[1]["version"] == f"vtab-peft {__version__}."
+    for day, path in enumerate(sorted(store.root.rglob("*.json")), start=10):
+        record = json.loads(path.read_text())
+        record["provenance"] |= {"created": f"2026-11-{day}T10:00:00+00:00", "git_sha": "c0ffee" * 6}
+        path.write_text(json.dumps(record))
+    last = f"2026-11-{day}"
+    assert page()[1]["version"] == f"vtab-peft {__version__}; newest run of {last}, at commit c0ffeec0ff."
 
 
 def test_pairs_have_wilcoxons_p_and_holms(page, put) -> None:

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.browser
 playwright = pytest.importorskip("playwright.sync_api", reason='pip install "vtab-peft[browser]"')
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+AXE = Path(__file__).parents[3] / "node_modules" / "axe-core" / "axe.min.js"
 QUIET = (
     *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
     *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
@@ -37,6 +38,9 @@ METHODS = {  # title, parameters, accuracy on natural, specialized and structure
     "linear": ("Linear probe", 0, 0.50, 0.60, 0.30),
     "hostile": (HOSTILE, 1_000, 0.40, 0.40, 0.40),
 }
+
+
+METHODS_SHOWN = [title for title, *_ in METHODS.values()]
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +130,7 @@ def sort_by(page, title: str) -> None:
     page.locator("#table > thead").get_by_role("button", name=title, exact=True).click()
 
 
-def test_opens_the_leaderboard_with_most_ranked_runs(open_page) -> None:
+def test_opens_the_most_realistic_leaderboard(open_page) -> None:
     page = open_page()
     assert methods(page)[:2] == ["LoRA", "SSF"]
     assert column(page, "#") == ["1", "2", "3", "4", "5", "—"]
@@ -247,7 +251,11 @@ def test_group_shows_its_tasks_and_ranks_by_its_mean(open_page) -> None:
     assert methods(page)[0] == "SSF"
     assert "BitFit" in methods(page)[:4]  # complete within this group
     page.get_by_label("Columns").select_option("means")
-    assert page.locator("#table > thead th").count() == 12  # with the mean over the common tasks
+    assert page.locator("#table > thead th").count() == 15  # with the mean over the common tasks, time, memory and size
+    page.get_by_label("Columns").select_option("costs")
+    heads = [text.strip() for text in page.locator("#table > thead th").all_inner_texts()]
+    assert "natural" not in heads
+    assert column(page, "time (s)")[:2] == ["1,220", "1,220"]  # 19 times 64 s, in three digits
 
 
 def test_backbone_filter_and_address_of_a_leaderboard(open_page) -> None:
@@ -290,10 +298,104 @@ def test_two_selected_rows_are_compared(open_page) -> None:
     assert re.findall(r"[\d.]+", text.partition("Over tasks")[0]) == ["0.53", "19", "4", "7", "8."]
     lines = page.locator("#comparison table").first.locator("tbody tr").all_inner_texts()
     assert lines[0].split() == ["cifar", "71.0", "81.0", "−10.0", "−10.0", "to", "−10.0"]
-    page.locator("#second").select_option("BitFit")
+    page.get_by_role("button", name="remove LoRA").click()
+    assert not page.get_by_label("compare LoRA").is_checked()
+    page.get_by_label("Add").select_option("BitFit")
     assert "over 18 tasks" in page.locator("#comparison").inner_text()
     assert page.get_by_label("compare BitFit").is_checked()
-    assert not page.get_by_label("compare LoRA").is_checked()
+
+
+def test_several_methods_are_compared_with_the_first(open_page) -> None:
+    page = open_page()
+    for name in ("LoRA", "SSF", "Linear probe"):
+        page.get_by_label("Add").select_option(name)
+    lines = page.locator("#comparison tbody tr").all_inner_texts()
+    assert lines[0].split("\t")[:6] == [
+        "cifar",
+        "81.0",
+        "71.0",
+        "−10.0 (−10.0 to −10.0)",
+        "51.0",
+        "−30.0 (−30.0 to −30.0)",
+    ]
+    assert page.locator("#comparison li").count() == 2
+    page.get_by_role("button", name="measure differences from SSF").click()
+    assert page.locator("#comparison tbody tr").first.inner_text().split("\t")[:3] == ["cifar", "71.0", "81.0"]
+    page.get_by_role("button", name="Clear").click()
+    assert page.locator("#comparison table").count() == 0
+    assert page.locator(".row input:checked").count() == 0
+
+
+def test_scatter_shows_the_front_of_the_filtered_rows(open_page) -> None:
+    """LoRA dominates VPT-Deep; SSF, LoRA, the probe and the smallest are the front.  BitFit has no mean."""
+    page = open_page()
+    names = "elements => elements.map(element => element.getAttribute('aria-label').split(' · ')[0])"
+    assert set(page.locator("#scatter .point").evaluate_all(names)) == {*METHODS_SHOWN} - {"BitFit"}
+    assert page.locator("#scatter .point.best").evaluate_all(names) == ["Linear probe", "SSF", "LoRA"]
+    page.get_by_label("Family").select_option("prompt")
+    assert page.locator("#scatter .point.best").evaluate_all(names) == ["VPT-Deep"]
+    page.get_by_label("Family").select_option("")
+    page.locator("#y").select_option("group specialized")
+    assert page.locator("#scatter .point.best").evaluate_all(names) == ["Linear probe", "BitFit", "SSF"]
+    page.locator("#x").select_option("task 0")
+    page.locator("#point-0").focus()
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("document.activeElement.id") == "point-1"
+    assert "specialized (%)" in page.locator("#point").inner_text()
+    chosen = page.evaluate("document.activeElement.getAttribute('aria-label').split(' · ')[0]")
+    page.keyboard.press("Enter")
+    assert page.get_by_label(f"compare {chosen}").is_checked()
+
+
+def test_the_address_holds_the_view(open_page) -> None:
+    page = open_page()
+    page.get_by_label("Columns").select_option("structured")
+    page.get_by_label("Method", exact=True).fill("r")
+    sort_by(page, "params")
+    page.get_by_label("compare LoRA").check()
+    page.get_by_label("Add").select_option("SSF")
+    page.locator("#y").select_option("task 2")
+    view = "[...document.querySelectorAll('#table, #comparison, #scatter')].map(element => element.innerText)"
+    first = page.evaluate(view)
+    again = open_page("#" + page.url.partition("#")[2])
+    assert (
+        again.evaluate("[...document.querySelectorAll('#table, #comparison, #scatter')].map(e => e.innerText)") == first
+    )
+    assert again.get_by_label("Method", exact=True).input_value() == "r"
+    page.locator("#leaderboard-name").select_option(index=0)
+    assert "compare=" not in page.url
+    page.go_back()
+    page.wait_for_function("document.querySelectorAll('#chosen li').length === 2")
+    broken = open_page(
+        page.url.partition("#")[2].partition("&")[0].join(("#", "&sort=x&mean=y&limit=z&compare=q&x=&columns=%zz"))
+    )
+    assert methods(broken)[0] == "LoRA"
+
+
+def test_csv_holds_what_is_shown(open_page) -> None:
+    page = open_page()
+    page.get_by_label("Method", exact=True).fill("lor")
+    page.get_by_label("Columns").select_option("means")
+    with page.expect_download() as download:
+        page.get_by_role("button", name="CSV of what is shown").click()
+    header, line = csv.reader(Path(download.value.path()).read_text().splitlines())
+    shown = [text.strip() for text in page.locator("#table > thead th").all_inner_texts()][1:]
+    assert [name if name != "+\xa0head" else "params with head" for name in shown] == header
+    assert line[1] == "LoRA"
+    assert float(line[header.index("mean of 19 tasks")]) == pytest.approx(72.58, abs=0.006)
+    said = page.evaluate("state.leaderboard.rows.find(r => r.label === 'LoRA').label = '=1+1, \"x\"', shownAsCsv()")
+    assert '"\'=1+1, ""x"""' in said
+
+
+def test_footer_names_the_newest_run(open_page) -> None:
+    assert "newest run of 2026-11-25, at commit c0ffeec0ff" in open_page().locator("footer").inner_text()
+
+
+def test_a_row_links_to_paper_code_and_method(open_page) -> None:
+    page = open_page()
+    page.get_by_role("button", name="LoRA", exact=True).click()
+    links = page.locator(".detail dl a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+    assert links == ["https://arxiv.org/abs/2106.09685", "https://github.com/microsoft/LoRA", "../docs/methods.md#lora"]
 
 
 def test_comparison_over_one_task_is_singular(open_page) -> None:
@@ -310,7 +412,8 @@ def test_comparison_shows_intervals_and_p_values(open_page) -> None:
     text = page.locator("#comparison").inner_text()
     assert text.count("below 0.001") == 2
     assert "all 10 pairs" in text
-    page.locator("#second").select_option("BitFit")
+    page.get_by_role("button", name="remove Linear probe").click()
+    page.get_by_label("Add").select_option("BitFit")
     assert "no conclusion" in page.locator("#comparison").inner_text()
     found = page.evaluate("paired([[0, 52], [1, 51], [2, 56], [9, 0]], [[0, 50], [1, 50], [2, 50]])")
     assert (found["x"], found["y"], found["change"]) == (53, 50, 3), "over the common seeds"
@@ -358,7 +461,7 @@ def test_hostile_names_are_text(open_page) -> None:
     assert HOSTILE in methods(page)
     page.locator("#leaderboard-name").select_option(index=0)
     assert set(methods(page)) == {HOSTILE, CLOSING}
-    page.get_by_role("button", name=CLOSING).click()
+    page.get_by_role("button", name=CLOSING, exact=True).click()
     page.get_by_label(f"compare {HOSTILE}").check()
     page.get_by_label(f"compare {CLOSING}").check()
     assert "<b>bold" in page.locator("#comparison").inner_text()
@@ -369,6 +472,7 @@ def test_hostile_names_are_text(open_page) -> None:
 
 def test_figures_are_drawn_without_the_network(open_page) -> None:
     page = open_page()
+    page.locator("figure img").first.wait_for()
     page.wait_for_function("[...document.images].every(image => image.complete)")
     assert page.locator("figure img").count() >= 2
     assert page.evaluate("[...document.images].every(image => image.naturalWidth > 0 && image.alt)")
@@ -409,7 +513,12 @@ def test_keyboard_reaches_every_control(open_page) -> None:
         "search",
         "limit",
         "open",
-        "first",
+        "save",
+        "x",
+        "y",
+        "point-0",
+        "add",
+        "clear",
         "published-column",
     } <= seen
 
@@ -421,6 +530,18 @@ def test_every_control_has_a_name(open_page) -> None:
     assert page.evaluate(f"{unnamed}.length") == 0
     assert page.locator("th:not([scope])").count() == 0
     assert page.locator("html[lang=en]").count() == 1
+
+
+@pytest.mark.skipif(not AXE.exists(), reason="npm install --no-save axe-core")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(open_page, scheme) -> None:
+    page = open_page(color_scheme=scheme)
+    for name in ("LoRA", "SSF", "Linear probe"):
+        page.get_by_label(f"compare {name}").check()
+    page.get_by_role("button", name="LoRA", exact=True).click()
+    page.evaluate(AXE.read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run(document, { resultTypes: ['violations'] })")["violations"]
+    assert [(violation["id"], violation["nodes"][0]["html"]) for violation in found] == []
 
 
 @pytest.mark.parametrize("width", [360, 768])

@@ -7,12 +7,14 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 from report_speed import fill
+from vtab_peft.benchmark.reporting.drawing import Drawing
 from vtab_peft.benchmark.reporting.report import write
 from vtab_peft.benchmark.storage.json_io import StoreError, to_text
 from vtab_peft.benchmark.storage.store import Store
@@ -81,7 +83,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def without_figures(files: dict[str, bytes]) -> dict[str, str]:
     """The page holds figures too; test_page.py reads it."""
-    return {name: data.decode() for name, data in files.items() if not name.endswith((".svg", ".png", ".html"))}
+    return {name: data.decode() for name, data in files.items() if not name.endswith((".svg", ".pdf", ".html", ".bib"))}
 
 
 def test_the_report_of_fixed_records_is_the_golden_one(store, put, tmp_path):
@@ -104,10 +106,10 @@ def test_each_leaderboard_has_its_files_and_links(store, put, tmp_path):
     build(put)
     report = write(store, tmp_path / "out")
     slugs = [entry.id.slug for entry in report.leaderboards]
-    expected = {f"boards/{slug}/{name}" for slug in slugs for name in TEXTS} | {"README.md", "index.html"}
+    expected = {f"boards/{slug}/{name}" for slug in slugs for name in TEXTS} | {"README.md", "index.html", "papers.bib"}
     for slug in slugs:
         names = FIGURES + (MORE_FIGURES if slug.startswith("vtab1k") else ())
-        expected |= {f"boards/{slug}/{name}.{kind}" for name in names for kind in ("png", "svg")}
+        expected |= {f"boards/{slug}/{name}.svg" for name in names}
     assert contents(tmp_path / "out").keys() == expected
     assert {str(path.relative_to(tmp_path / "out")) for path in report.paths} == expected
     index = (tmp_path / "out" / "README.md").read_text()
@@ -172,6 +174,47 @@ def test_leaderboard_of_one_row_has_no_stale_figures(store, put, tmp_path):
     assert {path.name for path in folder.iterdir()} == {*TEXTS, "mine.svg"}
     assert report.problems == ()
     assert ".svg" not in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_chosen_methods_are_drawn_in_the_chosen_formats(store, put, tmp_path):
+    build(put)
+    out = tmp_path / "out"
+    write(store, out)
+    every = contents(out)
+    write(store, out, drawing=Drawing(("svg", "pdf"), methods=("lora", "AOFT-LoRA")))
+    chosen = contents(out)
+    assert {name for name in chosen if name.endswith(".pdf")} == {
+        name.replace(".svg", ".pdf") for name in chosen if name.endswith(".svg")
+    }
+    changed = {name for name in chosen if chosen[name] != every.get(name)}
+    assert {Path(name).suffix for name in changed} == {".svg", ".pdf", ".html", ".md"}, "no table changes"
+    assert {name for name in changed if name.endswith(".md")} == {"README.md"}, "two methods have no ranks to link to"
+    with pytest.raises(ValueError, match="lorra"):
+        write(store, out, drawing=Drawing(methods=("lorra",)))
+    write(store, out)
+    assert contents(out) == every
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX: apt-get install texlive-latex-recommended")
+def test_latex_tables_compile_with_their_citations(store, put, tmp_path):
+    build(put)
+    write(store, tmp_path / "out")
+    for number, table in enumerate(sorted((tmp_path / "out").rglob("table.tex"))):
+        folder = tmp_path / f"paper{number}"
+        folder.mkdir()
+        shutil.copy(tmp_path / "out" / "papers.bib", folder)
+        shutil.copy(table, folder)
+        (folder / "paper.tex").write_text(
+            "\\documentclass{article}\\usepackage{booktabs,graphicx}\\newcommand{\\tablecaption}{Mine}"
+            "\\begin{document}\\input{table}\\bibliographystyle{plain}\\bibliography{papers}\\end{document}"
+        )
+        latex = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper"]
+        for command in (latex, ["bibtex", "paper"], latex, latex):
+            subprocess.run(command, cwd=folder, check=True, capture_output=True)
+        log = (folder / "paper.log").read_text(errors="replace")
+        assert "undefined" not in log
+        assert "{Mine}" in (folder / "paper.aux").read_text()
 
 
 def test_a_damaged_record_is_a_complaint_and_a_gap(store, put, tmp_path):

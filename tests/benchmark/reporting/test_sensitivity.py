@@ -113,7 +113,7 @@ def test_command_writes_tables_and_figures(store, put, fake, capsys):
     assert main(["sensitivity", "--results", str(store.root)]) == 0
     printed = capsys.readouterr().out
     (folder,) = (store.root / "sensitivity").iterdir()
-    figures = {f"{name}.{kind}" for name in ("slices", "expected_best") for kind in ("svg", "png")}
+    figures = {f"{name}.{kind}" for name in ("slices", "expected_best") for kind in ("svg", "pdf")}
     assert {path.name for path in folder.iterdir()} == {"sensitivity.md", "slices.csv", *figures}
     assert (folder / "sensitivity.md").read_text() in printed
     assert len((folder / "slices.csv").read_text().splitlines()) == 1 + 2 * (3 + 2)

@@ -85,7 +85,7 @@ def test_report_writes_table_and_figure_again_alike(store: Store, runs: list[Run
         add(store, run, outcomes(80 + number % 3, 40 + number % 5), wise)
     first, again = (write(store, tmp_path / name) for name in "ab")
     made = {path.name: path.read_bytes() for path in first.paths if path.name.startswith("shift")}
-    assert set(made) == {"shift.csv", "shift.md", "shift.svg", "shift.png"}
+    assert set(made) == {"shift.csv", "shift.md", "shift.svg"}
     assert made == {path.name: path.read_bytes() for path in again.paths if path.name.startswith("shift")}
     rows = list(csv.DictReader(made["shift.csv"].decode().splitlines()))
     assert {(row["spec"], row["model"]) for row in rows} == {

@@ -1,0 +1,41 @@
+"""The bundled bibliography and the citations of LaTeX tables."""
+
+import re
+
+from leaderboards import only
+from vtab_peft.benchmark.reporting import papers
+from vtab_peft.benchmark.reporting.markup import to_latex
+from vtab_peft.methods.base import METHODS
+
+
+def test_every_paper_of_the_registry_is_in_the_bibliography() -> None:
+    found = papers.load()
+    assert found.keys() == {name for name, method in METHODS.items() if method.paper}
+    for name, reference in found.items():
+        paper = METHODS[name].paper
+        assert paper
+        assert (reference.year, reference.arxiv) == (paper.year, paper.arxiv or ""), name
+        assert paper.code in (None, reference.code), name
+
+
+def test_bibliography_is_sound_bibtex() -> None:
+    text = papers.BIBTEX.read_text("utf-8")
+    entries = re.findall(r"^@(\w+)\{(\w+),\n(.*?)^\}", text, re.MULTILINE | re.DOTALL)
+    keys = [key for _, key, _ in entries]
+    assert len(set(keys)) == len(keys) == text.count("@")
+    for kind, _, body in entries:
+        assert all(re.fullmatch(r"  \w+ = \{.*\},", line) for line in body.splitlines())
+        assert body.count("{") == body.count("}")
+        needed = {"inproceedings": "booktitle", "article": "journal", "misc": "eprint"}[kind]
+        assert f"  {needed} = " in body
+        assert "  title = " in body
+
+
+def test_rows_cite_their_papers_and_plugins_do_not(store, put) -> None:
+    put("flowers", "lora", 0, 0.5, title="LoRA")
+    put("flowers", "linear", 0, 0.4, title="Linear")
+    put("flowers", "ssf", 0, 0.3, title="My SSF", plugin="ee" * 32)
+    text = to_latex(only(store))
+    assert re.findall(r"\\cite\{(\w+)\}", text) == ["hu2022lora"]
+    assert r"LoRA~\cite{hu2022lora}" in text
+    assert r"\caption{\tablecaption}" in text
