@@ -22,7 +22,7 @@ from vtab_peft.benchmark.storage.store import Store
 
 IMAGES = 200
 PUBLIC = {"Method", "Recipe", "__version__", "apply", "compare", "leaderboard", "load_adapter", "load_results"}
-PUBLIC |= {"merge", "method", "published", "run", "to_bencheval", "trainable"}
+PUBLIC |= {"merge", "method", "plain_vit", "published", "run", "to_bencheval", "trainable"}
 
 
 @pytest.fixture
