@@ -29,6 +29,8 @@ def apply(
     Initial values come from torch's global generator, so call `torch.manual_seed` for reproducible ones.
     The method is then `vit.peft_method`.  A training loop must add `vit.peft_method.penalty(vit)` to the loss, unless
     it is None, and call `vit.peft_method.after_step(vit, step, steps)`, for the few methods that define these.
+    Methods with a loss of their own (DA-VPT, DyT, PACE, SA2VP) need `vit.peft_method.loss` in place of the
+    cross-entropy, and `vit.peft_method.copies` copies of each batch in one.
 
     Args:
         vit: An fp32 model on any device, as from `timm.create_model`.
