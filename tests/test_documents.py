@@ -62,3 +62,29 @@ def anchors(text: str) -> set[str]:
     without_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
     titles = (re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.*)", without_code, re.M))
     return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+def test_every_page_is_in_the_site_once() -> None:
+    shown = re.findall(r"^ +- .*: (\S+\.md)$", (ROOT / "mkdocs.yml").read_text(encoding="utf-8"), re.M)
+    assert sorted(shown) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+    linked = set(re.findall(r"\]\((\S+\.md)\)", (ROOT / "docs" / "index.md").read_text(encoding="utf-8")))
+    assert set(shown) - {"index.md"} == linked - {"../README.md"}
+
+
+def test_readmes_method_is_the_one_that_is_checked() -> None:
+    """test_check_method.py runs the block of docs/extending.md."""
+    block = re.compile(r"^```py\n.*?^```", re.DOTALL | re.MULTILINE)
+    readme, page = (
+        block.findall((ROOT / name).read_text(encoding="utf-8")) for name in ("README.md", "docs/extending.md")
+    )
+    assert readme == page[:1]
+
+
+@pytest.mark.parametrize("name", DOCUMENTS.keys() - {"docs/methods.md"})
+def test_prose_is_wrapped_at_100_columns(name) -> None:
+    """Tables, code, formulas, images and addresses cannot be wrapped."""
+    prose = DOCUMENTS[name].read_text(encoding="utf-8")
+    for indent in ("", " +"):
+        prose = re.sub(rf"^{indent}```.*?^{indent}```", "", prose, flags=re.DOTALL | re.MULTILINE)
+    cannot = re.compile(r"\||\$\$|!?\[[^\]]*\]\(\S+$")
+    assert [line for line in prose.splitlines() if len(line) > 100 and not cannot.match(line)] == []

@@ -86,7 +86,7 @@ function drawScatter(points, x, y) {
     svg("text", { class: "axis", x: (EDGE.left + width) / 2, y: HEIGHT - 8, "text-anchor": "middle" }, x.title),
     svg("text", { class: "axis", x: 12, y: HEIGHT / 2, "text-anchor": "middle", transform: `rotate(-90 12 ${HEIGHT / 2})` }, y.title),
     svg("path", { class: "front", d: steps(front, places) }),
-    ...circles, ...labels(points, front, places, width));
+    ...labels(points, front, places, width), ...circles);
 }
 
 /** Return the path of the front; its corners are as bad as both neighbours, which nothing on it is. */
@@ -124,8 +124,8 @@ function dot({ row, x: xValue, y: yValue }, i, [cx, cy], onFront, x, y) {
 /** Return the names of the front, of chosen rows, and of LoRA and AOFT, where there is room. */
 function labels(points, front, places, width) {
   const boxes = points.map((p) => { const [px, py] = places.get(p); return [px - 5, py - 5, px + 5, py + 5]; });
-  const wanted = points.filter((p) => state.chosen.includes(p.row.label) || front.includes(p) || /^(lora$|aoft_)/.test(p.row.name));
-  return wanted.flatMap((p) => {
+  const urgency = (p) => (state.chosen.includes(p.row.label) ? 3 : /^(lora$|aoft_)/.test(p.row.name) ? 2 : front.includes(p) ? 1 : 0);
+  return points.filter(urgency).sort((a, b) => urgency(b) - urgency(a)).flatMap((p) => {
     const [px, py] = places.get(p), size = LETTER * p.row.label.length;
     const box = [[px + 8, py - 7], [px - 8 - size, py - 7], [px - size / 2, py - 21], [px - size / 2, py + 7]]
       .map(([left, top]) => [left, top, left + size, top + 14])
