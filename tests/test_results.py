@@ -46,15 +46,13 @@ def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
         assert rebuilt[name].read_text() == (RESULTS / name).read_text(), name
 
 
-def test_tables_in_the_readme_are_what_the_records_say() -> None:
-    """Each begins as a board's table does; what is cut off is counted."""
-    tables = {to_terminal(entry).partition("\n\nAccuracy")[0] for entry in leaderboards(Store(RESULTS))}
-    shown = re.findall(r"^```\n((?:own|toy) · .*?)\n```$", (ROOT / "README.md").read_text(), re.DOTALL | re.MULTILINE)
-    assert shown
-    for text in shown:
-        head, _, more = text.partition("\n... ")
-        rest = [table.removeprefix(head) for table in tables if table.startswith(head)]
-        assert [f"{len(table.splitlines()) - 1} more" if table else "" for table in rest] == [more], text
+def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
+    """The table of pairs in docs/results.md is compared with the records below."""
+    pairs = (ROOT / "docs" / "results.md").read_text().partition("|   seeds |   A - B |")[2].partition("\n\n")[0]
+    known = {(float(low), float(high)) for low, high in re.findall(r"([+-][\d.]+) to ([+-][\d.]+)", pairs)}
+    shown = re.findall(r"([+-]?[\d.]+) to ([+-]?[\d.]+)(?: points|\), with)", (ROOT / "README.md").read_text())
+    assert len(shown) >= 4
+    assert {(float(low), float(high)) for low, high in shown} == known
 
 
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])

@@ -127,12 +127,13 @@ function labels(points, front, places, width) {
   const urgency = (p) => (state.chosen.includes(p.row.label) ? 3 : /^(lora$|aoft_)/.test(p.row.name) ? 2 : front.includes(p) ? 1 : 0);
   return points.filter(urgency).sort((a, b) => urgency(b) - urgency(a)).flatMap((p) => {
     const [px, py] = places.get(p), size = LETTER * p.row.label.length;
-    const box = [[px + 8, py - 7], [px - 8 - size, py - 7], [px - size / 2, py - 21], [px - size / 2, py + 7]]
-      .map(([left, top]) => [left, top, left + size, top + 14])
-      .find(([left, top, right, bottom]) => left > EDGE.left && right < width && top > 0 && bottom < HEIGHT - EDGE.bottom &&
+    const found = [["start", px + 8, 0, -7], ["end", px - 8, -1, -7], ["middle", px, -0.5, -21], ["middle", px, -0.5, 7]]
+      .map(([anchor, x, shift, above]) => ({ anchor, x, box: [x + shift * size, py + above, x + (1 + shift) * size, py + above + 14] }))
+      .find(({ box: [left, top, right, bottom] }) => left > EDGE.left && right < width && top > 0 && bottom < HEIGHT - EDGE.bottom &&
         !boxes.some((b) => left < b[2] && b[0] < right && top < b[3] && b[1] < bottom));
-    if (!box) return [];
-    boxes.push(box);
-    return [svg("text", { class: "name-of", x: box[0], y: box[1] + 11, "aria-hidden": true }, p.row.label)];
+    if (!found) return [];
+    boxes.push(found.box);
+    const place = { class: "name-of", x: found.x, y: found.box[1] + 11, "text-anchor": found.anchor, "aria-hidden": true };
+    return [svg("text", place, p.row.label)];
   });
 }
