@@ -38,7 +38,7 @@ LIMITS: dict[str, tuple[float, float]] = {
     "lr": (1e-12, 1000),
     **dict.fromkeys(("weight_decay", "warmup_lr", "min_lr", "clip_norm"), (0, 1000)),
     **dict.fromkeys(("epochs", "probe_epochs", "batch_size"), (1, 100_000)),
-    **dict.fromkeys(("warmup_epochs", "cooldown_epochs", "schedule_lag"), (0, 100_000)),
+    **dict.fromkeys(("warmup_epochs", "cooldown_epochs", "cosine_epochs", "schedule_lag"), (0, 100_000)),
     **dict.fromkeys(("momentum", "drop_path", "branch_dropout", "mlp_dropout", "label_smoothing"), (0, 0.999)),
     "image_size": (8, 4096),
 }
@@ -60,7 +60,8 @@ def task_table(name: str) -> dict[str, dict[str, Any]]:
 
 def load_recipes() -> dict[str, Recipe]:
     """Read all recipes in the order of the file; an entry replaces fields of its `base`."""
-    defaults = {"clip_norm": None, "image_size": None, "lr_for_all": False, "tasks": {}, "search": {}}
+    absent = dict.fromkeys(("clip_norm", "image_size", "cosine_epochs"))
+    defaults = {**absent, "lr_for_all": False, "tasks": {}, "search": {}}
     resolved: dict[str, dict[str, Any]] = {}
     for name, entry in tomllib.loads((TABLES / "recipes.toml").read_text(encoding="utf-8")).items():
         base = resolved[entry.pop("base")] if "base" in entry else defaults
@@ -204,8 +205,8 @@ def _read(path: Path) -> tuple[str, dict[str, Any], dict[str, dict[str, Any]]]:
 def change(base: Recipe, values: Values, tables: Mapping[str, Values] | None = None) -> Recipe:
     """Return a recipe with other values; it is the base itself if nothing differs.
 
-    A value replaces those of the base's tables too.  Where the epochs change, warm-up and cool-down keep their share
-    of them unless they are set.
+    A value replaces those of the base's tables too.  Where the epochs change, warm-up, cosine and cool-down keep
+    their share of them unless they are set.
 
     Args:
         values: checked values of fields.
@@ -248,11 +249,12 @@ def change(base: Recipe, values: Values, tables: Mapping[str, Values] | None = N
 
 
 def with_schedule(values: Values, base: Values) -> dict[str, Any]:
-    """Add the epochs of warm-up and cool-down, if the epochs change and these are not set."""
+    """Add the epochs of warm-up, cosine and cool-down, if the epochs change and these are not set."""
     if values.get("epochs", base["epochs"]) == base["epochs"]:
         return dict(values)
     share = values["epochs"] / base["epochs"]
-    return {name: float(f"{base[name] * share:.6g}") for name in ("warmup_epochs", "cooldown_epochs")} | dict(values)
+    parts = [name for name in ("warmup_epochs", "cosine_epochs", "cooldown_epochs") if base[name] is not None]
+    return {name: float(f"{base[name] * share:.6g}") for name in parts} | dict(values)
 
 
 def text_of(value: Any) -> str:

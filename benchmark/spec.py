@@ -65,6 +65,8 @@ class Recipe(Part):
     """Delay of the schedule in epochs: 1 if `step(epoch)` is called after epoch `epoch` (two epochs at `warmup_lr`)."""
     cosine_from: Literal["warmup", "start"] = versioned_field("warmup")
     """Begin of the cosine: after the warm-up, or at epoch 0, hidden by the warm-up (timm's default)."""
+    cosine_epochs: float | int | None = versioned_field(None)
+    """Epoch at which the cosine reaches `min_lr`; None: `epochs`.  Training may end before it, as Hydra's does."""
     warmup_until: Literal["end", "last epoch"] = versioned_field("end")
     """Point at which the warm-up reaches `lr`: its end, or already its last epoch, as in Adapter+."""
     batch_size: Whole
@@ -77,10 +79,10 @@ class Recipe(Part):
     """Rate of dropout after both layers of each MLP, equal in all blocks."""
     label_smoothing: Number
     clip_norm: Number | None
-    head_init: Literal["trunc_normal", "zeros", "uniform", "kaiming"]
+    head_init: Literal["trunc_normal", "normal", "zeros", "uniform", "kaiming"]
     """Initialisation of the head's weight [k, d]; the bias is zero.
 
-    trunc_normal: sigma 0.02, cut at 2 sigma; uniform: up to 1/sqrt(d), torch's default; kaiming: sigma sqrt(2/k).
+    trunc_normal: sigma 0.02, cut at 2 sigma; normal: sigma 0.01; uniform: up to 1/sqrt(d); kaiming: sigma sqrt(2/k).
     """
     image_size: ImageSize | None
     """Side in pixels; None: the backbone's own size, filled in before hashing."""
@@ -98,9 +100,10 @@ class Recipe(Part):
 
     def __post_init__(self) -> None:
         problems = []
-        for name, low in [("epochs", 1), ("probe_epochs", 1), ("batch_size", 1), ("lr", 0), ("weight_decay", 0)]:
-            if getattr(self, name) < low:
-                problems.append(f"{name} must be at least {low}, not {getattr(self, name)}")
+        lowest = {"epochs": 1, "probe_epochs": 1, "batch_size": 1, "lr": 0, "weight_decay": 0}
+        for name, low in {**lowest, "cosine_epochs": self.epochs}.items():
+            if (value := getattr(self, name)) is not None and value < low:
+                problems.append(f"{name} must be at least {low}, not {value}")
         for name in ("drop_path", "branch_dropout", "mlp_dropout", "label_smoothing"):
             if not 0 <= getattr(self, name) < 1:
                 problems.append(f"{name} must be in [0, 1), not {getattr(self, name)}")
@@ -143,10 +146,7 @@ class Recipe(Part):
         return replace(self, **own, tasks={}, search={})
 
     def rate_for(self, own: float | None) -> float:
-        """Return the learning rate of a method whose own is `own`.
-
-        A tuned recipe keeps its learning rate, because the method's own is one value for all tasks.
-        """
+        """Return the learning rate of a method whose own is `own`; a tuned recipe keeps its, chosen for the task."""
         return self.lr if self.tuned or self.lr_for_all else own or self.lr
 
     def for_probe(self) -> "Recipe":
@@ -156,10 +156,9 @@ class Recipe(Part):
             self,
             epochs=self.probe_epochs,
             warmup_epochs=self.warmup_epochs * stretch,
+            cosine_epochs=self.cosine_epochs and self.cosine_epochs * stretch,
             cooldown_epochs=self.cooldown_epochs * stretch,
-            drop_path=0.0,
-            branch_dropout=0.0,
-            mlp_dropout=0.0,
+            **dict.fromkeys(("drop_path", "branch_dropout", "mlp_dropout"), 0.0),
         )
 
 

@@ -46,14 +46,14 @@ def _has_weight_decay(model: nn.Module, name: str, parameter: nn.Parameter, reci
 def learning_rate(recipe: Recipe, epoch: float) -> float:
     """Return the rate at `epoch`, from 0 and fractional inside an epoch.
 
-    The schedule is a linear warm-up, a cosine from `lr` to `min_lr`, then `min_lr`.
+    The schedule is a linear warm-up, a cosine from `lr` to `min_lr`, which `cosine_epochs` stretches, then `min_lr`.
     """
     epoch = max(epoch - recipe.schedule_lag, 0)
     if epoch < recipe.warmup_epochs:
         steps = recipe.warmup_epochs - (recipe.warmup_until == "last epoch")
         return recipe.warmup_lr + (recipe.lr - recipe.warmup_lr) * (min(epoch / steps, 1.0) if steps > 0 else 1.0)
     top = recipe.warmup_epochs if recipe.cosine_from == "warmup" else 0.0
-    span = recipe.epochs - top
+    span = (recipe.epochs if recipe.cosine_epochs is None else recipe.cosine_epochs) - top
     progress = min((epoch - top) / span, 1.0) if span else 1.0
     return recipe.min_lr + (recipe.lr - recipe.min_lr) * (1 + math.cos(math.pi * progress)) / 2
 

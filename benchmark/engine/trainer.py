@@ -302,6 +302,8 @@ def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Line
             nn.init.zeros_(head.weight)
         case "trunc_normal":
             nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+        case "normal":
+            nn.init.normal_(head.weight, std=0.01, generator=generator)
         case "uniform":
             nn.init.uniform_(head.weight, -(features**-0.5), features**-0.5, generator=generator)
         case "kaiming":

@@ -63,6 +63,8 @@ def test_warmup_keeps_its_share_unless_it_is_set() -> None:
     assert choose_recipe("uniform", ["epochs=50"]).warmup_epochs == 5
     assert choose_recipe("uniform", ["epochs=50", "warmup_epochs=10"]).warmup_epochs == 10
     assert choose_recipe("rlrr", ["epochs=50"]).cooldown_epochs == 5
+    assert choose_recipe("hydra", ["epochs=50"]).cosine_epochs == 250
+    assert choose_recipe("hydra", ["cosine_epochs=none"]).cosine_epochs is None
     with pytest.raises(ValueError, match=r"warmup_epochs \(30.0\) exceeds epochs \(20\)"):
         choose_recipe("uniform", ["epochs=20", "warmup_epochs=30"])
 

@@ -56,6 +56,10 @@ def official(lr: float, epochs: int, after: int, **cosine: float | bool) -> list
         # train_vtab.py of RLRR and of AOFT: step(epoch), the same cooldown
         ("rlrr", official(3e-3, 110, 0, t_initial=100, lr_min=1e-8, warmup_lr_init=1e-7)),
         ("aoft_released", official(1e-2, 110, 0, t_initial=100, lr_min=1e-8, warmup_lr_init=1e-7)),
+        # train.py of CVPT, supernet.py of GLoRA (500 epochs) and train.py of Hydra (100 of 500): step(ep), as FacT
+        ("cvpt", official(1e-3, 100, 0, t_initial=100, lr_min=1e-5, warmup_lr_init=1e-6)),
+        ("glora", official(1e-4, 500, 0, t_initial=500, lr_min=1e-5, warmup_lr_init=1e-6)),
+        ("hydra", official(5e-4, 100, 0, t_initial=500, lr_min=1e-5, warmup_lr_init=1e-6)),
         # VPT's and adapter_plus's cosine begins after the warm-up: timm's prefix
         ("vpt", official(1.25, 100, 1, t_initial=90, warmup_prefix=True)),
         ("uniform", official(1e-3, 100, 1, t_initial=90, warmup_prefix=True)),
@@ -63,6 +67,26 @@ def official(lr: float, epochs: int, after: int, **cosine: float | bool) -> list
 )
 def test_every_epoch_has_the_source_learning_rate(name: str, truth: list[float]) -> None:
     assert rates(RECIPES[name].for_task("cifar")) == pytest.approx(truth, rel=1e-9, abs=1e-15)
+
+
+def test_a_stretched_cosine_stops_before_its_end() -> None:
+    hydra = RECIPES["hydra"].for_task("kitti")
+    cosine = [1e-5 + (5e-4 - 1e-5) * (1 + math.cos(math.pi * (epoch - 1) / 500)) / 2 for epoch in range(11, 100)]
+    assert rates(hydra)[11:] == pytest.approx(cosine)
+    assert rates(hydra)[-1] > 0.9 * hydra.lr
+    probe = replace(hydra, probe_epochs=20).for_probe()
+    assert (probe.epochs, probe.cosine_epochs) == (20, 100)
+    with pytest.raises(ValueError, match="cosine_epochs"):
+        replace(hydra, cosine_epochs=99)
+
+
+def test_dyt_has_its_rate_in_every_step() -> None:
+    """util/lr_sched.py: from 0 in 10 epochs, then half a cosine to 1e-5, at the fractional epoch."""
+    dyt = RECIPES["dyt"]
+    assert [learning_rate(dyt, epoch) for epoch in (0, 2.5, 10, 55, 100)] == pytest.approx(
+        [0, 2.5e-4, 1e-3, (1e-3 + 1e-5) / 2, 1e-5]
+    )
+    assert learning_rate(dyt, 32.5) == pytest.approx(1e-5 + (1e-3 - 1e-5) * (1 + math.sqrt(0.5)) / 2)
 
 
 def test_fact_runs_epochs_0_and_1_at_warmup_lr() -> None:
@@ -154,7 +178,12 @@ def test_weight_decay_parameters() -> None:
 
 @pytest.mark.parametrize(
     ("start", "deviation", "largest"),
-    [("trunc_normal", None, 0.04), ("uniform", 1 / math.sqrt(3 * 192), 1 / math.sqrt(192)), ("kaiming", 0.2, None)],
+    [
+        ("trunc_normal", None, 0.04),
+        ("normal", 0.01, None),
+        ("uniform", 1 / math.sqrt(3 * 192), 1 / math.sqrt(192)),
+        ("kaiming", 0.2, None),
+    ],
 )
 def test_head_initialisation_agrees_with_sources(start: str, deviation: float | None, largest: float | None) -> None:
     head = make_head(192, 50, replace(UNIFORM, head_init=start), seed=0)  # pyright: ignore[reportArgumentType]

@@ -58,7 +58,7 @@ SIGN_IS_FREE = ("pissa",)
 SEEDS = (0, 1, 2, 7)
 USES = ("initial values", "head", "crops", "flips", "dropout", "permutations")
 """What the engine asks `derive_seed` for."""
-HEADS = ("trunc_normal", "zeros", "uniform", "kaiming")
+HEADS = ("trunc_normal", "normal", "zeros", "uniform", "kaiming")
 TASKS = ("cifar", "clevr_count", "dsprites_loc", "kitti", "texture", "cub")
 """Recipes are frozen as they are resolved for these."""
 
