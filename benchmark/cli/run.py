@@ -66,7 +66,8 @@ def declare(commands: Commands) -> None:
 
     again = "run a paper with its own settings, and print its numbers beside the measured ones"
     reproduce = commands.add_parser("reproduce", help=again)
-    reproduce.add_argument("paper", metavar="PAPER", help="aoft, ssf, fact, rlrr, vpt, adapter_plus or osu")
+    papers = "aoft, ssf, fact, rlrr, vpt, adapter_plus, osu, e2vpt, vfpt, hydra or dyt"
+    reproduce.add_argument("paper", metavar="PAPER", help=papers)
     add_runs(reproduce, required=False)
     add_sweep(reproduce)
     given = dict.fromkeys(("recipe", "normalisation", "interpolation"))  # None: as the paper
