@@ -22,7 +22,7 @@ MOST_TASKS = 8
 """With more tasks than this, the terminal table shows only the means of the groups."""
 BEST_TEST_EPOCH = "best test epoch"
 TIE = 1e-9
-"""Added before rounding, so that decimal ties round up despite binary fractions; page.js uses the same value."""
+"""Added before rounding, so that decimal ties round up despite binary fractions; the page uses the same value."""
 GAPS = "not run, failed, or a mean that lacks a task"
 
 
