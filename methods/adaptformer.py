@@ -57,7 +57,7 @@ class AdaptFormer(Method):
     paper = Paper("NeurIPS", 2022, "2205.13535", "ShoufaChen/AdaptFormer")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + s\,W_u\,\mathrm{ReLU}(W_d x + b_d) + s\,b_u"
     targets = "parallel to the MLP"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"scale": (0.01, 0.1, 1.0)}
     backbones = ("vit", "swin")
 

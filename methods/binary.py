@@ -112,7 +112,7 @@ class BiLoRA(LinearUpdateMethod):
     paper = Paper("ICCV", 2023, "2307.16867", "JieShibo/PETL-ViT")
     equation = r"W' = W + s\,Q(B)\,Q(A)"
     targets = "q, v"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}  # binary_adapter/configs/
     starts_as_identity = False  # the initial entries of Q(B) are +-0.67 of its deviation
 
@@ -135,7 +135,7 @@ class BiAdaptFormer(Method):
     paper = Paper("ICCV", 2023, "2307.16867", "JieShibo/PETL-ViT")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + s\,Q(W_u)\,\mathrm{ReLU}(Q(W_d)\,x)"
     targets = "parallel to the MLP"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"scale": (0.01, 0.1, 1.0, 10.0, 100.0)}  # binary_adapter/configs/
     starts_as_identity = False  # the initial entries of Q(W_u) are +-0.67 of its deviation
 

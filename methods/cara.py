@@ -101,7 +101,7 @@ class CaRA(LinearUpdateMethod):
     paper = Paper("ICML", 2025, None, "BonnBytes/CaRA")
     equation = r"W' = W + s \sum_r \lambda_r\, a^1_{m,r}\, a^2_r \circ a^3_r \circ a^4_r"
     targets = "q, k, v, o, fc1, fc2"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "The released configurations tune the scale per task, with a median of 10; `tune` covers it."
     search = {"scale": (0.1, 1.0, 10.0, 100.0)}
     sites = ALL_SITES

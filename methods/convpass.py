@@ -85,7 +85,7 @@ class ConvpassAttention(Convpass):
     kernel: KernelInit = "xavier"
     """The value of all 19 released configurations of this variant."""
     title = "Convpass-attn"
-    evidence = "authors' module"
+    evidence = "authors' training"
     targets = "parallel to attention"
     differs = "The released configurations tune the scale per task, with a median of 10; `tune` covers it."
     per_block = 1

@@ -50,7 +50,7 @@ class CVPT(Method):
     paper = Paper("ICCV", 2025, "2408.14961", "Lingyun0419/CVPT")
     equation = r"x \leftarrow x + \mathrm{Attn}(q(x);\ k(P_l), v(P_l)) \text{ between attention and MLP}"
     targets = "between attention and MLP of every block"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"tokens": (1, 10, 50, 100, 200)}  # the range of the released configurations
     starts_as_identity = False
 

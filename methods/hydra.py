@@ -80,7 +80,7 @@ class Hydra(Method):
     paper = Paper("Neural Networks", 2024, "2309.06922", "extremebird/Hydra")
     equation = r"o = Wz + b,\quad y = o + s\,(U_p D_p z + U_s D_s o)"
     targets = "o, fc2"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "The release sets scale, dropout and learning rate for each task."
     search = {"scale": (0.1, 0.5, 1.0, 4.0)}  # ours, over the released range
     backbones = ("vit", "swin")

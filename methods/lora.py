@@ -116,7 +116,7 @@ class FusedLoRA(LinearUpdateMethod):
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
     equation = r"W_{qkv}' = W_{qkv} + B A,\ B \in \mathbb{R}^{3d \times r}"
     targets = "q, k, v"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = (
         "The released supernet starts both factors at N(0, 0.02) and trains with dropout 0.1; `start='released'` "
         "and `dropout=0.1` do so."

@@ -88,7 +88,7 @@ class RepAdapter(Method):
     paper = Paper("arXiv", 2023, "2302.08106", "luogen1996/RepAdapter")
     equation = r"W' = W (I + s B A),\quad b' = b + s W (B b_A + b_B)"
     targets = "inputs of qkv and fc1"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"scale": (0.1, 0.5, 1.0, 5.0, 10.0)}  # scripts/search_repblock.sh
 
     def validate(self) -> None:

@@ -49,6 +49,9 @@ class Pixels:
     answers: np.ndarray
     classes: int
 
+    def training_splits(self, split: str) -> tuple[str, ...]:
+        return ("train",)
+
     def images(self, split: str) -> np.ndarray:
         return self.array
 
