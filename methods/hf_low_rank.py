@@ -30,7 +30,7 @@ class MiSS(FromPeft):
     rank: PositiveInt = 16
     """Columns in a group; peft's 64 is for language models."""
     title = "MiSS"
-    paper = Paper("arXiv", 2024, "2409.15371", "JL-er/MiSS")
+    paper = Paper("ICLR", 2026, "2409.15371", "JL-er/MiSS")
     equation = r"W' = W + (D\ D \cdots D),\ D \in \mathbb{R}^{out \times r}"
     differs = f"{DIFFERS}. The rank is ours: 16 has as many parameters as LoRA of rank 8."
     search = {"rank": (8, 16, 32)}
@@ -120,7 +120,7 @@ class DEFT(FromPeft):
 
     rank: PositiveInt = 8
     title = "DEFT"
-    paper = Paper("NeurIPS", 2025, code="MAXNORM8650/DEFT")
+    paper = Paper("NeurIPS", 2025, "2509.22793", "MAXNORM8650/DEFT")
     equation = r"W' = W - P\, \mathrm{relu}(P)^\top W + P R"
     differs = f"{DIFFERS}."
     search = {"rank": (4, 8, 16)}
