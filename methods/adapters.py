@@ -214,7 +214,7 @@ class AdapterNOAH(Method):
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")
     equation = r"x \leftarrow x + h + W_u\,\mathrm{QuickGELU}(W_d h + b_d) + b_u,\quad h = \mathrm{MLP}(\mathrm{LN}(x))"
     targets = "after the MLP"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = (
         "The released supernet initialises all linear maps again and trains with dropout 0.1; `start='released'` "
         "and `dropout=0.1` do so."

@@ -43,7 +43,7 @@ class APLA(LinearUpdateMethod):
     paper = Paper("arXiv", 2025, "2503.11335", "MoeinSorkhei/APLA")
     equation = r"y_i = w_i x + b_i, \quad (w_i, b_i) \text{ learned for } i \in I, \; |I| = r"
     targets = "o"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"rank": (8, 32, 128)}
     sites = "o"
 
