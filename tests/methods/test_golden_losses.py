@@ -192,7 +192,7 @@ def test_dyt_initialisation() -> None:
 def test_other_methods_have_the_plain_loss() -> None:
     logits, labels = torch.randn(3, 4), torch.tensor([0, 3, 1])
     own = {name for name, cls in METHODS.items() if cls.copies > 1 or cls.loss is not METHODS["lora"].loss}
-    assert own == {"pace", "dyt", "da_vpt", "da_vpt_plus"}
+    assert own == {"pace", "dyt", "da_vpt", "da_vpt_plus", "sa2vp"}
     vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=8, depth=1, num_heads=1)
     assert torch.equal(parse("lora").loss(vit, logits, labels, F.cross_entropy), F.cross_entropy(logits, labels))
 

@@ -21,6 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.apla import RandomRows
+from vtab_peft.methods.base import check_backbone
 from vtab_peft.methods.difffit import Scaled
 from vtab_peft.methods.glora import Generalised, GLoRA, Support
 from vtab_peft.methods.rlrr import Rescaling
@@ -129,7 +130,7 @@ def test_linear_layers_without_bias() -> None:
     """Methods that change biases refuse them; methods that only change weights do not."""
     for spec, facts in (("rlrr", ("rlrr", "bias")), ("glora", ("glora", "c, d and e", "'none'"))):
         with raises_naming(ValueError, *facts):
-            parse(spec).inject(one_block_vit(qkv_bias=False))
+            check_backbone(parse(spec), one_block_vit(qkv_bias=False))
     method, vit = parse("glora(c='none', d='none', e='none')"), one_block_vit(qkv_bias=False)
     method.inject(vit)
     method.merge(vit)

@@ -92,7 +92,7 @@ def other(value):
         case dict():
             return value | {"new": 1}
         case None:
-            return 1
+            return 100
     raise AssertionError(value)
 
 
