@@ -68,7 +68,7 @@ class SNELL(LinearUpdateMethod):
     paper = Paper("NeurIPS", 2024, "2411.01800", "ssfgunner/SNELL")
     equation = r"\Delta W = K \odot |K| \odot [\,|K| > t\,], \quad K_{oi} = s(\|p_o - p_i\| - \|p'_o - p'_i\|)"
     targets = "q, k, v, o, fc1, fc2"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = (
         "The class token is trained there; `class_token=True` does so. The release shares one dropout mask among "
         "q, k and v."
