@@ -47,7 +47,7 @@ class VFPT(Method):
     paper = Paper("NeurIPS", 2024, "2411.01327", "runtsang/VFPT")
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, \mathrm{Re}(\mathcal{F} P_l^1), P_l^2, x])"
     targets = "tokens of every block"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"fraction": (0.3, 0.5, 0.7, 1.0)}  # ours, from the paper's range of 0 to 100 %
     starts_as_identity = False
 
