@@ -53,6 +53,7 @@ def test_exported_adapter_is_deterministic(trained: tuple[Path, Path], tmp_path:
     assert found.classes == ["red", "green", "blue | or #so"]
 
 
+@pytest.mark.slow
 def test_exported_adapter_can_be_exported_again(trained: tuple[Path, Path], tmp_path: Path) -> None:
     record = json.loads(trained[1].read_text())
     adapter = str(trained[1].with_suffix(".safetensors"))

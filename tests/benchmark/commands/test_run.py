@@ -116,7 +116,13 @@ def test_run_executes_what_is_missing_and_reports(
     assert csv.read_bytes() == table
     assert records(results) == first
 
-    assert main([*command(task, results, "--methods", "lora(rank=2)", "--seeds", "0"), "--repeat"]) == 0
+
+@pytest.mark.slow
+def test_repeated_run_has_the_same_result_beside_the_first(make_task: Callable[..., Path], tmp_path: Path) -> None:
+    ask = command(make_task(), results := tmp_path / "results", "--methods", "lora(rank=2)", "--seeds", "0")
+    assert main(ask) == 0
+    first = records(results)
+    assert main([*ask, "--repeat"]) == 0
     again = records(results)
     (repetition,) = set(again) - set(first)
     assert repetition.endswith(".2.json")

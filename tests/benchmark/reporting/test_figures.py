@@ -107,6 +107,7 @@ def test_single_label_is_beside_its_point():
 # Bytes
 
 
+@pytest.mark.slow
 def test_figures_are_byte_identical_when_rebuilt(store, put):
     fill_all(put)
     board, runs = only_with_runs(store)

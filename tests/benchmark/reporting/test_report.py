@@ -176,6 +176,7 @@ def test_leaderboard_of_one_row_has_no_stale_figures(store, put, tmp_path):
     assert ".svg" not in (tmp_path / "out" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_chosen_methods_are_drawn_in_the_chosen_formats(store, put, tmp_path):
     build(put)
     out = tmp_path / "out"
