@@ -16,7 +16,18 @@ from vtab_peft.methods.projections import projections
 MakeCell = Callable[..., TrainedModel]
 
 WITH_PROJECTIONS = {
-    *("lora", "rslora", "lora_fused", "dora", "pissa", "bi_lora", "bi_adaptformer", "adaptformer", "spt_lora"),
+    *(
+        "lora",
+        "lora_plus",
+        "rslora",
+        "lora_fused",
+        "dora",
+        "pissa",
+        "bi_lora",
+        "bi_adaptformer",
+        "adaptformer",
+        "spt_lora",
+    ),
     *("convpass", "convpass_attn", "dtl", "dtl_plus", "mona", "mlae", "hydra"),
     *("dyt", "res_tuning", "sa2vp", "synqt", "vapt"),
     *(name for name in METHODS if name.startswith(("aoft_lora", "aoft_adapter", "adapter_"))),
