@@ -70,7 +70,7 @@ class ShiftTable:
 def shift_table(entry: Leaderboard, runs: Iterable[Run], shifts: Mapping[str, Shift]) -> ShiftTable | None:
     """Return the shifted tests of a leaderboard; None if no method has all of them.
 
-    Records of an earlier repetition of a run are left out.
+    Records of an earlier repetition of a run are left out, and those that lack a corruption.
 
     Args:
         shifts: Run ID -> record.
@@ -79,12 +79,16 @@ def shift_table(entry: Leaderboard, runs: Iterable[Run], shifts: Mapping[str, Sh
     labels = {task.task_id: task.label for task in entry.tasks}
     for run in runs:
         record = shifts.get(run.run_id)
-        if record and record.predictions_sha256 == run.predictions_sha256:
+        if record and record.predictions_sha256 == run.predictions_sha256 and _is_complete(record.tests):
             found[entry.id.row_identity(run)][labels[run.task_id]][run.spec.seed] = record
     tasks = tuple(label for label in labels.values() if any(label in by_task for by_task in found.values()))
     rows = [row for entry_row in entry.rows for row in _rows(entry_row, found[entry_row["identity"]], tasks)]
     lists = dict.fromkeys(name for row in rows for name in row.values if name not in SHARED)
     return ShiftTable(entry, tasks, tuple(lists), tuple(rows)) if rows else None
+
+
+def _is_complete(tests: Iterable[Outcome]) -> bool:
+    return accuracies(tests).keys() >= set(SHARED)
 
 
 def _rows(row: dict[str, Any], by_task: Mapping[str, Mapping[int, Shift]], tasks: Sequence[str]) -> list[ShiftRow]:
@@ -96,7 +100,7 @@ def _rows(row: dict[str, Any], by_task: Mapping[str, Mapping[int, Shift]], tasks
     records = [[by_task[task][seed] for task in tasks] for seed in seeds]
     trained = [[record.tests for record in of_seed] for of_seed in records]
     rows = [ShiftRow(**names, model=TRAINED, alpha=None, values=_values(tasks, trained))]
-    mixed = [[record.wise_ft for record in of_seed if record.wise_ft] for of_seed in records]
+    mixed = [[r.wise_ft for r in of_seed if r.wise_ft and _is_complete(r.wise_ft.tests)] for of_seed in records]
     if all(len(of_seed) == len(tasks) for of_seed in mixed):
         alpha = fmean(wise.alpha for of_seed in mixed for wise in of_seed)
         values = _values(tasks, [[wise.tests for wise in of_seed] for of_seed in mixed])

@@ -79,6 +79,14 @@ def test_methods_that_lack_a_task_and_outdated_records_have_no_row(store: Store,
     assert table_of(store) is None
 
 
+def test_methods_that_lack_a_corruption_have_no_row(store: Store, runs: list[Run]) -> None:
+    for run in runs:
+        add(store, run, outcomes(80, 40) if run.spec.method.name == "lora" else outcomes(80, 40)[:-5])
+    table = table_of(store)
+    assert table
+    assert [row.spec for row in table.rows] == ["lora"]
+
+
 def test_report_writes_table_and_figure_again_alike(store: Store, runs: list[Run], tmp_path: Path) -> None:
     for number, run in enumerate(runs):
         wise = WiseFt(0.7, run.run_id, [], outcomes(82, 55)) if run.spec.method.name == "lora" else None
