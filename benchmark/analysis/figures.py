@@ -26,14 +26,14 @@ CHANCE = "#d9d9d9"
 
 
 def angles(groups: Sequence[Group], caption: str) -> dict[str, bytes]:
-    """Draw a row of two histograms for each site and run; returns format -> bytes.
+    """Draw a row of two histograms for each site and run; returns file name -> bytes.
 
     The left panel has rows or down-projections, the right one columns or up-projections.
     """
     names = dict.fromkeys(group.of for group in groups)
     with style.paper_style():
         shown = [name for name in names if not name.startswith("pretrained") or name in SHOWN]
-        return style.images(_draw_angles(groups, shown, caption), FOR_PAPERS)
+        return style.image_files({"angles": _draw_angles(groups, shown, caption)}, FOR_PAPERS)
 
 
 def _draw_angles(groups: Sequence[Group], names: list[str], caption: str) -> "Figure":
@@ -102,14 +102,14 @@ def _histogram(cosines: np.ndarray, edges: np.ndarray) -> np.ndarray:
 def sizes(rows: Sequence[dict[str, Any]], caption: str) -> dict[str, bytes]:
     """Draw norms and effective ranks of the updates, one line per run and site.
 
-    rows: the result of `report.size_rows`.  Returns format -> bytes; empty if no run can be merged.
+    rows: the result of `report.size_rows`.  Returns file name -> bytes; empty if no run can be merged.
     """
     updates = [row for row in rows if row["what"].startswith("update") and row["when"] == "trained"]
     initial = {(r["of"], r["what"]): r for r in rows if r["what"].startswith("update") and r["when"] == "start"}
     if not updates:
         return {}
     with style.paper_style():
-        return style.images(_draw_sizes(updates, initial, caption), FOR_PAPERS)
+        return style.image_files({"updates": _draw_sizes(updates, initial, caption)}, FOR_PAPERS)
 
 
 def _draw_sizes(rows: Sequence[dict[str, Any]], initial: dict[Any, dict[str, Any]], caption: str) -> "Figure":

@@ -36,10 +36,10 @@ def run(options: argparse.Namespace) -> int:
 def files(found: Agreement, entry: Leaderboard) -> dict[str, bytes]:
     """Return the contents of the files, by name."""
     from ..reporting.figures.agreement import draw  # matplotlib, only now
-    from ..reporting.figures.style import images, paper_style
+    from ..reporting.figures.style import image_files, paper_style
 
     with paper_style():
-        drawn = {f"agreement.{extension}": data for extension, data in images(draw(found, entry), FOR_PAPERS).items()}
+        drawn = image_files({"agreement": draw(found, entry)}, FOR_PAPERS)
     tables = {
         "agreement.csv": to_csv(found),
         "agreement.md": to_text(found, entry, by_task=True, style="github") + "\n",

@@ -74,7 +74,6 @@ def render(runs: list[TrainedModel], weights: list[Group], found: list[AdapterAn
         "sizes": [asdict(size) for size in learned],
         "bounds": [{"of": own.label, **asdict(bound)} for own in found for bound in own.bounds],
     }
-    figures = {"angles": angles(groups, caption), "updates": sizes(size_table, caption)}
     texts = {
         "analysis.md": to_markdown(heading, angle_table, size_table, bound_table),
         **{f"{name}.csv": to_csv(rows) for name, rows in tables.items() if rows},
@@ -82,7 +81,8 @@ def render(runs: list[TrainedModel], weights: list[Group], found: list[AdapterAn
     }
     return {
         **{name: text.encode() for name, text in texts.items()},
-        **{f"{name}.{kind}": content for name, kinds in figures.items() for kind, content in kinds.items()},
+        **angles(groups, caption),
+        **sizes(size_table, caption),
     }
 
 

@@ -47,9 +47,9 @@ def run(options: argparse.Namespace) -> int:
 def files(found: Ensembles, entry: Leaderboard) -> dict[str, bytes]:
     """Return the contents of the files, by name."""
     from ..reporting.figures.ensembles import draw  # matplotlib, only now
-    from ..reporting.figures.style import images, paper_style
+    from ..reporting.figures.style import image_files, paper_style
 
     with paper_style():
-        drawn = {f"ensemble.{extension}": data for extension, data in images(draw(found, entry), FOR_PAPERS).items()}
+        drawn = image_files({"ensemble": draw(found, entry)}, FOR_PAPERS)
     tables = {"ensemble.csv": to_csv(found), "ensemble.md": to_text(found, entry, style="github") + "\n"}
     return {name: text.encode() for name, text in tables.items()} | drawn

@@ -49,17 +49,12 @@ def sensitivity(options: argparse.Namespace) -> int:
 def render(identity: LeaderboardId, methods: Sequence[MethodSensitivity]) -> dict[str, bytes]:
     """Return the files of one set of trials by name."""
     from ..reporting.figures.sensitivity import draw_expected, draw_slices
-    from ..reporting.figures.style import images, paper_style
+    from ..reporting.figures.style import image_files, paper_style
 
     title = one_line(f"{identity.suite} · {identity.backbone} · {identity.recipe}")
     with paper_style():
         drawn = {"slices": draw_slices(methods, title), "expected_best": draw_expected(methods, title)}
-        figures = {
-            f"{name}.{kind}": data
-            for name, figure in drawn.items()
-            if figure is not None
-            for kind, data in images(figure, FOR_PAPERS).items()
-        }
+        figures = image_files(drawn, FOR_PAPERS)
     return {"sensitivity.md": _page(title, methods).encode(), "slices.csv": _csv(methods).encode(), **figures}
 
 

@@ -172,7 +172,7 @@ class Facts:
     hub: str | None = None
     """Repository of the weights on the Hugging Face hub."""
     licence: str | None = None
-    """Of the weights, as timm states it; None if it does not."""
+    """Licence of the weights as timm states it; None if it does not."""
 
 
 def facts(name: str) -> Facts:

@@ -14,7 +14,7 @@ class CostColumn:
     """A column of `leaderboard.csv`, which is also an axis of figures."""
 
     text: str
-    """What it is, with its unit and the names of batches of the setup."""
+    """Text of the axis, with the unit and the names of batches of the setup."""
     value: Callable[["Cost"], float]
     higher_is_better: bool = False
 

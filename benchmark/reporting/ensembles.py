@@ -39,7 +39,7 @@ Pool = Mapping[str, Mapping[int, Predictions]]
 
 @dataclass(frozen=True)
 class Choice:
-    """What val200 decides on one task."""
+    """The choices that val200 makes on one task."""
 
     task: TaskColumn
     ranking: tuple[str, ...]

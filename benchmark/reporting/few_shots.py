@@ -56,7 +56,7 @@ class FewShotTable:
 
     @property
     def heading(self) -> str:
-        """What the table contains, and its conditions, as plain text."""
+        """The content and the conditions of the table, as plain text."""
         low, high = min(self.draws.values()), max(self.draws.values())
         draws = pluralize(low, "draw") if low == high else f"{low} to {high} draws"
         facts = f"{self.id.title} · {draws} of the images, {pluralize(self.seeds, 'training seed')} each"

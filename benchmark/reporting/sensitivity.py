@@ -39,7 +39,7 @@ class Slice:
 
     field: str
     values: tuple[float, ...]
-    """In rising order."""
+    """Values of the field, in rising order."""
     accuracies: np.ndarray
     """[tasks, values] on val200; a diverged trial has 0."""
     others: Point

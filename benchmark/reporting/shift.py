@@ -64,7 +64,7 @@ class ShiftTable:
     """Tasks with shift records.  Methods that lack one of them have no row."""
     lists: tuple[str, ...]
     rows: tuple[ShiftRow, ...]
-    """In the order of the leaderboard, each method as trained and then with WiSE-FT."""
+    """Methods in the order of the leaderboard, each as trained and then with WiSE-FT."""
 
 
 def shift_table(entry: Leaderboard, runs: Iterable[Run], shifts: Mapping[str, Shift]) -> ShiftTable | None:

@@ -6,20 +6,17 @@ The cost ID is a hash of backbone, method and setup.  Costs depend on the shape 
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from ...datasets.atomic_io import PREFIX
-from ...datasets.reading import InvalidFile, naming, read_regular
 from ...datasets.schema import Count, Invalid, Positive, from_json
 from ..canonical import fingerprint
 from ..spec import ImageSize, MethodRef
-from .json_io import StoreError, to_text, write_atomically
-from .layout import LARGEST_RECORD, Provenance
+from .layout import Provenance
+from .side_records import RecordKind
 
 SCHEMA = 1
 """Version of the record's layout."""
@@ -32,7 +29,7 @@ Measured = Annotated[float, msgspec.Meta(gt=0)]
 
 @dataclass(frozen=True, kw_only=True, order=True)
 class Setup:
-    """What costs must share to be compared, beside the backbone."""
+    """The conditions that costs must share to be compared, beside the backbone."""
 
     device: str
     precision: Literal["bf16", "fp32"]
@@ -112,50 +109,6 @@ def path_of(root: Path, backbone: str, method: MethodRef, setup: Setup) -> Path:
     return root.joinpath("costs", *names, f"{cost_id(backbone, method, setup)}.json")
 
 
-def save_cost(root: Path, cost: Cost) -> Path:
-    """Write a record, in place of an earlier one of the same backbone, method and setup; return its path.
-
-    Raises:
-        ValueError: A reader would refuse the record; nothing is written.
-        StoreError: The folder cannot be written.
-    """
-    path = path_of(root, cost.backbone, cost.method, cost.setup)
-    data = to_text(msgspec.to_builtins(cost)).encode()
-    _parse(data, path)
-    write_atomically(path, data)
-    return path
-
-
-def load_cost(path: Path) -> Cost:
-    """Read and check a record.
-
-    Raises:
-        InvalidFile: A field is not valid, or content and file name disagree.
-        StoreError: The file cannot be read.
-    """
-    try:
-        with naming(path):
-            return _parse(read_regular(path, LARGEST_RECORD), path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def load_costs(root: Path) -> tuple[list[Cost], list[str]]:
-    """Return all records of a results folder, sorted by path, and a message for each that cannot be read."""
-    found: list[Cost] = []
-    problems: list[str] = []
-    for path in _paths(root):
-        try:
-            found.append(load_cost(path))
-        except (InvalidFile, StoreError) as error:
-            problems.append(f"{error}; delete it, and measure it again")
-    return found, problems
-
-
-def _paths(root: Path) -> Iterable[Path]:
-    return sorted(path for path in (root / "costs").glob("*/*/*.json") if not path.name.startswith(PREFIX))
-
-
 def _parse(data: bytes, path: Path) -> Cost:
     cost = from_json(data, Cost)
     if cost.schema > SCHEMA:
@@ -169,3 +122,18 @@ def _parse(data: bytes, path: Path) -> Cost:
     if path.stem != cost_id(cost.backbone, cost.method, cost.setup):
         raise Invalid("the file name is not the hash of backbone, method and setup", "method")
     return cost
+
+
+COSTS = RecordKind("costs/*/*/*.json", _parse, "measure it again")
+load_cost = COSTS.load
+
+
+def save_cost(root: Path, cost: Cost) -> Path:
+    """Write a record in place of an earlier one of the same backbone, method and setup; errors as `RecordKind.save`."""
+    return COSTS.save(path_of(root, cost.backbone, cost.method, cost.setup), cost)
+
+
+def load_costs(root: Path) -> tuple[list[Cost], list[str]]:
+    """Return all records of a results folder, sorted by path, and a message for each that cannot be read."""
+    found, problems = COSTS.load_all(root)
+    return list(found.values()), problems

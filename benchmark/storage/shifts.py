@@ -13,11 +13,9 @@ from typing import Annotated
 
 import msgspec
 
-from ...datasets.atomic_io import PREFIX
-from ...datasets.reading import InvalidFile, naming, read_regular
 from ...datasets.schema import Count, Invalid, Positive, from_json
-from .json_io import StoreError, to_text, write_atomically
-from .layout import LARGEST_RECORD, Accuracy, Provenance
+from .layout import Accuracy, Provenance
+from .side_records import RecordKind
 
 SCHEMA = 1
 """Version of the record's layout."""
@@ -75,7 +73,7 @@ class Shift(msgspec.Struct, frozen=True):
     predictions_sha256: str
     """That of the run's record."""
     tests: list[Outcome]
-    """With `clean`: the test images that are corrupted."""
+    """One per test; `clean` has the test images that are corrupted."""
     provenance: Provenance
     wise_ft: WiseFt | None = None
 
@@ -83,50 +81,6 @@ class Shift(msgspec.Struct, frozen=True):
 def path_of(root: Path, run_id: str) -> Path:
     """Return the path of a run's shift record in a results folder."""
     return root / "shift" / f"{run_id}.json"
-
-
-def save_shift(root: Path, shift: Shift) -> Path:
-    """Write a record, in place of an earlier one of the run; return its path.
-
-    Raises:
-        ValueError: A reader would refuse the record; nothing is written.
-        StoreError: The folder cannot be written.
-    """
-    path = path_of(root, shift.key)
-    data = to_text(msgspec.to_builtins(shift)).encode()
-    _parse(data, path)
-    write_atomically(path, data)
-    return path
-
-
-def load_shift(path: Path) -> Shift:
-    """Read and check a record.
-
-    Raises:
-        InvalidFile: A field is not valid, or content and file name disagree.
-        StoreError: The file cannot be read.
-    """
-    try:
-        with naming(path):
-            return _parse(read_regular(path, LARGEST_RECORD), path)
-    except OSError as error:
-        raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-
-
-def load_shifts(root: Path) -> tuple[dict[str, Shift], list[str]]:
-    """Return run ID -> record of a results folder, and a message for each that cannot be read."""
-    found: dict[str, Shift] = {}
-    problems: list[str] = []
-    for path in _paths(root):
-        try:
-            found[path.stem] = load_shift(path)
-        except (InvalidFile, StoreError) as error:
-            problems.append(f"{error}; delete it, and run `vtab-peft shift` again")
-    return found, problems
-
-
-def _paths(root: Path) -> Iterable[Path]:
-    return sorted(path for path in (root / "shift").glob("*.json") if not path.name.startswith(PREFIX))
 
 
 def _parse(data: bytes, path: Path) -> Shift:
@@ -144,3 +98,18 @@ def _parse(data: bytes, path: Path) -> Shift:
         if ("clean", 0) not in names or not any(severity for _, severity in names):
             raise Invalid("lacks the clean test or every corruption", "tests")
     return shift
+
+
+SHIFTS = RecordKind("shift/*.json", _parse, "run `vtab-peft shift` again")
+load_shift = SHIFTS.load
+
+
+def save_shift(root: Path, shift: Shift) -> Path:
+    """Write a record in place of an earlier one of the run; errors as `RecordKind.save`."""
+    return SHIFTS.save(path_of(root, shift.key), shift)
+
+
+def load_shifts(root: Path) -> tuple[dict[str, Shift], list[str]]:
+    """Return run ID -> record of a results folder, and a message for each that cannot be read."""
+    found, problems = SHIFTS.load_all(root)
+    return {shift.key: shift for shift in found.values()}, problems

@@ -12,7 +12,7 @@ from ..leaderboards import Leaderboard
 from ..shift import ShiftTable
 from ..significance import Significance
 from . import cost, curves, groups, heat_map, ranks, shift
-from .style import images, pages, paper_style
+from .style import image_files, pages, paper_style
 
 FIGURES = {
     "accuracy_vs_params": "accuracy against trainable parameters",
@@ -56,13 +56,12 @@ def figures(
             "shift": [shift.draw(shifted)],
             **{f"accuracy_vs_{axis}": [cost.against_column(leaderboard, axis, drawing)] for axis in axes},
         }
-        return {
-            f"{name}{f'-{number}' if number > 1 else ''}.{extension}": data
+        parts_by_name = {
+            f"{name}{f'-{number}' if number > 1 else ''}": figure
             for name, made in drawn.items()
             for number, figure in enumerate(made, start=1)
-            if figure is not None
-            for extension, data in images(figure, drawing).items()
         }
+        return image_files(parts_by_name, drawing)
 
 
 def link_text(name: str) -> str:

@@ -14,7 +14,7 @@ from ...storage.schema import Run
 from ..leaderboards import Leaderboard
 from ..markup import task_name
 from ..tables import cut
-from .style import BLUE, COLUMN, GREY, add_axes, add_text, short, text_width, write_title
+from .style import BLUE, COLUMN, GREY, add_axes, add_text, short, text_width, write_legend, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -111,15 +111,4 @@ def _write_legend(figure: "Figure", entries: Sequence[str], columns: int) -> Non
 
     lines = [Line2D([], [], ls=line, color=colour, lw=width) for line, colour, width in LINES[: len(entries)]]
     handles = [*lines, Patch(color=GREY, alpha=0.3, lw=0)][: len(entries)]
-    width, height = figure.get_size_inches()
-    anchor = (0.06 / width, 1 - 0.31 / height)
-    figure.legend(
-        *(handles, entries),
-        loc="upper left",
-        bbox_to_anchor=anchor,
-        ncols=columns,
-        fontsize=6,
-        frameon=False,
-        handlelength=2.4,
-        **{"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.25, "columnspacing": 1, "handletextpad": 0.5},
-    )
+    write_legend(figure, handles, entries, columns, 0.31, handlelength=2.4)

@@ -6,7 +6,18 @@ from typing import TYPE_CHECKING
 from ..drawing import Drawing
 from ..few_shots import FewShotTable, Point
 from ..tables import cut
-from .style import COLUMN, INK, add_axes, add_text, images, paper_style, short, text_width, write_title
+from .style import (
+    COLUMN,
+    INK,
+    add_axes,
+    add_text,
+    image_files,
+    paper_style,
+    short,
+    text_width,
+    write_legend,
+    write_title,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +38,7 @@ def draw(table: FewShotTable, drawing: Drawing) -> dict[str, bytes]:
         return {}
     with paper_style():
         figure = _draw(table, drawn)
-        return {f"few_shots.{kind}": data for kind, data in images(figure, drawing).items()}
+        return image_files({"few_shots": figure}, drawing)
 
 
 def _draw(table: FewShotTable, drawn: "Sequence[tuple[str, dict[int, Point]]]") -> "Figure":
@@ -56,17 +67,7 @@ def _draw(table: FewShotTable, drawn: "Sequence[tuple[str, dict[int, Point]]]") 
     axes.xaxis.set_minor_locator(NullLocator())
     axes.grid(axis="y", color=INK, alpha=0.12, lw=0.4)
     axes.set_ylabel(f"Mean accuracy over {len(table.tasks)} tasks (%)" if len(table.tasks) > 1 else "Accuracy (%)")
-    anchor = (0.06 / COLUMN, 1 - 0.2 / figure.get_size_inches()[1])
-    handles = [container[0] for container in axes.containers]
-    figure.legend(
-        *(handles, names),
-        loc="upper left",
-        bbox_to_anchor=anchor,
-        ncols=columns,
-        fontsize=6,
-        frameon=False,
-        **{"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.25, "columnspacing": 1, "handletextpad": 0.5},
-    )
+    write_legend(figure, [container[0] for container in axes.containers], names, columns, 0.2)
     has_intervals = any(point.interval for _, points in drawn for point in points.values())
     bars = "; bars: 95 % over draws" if has_intervals else ""
     add_text(figure, COLUMN / 2, 0.05, f"Training images per class{bars}", ha="center")

@@ -8,7 +8,7 @@ import numpy as np
 
 from ..sensitivity import MethodSensitivity, Slice
 from ..tables import cut, learning_rate
-from .style import BLUE, COLUMN, GREY, INK, add_axes, add_text, short, write_title
+from .style import BLUE, COLUMN, GREY, INK, add_axes, add_text, short, write_legend, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,15 +96,6 @@ def draw_expected(methods: Sequence[MethodSensitivity], title: str) -> "Figure |
     axes.set_xlabel("Random trials")
     axes.set_ylabel("Expected best on val200 (%)")
     axes.grid(axis="y", color=INK, alpha=0.12, lw=0.4)
-    width, whole = figure.get_size_inches()
-    figure.legend(
-        loc="upper left",
-        bbox_to_anchor=(0.06 / width, 1 - 0.22 / whole),
-        ncols=2,
-        fontsize=6,
-        frameon=False,
-        handlelength=2.4,
-        **{"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.25, "columnspacing": 1},
-    )
+    write_legend(figure, *axes.get_legend_handles_labels(), 2, 0.22, handlelength=2.4, handletextpad=0.8)
     write_title(figure, title)
     return figure

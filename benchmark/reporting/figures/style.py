@@ -6,7 +6,7 @@ files are byte-identical: fixed SVG ids, no dates, matplotlib's defaults instead
 
 import io
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -77,6 +77,32 @@ def images(figure: "Figure", drawing: Drawing) -> dict[str, bytes]:
     for name, file in files.items():
         figure.savefig(file, format=name, metadata=WITHOUT_DATE[name], dpi=PNG_DPI, bbox_inches=box)
     return {name: file.getvalue() for name, file in files.items()}
+
+
+def image_files(figures: Mapping[str, "Figure | None"], drawing: Drawing) -> dict[str, bytes]:
+    """Return file name -> bytes of named figures in all formats; None has no file."""
+    return {
+        f"{name}.{kind}": data
+        for name, figure in figures.items()
+        if figure is not None
+        for kind, data in images(figure, drawing).items()
+    }
+
+
+def write_legend(
+    figure: "Figure", handles: Sequence[Any], names: Sequence[str], columns: int, below: float, **style: Any
+) -> None:
+    """Write a legend in the upper left corner, `below` inches from the top."""
+    width, height = figure.get_size_inches()
+    figure.legend(
+        *(handles, names),
+        loc="upper left",
+        bbox_to_anchor=(0.06 / width, 1 - below / height),
+        ncols=columns,
+        fontsize=6,
+        frameon=False,
+        **{"borderpad": 0, "borderaxespad": 0, "labelspacing": 0.25, "columnspacing": 1, "handletextpad": 0.5} | style,
+    )
 
 
 def pages(lines: int) -> list[slice]:
