@@ -1,16 +1,16 @@
 """The command `agreement`: how often methods, and seeds of one method, predict different classes."""
 
 import argparse
-import sys
 
-from ..reporting.agreement import Agreement, agreement
+from ..reporting.agreement import agreement
 from ..reporting.agreement_text import to_csv, to_text
 from ..reporting.compare import find_leaderboard
-from ..reporting.drawing import FOR_PAPERS
+from ..reporting.figures.agreement import draw
 from ..reporting.leaderboard_id import by_leaderboard
-from ..reporting.leaderboards import Leaderboard, leaderboard
-from ..storage.json_io import write_atomically
+from ..reporting.leaderboards import leaderboard
 from ..storage.store import Store
+from .messages import say_all
+from .show_tables import show_tables
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,28 +20,11 @@ def run(options: argparse.Namespace) -> int:
         ValueError: no or several leaderboards have the methods, or predictions are missing.
     """
     stored, problems = Store(options.results).load_runs()
-    for problem in problems:
-        print(problem, file=sys.stderr)
+    say_all(problems)
     boards = [(leaderboard(identity, own), own) for identity, own in by_leaderboard(stored)]
     entry, runs, rows = find_leaderboard(boards, options.methods, options.board, options.results)
     found = agreement(entry, runs, rows or entry.rows)
-    print(to_text(found, entry, options.by_task))
-    if options.to:
-        for name, content in files(found, entry).items():
-            write_atomically(options.to / name, content)
-        print(f"tables and figure: {options.to}", file=sys.stderr)
+    page = to_text(found, entry, by_task=True, style="github") + "\n"
+    text = to_text(found, entry, options.by_task)
+    show_tables("agreement", text, options.to, to_csv(found), page, lambda: draw(found, entry))
     return 1 if problems else 0
-
-
-def files(found: Agreement, entry: Leaderboard) -> dict[str, bytes]:
-    """Return the contents of the files, by name."""
-    from ..reporting.figures.agreement import draw  # matplotlib, only now
-    from ..reporting.figures.style import image_files, paper_style
-
-    with paper_style():
-        drawn = image_files({"agreement": draw(found, entry)}, FOR_PAPERS)
-    tables = {
-        "agreement.csv": to_csv(found),
-        "agreement.md": to_text(found, entry, by_task=True, style="github") + "\n",
-    }
-    return {name: text.encode() for name, text in tables.items()} | drawn

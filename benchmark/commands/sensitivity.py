@@ -8,6 +8,8 @@ from tabulate import tabulate
 
 from ..escaping import csv_text, one_line
 from ..reporting.drawing import FOR_PAPERS
+from ..reporting.figures.sensitivity import draw_expected, draw_slices
+from ..reporting.figures.style import image_files, paper_style
 from ..reporting.leaderboard_id import LeaderboardId
 from ..reporting.sensitivity import WITHIN, MethodSensitivity, Slice, sensitivities
 from ..reporting.tables import DASH, percent
@@ -48,9 +50,6 @@ def sensitivity(options: argparse.Namespace) -> int:
 
 def render(identity: LeaderboardId, methods: Sequence[MethodSensitivity]) -> dict[str, bytes]:
     """Return the files of one set of trials by name."""
-    from ..reporting.figures.sensitivity import draw_expected, draw_slices
-    from ..reporting.figures.style import image_files, paper_style
-
     title = one_line(f"{identity.suite} · {identity.backbone} · {identity.recipe}")
     with paper_style():
         drawn = {"slices": draw_slices(methods, title), "expected_best": draw_expected(methods, title)}
