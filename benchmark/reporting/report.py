@@ -27,6 +27,8 @@ from ..storage.store import Store
 from . import few_shots, papers, published, published_vs_measured, shift
 from .compare import labels_of
 from .drawing import REPORT, Drawing
+from .figures import figures, is_figure, link_text
+from .figures.few_shots import draw as draw_few_shots
 from .html.content import LeaderboardReport
 from .html.page import page
 from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
@@ -102,8 +104,8 @@ def write(
             write_atomically(folder / name, data)
         _remove_stale(folder, files)
         paths += [folder / name for name in files]
-        figures = {name[:-4]: svg for name, svg in files.items() if name.endswith(".svg")}
-        parts.append(LeaderboardReport(entry, runs, found, comparison, figures))
+        svgs = {name[:-4]: svg for name, svg in files.items() if name.endswith(".svg")}
+        parts.append(LeaderboardReport(entry, runs, found, comparison, svgs))
     if not parts:
         return Report((), (), tuple(problems), _nothing(store, len(stored)), 0)
     leaderboards = tuple(part.entry for part in parts)
@@ -163,8 +165,6 @@ def _figures(
     shifted: shift.ShiftTable | None,
     drawing: Drawing,
 ) -> dict[str, bytes]:
-    from .figures import figures  # matplotlib, only now
-
     if few_shots.is_draw(entry):  # one figure shows all draws
         return {}
     if drawing.methods:
@@ -182,9 +182,7 @@ def _figures(
 def _write_few_shots(tables: Sequence[few_shots.FewShotTable], out: Path, drawing: Drawing) -> list[Path]:
     paths = []
     for table in tables:
-        from .figures.few_shots import draw  # matplotlib, only now
-
-        for name, data in {**few_shots.texts(table), **draw(table, drawing)}.items():
+        for name, data in {**few_shots.texts(table), **draw_few_shots(table, drawing)}.items():
             paths.append(out / "few_shots" / table.id.slug / name)
             write_atomically(paths[-1], data)
     return paths
@@ -192,8 +190,6 @@ def _write_few_shots(tables: Sequence[few_shots.FewShotTable], out: Path, drawin
 
 def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
     """Remove files of an earlier report that no longer apply; other files are left unchanged."""
-    from .figures import is_figure
-
     for path in folder.iterdir():
         if path.name not in made and (path.name in ("published.md", "shift.csv", "shift.md") or is_figure(path.name)):
             path.unlink()
@@ -201,8 +197,6 @@ def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
 
 def _index(parts: Sequence[LeaderboardReport], shifted: Collection[str]) -> str:
     """Return README.md of the report: a list of leaderboards, then their tables, first figures and links."""
-    from .figures import link_text
-
     titles = [markdown(title) for title in distinct_titles([part.entry.id for part in parts])]
     lines = [
         "# Leaderboards",
