@@ -1,10 +1,12 @@
-"""Fixtures: small tasks in the archive's layout."""
+"""Fixtures: small tasks in the archive's layout, a folder for a cache, and a server of one file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from downloads import BODY
+from fileserver import FileServer
 from PIL import Image
 
 SIZES = {"train800": 6, "val200": 4, "test": 5}
@@ -30,3 +32,20 @@ def make_folder(tmp_path: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    monkeypatch.setenv("no_proxy", "*")
+    with FileServer({"/data.bin": BODY}) as server:
+        yield server
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    return tmp_path / "raw" / "data.bin"

@@ -7,27 +7,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cached_tasks import BICUBIC, MakeFolder, pixels
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets import cache, checksum
-from vtab_peft.datasets.cache import CachedTask, build, cached
+from vtab_peft.datasets.cache import build, cached
 from vtab_peft.datasets.checksum import is_intact
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.manifest import read_manifest
-from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.task import SPLITS
-
-MakeFolder = Callable[..., Path]
-BICUBIC = Preprocessing(24, "bicubic")
 
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def pixels(found: CachedTask) -> dict[str, bytes]:
-    return {split: found.images(split).tobytes() for split in SPLITS}
 
 
 def manifest_of(root: Path) -> Path:

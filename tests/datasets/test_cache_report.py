@@ -7,10 +7,10 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from cached_tasks import BICUBIC, MakeFolder
 from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.atomic_io import host
@@ -20,16 +20,9 @@ from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import Preprocessing
 from vtab_peft.datasets.task import DataError
 
-MakeFolder = Callable[..., Path]
-BICUBIC = Preprocessing(24, "bicubic")
 LONG_AGO = time.time() - 30 * 24 * 3600
 IMAGE = 3 * 24 * 24
 """Bytes of an image at 24 pixels a side; a task has 6, 4 and 5 of them."""
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    return tmp_path / "cache"
 
 
 def files(root: Path) -> dict[str, int]:

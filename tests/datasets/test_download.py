@@ -1,7 +1,5 @@
-"""Tests of downloads: complete and verified or absent, resumed, and refused with advice."""
+"""Tests of downloads: complete and verified or absent, and resumed."""
 
-import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -9,10 +7,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from downloads import BODY, HALF, break_off, left_in
 from fileserver import FileServer, Request
 from raises import raises_naming
 from vtab_peft.datasets import download as module
@@ -20,33 +18,7 @@ from vtab_peft.datasets.download import BACKOFF_S, download
 from vtab_peft.datasets.known_file import KnownFile
 from vtab_peft.datasets.task import DataError
 
-BODY = bytes(range(256)) * 1200  # 307,200 bytes: more than sockets hold back
-HALF = len(BODY) // 2
 AT_ONCE = (0.0, 0.0)
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
-    monkeypatch.setenv("no_proxy", "*")
-    with FileServer({"/data.bin": BODY}) as server:
-        yield server
-
-
-@pytest.fixture
-def target(tmp_path: Path) -> Path:
-    return tmp_path / "raw" / "data.bin"
-
-
-def left_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
-
-
-def break_off(server: FileServer, target: Path, at: int = HALF) -> None:
-    """One attempt that ends after `at` bytes."""
-    server.cut_after = [at]
-    with raises_naming(DataError, f"after {at:,} of "):
-        download(server.url("/data.bin"), target, waits=())
-    assert left_in(target.parent) == ["data.bin.part", "data.bin.part.json"]
 
 
 def test_the_whole_file_arrives_and_progress_is_told_in_bytes(server: FileServer, target: Path) -> None:
@@ -185,44 +157,12 @@ RIGHT = {
     "SHA256": KnownFile(len(BODY), hashlib.sha256(BODY).hexdigest()),
     "MD5": KnownFile(md5=hashlib.md5(BODY).hexdigest()),
 }
-WRONG = {"SHA256": KnownFile(sha256="0" * 64, md5=RIGHT["MD5"].md5), "MD5": KnownFile(md5="0" * 32)}
 
 
 @pytest.mark.parametrize("kind", RIGHT)
 def test_the_right_checksum_is_accepted(kind: str, server: FileServer, target: Path) -> None:
     download(server.url("/data.bin"), target, RIGHT[kind], waits=())
     assert target.exists()
-
-
-@pytest.mark.parametrize("kind", WRONG)
-def test_a_wrong_checksum_leaves_nothing(kind: str, server: FileServer, target: Path) -> None:
-    with raises_naming(DataError, server.url("/data.bin"), kind, WRONG[kind].sha256 or WRONG[kind].md5):
-        download(server.url("/data.bin"), target, WRONG[kind], waits=())
-    assert left_in(target.parent) == []
-
-
-def test_a_wrong_length_is_refused_before_the_download(server: FileServer, target: Path) -> None:
-    with raises_naming(DataError, server.url("/data.bin"), "307,200 bytes", "instead of 5"):
-        download(server.url("/data.bin"), target, KnownFile(size=5), waits=())
-    assert left_in(target.parent) == []
-
-
-def test_a_missing_file_is_reported_at_once(server: FileServer, target: Path) -> None:
-    with raises_naming(DataError, server.url("/nothing"), "404"):
-        download(server.url("/nothing"), target, waits=(9, 9))
-    assert len(server.requests) == 1
-    assert left_in(target.parent) == []
-
-
-@pytest.mark.parametrize("kind", ["text/html; charset=utf-8", "application/octet-stream"])
-def test_a_web_page_is_refused_and_the_part_kept(kind: str, server: FileServer, target: Path) -> None:
-    """Quota and login pages come with status 200, some of them as if they were data."""
-    break_off(server, target)
-    server.files["/data.bin"] = b"\n <!DOCTYPE html><html>Please log in</html>"
-    server.content_type, server.etag = kind, '"page"'
-    with raises_naming(DataError, server.url("/data.bin"), "web page", target):
-        download(server.url("/data.bin"), target, waits=())
-    assert target.with_name("data.bin.part").read_bytes() == BODY[:HALF]
 
 
 def test_markup_in_the_middle_of_a_file_is_no_web_page(server: FileServer, target: Path) -> None:
@@ -246,62 +186,6 @@ def test_nobody_there_is_tried_again_and_then_reported(server: FileServer, targe
     server.close()
     with raises_naming(DataError, "refused", "3 attempts"):
         download(url, target, waits=AT_ONCE)
-
-
-def test_a_full_disk_keeps_what_came_and_says_how_much(
-    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The disk takes the first 100,000 bytes, half of a write as disks do, and then no more."""
-    real, room = os.write, 100_000
-
-    def write(file: int, data: bytes | memoryview) -> int:
-        nonlocal room
-        if not room:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        written = real(file, data[:room])
-        room -= written
-        return written
-
-    with monkeypatch.context() as full:
-        full.setattr(os, "write", write)
-        with raises_naming(DataError, "no space", target, "100,000 bytes"):
-            download(server.url("/data.bin"), target, waits=())
-    download(server.url("/data.bin"), target, waits=())
-    assert target.read_bytes() == BODY
-    assert server.requests[-1].range == "bytes=100000-"
-
-
-def test_too_little_room_is_seen_before_the_first_byte(
-    server: FileServer, target: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    usage = module.shutil.disk_usage(target.parents[1])._replace(free=1000)
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda _: usage)
-    with raises_naming(DataError, target, "307,200", "1,000"):
-        download(server.url("/data.bin"), target, waits=())
-    assert left_in(target.parent) == []
-
-
-def test_a_folder_that_cannot_be_made_is_named(server: FileServer, tmp_path: Path) -> None:
-    (tmp_path / "raw").write_text("a file")
-    with raises_naming(DataError, tmp_path / "raw/data.bin"):
-        download(server.url("/data.bin"), tmp_path / "raw" / "data.bin", waits=())
-
-
-@pytest.mark.skipif(os.geteuid() == 0, reason="the superuser may write everywhere")
-def test_an_unwritable_folder_is_named(server: FileServer, target: Path) -> None:
-    target.parent.mkdir()
-    target.parent.chmod(0o500)
-    with raises_naming(DataError, "Permission denied"):
-        download(server.url("/data.bin"), target, waits=())
-
-
-def test_two_processes_do_not_write_one_file(server: FileServer, target: Path) -> None:
-    break_off(server, target)
-    with target.with_name("data.bin.part").open("rb") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with raises_naming(DataError, "another process", target):
-            download(server.url("/data.bin"), target, waits=())
-    assert target.with_name("data.bin.part").read_bytes() == BODY[:HALF]
 
 
 def test_a_killed_download_goes_on(server: FileServer, target: Path) -> None:

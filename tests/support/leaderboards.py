@@ -1,9 +1,11 @@
-"""Leaderboards of a test's store, and the 19 tasks of VTAB-1k."""
+"""Leaderboards of a test's store, the 19 tasks of VTAB-1k, and a name that tries to break tables."""
 
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard, leaderboard
 from vtab_peft.benchmark.storage.schema import Run
 from vtab_peft.benchmark.storage.store import Store
+
+HOSTILE = "a|b_c&d\n$x^2$ 100% {#} ~ \\input{/etc/passwd} **bold** `code` [link](http://x) <script>alert(1)</script>"
 
 # Independent of the project's task table; order of https://arxiv.org/abs/1910.04867.
 NATURAL = ["cifar", "caltech101", "dtd", "oxford_flowers102", "oxford_iiit_pet", "svhn", "sun397"]

@@ -1,15 +1,10 @@
-"""Search space of `tune`: the grid, the budget and the choice; trials never open test data."""
+"""Search space of `tune`: the grid, the budget and the choice."""
 
-import json
-from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 from vtab_peft.benchmark.commands import tuning_space as searching
-from vtab_peft.benchmark.commands.tune import choices_table, rates_table
+from vtab_peft.benchmark.commands.tune import rates_table
 from vtab_peft.benchmark.commands.tuning_space import (
     Grid,
     Search,
@@ -20,38 +15,13 @@ from vtab_peft.benchmark.commands.tuning_space import (
     settings,
     tuned,
 )
-from vtab_peft.benchmark.engine import trainer
-from vtab_peft.benchmark.engine.numerics import Numerics
-from vtab_peft.benchmark.execution.messages import ResolveRequest, WorkerConfig
-from vtab_peft.benchmark.execution.worker import Worker
-from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
+from vtab_peft.benchmark.plan import MethodInfo, SweepConfig
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
-from vtab_peft.benchmark.storage.store import Store
-from vtab_peft.datasets.cache import CachedTask, Preprocessing, build
-from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.methods import METHODS, parse
 
 SMOKE = RECIPES["smoke"]
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Worker:
-    return Worker(WorkerConfig(tmp_path_factory.mktemp("results"), Numerics(threads=1)))
-
-
-@pytest.fixture(scope="module")
-def resolve(worker: Worker) -> Callable[..., tuple[BackboneInfo, list[MethodInfo]]]:
-    def resolve(*methods: str, grid: Any = None) -> tuple[BackboneInfo, list[MethodInfo]]:
-        resolved = worker.resolve(ResolveRequest("toy_vit", "random", None, "fp32", methods, variants=True, grid=grid))
-        return resolved.backbone, resolved.methods
-
-    return resolve
-
-
-@pytest.fixture
-def data(make_task: Callable[..., Path], tmp_path: Path) -> CachedTask:
-    return build(folder_task(make_task()), Preprocessing(64, "bicubic"), tmp_path / "cache")
 
 
 def points(method: MethodInfo, recipe: Recipe = UNIFORM) -> list[tuple[str, float, float]]:
@@ -203,17 +173,6 @@ def test_grids_share_trials_and_not_leaderboards(resolve, data: CachedTask) -> N
     assert refits[0].spec.recipe.name == "smoke_tuned2(lr=0.001/0.01)"
 
 
-def test_table_of_choices_says_how_near_the_others_came(resolve, data: CachedTask) -> None:
-    backbone, (linear,) = resolve("linear")
-    trials = search_of(backbone).trials(linear, data)
-    error = (0.6 * 0.4 / data.counts["val"]) ** 0.5
-    table = choices_table([(trials, [0.6 - 1.1 * error, 0.6, None, 0.6 - 0.9 * error])])
-    row = table.splitlines()[-1]
-    assert str(trials.settings[1]) in row
-    assert row.index(str(trials.settings[1])) < row.index(str(trials.settings[3]))
-    assert row.endswith("1 of 2")
-
-
 def test_budget_larger_than_a_grid_is_refused(resolve) -> None:
     _, methods = resolve("lora", "linear")
     assert budget(None, UNIFORM, methods) == fair_budget(UNIFORM) == 15
@@ -245,109 +204,3 @@ def test_tuned_recipe_depends_on_recipe_grid_and_budget(monkeypatch: pytest.Monk
 )
 def test_highest_accuracy_wins_and_the_first_on_ties(accuracies: list[float | None], best: int | None) -> None:
     assert choose(accuracies) == best
-
-
-def search_of(backbone: BackboneInfo, configurations: int = 4) -> Search:
-    return Search(backbone, SMOKE, configurations, SweepConfig(tuned(SMOKE, configurations), seeds=[0, 1, 2]))
-
-
-def put(store: Store, run: PlannedRun, accuracy: float, fake: Any) -> None:
-    store.save(run.spec, fake.record(accuracy), np.zeros(3, dtype=np.int64))
-
-
-def test_choice_depends_on_trials_alone(resolve, data: CachedTask, store: Store, fake: Any) -> None:
-    backbone, (lora,) = resolve("lora")
-    search = search_of(backbone)
-    trials = search.trials(lora, data)
-    for run, accuracy in zip(trials.runs[:3], (0.4, 0.6, 0.5), strict=True):
-        put(store, run, accuracy, fake)
-    assert trials.pending(store) == trials.runs[3:]
-    assert trials.accuracies(store) is None
-    store.save_failure(trials.runs[3].spec, "Diverged: the training loss is nan", "")
-    assert not trials.pending(store)
-    accuracies = trials.accuracies(store)
-    assert accuracies == [0.4, 0.6, 0.5, None]
-
-    path = search.write_choice(trials, accuracies, store)
-    written = path.read_bytes()
-    for run in search.refits(trials, accuracies):
-        put(store, run, 0.99, fake)
-    path.unlink()
-    again = trials.accuracies(store)
-    assert again is not None
-    assert search.write_choice(trials, again, store).read_bytes() == written
-    choice = json.loads(written)
-    assert choice["chosen"] == choice["tried"][1]
-    assert [row["val_accuracy"] for row in choice["tried"]] == accuracies
-    assert [row["val_key"] for row in choice["tried"]] == [run.spec.run_id() for run in trials.runs]
-
-
-def test_failed_trial_is_repeated(resolve, data: CachedTask, store: Store, fake: Any) -> None:
-    backbone, (linear,) = resolve("linear")
-    trials = search_of(backbone).trials(linear, data)
-    first = trials.runs[0].spec
-    for run in trials.runs[1:]:
-        put(store, run, 0.5, fake)
-    store.save_failure(first, "the worker was killed by signal 9", "")
-    assert trials.pending(store) == trials.runs[:1]
-    assert trials.accuracies(store) is None
-    assert trials.accuracies(store, failed=[first.run_id()]) == [None, 0.5, 0.5, 0.5]
-
-
-def test_refit_has_the_best_setting_and_names_its_trial(resolve, data: CachedTask) -> None:
-    backbone, (lora,) = resolve("lora")
-    trials = search_of(backbone).trials(lora, data)
-    refits = search_of(backbone).refits(trials, [0.4, 0.6, 0.5, None])
-    assert [run.spec.seed for run in refits] == [0, 1, 2]
-    won, first = trials.runs[1].spec, refits[0].spec
-    assert (first.split, won.split) == ("test", "val")
-    assert first.recipe == replace(won.recipe, name="smoke_tuned4", source=first.recipe.source, tuned=True)
-    assert first.method == replace(won.method, asked="lora")
-    for run in refits:
-        assert run.facts["tuning"] == {
-            "val_key": won.run_id(),
-            "val_accuracy": 0.6,
-            "configurations": 4,
-            "grid": 45,
-        }
-    assert search_of(backbone).refits(trials, [None] * 4) == []
-
-
-def test_smaller_budget_is_a_prefix(resolve, data: CachedTask) -> None:
-    backbone, (lora,) = resolve("lora")
-    few, many = (search_of(backbone, n).trials(lora, data).runs for n in (4, 15))
-    assert [run.spec.run_id() for run in many[:4]] == [run.spec.run_id() for run in few]
-    assert len({run.spec.run_id() for run in many}) == 15
-
-
-class Guarded:
-    """Cached task that fails the test when its test split is opened."""
-
-    def __init__(self, data: CachedTask) -> None:
-        self.data = data
-        self.opened: set[str] = set()
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self.data, name)
-
-    def open(self, kind: str, split: str) -> np.ndarray:
-        self.opened.add(split)
-        if split == "test":
-            pytest.fail(f"a trial opened the {kind} of test")
-        return getattr(self.data, kind)(split)
-
-    def images(self, split: str) -> np.ndarray:
-        return self.open("images", split)
-
-    def labels(self, split: str) -> np.ndarray:
-        return self.open("labels", split)
-
-
-def test_trials_do_not_open_test_data(resolve, worker: Worker, data: CachedTask) -> None:
-    info, methods = resolve("linear", "lora", "sct")  # sct uses examples before it trains
-    backbone, guarded = worker.backbone("toy_vit", "random", None), Guarded(data)
-    for method in methods:
-        for run in search_of(info).trials(method, data).runs:
-            arguments = (run.spec, parse(run.spec.method.spec), backbone, guarded, worker.live)
-            trainer.train_and_evaluate(*arguments)  # type: ignore[arg-type]
-    assert guarded.opened == {"train", "val"}

@@ -7,7 +7,7 @@ from unittest.mock import patch
 
 import broken_methods
 import pytest
-from broken_methods import BREAKERS, Right
+from right_method import BREAKERS, Right
 from vtab_peft.benchmark.commands.check_method import run_check
 from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW_CHECKS, Check, missing_facts

@@ -1,4 +1,4 @@
-"""Figures: Pareto front, legible labels, byte-identical files."""
+"""Figures: what each shows, legible names, byte-identical files."""
 
 from itertools import combinations
 from xml.etree import ElementTree
@@ -10,9 +10,8 @@ from leaderboards import only_with_runs
 from scipy import stats
 from vtab_peft.benchmark.reporting.drawing import FORMATS, REPORT, Drawing
 from vtab_peft.benchmark.reporting.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
-from vtab_peft.benchmark.reporting.figures.cost import pareto_front
-from vtab_peft.benchmark.reporting.figures.labels import NAMED, place
-from vtab_peft.benchmark.reporting.figures.style import LINES_PER_PAGE, images, pages, paper_style
+from vtab_peft.benchmark.reporting.figures.labels import NAMED
+from vtab_peft.benchmark.reporting.figures.style import images, pages, paper_style
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import significance
 from vtab_peft.benchmark.storage.store import Store
@@ -49,59 +48,6 @@ def fill_all(put, methods=3, seeds: int = 3) -> None:
 
 
 METHODS = {"Linear": (0, 0.6), "LoRA": (36_864, 0.8), "SSF": (51_000, 0.78), "Full": (5_500_000, 0.7)}
-
-
-# The Pareto front
-
-
-def test_front_is_the_undominated_points():
-    points = [(0, 50.0), (10, 70.0), (20, 60.0), (30, 80.0), (30, 75.0), (40, 80.0)]
-    assert pareto_front(points) == [0, 1, 3]
-
-
-def test_front_matches_its_definition_on_random_points():
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        points = [(float(cost), float(value)) for cost, value in rng.integers(0, 12, size=(15, 2))]
-        front = {points[index] for index in pareto_front(points)}
-        undominated = {
-            (cost, value)
-            for cost, value in points
-            if not any((c <= cost and v >= value and (c, v) != (cost, value)) for c, v in points)
-        }
-        assert front == undominated
-
-
-# Labels
-
-
-def boxes_of(corners: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    return np.hstack([corners, corners + sizes])
-
-
-def overlap(a: np.ndarray, b: np.ndarray) -> bool:
-    return bool((np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2]) > 1e-9).all())
-
-
-@pytest.mark.parametrize("seed", range(10))
-def test_twelve_labels_do_not_overlap(seed):
-    rng = np.random.default_rng(seed)
-    frame = np.array([200.0, 145.0])
-    points = rng.uniform(10, 135, size=(12, 2)) * [1.4, 1.0]
-    sizes = np.stack([rng.uniform(15, 45, 12), np.full(12, 8.0)], axis=1)
-    dots = np.hstack([points - 3, points + 3])
-    placed = boxes_of(place(points, sizes, dots, frame), sizes)
-    assert not [pair for pair in combinations(range(12), 2) if overlap(placed[pair[0]], placed[pair[1]])]
-    assert not [(i, j) for i in range(12) for j in range(12) if overlap(placed[i], dots[j])]
-    assert (placed[:, :2] >= 0).all()
-    assert (placed[:, 2:] <= frame).all()
-
-
-def test_single_label_is_beside_its_point():
-    size, obstacles, frame = np.array([[20.0, 8.0]]), np.array([[47.0, 47, 53, 53]]), np.array([100, 100])
-    (corner,) = place(np.array([[50.0, 50.0]]), size, obstacles, frame)
-    nearest = np.clip([50, 50], corner, corner + np.array([20, 8]))
-    assert np.linalg.norm(nearest - [50, 50]) < 8
 
 
 # Bytes
@@ -201,14 +147,6 @@ def test_a_figure_without_title_is_lower_not_narrower(store, put):
         assert ("title" in ids) == title
     assert sizes[0][0] == sizes[1][0]
     assert 10 < sizes[0][1] - sizes[1][1] < 30
-
-
-def test_pages_hold_all_lines_in_order():
-    for lines in (0, 1, LINES_PER_PAGE, LINES_PER_PAGE + 1, 102, 300):
-        parts = [list(range(lines))[part] for part in pages(lines)]
-        assert [line for part in parts for line in part] == list(range(lines))
-        assert max(map(len, parts), default=0) <= LINES_PER_PAGE
-        assert len(parts) == -(-lines // LINES_PER_PAGE)
 
 
 def test_long_heat_maps_have_one_scale_in_all_parts(store, put):

@@ -1,18 +1,18 @@
 """The whole way from files to what people read: golden files, the same bytes each time, and no torch.
 
-After a change that is meant: `VTAB_PEFT_ACCEPT_GOLDEN=1 pytest tests/benchmark/test_report.py`, then read the diff.
+After a change that is meant: `VTAB_PEFT_ACCEPT_GOLDEN=1 pytest tests/benchmark/reporting/test_report.py`, then read
+the diff.
 """
 
 import json
 import os
-import random
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from mini_suite import build
 from report_speed import fill
 from vtab_peft.benchmark.reporting.drawing import Drawing
 from vtab_peft.benchmark.reporting.report import write
@@ -25,56 +25,6 @@ TEXTS = ("leaderboard.csv", "table.md", "table.tex", "significance.md")
 FIGURES = ("accuracy_vs_params", "accuracy_vs_time", "groups", "tasks")
 MORE_FIGURES = ("curves", "ranks")
 """Of the board whose records have curves, and tasks enough for ranks."""
-
-OWN = {"flowers": "natural", "dtd_10cls": "natural", "rsscn7": "specialized", "dsprites_loc": "structured"}
-METHODS = {
-    "linear": ("Linear", 0, 1e-3),
-    "lora": ("LoRA", 36_864, 1e-3),
-    "aoft_lora": ("AOFT-LoRA", 9_600, 1e-3),
-    "bitfit": ("BitFit", 25_728, 5e-3),
-    "odd": ("Odd | 50% & more_", 1_234_567, 2.5e-4),
-}
-
-
-def build(put, order: int | None = None, into: Store | None = None) -> None:
-    """A mini suite of four tasks with two seeds, one gap and a tie; and three methods on the 19 tasks with one seed.
-
-    The latter has learning curves and ranks.
-    """
-    runs = []
-    for task_place, (task, group) in enumerate(OWN.items()):
-        for method_place, (method, (title, params, lr)) in enumerate(METHODS.items()):
-            for seed in range(2):
-                # AOFT-LoRA and LoRA tie; BitFit has no dsprites_loc.
-                level = min(method_place, 1) * 0.1 - max(method_place - 2, 0) * 0.031
-                accuracy = 0.5 + level + task_place * 0.07 + seed * 0.013 * (task_place % 2)
-                facts = {
-                    "title": title,
-                    "group": group,
-                    "params": params,
-                    "lr": lr,
-                    "head_params": 193 * (task_place + 5),
-                }
-                if (method, task) != ("bitfit", "dsprites_loc"):
-                    runs.append(((task, method, seed, round(accuracy, 4)), facts))
-    for place, task in enumerate(suite_tasks("vtab1k").values()):
-        for method in ("linear", "lora", "aoft_lora"):
-            title, params, lr = METHODS[method]
-            accuracy = 0.4 + 0.02 * place + (0.1 if method == "lora" else 0.0) * (place % 3 - 0.5)
-            accuracy += 0.01 * (method == "aoft_lora")
-            facts = {
-                "loss_curve": [2.0, 1.0 + place / 50, 0.5],
-                "title": title,
-                "group": task.group,
-                "params": params,
-                "lr": lr,
-            }
-            facts |= {"suite": "vtab1k", "provenance": "lossless", "recipe": "uniform", "data": f"{place:02x}" * 32}
-            runs.append(((task.name, method, 0, round(accuracy, 4)), facts))
-    if order is not None:
-        random.Random(order).shuffle(runs)
-    for run, facts in runs:
-        put(*run, **facts, **({"into": into} if into else {}))
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -194,28 +144,6 @@ def test_chosen_methods_are_drawn_in_the_chosen_formats(store, put, tmp_path):
         write(store, out, drawing=Drawing(methods=("lorra",)))
     write(store, out)
     assert contents(out) == every
-
-
-@pytest.mark.slow
-@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no LaTeX: apt-get install texlive-latex-recommended")
-def test_latex_tables_compile_with_their_citations(store, put, tmp_path):
-    build(put)
-    write(store, tmp_path / "out")
-    for number, table in enumerate(sorted((tmp_path / "out").rglob("table.tex"))):
-        folder = tmp_path / f"paper{number}"
-        folder.mkdir()
-        shutil.copy(tmp_path / "out" / "papers.bib", folder)
-        shutil.copy(table, folder)
-        (folder / "paper.tex").write_text(
-            "\\documentclass{article}\\usepackage{booktabs,graphicx}\\newcommand{\\tablecaption}{Mine}"
-            "\\begin{document}\\input{table}\\bibliographystyle{plain}\\bibliography{papers}\\end{document}"
-        )
-        latex = ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "paper"]
-        for command in (latex, ["bibtex", "paper"], latex, latex):
-            subprocess.run(command, cwd=folder, check=True, capture_output=True)
-        log = (folder / "paper.log").read_text(errors="replace")
-        assert "undefined" not in log
-        assert "{Mine}" in (folder / "paper.aux").read_text()
 
 
 def test_a_damaged_record_is_a_complaint_and_a_gap(store, put, tmp_path):

@@ -3,12 +3,10 @@
 import csv
 import io
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
-from leaderboards import only
+from leaderboards import HOSTILE, only
 from vtab_peft.benchmark.escaping import latex, markdown
 from vtab_peft.benchmark.reporting.leaderboards import Leaderboard
 from vtab_peft.benchmark.reporting.markup import to_latex, to_markdown
@@ -26,7 +24,6 @@ from vtab_peft.benchmark.reporting.tables import (
     to_terminal,
 )
 
-HOSTILE = "a|b_c&d\n$x^2$ 100% {#} ~ \\input{/etc/passwd} **bold** `code` [link](http://x) <script>alert(1)</script>"
 MINI = {
     **dict.fromkeys(["caltech101", "oxford_flowers102_89cls", "dtd_10cls", "cifar10"], "natural"),
     **{"rsscn7": "specialized", "dsprites_loc": "structured", "dsprites_ori": "structured"},
@@ -261,32 +258,6 @@ def test_latex_shows_the_name_itself():
 
 def test_latex_has_a_question_mark_for_what_it_cannot_set():
     assert latex("漢é†α") == r"?é\dag{}?"
-
-
-@pytest.mark.parametrize("tasks", [2, 24], ids=["narrow", "scaled down"])
-def test_a_latex_table_of_any_names_compiles(store, put, tmp_path, tasks):
-    """Every character up to U+017F, and some beyond, in the names of methods, tasks and groups."""
-    pdflatex = shutil.which("pdflatex")
-    if pdflatex is None:
-        pytest.skip("pdflatex is not installed (Debian: texlive-latex-base, texlive-latex-recommended)")
-    characters = "".join(map(chr, range(0x20, 0x180))) + "†…—漢😀α"
-    names = [characters[start : start + 40] for start in range(0, len(characters), 40)]
-    for number in range(tasks):
-        for place, name in enumerate([*names, HOSTILE]):
-            title, group = f"{name} {place}", f"g{number % 2}{HOSTILE}"
-            put(f"{number} {names[number % len(names)]}", f"m{place}", 0, 0.5, title=title, group=group)
-    page = "\n".join(
-        [
-            r"\documentclass{article}\usepackage{booktabs,graphicx}\begin{document}",
-            to_latex(only(store)),
-            r"\end{document}",
-        ]
-    )
-    (tmp_path / "paper.tex").write_text(page, encoding="utf-8")
-    command = [pdflatex, "-halt-on-error", "-interaction=nonstopmode", "-no-shell-escape", "paper.tex"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, done.stdout[-2000:]
-    assert (tmp_path / "paper.pdf").stat().st_size > 5000
 
 
 def test_no_name_breaks_a_csv(hostile):
