@@ -29,7 +29,7 @@ help:  ## this list
 benchmark: $(VENV)/installed  ## set up, run the smoke benchmark, print its table; runs, page and figures stay in my-results/
 	@$(BIN)/vtab-peft smoke --results my-results
 
-test: $(VENV)/installed-test  ## the fast tests: about 8 minutes on 2 cores
+test: $(VENV)/installed-test  ## the fast tests: about 4 minutes on 2 cores
 	$(PYTEST)
 
 test-slow: $(VENV)/installed-test  ## the slow tests: about 25 minutes on 2 cores

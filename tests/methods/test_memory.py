@@ -15,6 +15,11 @@ from vtab_peft.methods.updates import TransformedLinear
 
 D, HEADS, BLOCKS, IMAGES, TOKENS = 64, 4, 3, 5, 17
 
+NAMES = [
+    pytest.param(name, marks=pytest.mark.slow) if METHODS[name].needs == "peft" else name for name in sorted(METHODS)
+]
+"""Every method; those that share the bridge to peft run in the slow tests."""
+
 
 def backbone() -> VisionTransformer:
     vit = VisionTransformer(
@@ -88,7 +93,7 @@ def test_a_parallel_adapter_keeps_its_input_and_its_middle() -> None:
     assert floats(kept(vit, vit)) == blocks + tokens * (D + 2) + own
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", NAMES)
 def test_no_copy_of_a_frozen_weight_is_kept_in_half_precision(name: str) -> None:
     """Frozen maps are stored in bf16, so autocast has nothing to cast; a transform makes weights, and says so."""
     vit = injected(name)
@@ -111,7 +116,7 @@ def test_no_copy_of_a_frozen_weight_is_kept_in_half_precision(name: str) -> None
     assert bool(copies) == (makes_weights or name in DENSE), copies[:3]
 
 
-@pytest.mark.parametrize("name", sorted(METHODS))
+@pytest.mark.parametrize("name", NAMES)
 def test_the_optimiser_holds_state_of_what_learns_and_no_more(name: str) -> None:
     vit = injected(name)
     if not any(p.requires_grad for p in vit.parameters()):

@@ -30,7 +30,8 @@ def train(results: Path, task: Path, method: str, *more: str) -> list[Path]:
     return sorted((results / "runs").rglob("*.json"))
 
 
-@pytest.mark.parametrize("method", ["lora", pytest.param("aoft_adapter", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["lora", "aoft_adapter"])
 def test_restored_model_predicts_the_same(method: str, make_task: Callable[..., Path], tmp_path: Path) -> None:
     task = make_task()
     (path,) = train(tmp_path / "results", task, method, "--keep-adapters")

@@ -95,6 +95,7 @@ def test_tune_runs_trials_and_refits_and_resumes(
     assert chosen(results) == before
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("some_worker")
 def test_choice_does_not_depend_on_test_data(
     make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -63,7 +63,7 @@ def diverge(name: str, backbone: backbones.Backbone, data: CachedTask, live: Liv
     train_and_evaluate(spec, method, backbone, data, live)
 
 
-SAMPLE = ("aoft_lora", "dyt", "gps", "linear", "lora", "ssf", "vpt_deep")
+SAMPLE = ("aoft_lora", "dyt", "linear", "vpt_deep")
 """Methods of each kind that the fast tests run twice; the slow tests run all of them."""
 SLOW = pytest.mark.slow
 ON_DIVERGENCE = {"vblora": (RuntimeError, "infinity")}
@@ -253,7 +253,7 @@ def test_weight_decay_can_exclude_vectors() -> None:
     assert {group["weight_decay"] for group in groups} == {0.1}
 
 
-@pytest.mark.parametrize("name", ["linear", "lora", "adapter_plus"])
+@pytest.mark.parametrize("name", ["linear", "lora", pytest.param("adapter_plus", marks=SLOW)])
 def test_evaluating_each_epoch_does_not_change_training(
     name: str, backbone: backbones.Backbone, data: CachedTask
 ) -> None:
