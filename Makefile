@@ -11,6 +11,8 @@ LOWER_BOUNDS := import tomllib; known = tomllib.load(open("pyproject.toml", "rb"
 	wanted = known["dependencies"] + extras["peft"] + extras["ray"] + extras["test"]; \
 	print(*(one.replace(">=", "==") for one in wanted if ">=" in one), sep="\n")
 
+DOCS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
+
 VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
 COMPILED := --batch 64 32 256 --engine compiled_graphs
@@ -92,8 +94,8 @@ docs: $(VENV)/installed  ## measure new methods and rewrite docs/methods.md from
 	mv docs/methods.md.new docs/methods.md
 
 docs-site: | $(VENV)/bin/python  ## build the documentation as a site into site/
-	$(BIN)/pip install --quiet "mkdocs-material>=9.5,<10"
-	$(BIN)/mkdocs build
+	$(BIN)/pip install --quiet $$($(BIN)/python -c '$(DOCS)')
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 format: $(VENV)/installed-dev  ## rewrite the code in the project's style
 	$(BIN)/ruff check --fix

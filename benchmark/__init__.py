@@ -1,4 +1,4 @@
-"""The harness: plan, train, evaluate, store, judge."""
+"""The harness: plan, train, evaluate, store and report runs."""
 
 __version__ = "0.5.0"
-"""Raised with every change of the suite's own arithmetic that moves a number, if by rounding only."""
+"""Version of the package, raised with every change of its arithmetic that moves a number, if by rounding only."""

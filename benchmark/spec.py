@@ -32,8 +32,9 @@ ImageSize = Annotated[int, msgspec.Meta(ge=1, le=4096)]
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Part):
-    """All hyper-parameters of training.  No field has a default, so that every choice is visible.
+    """All hyper-parameters of training.
 
+    No field has a default, so that every choice is visible; only those added after results existed have a neutral one.
     The hash of the fields is part of the run ID: declare new fields with `versioned_field`.
     """
 

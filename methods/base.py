@@ -75,6 +75,7 @@ class Method:
     targets: ClassVar[str] = ""
     """Parts that the defaults modify, in words: "q, v", "after each block"."""
     evidence: ClassVar[Evidence] = "none"
+    """How the implementation was verified, see `Evidence`."""
     differs: ClassVar[str] = ""
     """How the defaults differ from the authors' training code, in one or two sentences; empty if no way is known."""
     version: ClassVar[int] = 1
@@ -171,6 +172,7 @@ class Method:
 
     @classmethod
     def mergeable(cls) -> bool:
+        """Return True if the class defines `merge`."""
         return cls.merge is not Method.merge
 
     def skip_tokens(self, vit: Any) -> None:
@@ -181,6 +183,7 @@ class Method:
 
     @classmethod
     def skips_tokens(cls) -> bool:
+        """Return True if the class defines `skip_tokens`."""
         return cls.skip_tokens is not Method.skip_tokens
 
     def args(self) -> dict[str, Any]:
@@ -236,7 +239,7 @@ M = TypeVar("M", bound=Method)
 
 @dataclass_transform(frozen_default=True, field_specifiers=(later,))
 def method(name: str) -> Callable[[type[M]], type[M]]:
-    """Class decorator that makes a frozen dataclass and registers it in `METHODS`.
+    """Return a class decorator that makes a frozen dataclass and registers it in `METHODS`.
 
     Each instance checks its fields against their annotations, see `arguments.coerce`, and then calls `validate`.
 

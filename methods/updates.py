@@ -42,7 +42,10 @@ class Update(nn.Module, ABC):
 
 
 class LowRankUpdate(Update):
-    """x -> up (down x).  Updates of one linear map are computed together unless a subclass overrides `forward`."""
+    """An update of two factors, x -> up (down x).
+
+    Updates of one linear map are computed together unless a subclass overrides `forward`.
+    """
 
     @abstractmethod
     def down_and_up(self) -> tuple[Tensor, Tensor]:

@@ -48,8 +48,17 @@ def run(
     options.  A failed run is not in the table; its reason is printed, and stored in `results`/failed.
 
     Args:
+        methods: Specs such as `"lora(rank=4)"`, or instances of `Method`.
+        backbone: A name of timm, or `"toy_vit"`.
+        tasks: Names or groups of the suite's tasks, `"all"`, or folders of images.
+        suite: `"vtab1k"`, `"fgvc"` or `"toy"`; not needed for folders of images.
+        data: Folder that contains the suite's task folders.
+        weights: A file, `"hf:OWNER/NAME"` or `"random"`; None: from timm's hub.
         recipe: A name of `list recipes`, a .toml file, or a `Recipe` with a name of its own.
         set: Changes of the recipe, such as `{"lr": 3e-4, "epochs": 20}`.
+        seeds: Each method runs once per task and seed.
+        results: Folder in which runs are stored; made if it does not exist.
+        workers: Number of processes that execute runs; they take the GPUs in turn.
         **options: Any other option of `vtab-peft run`, such as `split="val"`, `save_adapters=True` or `threads=4`.
 
     Returns:
@@ -165,6 +174,7 @@ def compare(a: str, b: str, runs: "str | Path | pd.DataFrame" = "results", leade
 
     Args:
         a: Method spec, or label of a row.
+        b: The other row; differences are a - b.
         runs: A results folder, or rows of `load_results` or `run`.
         leaderboard: Part of the leaderboard's name, if both rows are on several.
 
