@@ -49,7 +49,7 @@ class E2VPT(Method):
         r"\mathrm{softmax}\big(q(x)\,[E_l; k(x)]^\top / \sqrt{d_h}\big)\,[E_l; v(x)],\ x \leftarrow [x_{cls}, P_l, x]"
     )
     targets = "tokens of every block, keys and values"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"tokens": (5, 10, 20, 50), "key_value_tokens": (1, 5, 10)}  # ours
     starts_as_identity = False
 

@@ -129,7 +129,7 @@ class FacTTucker(FacTTensorTrain):
 
     rank: PositiveInt = 32
     title = "FacT-TK"
-    evidence = "authors' module"
+    evidence = "authors' training"
     equation = r"W' = W + s\,V (C \times_3 p_{l,m}) U"
 
     def inject(self, vit: VisionTransformer) -> None:

@@ -70,7 +70,7 @@ class Mona(Method):
     paper = Paper("CVPR", 2025, "2408.08345", "Leiyi-Hu/mona")
     equation = r"x \leftarrow x + W_u\,\mathrm{GELU}(\mathrm{Conv}(W_d(\gamma_x x + \gamma\,\mathrm{LN}(x))))"
     targets = "after attention and MLP branch"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = (
         "The released model initialises all linear maps again; `start='released'` does so. The port from Swin to "
         "ViT is ours."

@@ -59,7 +59,7 @@ def initial_prompts(vit: VisionTransformer, tokens: int) -> Tensor:
 class _VPT(Method):
     tokens: PositiveInt = 10
     paper = Paper("ECCV", 2022, "2203.12119", "KMnP/vpt")
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"tokens": (1, 5, 10, 50, 100)}
     starts_as_identity = False
 
@@ -87,7 +87,6 @@ class VPTDeep(_VPT):
 
     dropout: float = 0.1
     title = "VPT-Deep"
-    evidence = "authors' training"
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, P_l, x])"
     targets = "tokens of every block"
     version = 2  # version 1 dropped the same prompt entries for all images of a batch

@@ -59,17 +59,17 @@ class Pixels:
         return self.answers
 
 
-def record_losses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Return a list that receives the loss of every step."""
+def record_losses(method: type[Method], monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Return a list that receives the loss of every step of `method`."""
     losses: list[float] = []
-    compute = Method.loss
+    compute = method.loss
 
     def loss(*args: Any) -> Tensor:
         found = compute(*args)
         losses.append(float(found.detach()))
         return found
 
-    monkeypatch.setattr(Method, "loss", loss)
+    monkeypatch.setattr(method, "loss", loss)
     return losses
 
 
@@ -136,13 +136,14 @@ def rates(spec: RunSpec, steps: int) -> list[float]:
 def test_losses_equal_the_authors(path: Path, backbone: Backbone, monkeypatch: pytest.MonkeyPatch) -> None:
     case = json.loads(path.read_text())
     double = case["precision"].startswith("float64")
-    losses, spec = record_losses(monkeypatch), spec_of(case, backbone)
+    method = parse(case["method"])
+    losses, spec = record_losses(type(method), monkeypatch), spec_of(case, backbone)
     seeds = {Stream.PERMUTATIONS: 2}  # the seed that the authors' side used
     monkeypatch.setattr(trainer, "derive_seed", lambda seed, stream: seeds.get(stream, derive_seed(seed, stream)))
     if double:
         in_float64(monkeypatch)
     live = LiveModel(torch.device("cpu"), Numerics(2))
-    trainer.train(spec, parse(case["method"]), backbone, pixels_of(case), live)
+    trainer.train(spec, method, backbone, pixels_of(case), live)
     tolerance = case.get("lr_tolerance", 1e-6)
     np.testing.assert_allclose(rates(spec, len(losses)), case["lr_authors"], rtol=tolerance)
     np.testing.assert_allclose(losses, case["losses_authors"], rtol=0, atol=1e-10 if double else 1e-5)
