@@ -104,7 +104,7 @@ class Case:
 
     name: str
     allowed: tuple[int, ...]
-    """Exit statuses that docs/faults.md allows."""
+    """Exit statuses that docs/operations.md allows."""
     parts: dict[str, str]
     """Parts of `PLUGIN` that differ from the correct method."""
 

@@ -57,6 +57,13 @@ def test_what_a_document_links_to_is_there(name) -> None:
             assert anchor in anchors(target.read_text(encoding="utf-8")), address
 
 
+def test_tests_that_a_document_names_are_there() -> None:
+    tests = {path.name for path in ROOT.glob("tests/**/test_*.py")}
+    for name, path in DOCUMENTS.items():
+        named = set(re.findall(r"\btest_\w+\.py\b", path.read_text(encoding="utf-8")))
+        assert named <= tests, f"{name}: {named - tests}"
+
+
 def anchors(text: str) -> set[str]:
     """Of the headings, as GitHub makes them: lower case, letters, digits and hyphens."""
     without_code = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
