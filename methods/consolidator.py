@@ -57,7 +57,7 @@ class Consolidator(LinearUpdateMethod):
     paper = Paper("ICLR", 2023, "2305.00603", "THU-MIG/Consolidator")
     equation = r"W' = W + \mathrm{blockdiag}(G_1, \ldots, G_g),\quad b' = b + g"
     targets = "qkv, o, fc1, fc2, biases, LayerNorms"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"drop_path": (0.0, 0.2, 0.5, 0.8)}  # configs/Consolidator/VTAB/train_consolidator_vtab.sh
     starts_as_identity = False  # all entries are initially uniform within 0.001
     backbones = ("vit", "swin")

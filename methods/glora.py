@@ -73,7 +73,7 @@ class GLoRA(LinearUpdateMethod):
     paper = Paper("arXiv", 2023, "2306.07967", "Arnav0400/ViT-Slim")
     equation = r"W' = W + W \odot A + B, \quad b' = b + b \odot D + E + W C"
     targets = "qkv, o, fc1, fc2"
-    evidence = "authors' module"
+    evidence = "authors' training"
     version = 2  # version 1 updated q, k and v separately
     search = {"a": ("lora", "vector", "none"), "rank": (4, 8)}
     fused = True

@@ -38,7 +38,7 @@ class RLRR(LinearUpdateMethod):
     paper = Paper("CVPR", 2024, "2403.19067", "zstarN70/RLRR")
     equation = r"W' = W \odot (1 + s_{row} s_{col}^T), \quad b' = b + \beta"
     targets = "patch embedding, LayerNorms, all linears"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "Scale and shift of the patch embedding are decayed there."
     starts_as_identity = False
     sites = ALL_SITES

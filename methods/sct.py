@@ -54,7 +54,7 @@ class SCT(Method):
     paper = Paper("IJCV", 2023, "2309.08513", "showlab/SCT")
     equation = r"x_I \leftarrow x_I + s\,(W x_I + b)"
     targets = "after the attention, 96 channels"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "The released configurations scale the adapter by 0.1 to 1 per task, in 6 of 19 the input instead."
     restores_without_examples = True  # the index is a buffer
     search = {"scale": (0.1, 0.3, 1.0)}
