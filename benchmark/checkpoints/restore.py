@@ -14,6 +14,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from ...datasets.cache import CachedTask
 from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
@@ -24,6 +25,7 @@ from ..engine.fast_path import make_fast
 from ..engine.injection import Injected
 from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
+from ..engine.trainer import TrainSet
 from ..engine.transforms import preprocess
 from ..spec import RunSpec
 from . import adapter_checkpoint
@@ -111,6 +113,7 @@ def load_trained(
     weights: str | None = None,
     plugins: Sequence[Path] = (),
     backbone_name: str | None = None,
+    data: CachedTask | None = None,
 ) -> TrainedModel:
     """Load the trained model of a run ID or path.
 
@@ -119,6 +122,7 @@ def load_trained(
         weights: Weights of the backbone, as for `run`; checked against the hash in the spec.
         backbone_name: Name of the backbone, which allows to download its weights.  A name that only a file states never
             starts a download, because the file may come from anybody.
+        data: The run's task, for methods that are initialised from training images.
 
     Raises:
         StoreError: There is no such run.
@@ -137,7 +141,10 @@ def load_trained(
         backbone = load(ref.name, weights, found.spec.recipe.image_size, download=backbone_name is not None)
     except BackboneError as error:
         raise ValueError(str(error)) from None
-    return TrainedModel(file, found, record, backbone, adapter_checkpoint.restore(found, backbone))
+    examples = None
+    if data is not None and adapter_checkpoint.needs_examples(found.spec):
+        examples = TrainSet(data, found.spec, backbone.image_size, torch.device("cpu")).examples()
+    return TrainedModel(file, found, record, backbone, adapter_checkpoint.restore(found, backbone, examples))
 
 
 def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any]]:

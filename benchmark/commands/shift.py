@@ -31,6 +31,7 @@ from ..engine.evaluate import predict
 from ..engine.timing import provenance
 from ..plan import preprocessing_of
 from ..reporting.wording import pluralize
+from ..storage.json_io import StoreError
 from ..storage.layout import Provenance
 from ..storage.schema import Run
 from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, path_of, save_shift
@@ -44,7 +45,7 @@ def shift(options: argparse.Namespace) -> int:
     """Run `vtab-peft shift`: evaluate what is not stored yet, store it, and rebuild the report.
 
     Raises:
-        ValueError: no stored test run of the tasks has its adapter, or a model cannot be restored.
+        ValueError: no stored test run of the tasks has its adapter, or none of the models can be restored.
         DataError: a further list is wrong.
     """
     store = Store(options.results)
@@ -59,6 +60,8 @@ def shift(options: argparse.Namespace) -> int:
     evaluator = Evaluator(store, device, options)
     for task, preprocessing, suite, runs in groups:
         evaluator.evaluate(drawn_for(suite, *cached_tasks([task], preprocessing)), runs)
+    if not evaluator.new + evaluator.stored:
+        raise ValueError("none of the models could be evaluated; the lines above say why")
     say(f"{pluralize(evaluator.new, 'model')} evaluated on shifted tests, {evaluator.stored} stored already")
     return write_report(store.root, runs=[run for *_, runs in groups for run in runs])
 
@@ -84,6 +87,10 @@ def saved_models(
     ]
 
 
+class NotRestored(ValueError):
+    """The trained model of a run cannot be loaded: its file, weights, plug-in or version of the method."""
+
+
 @dataclass
 class Evaluator:
     """Evaluates saved models and stores the outcomes."""
@@ -107,7 +114,11 @@ class Evaluator:
         tests = shifted_tests(data) if same else []
         with scratch_folder() as folder:
             for run in same:
-                record = self.complete(run, before[run.run_id], wise[run.run_id], tests, folder)
+                try:
+                    record = self.complete(run, data, before[run.run_id], wise[run.run_id], tests, folder)
+                except NotRestored as error:
+                    say(f"left out: {run.method_spec}, seed {run.spec.seed}: {error}")
+                    continue
                 changed = record != before[run.run_id]
                 self.new, self.stored = self.new + changed, self.stored + (not changed)
                 if changed:
@@ -115,14 +126,24 @@ class Evaluator:
                     say(f"{data.task.label} · {run.method_spec} · seed {run.spec.seed}: {summary(record)}")
 
     def complete(
-        self, run: Run, before: Shift | None, wise: WiseFt | None, tests: Sequence[ShiftedTest], folder: Path
+        self,
+        run: Run,
+        data: CachedTask,
+        before: Shift | None,
+        wise: WiseFt | None,
+        tests: Sequence[ShiftedTest],
+        folder: Path,
     ) -> Shift:
-        """Return the record with every test, the stored one if nothing is missing."""
+        """Return the record with every test, the stored one if nothing is missing.
+
+        Raises:
+            NotRestored: the model is not available here.
+        """
         known = before.tests if before else []
         missing, missing_wise = lacking(tests, known), lacking(tests, wise.tests) if wise else []
         if before and not missing and not missing_wise:
             return before
-        model = self.load(run)
+        model = self.load(run, data)
         found = [*known, *self.outcomes(model, model.injected.vit, missing, folder)]
         if wise:
             more = self.outcomes(model, interpolated(model, wise.alpha), missing_wise, folder) if missing_wise else []
@@ -153,8 +174,9 @@ class Evaluator:
                 say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: it needs the same `run` with --split val")
                 return None
             chooser = twin
-        model, labels, val = self.load(chooser), data.labels("val"), []
+        labels, val = data.labels("val"), []
         try:
+            model = self.load(chooser, data)
             for alpha in ALPHAS:
                 live = model.live_on(self.device, interpolated(model, alpha))
                 head = copy.deepcopy(model.checkpoint.head).to(self.device)
@@ -164,9 +186,12 @@ class Evaluator:
             return None
         return WiseFt(best_alpha(val), chooser.run_id, val, [])
 
-    def load(self, run: Run) -> TrainedModel:
+    def load(self, run: Run, data: CachedTask) -> TrainedModel:
         adapter, options = str(run.path.with_suffix(".safetensors")), self.options
-        return load_trained(adapter, self.store.root, options.weights, options.plugin, options.backbone)
+        try:
+            return load_trained(adapter, self.store.root, options.weights, options.plugin, options.backbone, data)
+        except (ValueError, InvalidFile, StoreError) as error:
+            raise NotRestored(str(error)) from None
 
     def load_record(self, run: Run) -> Shift | None:
         """Return the stored record of this model; None if there is none, or one of an earlier repetition."""

@@ -122,6 +122,26 @@ def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: 
     assert not (results / "shift").exists()
 
 
+def test_a_method_that_learns_from_examples_is_restored(task: Path, tmp_path: Path, results: Path) -> None:
+    """SPT chooses its weights from gradients of training images; its adapter file does not hold the choice."""
+    folder = tmp_path / "spt"
+    assert main(command(task, folder, "--methods", "spt_lora", *QUICK)) == 0
+    (run,) = Store(folder).load_runs()[0]
+    assert ask(task, folder) == 0
+    assert records(folder)["spt_lora"].tests[0].accuracy == run.accuracy
+
+
+def test_a_damaged_adapter_is_left_out_and_others_go_on(task: Path, results: Path) -> None:
+    (damaged,) = (results / "runs").rglob("linear/*.safetensors")
+    damaged.write_bytes(b"nothing")
+    assert ask(task, results) == 0
+    assert set(records(results)) == {"lora"}
+    for file in (results / "runs").rglob("*.safetensors"):
+        file.write_bytes(b"nothing")
+    (results / "shift").rename(results / "earlier")
+    assert ask(task, results) == 2
+
+
 def test_only_classes_of_the_list_compete() -> None:
     head = torch.nn.Linear(4, 3)
     features = torch.randn(50, 4, generator=torch.Generator().manual_seed(0))
