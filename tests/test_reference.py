@@ -66,6 +66,17 @@ def test_the_members_of_a_method_are_complete() -> None:
     assert {name: line for name, line in defined_in(cls.body).items() if name in public and name[0] != "_"} == HOOKS
 
 
+def test_pages_count_the_methods() -> None:
+    readme, page, clusters = (
+        (ROOT / name).read_text(encoding="utf-8") for name in ("README.md", "docs/methods.md", "docs/clusters.md")
+    )
+    assert re.findall(r"\b(\d+)\s+methods\b", page)[0] == re.findall(r"trains (\d+)\s+methods", readme)[0]
+    on_vit = [cls for cls in methods.METHODS.values() if "vit" in cls.backbones and not cls.stands_for_many]
+    plain = sum(cls.needs is None for cls in on_vit)
+    assert f"`--methods all` means {len(on_vit)} methods on a plain ViT ({plain} without" in clusters
+    assert f"`peft` adds the {len(on_vit) - plain} methods" in readme
+
+
 def test_raised_exceptions_are_on_the_page() -> None:
     """Those that docstrings of the page name below "Raises:"."""
     source = "".join((ROOT / path).read_text(encoding="utf-8") for path in {path for *_, path in NAMES})
