@@ -36,6 +36,8 @@ class AdaLoRA(FromPeft):
     title = "AdaLoRA"
     paper = Paper("ICLR", 2023, "2303.10512", "QingruZhang/AdaLoRA")
     equation = r"W' = W + \tfrac{\alpha}{r} P\, \mathrm{diag}(e)\, Q,\ \text{few } e \neq 0"
+    evidence = "authors' module"
+    differs = "The release's trainer counts steps from 0, so that ranks fall one step later there."
     version = 2  # version 1 had peft's alpha of 8 and penalty of 0.5
     search = {"target_rank": (2, 8), "alpha": (8.0, 32.0)}
 

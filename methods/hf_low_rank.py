@@ -54,7 +54,8 @@ class GraLoRA(FromPeft):
     title = "GraLoRA"
     paper = Paper("NeurIPS", 2025, "2505.20355", "SqueezeBits/GraLoRA")
     equation = r"W'_{ij} = W_{ij} + \tfrac{\alpha}{r} B_{ij} A_{ij}"
-    differs = f"{DIFFERS}. The rank is that of `lora`; α / r = 2 and two parts are peft's."
+    evidence = "authors' module"
+    differs = "The rank is that of `lora`; α / r = 2 and two parts are peft's."
     search = {"rank": (4, 8, 16), "parts": (2, 4)}
 
     def validate(self) -> None:
@@ -75,9 +76,9 @@ class HiRA(FromPeft):
 
     rank: PositiveInt = 32
     title = "HiRA"
-    paper = Paper("ICLR", 2025)
+    paper = Paper("ICLR", 2025, code="hqsiswiliam/hira")
     equation = r"W' = W + W \odot (B A)"
-    differs = f"{DIFFERS}."
+    evidence = "authors' module"
     search = {"rank": (8, 32)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -122,7 +123,11 @@ class DEFT(FromPeft):
     title = "DEFT"
     paper = Paper("NeurIPS", 2025, "2509.22793", "MAXNORM8650/DEFT")
     equation = r"W' = W - P\, \mathrm{relu}(P)^\top W + P R"
-    differs = f"{DIFFERS}."
+    evidence = "authors' module"
+    differs = (
+        "The release orthogonalises P by default, and starts R at random; this is its other form, started at the "
+        "pretrained weight. peft computes in float32."
+    )
     search = {"rank": (4, 8, 16)}
     starts_as_identity = False  # R is initially relu(P)' W: equal up to rounding
 
@@ -141,9 +146,9 @@ class PEANuT(FromPeft):
     layers: int = 0
     """Pairs of hidden layers with residual connections (peft's `depth`)."""
     title = "PEANuT"
-    paper = Paper("arXiv", 2024, "2410.01870")
+    paper = Paper("arXiv", 2024, "2410.01870", "yibozhong/peanut")
     equation = r"\Delta W^\top = \mathrm{relu}(W^\top A^\top) B^\top"
-    differs = f"{DIFFERS}."
+    evidence = "authors' module"
     search = {"rank": (8, 32), "layers": (0, 1)}
 
     def validate(self) -> None:
@@ -177,9 +182,8 @@ class VBLoRA(FromPeft):
         r"W' = W + B A,\ \text{pieces } \textstyle\sum_{i \in \mathrm{top}_k(l)} \mathrm{softmax}(l)_i v_i,\ "
         r"v \text{ shared}"
     )
-    differs = (
-        f"{DIFFERS}. The bank is ours: peft's 256 vectors of length 256 fit no width that is not a multiple of 256."
-    )
+    evidence = "authors' module"
+    differs = "The bank is ours: peft's 256 vectors of length 256 fit no width that is not a multiple of 256."
     search = {"rank": (4, 8), "vectors": (64, 256)}
     starts_as_identity = False
 
@@ -213,7 +217,8 @@ class UniLoRA(FromPeft):
     title = "Uni-LoRA"
     paper = Paper("NeurIPS", 2025, "2506.00799", "KaiyangLi1992/Uni-LoRA")
     equation = r"W' = W + B A,\ (A, B)_i = \theta_{p(i)} / \sqrt{n_{p(i)}}"
-    differs = f"{DIFFERS}. The length is peft's; the paper trains more."
+    evidence = "authors' module"
+    differs = "The length is peft's; the paper trains more."
     search = {"length": (256, 4096)}
     starts_as_identity = False
 
@@ -267,7 +272,11 @@ class PVeRA(FromPeft):
     equation = (
         r"\Delta y = b \odot B (\mu + \epsilon \odot e^{\nu / 2}),\ (\mu, \nu) = d \odot A x,\ \epsilon \sim N(0, I)"
     )
-    differs = f"{DIFFERS}."
+    evidence = "authors' module"
+    differs = (
+        "The release adds a Kullback-Leibler divergence to the loss, draws random matrices for query and value "
+        "separately, and starts d at one random number."
+    )
     search = {"rank": (64, 256, 1024)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:

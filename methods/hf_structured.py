@@ -47,7 +47,8 @@ class PSOFT(FromPeft):
         r"W' = W + U_r \Sigma_r (\mathrm{diag}(b)\, R\, \mathrm{diag}(a) - I) V_r^\top,\ R = (I + Q)(I - Q)^{-1},\ "
         r"Q^\top = -Q"
     )
-    differs = f"{DIFFERS}."
+    evidence = "authors' module"
+    differs = "The release approximates the rotation by five terms of a Neumann series by default; here it is exact."
     search = {"rank": (16, 32, 64)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:

@@ -21,6 +21,11 @@ class OFT(FromPeft):
     title = "OFT"
     paper = Paper("NeurIPS", 2023, "2306.07280", "Zeju1997/oft")
     equation = r"W' = W R^\top,\ R = \mathrm{diag}(R_k),\ R_k = I + 2Q_k + 2Q_k^2 + 2Q_k^3 + Q_k^4,\ Q_k^\top = -Q_k"
+    evidence = "authors' module"
+    differs = (
+        "The release computes exact Cayley transforms, as `exact=True` does, and by default keeps rotations close to "
+        "the identity (COFT)."
+    )
     search = {"block": (16, 32, 64)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -68,6 +73,8 @@ class HRA(FromPeft):
     title = "HRA"
     paper = Paper("NeurIPS", 2024, "2405.17484", "DaShenZi721/HRA")
     equation = r"W' = W \prod_{i=1}^{r} \left(I - 2 \frac{u_i u_i^\top}{\lVert u_i \rVert^2}\right)"
+    evidence = "authors' module"
+    differs = "The release for images reflects the inputs of a weight, as here; that for language models its outputs."
     search = {"rank": (4, 8, 16)}
     starts_as_identity = False  # equal up to rounding: each pair of reflections is multiplied out
 
@@ -107,8 +114,8 @@ class VeRA(FromPeft):
 class RandLoRA(FromPeft):
     """Adds a full-rank sum of frozen random low-rank products, each scaled by trained diagonals.
 
-    The random matrices do not depend on the run's seed (peft's `projection_prng_key`).  peft flattens the two factors
-    in different orders, so it pairs ranks with bases differently from the equation.
+    The random matrices do not depend on the run's seed (peft's `projection_prng_key`).  Like the release, peft
+    flattens the two factors in different orders, so it pairs ranks with bases differently from the equation.
     """
 
     rank: PositiveInt = 32
@@ -117,6 +124,11 @@ class RandLoRA(FromPeft):
     title = "RandLoRA"
     paper = Paper("ICLR", 2025, "2502.00987", "PaulAlbert31/RandLoRA")
     equation = r"W' = W + s \sum_i B_i \Lambda_i A_i \Gamma_i"
+    evidence = "authors' module"
+    differs = (
+        "In the release Γ starts at zero and Λ does not; here it is the reverse. If the rank divides the smaller side, "
+        "the release adds one product more."
+    )
     search = {"rank": (8, 32)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -136,6 +148,11 @@ class LoHa(FromPeft):
     title = "LoHa"
     paper = Paper("ICLR", 2024, "2309.14859", "KohakuBlueleaf/LyCORIS")
     equation = r"W' = W + \tfrac{\alpha}{r} (B_1 A_1) \odot (B_2 A_2)"
+    evidence = "authors' module"
+    differs = (
+        "The release draws factors from N(0, 0.1) and N(0, 1), peft from Kaiming's uniform distribution; one factor of "
+        "the second product starts at zero in both."
+    )
     search = {"rank": (4, 8, 16)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -158,6 +175,8 @@ class LoKr(FromPeft):
     title = "LoKr"
     paper = Paper("ICLR", 2024, "2309.14859", "KohakuBlueleaf/LyCORIS")
     equation = r"W' = W + \tfrac{\alpha}{r}\, C \otimes (B A)"
+    evidence = "authors' module"
+    differs = "The release starts the low-rank product at zero, peft the small matrix C."
     search = {"rank": (4, 8, 16)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -200,6 +219,8 @@ class FourierFT(FromPeft):
     equation = (
         r"W' = W + \alpha \rho\, \tfrac{d^2}{768^2}\, \mathrm{Re}\, F^{-1}(c \text{ at } n \text{ random places})"
     )
+    evidence = "authors' module"
+    differs = "In the release coefficients start at N(0, 1) and have a learning rate of their own."
     version = 2  # version 1 was initialised with N(0, 1) and learned at the recipe's rate
     search = {"coefficients": (1000, 3000), "rate": (20.0, 200.0)}  # ours
 
@@ -224,6 +245,7 @@ class IA3(FromPeft):
     title = "(IA)³"
     paper = Paper("NeurIPS", 2022, "2205.05638", "r-three/t-few")
     equation = r"k \leftarrow l_k \odot k,\ v \leftarrow l_v \odot v,\ h_{fc2} \leftarrow l_{ff} \odot h_{fc2}"
+    evidence = "authors' module"
     targets = "k, v, inputs of fc2"
 
     def tuner(self) -> tuple[str, dict[str, Any]]:

@@ -56,7 +56,7 @@ class LoRA(LinearUpdateMethod):
     paper = Paper("ICLR", 2022, "2106.09685", "microsoft/LoRA")
     equation = r"W' = W + \tfrac{\alpha}{r} B A"
     targets = "q, v"
-    evidence = "reference implementation"
+    evidence = "authors' module"
     search = {"alpha": (0.8, 8.0, 80.0)}
     backbones = ("vit", "swin")
 
@@ -79,7 +79,10 @@ class LoRAPlus(LoRA):
     title = "LoRA+"
     paper = Paper("ICML", 2024, "2402.12354", "nikhil-ghosh-berkeley/loraplus")
     equation = r"W' = W + \tfrac{\alpha}{r} B A,\ \eta_B = \lambda \eta_A"
-    differs = "Compared with peft, not with the authors' code. Weight decay is the recipe's, for A and B alike."
+    differs = (
+        "The release also trains vectors, such as the head's bias, at the rate of B; here they keep the recipe's rate. "
+        "Weight decay is the recipe's."
+    )
     search = {"ratio": (4.0, 16.0)}
 
     def validate(self) -> None:
@@ -98,6 +101,7 @@ class RankStabilisedLoRA(LoRA):
     title = "rsLoRA"
     paper = Paper("arXiv", 2023, "2312.03732", "huggingface/peft")
     equation = r"W' = W + \tfrac{\alpha}{\sqrt{r}} B A"
+    evidence = "reference implementation"
 
     def scale(self) -> float:
         return self.alpha / math.sqrt(self.rank)

@@ -95,7 +95,7 @@ class _SPT(Method):
     initialises all linear maps again (vision_transformer_timm.py:1312,1374,1480-1482)."""
     paper = Paper("ICCV", 2023, "2303.08566", "ziplab/SPT")
     targets = "chosen by the training images"
-    evidence = "paper only"
+    evidence = "authors' module"
     differs = (
         "Both projections start at N(0, 0.02) there, which `start='released'` does. Gradients are taken in train "
         "mode with drop-path there, and chosen entries of LayerNorms never learn."

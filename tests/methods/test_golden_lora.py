@@ -1,6 +1,8 @@
 """Compare the LoRA family with numbers computed with official code."""
 
 import math
+from dataclasses import replace
+from typing import cast
 
 import pytest
 import torch
@@ -10,9 +12,11 @@ from raises import raises_naming
 from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import nn
+from vtab_peft.benchmark.engine.optim import make_optimizer
+from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import parse
 from vtab_peft.methods.dora import Decomposed
-from vtab_peft.methods.lora import LowRank
+from vtab_peft.methods.lora import LoRAPlus, LowRank
 from vtab_peft.methods.pissa import Principal
 from vtab_peft.methods.updates import TransformedLinear, UpdatedLinear
 
@@ -25,6 +29,50 @@ def test_lora_and_rslora(name: str) -> None:
     module = UpdatedLinear(linear(case), ("o",), {"o": update})
     case.compare(module, {"lora_A.weight": update.a, "lora_B.weight": update.b})
     case.check_merged("merged.weight", module.merged().weight)
+
+
+def test_lora_on_query_and_value_of_loralib() -> None:
+    case = Case("loralib_merged_linear")
+    parts, width = case.hyper["parts"], case.width
+    updates = {
+        part: LowRank(torch.empty(width, width), case.hyper["r"], case.hyper["alpha"] / case.hyper["r"])
+        for part in "qv"
+    }
+    module = UpdatedLinear(linear(case), parts, updates)
+    case.compare_through(
+        module,
+        lambda t: {
+            f"updates.{part}.{ours}": factor
+            for ours, theirs in (("a", "lora_A"), ("b", "lora_B"))
+            for part, factor in zip("qv", t[theirs].chunk(2), strict=True)
+        },
+    )
+
+
+def test_lora_plus_steps_like_the_authors_optimizer() -> None:
+    case = Case("loraplus_official")
+    hyper = case.hyper
+    recipe = replace(RECIPES["smoke"], optimizer="adamw", lr=hyper["lr"], weight_decay=hyper["weight_decay"])
+    method = parse(f"lora_plus(rank={hyper['r']}, alpha={hyper['alpha']}, ratio={hyper['ratio']})")
+    update = cast(LowRank, cast(LoRAPlus, method).make_update(case["frozen.weight"], None)).double()
+    module = UpdatedLinear(linear(case), ("o",), {"o": update})
+    factors = {"lora_A": update.a, "lora_B": update.b}
+    for name, ours in factors.items():
+        ours.data = case[f"param.{name}"].clone()
+    optimizer = make_optimizer(module, recipe, method.lr_factors(module))
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * group["lr_factor"]
+    for step in range(hyper["steps"]):
+        optimizer.zero_grad()
+        y = module(case["x"])
+        nn.functional.mse_loss(y, case["target"]).backward()
+        if step == 0:
+            torch.testing.assert_close(y.detach(), case["y"], rtol=0, atol=1e-10)
+            for name, ours in factors.items():
+                torch.testing.assert_close(ours.grad, case[f"grad.{name}"], rtol=0, atol=1e-8)
+        optimizer.step()
+    for name, ours in factors.items():
+        torch.testing.assert_close(ours.detach(), case[f"after.{name}"], rtol=0, atol=1e-8)
 
 
 @pytest.mark.parametrize("name", ["lora", "rslora"])
@@ -78,19 +126,21 @@ def test_lora_initialisation(case: str, width: int) -> None:
     assert_official_init(case, {a: update.a, b: update.b})
 
 
-def test_dora() -> None:
-    case = Case("dora")
+@pytest.mark.parametrize(
+    ("name", "names"),
+    [
+        ("dora", ("lora_A.weight", "lora_B.weight", "lora_magnitude_vector.weight")),
+        ("dora_official", ("lora_A", "lora_B", "weight_m_wdecomp")),
+    ],
+)
+def test_dora(name: str, names: tuple[str, ...]) -> None:
+    case = Case(name)
     transform = Decomposed(case["frozen.weight"], case.hyper["r"], case.hyper["alpha"] / case.hyper["r"])
     module = TransformedLinear(linear(case), ("o",), {"o": transform})
-    case.compare(
-        module,
-        {
-            "lora_A.weight": transform.direction.a,
-            "lora_B.weight": transform.direction.b,
-            "lora_magnitude_vector.weight": transform.magnitude,
-        },
-    )
-    case.check_merged_linear("merged", module.merged())
+    ours = (transform.direction.a, transform.direction.b, transform.magnitude)
+    case.compare(module, dict(zip(names, ours, strict=True)))
+    if name == "dora":
+        case.check_merged_linear("merged", module.merged())
 
 
 def test_dora_magnitudes_start_as_row_norms() -> None:

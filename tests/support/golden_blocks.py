@@ -1,7 +1,7 @@
 """Put a case's block into a ViT of one block, and compare initial values with the official ones."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -9,6 +9,7 @@ from golden_cases import Case, block, official_init
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import Method, parse
+from vtab_peft.methods.hf_peft import FromPeft, adapt
 
 
 def one_block_vit(d: int = 48, grid: tuple[int, int] = (4, 4), num_heads: int = 4, **more: Any) -> VisionTransformer:
@@ -74,6 +75,13 @@ class InTraining(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.module.train()(x)
+
+
+def peft_layer(linear: nn.Linear, spec: str, name: str = "fc1") -> Any:
+    """Return the layer that peft puts around a linear layer called `mlp.<name>`, for one of our methods."""
+    model = nn.ModuleDict({"mlp": nn.ModuleDict({name: linear})})
+    adapt(model, [f"mlp.{name}"], *cast(FromPeft, parse(spec)).tuner())
+    return model.get_submodule(f"mlp.{name}")
 
 
 def trained_params(vit: nn.Module) -> int:

@@ -9,7 +9,7 @@ Each case is recomputed in float64.  Tolerances: output 1e-10, gradients 1e-8 ti
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ import pytest
 import torch
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor, nn
+from torch.func import functional_call
 
 OWN_FOLDER = Path(__file__).parents[1] / "golden" / "methods"
 """The project's own set."""
@@ -122,6 +123,27 @@ class Case(Mapping[str, Tensor]):
                 ours.copy_(self[f"param.{name}"].reshape(ours.shape))
         y, x = self.backward(module)
         self.check(y, x, {name: ours.grad for name, ours in parameters.items()}, y_atol, grad_atol)
+
+    def compare_through(
+        self,
+        module: nn.Module,
+        ours: Callable[[dict[str, Tensor]], Mapping[str, Tensor]],
+        atol: tuple[float, float] = (1e-10, 1e-8),
+    ) -> None:
+        """Compute our tensors from those of the case, which have other shapes; then compare output and gradients.
+
+        Args:
+            module: computes `y` from `x`.
+            ours: maps the trained tensors of the case to all trained tensors of `module`; gradients pass through it.
+            atol: of the output and of gradients.
+        """
+        leaves = {name: tensor.clone().requires_grad_() for name, tensor in self.part("param.").items()}
+        x, tensors = self["x"].clone().requires_grad_(), dict(ours(leaves))
+        trained = {name: p for name, p in module.double().eval().named_parameters() if p.requires_grad}
+        assert {name: t.shape for name, t in tensors.items()} == {name: p.shape for name, p in trained.items()}
+        y = functional_call(module, tensors, (x,))
+        (y * self["cotangent"]).sum().backward()
+        self.check(y, x, {name: leaf.grad for name, leaf in leaves.items()}, *atol)
 
     def backward(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Run `module` on `x` and backpropagate the loss of the case; return the output and the input."""

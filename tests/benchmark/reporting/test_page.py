@@ -89,7 +89,7 @@ def test_rows_say_how_their_method_was_verified(page, put) -> None:
     put("cars", "lora", 0, 0.5, title="My LoRA", plugin="ee" * 32)
     (leaderboard,) = page()[1]["leaderboards"]
     evidence = {row["label"]: row["evidence"] for row in leaderboard["rows"]}
-    assert evidence["LoRA"].startswith("reference implementation (huggingface/peft@")
+    assert evidence["LoRA"].startswith("authors' module (microsoft/LoRA@")
     assert evidence["Linear"] == "closed form"
     assert evidence["My LoRA"] == ""
 
