@@ -74,6 +74,8 @@ def test_pages_count_the_methods() -> None:
     on_vit = [cls for cls in methods.METHODS.values() if "vit" in cls.backbones and not cls.stands_for_many]
     plain = sum(cls.needs is None for cls in on_vit)
     assert f"`--methods all` means {len(on_vit)} methods on a plain ViT ({plain} without" in clusters
+    compared = sum(cls.evidence in ("authors' training", "authors' module") for cls in methods.METHODS.values())
+    assert f"the numbers of {compared} methods equal" in readme
     assert f"`peft` adds the {len(on_vit) - plain} methods" in readme
 
 

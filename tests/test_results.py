@@ -1,5 +1,6 @@
 """The repository's own results: every record is sound, and what people read is what the records say."""
 
+import csv
 import hashlib
 import json
 import re
@@ -53,6 +54,14 @@ def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
     shown = re.findall(r"([+-]?[\d.]+) to ([+-]?[\d.]+)(?: points|\), with)", (ROOT / "README.md").read_text())
     assert len(shown) >= 4
     assert {(float(low), float(high)) for low, high in shown} == known
+
+
+def test_readme_recommends_the_first_of_the_leaderboard_it_shows() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (shown,) = set(re.findall(r"\((results/boards/[^/]+)/", readme))
+    first = next(csv.DictReader((ROOT / shown / "leaderboard.csv").open()))
+    assert (first["rank"], first["spec"]) == ("1", "lora")
+    assert "Begin with LoRA" in readme
 
 
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])
