@@ -142,7 +142,8 @@ def text_width(names: list[str]) -> float:
 def _text_width(name: str) -> float:
     from matplotlib.textpath import TextPath
 
-    return float(TextPath((0, 0), f"{name}.", 6).get_extents().x1) / 72
+    path = TextPath((0, 0), f"{name}.", 6)
+    return float(path.vertices[:, 0].max()) / 72  # the stop is a rectangle, so no curve ends the path
 
 
 def title(leaderboard: Leaderboard) -> str:
