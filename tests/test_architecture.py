@@ -25,11 +25,14 @@ WITHOUT_TORCH = (
     *("api.results", "cli", "spec", "plan", "recipes", "escaping", "storage.store", "checkpoints.lookup"),
     *(
         f"commands.{n}"
-        for n in ("messages", "published", "report", "rerun", "run", "sensitivity", "status", "tune", "tuning_space")
+        for n in (
+            *("agreement", "ensemble", "list", "messages", "method_cache", "published", "report", "rerun", "run"),
+            *("sensitivity", "status", "tune", "tuning_space", "verify"),
+        )
     ),
     *(f"execution.{n}" for n in ("local_pool", "locks", "messages", "pool", "progress", "ray_pool", "scheduler")),
     *(f"reporting.{n}" for n in ("compare", "figures", "html.page", "leaderboards", "report", "significance")),
-    *("commands.agreement", "commands.ensemble", "commands.verify", "execution.signals"),
+    "execution.signals",
 )
 """Modules of `benchmark/` that the parent process of a sweep or a report loads."""
 

@@ -38,7 +38,8 @@ def show(options: argparse.Namespace) -> int:
         for path in plugins:
             load_plugin(path)
     try:
-        rows = _named(LISTS[what](), options.names, what) if options.names else LISTS[what]()
+        rows = _plugged_methods() if plugins and what == "methods" else LISTS[what]()
+        rows = _named(rows, options.names, what) if options.names else rows
     except KeyError as error:
         raise ValueError(error.args[0]) from None
     except Exception as error:
@@ -102,9 +103,15 @@ def _recipe_value(row: Row, field: str) -> Any:
 
 
 def _methods() -> list[Row]:
-    from . import method_docs
+    from .method_cache import cached_rows
 
-    return method_docs.methods()
+    return cached_rows()
+
+
+def _plugged_methods() -> list[Row]:
+    from .method_rows import methods
+
+    return methods()
 
 
 def _tasks() -> list[Row]:

@@ -1,6 +1,5 @@
-"""Descriptions of all registered methods: rows for `list methods`, and the page docs/methods.md."""
+"""Descriptions of all registered methods: the text of `list methods`, and the page docs/methods.md."""
 
-import inspect
 import json
 import shutil
 import sys
@@ -11,46 +10,12 @@ from typing import Any
 
 from tabulate import tabulate
 
-from ...methods import METHODS, Method
 from ..reporting.method_evidence import MethodEvidence, load
-from .method_facts import COUNTED_ON, Measurer, MethodFacts
 
+COUNTED_ON = "vit_base_patch16_224"
+"""The backbone for which parameters are counted."""
 ROUNDING = 1e-3
 """Percent (ours): smaller changes of fp32 features come from another order of summation."""
-
-
-def methods() -> list[dict[str, Any]]:
-    """Return one row per registered method at its defaults, sorted by name."""
-    measurer = Measurer()
-    return [_row(name, cls(), measurer.facts(cls())) for name, cls in sorted(METHODS.items())]
-
-
-def _row(name: str, method: Method, facts: MethodFacts) -> dict[str, Any]:
-    cls, paper = type(method), method.paper
-    return {
-        "name": name,
-        "title": cls.title or name,
-        "description": _docstring(cls)[0],
-        "venue": paper and paper.venue,
-        "year": paper and paper.year,
-        "arxiv": paper and paper.arxiv,
-        "code": paper and paper.code,
-        "equation": cls.equation,
-        "targets": cls.targets,
-        "backbones": list(cls.backbones),
-        "defaults": method.args(),
-        "search": {field: list(values) for field, values in cls.search.items()},
-        "lr": cls.lr,
-        "params_vit_b16": facts.params_vit_b16,
-        "mergeable": cls.mergeable(),
-        "starts_as_identity": cls.starts_as_identity,
-        "change_at_start": facts.change_at_start,
-        "evidence": cls.evidence,
-        "differs": cls.differs,
-        "evidence_sources": list(_proof(name, cls.evidence).sources),
-        "needs": cls.needs,
-        "version": cls.version,
-    }
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
@@ -62,7 +27,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
             "params": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": _proof(**row).short + (f"; needs {row['needs']}" if row["needs"] else ""),
+            "evidence": proof_of(**row).short + (f"; needs {row['needs']}" if row["needs"] else ""),
             "description": row["description"],
         }
         for row in rows
@@ -92,7 +57,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
             "parameters": _count(row["params_vit_b16"]),
             "merges": _yes(row["mergeable"]),
             "start": _start(row),
-            "evidence": _proof(**row).short,
+            "evidence": proof_of(**row).short,
             "differs from the release": _differs(row),
         }
         for row in rows
@@ -108,7 +73,7 @@ def sections(rows: Sequence[dict[str, Any]]) -> str:
     """Return what the page says about some methods, with their parameters and evidence."""
     parts = []
     for row in rows:
-        count, evidence = _count(row["params_vit_b16"]), _proof(**row).short
+        count, evidence = _count(row["params_vit_b16"]), proof_of(**row).short
         facts = [f"- Parameters: {count} on {COUNTED_ON}, without head", f"- Merges: {_yes(row['mergeable'])}"]
         parts.append("\n".join([*_section(row), *facts, f"- Start: {_start(row)}", f"- Evidence: {evidence}"]))
     return "\n\n".join(parts)
@@ -178,14 +143,14 @@ _DECLINED = """\
 
 
 def _section(row: dict[str, Any]) -> list[str]:
-    first, rest = _docstring(METHODS[row["name"]])
+    first, rest = row["description"], row["details"]
     facts = [("Targets", row["targets"]), ("Paper", _paper(row))]
     if row["code"]:
         facts.append(("Official code", f"[{row['code']}](https://github.com/{row['code']})"))
     facts.append(("Defaults", _arguments(row["defaults"])))
     if row["differs"]:
         facts.append(("Differs from the release", row["differs"]))
-    if sources := _proof(**row).sources:
+    if sources := proof_of(**row).sources:
         facts.append(("Verified with", ", ".join(map(_commit_link, sources))))
     if row["needs"]:
         facts.append(("Needs", f'{row["needs"]}: `pip install "vtab-peft[{row["needs"]}]"`'))
@@ -218,19 +183,13 @@ def _differs(row: dict[str, Any]) -> str:
     return "none known" if row["code"] else "no release"
 
 
-def _proof(name: str, evidence: str, **_: Any) -> MethodEvidence:
+def proof_of(name: str, evidence: str, **_: Any) -> MethodEvidence:
     """Return the proof of a method's grade; plug-ins have none."""
     return load().get(name, MethodEvidence(evidence, (), (), ()))
 
 
 def _commit_link(source: str) -> str:
     return f"[{source}](https://github.com/{source.replace('@', '/tree/')})"
-
-
-def _docstring(cls: type[Method]) -> tuple[str, str]:
-    """Return the first paragraph and the rest."""
-    first, _, rest = (inspect.getdoc(cls) or "").partition("\n\n")
-    return " ".join(first.split()), rest
 
 
 def _paper(row: dict[str, Any]) -> str:

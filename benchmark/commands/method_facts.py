@@ -27,9 +27,8 @@ from ...methods.base import method_name
 from ..canonical import fingerprint
 from ..engine.injection import inject, wants_examples
 from ..recipes import RECIPES
+from .method_docs import COUNTED_ON
 
-COUNTED_ON = "vit_base_patch16_224"
-"""The backbone for which parameters are counted."""
 TABLE = Path(__file__).resolve().parents[2] / "methods" / "measured.csv"
 HEAD = ("method", "identity", "params_vit_b16", "change_at_start")
 

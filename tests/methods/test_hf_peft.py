@@ -13,7 +13,7 @@ from raises import raises_naming
 from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.benchmark.commands import method_docs as catalogue
+from vtab_peft.benchmark.commands import method_docs, method_rows
 from vtab_peft.benchmark.engine.optim import make_optimizer
 from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.benchmark.recipes import RECIPES
@@ -269,10 +269,10 @@ def test_missing_peft_error_names_what_to_install(monkeypatch: pytest.MonkeyPatc
 
 
 def test_methods_are_listed_without_peft(monkeypatch: pytest.MonkeyPatch) -> None:
-    with_peft = catalogue.methods()
+    with_peft = method_rows.methods()
     monkeypatch.setitem(sys.modules, "peft", None)
-    rows = catalogue.methods()
+    rows = method_rows.methods()
     assert rows == with_peft
-    listed = {line.split()[0]: line for line in catalogue.table(rows).splitlines() if line}
+    listed = {line.split()[0]: line for line in method_docs.table(rows).splitlines() if line}
     assert all("needs peft" in listed[name] for name in [*NAMED, "hf"])
     assert "needs peft" not in listed["lora"]

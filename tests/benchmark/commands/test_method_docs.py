@@ -1,10 +1,11 @@
 """What lists and docs say of the methods."""
 
+import json
 import re
 from pathlib import Path
 
 import pytest
-from vtab_peft.benchmark.commands import method_docs, method_facts
+from vtab_peft.benchmark.commands import method_cache, method_docs, method_facts, method_rows
 from vtab_peft.methods import METHODS, parse
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -12,7 +13,7 @@ DOCS = Path(__file__).parents[3] / "docs"
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict]:
-    return method_docs.methods()
+    return method_rows.methods()
 
 
 def test_the_page_is_the_registry(rows: list[dict]) -> None:
@@ -78,3 +79,22 @@ def test_columns_align(rows: list[dict]) -> None:
     rule = lines[1]
     ends = [match.end() for match in re.finditer("-+", rule)][:-1]
     assert all(line[end : end + 2].strip() == "" for line in lines[: len(rows) + 2] for end in ends)
+
+
+def test_rows_are_cached_until_something_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[list[dict]] = []
+    monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path))
+    monkeypatch.setattr(method_rows, "methods", lambda: made.append([{"name": "lora"}]) or made[-1])
+    assert method_cache.cached_rows() == method_cache.cached_rows() == [{"name": "lora"}]
+    assert len(made) == 1
+    for damage in (b"", b"[]", b'{"identity": 1}', b"\xff"):
+        (tmp_path / "methods.json").write_bytes(damage)
+        assert method_cache.cached_rows() == method_cache.cached_rows() == [{"name": "lora"}]
+    assert len(made) == 5
+    monkeypatch.setattr(method_cache, "METHODS", tmp_path)  # a folder with other files
+    method_cache.cached_rows()
+    assert len(made) == 6
+
+
+def test_rows_survive_the_cache(rows: list[dict]) -> None:
+    assert method_docs.page(json.loads(json.dumps(rows))) == method_docs.page(rows)
