@@ -102,6 +102,7 @@ class AdapterHoulsby(_Adapter):
     equation = r"x \leftarrow x + h + A(h),\quad h = f(\mathrm{LN}(x)),\ f \in \{\mathrm{Attn}, \mathrm{MLP}\}"
     targets = "after attention, after the MLP"
     evidence = "reference implementation"
+    differs = "The release approximates GELU by tanh. Exact GELU and the initialisation are of Adapters Strike Back."
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -125,6 +126,7 @@ class AdapterPfeiffer(_Adapter):
     equation = r"x \leftarrow \mathrm{Block}(x);\ x \leftarrow x + A(\mathrm{LN}_a(x))"
     targets = "after each block"
     evidence = "reference implementation"
+    differs = "The release has ReLU and no norm of its own before the adapter. This form is of Adapters Strike Back."
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -168,11 +170,21 @@ class AdapterPre(_Adapter):
 class AdapterParallel(_Adapter):
     """Adds a bottleneck adapter in parallel to the MLP branch, which reads the residual stream."""
 
+    activation: Literal["gelu", "relu"] = later(default="gelu")
+    """relu: as in the authors' code."""
     title = "Adapter (parallel)"
     paper = Paper("ICLR", 2022, "2110.04366", "jxhe/unify-parameter-efficient-tuning")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + A(x)"
     targets = "parallel to the MLP"
-    evidence = "reference implementation"
+    evidence = "authors' module"
+    differs = (
+        "The release's activation is ReLU, as with `activation='relu'`, and its scaled form multiplies the adapter by "
+        "4. GELU and the initialisation are those of Adapters Strike Back."
+    )
+
+    def adapter(self, width: int) -> nn.Module:
+        activation = nn.GELU() if self.activation == "gelu" else nn.ReLU()
+        return Bottleneck(width, self.bottleneck, activation, self.drop_path).apply(init_houlsby)
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):

@@ -100,6 +100,7 @@ class BitFit(_Selective):
 
     title = "BitFit"
     paper = Paper("ACL", 2022, "2106.10199", "benzakenelad/BitFit")
+    evidence = "authors' module"
     equation = r"y = W x + b, \quad b \text{ learned}"
     targets = "all biases"
 

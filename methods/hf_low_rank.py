@@ -30,9 +30,10 @@ class MiSS(FromPeft):
     rank: PositiveInt = 16
     """Columns in a group; peft's 64 is for language models."""
     title = "MiSS"
-    paper = Paper("ICLR", 2026, "2409.15371", "JL-er/MiSS")
+    paper = Paper("ICLR", 2026, "2409.15371", "JL-er/RWKV-PEFT")  # JL-er/MiSS holds scripts that call peft
     equation = r"W' = W + (D\ D \cdots D),\ D \in \mathbb{R}^{out \times r}"
-    differs = f"{DIFFERS}. The rank is ours: 16 has as many parameters as LoRA of rank 8."
+    evidence = "authors' module"
+    differs = "The rank is ours: 16 has as many parameters as LoRA of rank 8."
     search = {"rank": (8, 16, 32)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -101,7 +102,10 @@ class DeLoRA(FromPeft):
         r"W' = W + \tfrac{\lambda}{r} \sum_i \frac{b_i a_i^\top}{\lVert b_i \rVert \lVert a_i \rVert}"
         r"\, \mathrm{diag}(\lVert W_{:j} \rVert)"
     )
-    differs = f"{DIFFERS}."
+    differs = (
+        f"{DIFFERS}. The release starts both factors at random and subtracts the product of their initial values; "
+        "peft starts B at zero."
+    )
     search = {"rank": (4, 8, 16), "strength": (5.0, 15.0)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:

@@ -3,7 +3,7 @@
     u_{i+1} = x_i + A_i(x_i) + u_i + B_i(u_i),   A(z) = W_u gelu(W_d z + b_d) + b_u
 
 x_i is the output of block i, u_0 the input of the first block, and the final norm reads u.  No gradient passes the
-blocks.  Source: the implementation in modelscope/swift, swift/tuners/restuning.py:97-323, by the same group.
+blocks.  Source: swift/tuners/restuning.py:97-323 of modelscope/swift, which the authors name as their implementation.
 """
 
 from timm.models.vision_transformer import VisionTransformer
@@ -38,10 +38,10 @@ class ResTuning(Method):
 
     bottleneck: PositiveInt = 32
     title = "Res-Tuning-Bypass"
-    paper = Paper("NeurIPS", 2023, "2310.19859")
+    paper = Paper("NeurIPS", 2023, "2310.19859", "modelscope/swift")
     equation = r"u_{i+1} = x_i + A_i(x_i) + u_i + B_i(u_i),\quad A(z) = W_u\,\mathrm{GELU}(W_d z + b_d) + b_u"
     targets = "beside every block"
-    evidence = "reference implementation"
+    evidence = "authors' module"
     search = {"bottleneck": (8, 32, 64)}  # ours
     starts_as_identity = False
 

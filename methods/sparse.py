@@ -87,11 +87,14 @@ class WaveFT(LinearUpdateMethod):
     scale: float = 25.0
     sites: str = "qv"
     title = "WaveFT"
-    paper = Paper("arXiv", 2025, "2505.12532")
+    paper = Paper("arXiv", 2025, "2505.12532", "Bilican/Sparse_PEFT")
     equation = r"W' = W + \alpha\, \mathrm{IDWT}(C),\ C \text{ zero outside } n \text{ random places}"
     targets = "q, v"
-    evidence = "reference implementation"
-    differs = f"{DIFFERS} The number of coefficients is that of `fourierft`; peft sets 2592."
+    evidence = "authors' module"
+    differs = (
+        "Each weight has places of its own, drawn from the run's seed; the release has the same ones in weights of one "
+        "shape. The number of coefficients is that of `fourierft`; the release sets 2592."
+    )
     search = {"coefficients": (1000, 3000), "scale": (5.0, 25.0)}
     backbones = ("vit", "swin")
 

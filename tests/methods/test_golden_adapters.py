@@ -20,7 +20,7 @@ from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.methods import parse
-from vtab_peft.methods.adapters import Bottleneck, ReadsResidual
+from vtab_peft.methods.adapters import AdapterParallel, Bottleneck, ReadsResidual
 from vtab_peft.methods.adaptformer import ParallelBottleneck
 from vtab_peft.methods.blocks import Residual
 
@@ -31,6 +31,13 @@ def adaptformer_names(adapter: ParallelBottleneck) -> dict[str, Tensor]:
 
 def beside_mlp(vit: VisionTransformer) -> nn.Module:
     return vit.get_submodule("blocks.0.1.beside")
+
+
+def test_parallel_adapter_with_relu() -> None:
+    case = Case("adapter_parallel_official")
+    method = cast(AdapterParallel, parse(f"adapter_parallel(bottleneck={case.hyper['bottleneck']}, activation='relu')"))
+    adapter = cast(Bottleneck, method.adapter(case.width))
+    case.compare(adapter, weights_and_biases({"down_proj": adapter.down, "up_proj": adapter.up}))
 
 
 def test_adaptformer_block() -> None:

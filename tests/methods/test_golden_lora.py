@@ -153,8 +153,9 @@ def principal(case: Case) -> Principal:
     return Principal(case["frozen.weight"].float(), case.hyper["r"], case.hyper["alpha"] / case.hyper["r"])
 
 
-def test_pissa_initialisation() -> None:
-    case = Case("pissa")
+@pytest.mark.parametrize("name", ["pissa", "pissa_official"])
+def test_pissa_initialisation(name: str) -> None:
+    case = Case(name)
     update = principal(case).double()
     ours, theirs = update.b @ update.a, case["param.lora_B.weight"] @ case["param.lora_A.weight"]
     close = {"rtol": 0, "atol": 1e-5}  # the case was computed in float32
@@ -164,8 +165,9 @@ def test_pissa_initialisation() -> None:
     assert torch.equal(update.delta(), torch.zeros_like(update.delta()))
 
 
-def test_pissa() -> None:
-    case = Case("pissa")
+@pytest.mark.parametrize("name", ["pissa", "pissa_official"])
+def test_pissa(name: str) -> None:
+    case = Case(name)
     module = UpdatedLinear(linear(case), ("o",), {"o": (update := principal(case))})
     factors = {"lora_A.weight": update.a, "lora_B.weight": update.b}
     case.compare(module, factors, y_atol=1e-5, grad_atol=1e-5)  # the case was computed in float32

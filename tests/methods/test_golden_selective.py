@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from golden_blocks import trained_params
+from golden_blocks import encoder, trained_params
 from golden_cases import Case
 from raises import raises_naming
 from refusal import assert_refused
@@ -23,6 +23,14 @@ def layer(weight: Tensor) -> nn.Linear | nn.Conv2d:
     outputs, inputs, *kernel = weight.shape
     made = nn.Conv2d(inputs, outputs, tuple(kernel), tuple(kernel)) if kernel else nn.Linear(inputs, outputs)
     return made.requires_grad_(False)
+
+
+def test_bitfit_trains_the_tensors_that_the_authors_choose() -> None:
+    case = Case("bitfit_official")
+    vit = encoder(case, img_size=(8, 8), patch_size=4)
+    vit.load_state_dict(case.part("frozen.") | case.part("param."))
+    parse("bitfit").inject(vit)
+    case.compare(vit, {name: p for name, p in vit.named_parameters() if p.requires_grad})
 
 
 def test_gps_trains_the_entries_of_the_official_mask() -> None:

@@ -66,7 +66,7 @@ def test_identity_at_start_means_unchanged_features(rows: list[dict]) -> None:
 def test_lists_name_the_code_that_was_compared(rows: list[dict]) -> None:
     by_name = {row["name"]: row for row in rows}
     assert by_name["lora"]["evidence_sources"][0].startswith("microsoft/LoRA@")
-    assert by_name["bitfit"]["evidence_sources"] == []
+    assert by_name["linear"]["evidence_sources"] == []
     lines = {line.split()[0]: line for line in method_docs.table(rows).splitlines() if line}
     assert "reference implementation (ViT_PEFT_Vision)" in lines["difffit"]
     assert "golden" not in method_docs.table(rows)
