@@ -36,7 +36,7 @@ OF_ALL_TASKS = ("image_size", "framing")
 """Fields that cannot differ from task to task, because images are decoded and backbones built for them."""
 LIMITS: dict[str, tuple[float, float]] = {
     "lr": (1e-12, 1000),
-    **dict.fromkeys(("weight_decay", "warmup_lr", "min_lr", "clip_norm"), (0, 1000)),
+    **dict.fromkeys(("weight_decay", "warmup_lr", "min_lr", "clip_norm", "clip_value"), (0, 1000)),
     **dict.fromkeys(("epochs", "probe_epochs", "batch_size"), (1, 100_000)),
     **dict.fromkeys(("warmup_epochs", "cooldown_epochs", "cosine_epochs", "schedule_lag"), (0, 100_000)),
     **dict.fromkeys(("momentum", "drop_path", "branch_dropout", "mlp_dropout", "label_smoothing"), (0, 0.999)),
@@ -60,7 +60,7 @@ def task_table(name: str) -> dict[str, dict[str, Any]]:
 
 def load_recipes() -> dict[str, Recipe]:
     """Read all recipes in the order of the file; an entry replaces fields of its `base`."""
-    absent = dict.fromkeys(("clip_norm", "image_size", "cosine_epochs"))
+    absent = dict.fromkeys(("clip_norm", "clip_value", "image_size", "cosine_epochs"))
     defaults = {**absent, "lr_for_all": False, "tasks": {}, "search": {}}
     resolved: dict[str, dict[str, Any]] = {}
     for name, entry in tomllib.loads((TABLES / "recipes.toml").read_text(encoding="utf-8")).items():

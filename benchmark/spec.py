@@ -26,8 +26,7 @@ OTHERS = "others"
 
 Number = float | int
 """A finite number.  Whole numbers stay whole, because run IDs hash 3 and 3.0 differently."""
-ImageSize = Annotated[int, msgspec.Meta(ge=1, le=4096)]
-"""Side of the input in pixels; larger models than 4096 fit into no memory (ours)."""
+ImageSize = Annotated[int, msgspec.Meta(ge=1, le=4096)]  # pixels; larger models fit into no memory (ours)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,9 +57,8 @@ class Recipe(Part):
     """Epochs of linear warm-up from `warmup_lr` to `lr`."""
     warmup_lr: Number
     min_lr: Number
-    """Final learning rate of the cosine."""
     cooldown_epochs: Number
-    """Extra epochs at `min_lr` after the cosine."""
+    """Extra epochs at `min_lr`, the final rate of the cosine."""
     schedule_per: Literal["step", "epoch"]
     schedule_lag: int = versioned_field(0)
     """Delay of the schedule in epochs: 1 if `step(epoch)` is called after epoch `epoch` (two epochs at `warmup_lr`)."""
@@ -80,6 +78,8 @@ class Recipe(Part):
     """Rate of dropout after both layers of each MLP, equal in all blocks."""
     label_smoothing: Number
     clip_norm: Number | None
+    clip_value: float | int | None = versioned_field(None)
+    """Largest absolute entry of a gradient; larger entries are cut to it, as in DA-VPT."""
     head_init: Literal["trunc_normal", "normal", "zeros", "uniform", "kaiming"]
     """Initialisation of the head's weight [k, d]; the bias is zero.
 

@@ -115,7 +115,11 @@ class DAVPT(Method):
         r" + w_2 \mathrm{PA}(W_q \mathrm{LN}(x_{cls}), P_l)]"
     )
     targets = "tokens of every block"
-    evidence = "authors' module"
+    evidence = "authors' training"
+    differs = (
+        "The release cuts each entry of a gradient at 10 (`--set clip_value=10`), decays the head by a rate of its "
+        "own, puts two images of a class into each batch, and often assigns the classes anew after each epoch."
+    )
     search = {"patch_weight": (0.01, 0.5, 1.0), "cls_weight": (0.01, 0.05, 0.5)}  # within the released range
     starts_as_identity = False
     restores_without_examples = True  # the classes of the proxies are used in training only

@@ -52,7 +52,7 @@ class DTL(Method):
     paper = Paper("AAAI", 2024, "2312.07856", "heekhero/DTL")
     equation = r"R \leftarrow R + B_l A_l x, \quad x \leftarrow \mathrm{Block}_l(x) + R \odot \sigma(\beta R)"
     targets = "after each block of the last half"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "The head reads the mean of the patch tokens there; `pooling='patches'` does so."
 
     def fusion(self, vit: VisionTransformer) -> nn.Module:

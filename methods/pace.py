@@ -97,7 +97,7 @@ class PACE(Method):
         r"\ \mathcal{L} = \mathrm{CE}(z_1) + \lambda \lVert z_1 - z_2 \rVert^2"
     )
     targets = "qkv, o, fc1, fc2"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"sigma": (0.4, 0.8, 1.2, 2.0), "weight": (0.1, 1.0)}  # ours
     copies = 2
 

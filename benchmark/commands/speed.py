@@ -25,7 +25,8 @@ from ..spec import Recipe
 from ..storage.json_io import write_atomically
 from .throughput import IMAGES, Speed, matrix_flops, measure, noise, step_flops
 
-SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_dropout", "mlp_dropout", "clip_norm")
+CLIPPING = ("clip_norm", "clip_value")
+SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_dropout", "mlp_dropout", *CLIPPING)
 """Fields of the recipe that can be set here.  --batch and --precision are options; the others do not change speed."""
 
 

@@ -234,6 +234,8 @@ def train(
             # Step
             if recipe.clip_norm is not None:
                 nn.utils.clip_grad_norm_(trainable, recipe.clip_norm)
+            if recipe.clip_value is not None:
+                nn.utils.clip_grad_value_(trainable, recipe.clip_value)
             optimizer.step()
             method.after_step(vit, epoch * steps + step + 1, epochs * steps)
             optimizer.zero_grad()

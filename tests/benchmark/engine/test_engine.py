@@ -15,7 +15,8 @@ from vtab_peft.benchmark.engine.errors import Diverged
 from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import Numerics
 from vtab_peft.benchmark.engine.optim import learning_rate, make_optimizer, split_batches
-from vtab_peft.benchmark.engine.trainer import RunResult, train_and_evaluate
+from vtab_peft.benchmark.engine.random_streams import Stream, derive_seed
+from vtab_peft.benchmark.engine.trainer import RunResult, make_head, train, train_and_evaluate
 from vtab_peft.benchmark.plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import MethodRef, Recipe, RunSpec
@@ -97,6 +98,19 @@ def test_bf16_trains_too(backbone: backbones.Backbone, data: CachedTask) -> None
     rounded = outcome("lora", backbone, data, recipe=replace(SHORT, precision="bf16"))[0].loss_curve
     assert rounded != exact
     np.testing.assert_allclose(rounded, exact, rtol=0.05)
+
+
+def test_clipping_cuts_each_entry_of_a_gradient(backbone: backbones.Backbone, data: CachedTask) -> None:
+    """One step of SGD at rate 1 moves no entry further than `clip_value`."""
+    recipe = replace(SHORT, epochs=1, batch_size=64, drop_last=False, optimizer="sgd", lr=1.0, min_lr=1.0, momentum=0.0)
+    recipe = replace(recipe, weight_decay=0.0, warmup_epochs=0, clip_value=1e-3)
+    method = parse("bitfit")
+    spec = spec_of(method, backbone, data, recipe=recipe)
+    head = train(spec, method, backbone, data, on_cpu()).head
+    start = make_head(head.in_features, data.classes, recipe, derive_seed(0, Stream.HEAD))
+    moved = (head.weight - start.weight).detach().abs()
+    assert moved.max() == pytest.approx(1e-3, rel=1e-3)
+    assert moved.min() < 1e-3
 
 
 def test_training_learns_a_learnable_task(backbone: backbones.Backbone, data: CachedTask) -> None:
