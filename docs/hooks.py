@@ -3,10 +3,12 @@
 mkdocstrings reads the sources and does not import them, so the site needs neither torch nor an installation.
 """
 
+import atexit
 import re
 import sys
 from pathlib import Path
-from tempfile import TemporaryDirectory
+from shutil import rmtree
+from tempfile import mkdtemp
 from typing import Any
 
 OUTSIDE = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\((?:\.\./)+[^)\s]*\)")
@@ -14,17 +16,17 @@ TABLE = re.compile(r"(?:^\|.*\n)+", re.M)
 ROW = re.compile(r"^\| `(\w+)` (.*)\(\.\./(.*?)(?:/__init__)?\.py\) \|$", re.M)
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = TemporaryDirectory()
 
 
 def on_startup(**_: Any) -> None:
     """Let mkdocstrings find the checkout's folders as the package `vtab_peft`."""
-    package = Path(SOURCES.name) / "vtab_peft"
+    package = Path(mkdtemp()) / "vtab_peft"
+    atexit.register(rmtree, package.parent)
     (package / "datasets").mkdir(parents=True)
     (package / "datasets" / "__init__.py").touch()
     for path in (ROOT / "__init__.py", ROOT / "benchmark", ROOT / "methods", *ROOT.glob("datasets/*.py")):
         (package / path.relative_to(ROOT)).symlink_to(path)
-    sys.path.insert(0, SOURCES.name)
+    sys.path.insert(0, str(package.parent))
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

@@ -1,8 +1,10 @@
 """docs/reference.md has every public name, its file, and the first line of its docstring."""
 
 import ast
+import importlib.util
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import vtab_peft
@@ -41,6 +43,18 @@ def test_a_name_has_the_line_of_its_docstring(name, line, shown, path) -> None:
     assert defined_in(of(path).body)[name] == line
 
 
+def test_the_site_shows_the_docstring_of_each_name() -> None:
+    found = importlib.util.spec_from_file_location("hooks", ROOT / "docs" / "hooks.py")
+    found.loader.exec_module(hooks := importlib.util.module_from_spec(found))
+    shown = hooks.on_page_markdown(PAGE, SimpleNamespace(file=SimpleNamespace(src_uri="reference.md")))
+    paths = re.findall(r"^::: (\S+)$", shown, re.M)
+    assert [path.rpartition(".")[2] for path in paths] == [name for name, *_ in NAMES]
+    for path in paths:
+        module, _, name = path.rpartition(".")
+        assert hasattr(importlib.import_module(module), name)
+        assert f"[`{name}`][{path}]" in shown
+
+
 def test_the_public_names_are_complete() -> None:
     assert section("vtab_peft") == set(vtab_peft.__all__)
 
@@ -75,7 +89,7 @@ def test_pages_count_the_methods() -> None:
     plain = sum(cls.needs is None for cls in on_vit)
     assert f"`--methods all` means {len(on_vit)} methods on a plain ViT ({plain} without" in clusters
     compared = sum(cls.evidence in ("authors' training", "authors' module") for cls in methods.METHODS.values())
-    assert f"the numbers of {compared} methods equal" in readme
+    assert compared > int(re.findall(r"more than (\d+) methods give the same numbers", readme)[0]) > compared - 20
     assert f"`peft` adds the {len(on_vit) - plain} methods" in readme
 
 
