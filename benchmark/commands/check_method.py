@@ -79,7 +79,7 @@ def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
             explained.setdefault(text, check.__name__)
         failed += any(problems.values())
     if missing := missing_facts(METHODS[name]):
-        _explain(f"warning: {', '.join(missing)} missing; lists and tables show nothing in its place")
+        _explain(f"warning: {', '.join(missing)} missing; lists and tables have a gap there")
     verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
     print(f"\n{name}: {verdict}\n")
     return failed > 0
