@@ -86,8 +86,11 @@ class _Adapter(Method):
         if not 0 <= self.drop_path < 1:
             raise ValueError(f"drop_path must be at least 0 and below 1, not {self.drop_path}")
 
+    def make_activation(self) -> nn.Module:
+        return nn.GELU()
+
     def adapter(self, width: int) -> nn.Module:
-        return Bottleneck(width, self.bottleneck, nn.GELU(), self.drop_path).apply(init_houlsby)
+        return Bottleneck(width, self.bottleneck, self.make_activation(), self.drop_path).apply(init_houlsby)
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return bottleneck_params(vit, self.bottleneck)
@@ -97,12 +100,20 @@ class _Adapter(Method):
 class AdapterHoulsby(_Adapter):
     """Adds a bottleneck adapter to the output of both branches, before the residual addition."""
 
+    activation: Literal["gelu", "tanh gelu"] = later(default="gelu")
+    """tanh gelu: GELU approximated by tanh, as in the authors' code."""
     title = "Adapter (Houlsby)"
     paper = Paper("ICML", 2019, "1902.00751", "google-research/adapter-bert")
     equation = r"x \leftarrow x + h + A(h),\quad h = f(\mathrm{LN}(x)),\ f \in \{\mathrm{Attn}, \mathrm{MLP}\}"
     targets = "after attention, after the MLP"
-    evidence = "reference implementation"
-    differs = "The release approximates GELU by tanh. Exact GELU and the initialisation are of Adapters Strike Back."
+    evidence = "authors' module"
+    differs = (
+        "The release approximates GELU by tanh, as with `activation='tanh gelu'`. Exact GELU and the initialisation "
+        "are those of Adapters Strike Back."
+    )
+
+    def make_activation(self) -> nn.Module:
+        return nn.GELU("none" if self.activation == "gelu" else "tanh")
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
@@ -121,20 +132,31 @@ class AdapterPfeiffer(_Adapter):
     `adapter_intermediate`.
     """
 
+    form: Literal["norm", "released"] = later(default="norm")
+    """norm: that of Adapters Strike Back.  released: ReLU and no LayerNorm, as in the authors' code for ViTs."""
     title = "Adapter (Pfeiffer)"
     paper = Paper("EACL", 2021, "2005.00247", "adapter-hub/adapters")
     equation = r"x \leftarrow \mathrm{Block}(x);\ x \leftarrow x + A(\mathrm{LN}_a(x))"
     targets = "after each block"
-    evidence = "reference implementation"
-    differs = "The release has ReLU and no norm of its own before the adapter. This form is of Adapters Strike Back."
+    evidence = "authors' module"
+    differs = (
+        "The release has ReLU and no LayerNorm of its own, as with `form='released'`. This form and the initialisation "
+        "are those of Adapters Strike Back."
+    )
+
+    def make_activation(self) -> nn.Module:
+        return nn.GELU() if self.form == "norm" else nn.ReLU()
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):
-            norm = nn.LayerNorm(ref.width, eps=1e-6)  # the eps of the ViT's norms
-            ref.replace(nn.Sequential(ref.block, Residual(nn.Sequential(norm, self.adapter(ref.width)))))
+            adapter = self.adapter(ref.width)
+            if self.form == "norm":
+                adapter = nn.Sequential(nn.LayerNorm(ref.width, eps=1e-6), adapter)  # the eps of the ViT's norms
+            ref.replace(nn.Sequential(ref.block, Residual(adapter)))
 
     def expected_params(self, vit: VisionTransformer) -> int:
-        return super().expected_params(vit) + sum(2 * ref.width for ref in blocks_of(vit))
+        norms = sum(2 * ref.width for ref in blocks_of(vit)) if self.form == "norm" else 0
+        return super().expected_params(vit) + norms
 
 
 @method("adapter_intermediate")
@@ -182,9 +204,8 @@ class AdapterParallel(_Adapter):
         "4. GELU and the initialisation are those of Adapters Strike Back."
     )
 
-    def adapter(self, width: int) -> nn.Module:
-        activation = nn.GELU() if self.activation == "gelu" else nn.ReLU()
-        return Bottleneck(width, self.bottleneck, activation, self.drop_path).apply(init_houlsby)
+    def make_activation(self) -> nn.Module:
+        return nn.GELU() if self.activation == "gelu" else nn.ReLU()
 
     def inject(self, vit: VisionTransformer) -> None:
         for ref in blocks_of(vit):

@@ -33,6 +33,29 @@ def beside_mlp(vit: VisionTransformer) -> nn.Module:
     return vit.get_submodule("blocks.0.1.beside")
 
 
+def test_houlsby_with_the_authors_activation() -> None:
+    case = Case("adapter_houlsby_official")
+    vit = injected(parse(f"adapter_houlsby(bottleneck={case.hyper['bottleneck']}, activation='tanh gelu')"), case)
+    branches = {"attention": "drop_path1", "ffn": "drop_path2"}
+
+    def ours(t: dict[str, Tensor]) -> dict[str, Tensor]:
+        return {
+            f"0.{path}.1.adapter.{projection}.{kind}": t[f"{where}.adapters.{name}{number}"].T.squeeze()
+            for where, path in branches.items()
+            for number, projection in ((1, "down"), (2, "up"))
+            for kind, name in (("weight", "weights"), ("bias", "biases"))
+        }
+
+    case.compare_through(vit.blocks, ours)
+
+
+def test_released_form_of_pfeiffer() -> None:
+    case = Case("adapter_pfeiffer_official")
+    vit = injected(parse(f"adapter_pfeiffer(bottleneck={case.hyper['bottleneck']}, form='released')"), case)
+    adapter = next(module for module in vit.modules() if isinstance(module, Bottleneck))
+    case.compare(vit.blocks, weights_and_biases({"adapter_down.0": adapter.down, "adapter_up": adapter.up}))
+
+
 def test_parallel_adapter_with_relu() -> None:
     case = Case("adapter_parallel_official")
     method = cast(AdapterParallel, parse(f"adapter_parallel(bottleneck={case.hyper['bottleneck']}, activation='relu')"))
