@@ -187,7 +187,10 @@ class VBLoRA(FromPeft):
         r"v \text{ shared}"
     )
     evidence = "authors' module"
-    differs = "The bank is ours: peft's 256 vectors of length 256 fit no width that is not a multiple of 256."
+    differs = (
+        "The release starts logits at N(0, 0.01), peft at N(0, 0.1). The bank is ours: peft's 256 vectors of length "
+        "256 fit no width that is not a multiple of 256."
+    )
     search = {"rank": (4, 8), "vectors": (64, 256)}
     starts_as_identity = False
 
@@ -279,7 +282,7 @@ class PVeRA(FromPeft):
     evidence = "authors' module"
     differs = (
         "The release adds a Kullback-Leibler divergence to the loss, draws random matrices for query and value "
-        "separately, and starts d at one random number."
+        "separately and of another scale, and starts d at one random number."
     )
     search = {"rank": (64, 256, 1024)}
 

@@ -176,7 +176,10 @@ class LoKr(FromPeft):
     paper = Paper("ICLR", 2024, "2309.14859", "KohakuBlueleaf/LyCORIS")
     equation = r"W' = W + \tfrac{\alpha}{r}\, C \otimes (B A)"
     evidence = "authors' module"
-    differs = "The release starts the low-rank product at zero, peft the small matrix C."
+    differs = (
+        "The release starts the low-rank product at zero, peft the small matrix C. With two dense matrices the release "
+        "ignores α."
+    )
     search = {"rank": (4, 8, 16)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:

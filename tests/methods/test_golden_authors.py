@@ -63,6 +63,7 @@ OFFICIAL: dict[str, tuple[str, Ours]] = {
     "ia3_official_output": ("ia3", renamed(ia3_l="multi_lora_b")),
     "loha_official": ("loha(rank={r}, alpha={alpha})", same),
     "lokr_official": ("lokr(rank={r}, alpha={alpha})", same),
+    "lokr_official_dense": ("lokr(rank={r}, alpha={alpha})", same),
     "miss_official": ("miss(rank={r})", renamed(miss_block="disha")),
     "oft_official": ("oft(block={block_size}, exact=True)", skew_part),
     "peanut_official": ("peanut(rank={r}, layers={depth})", peanut),

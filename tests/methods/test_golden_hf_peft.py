@@ -37,7 +37,6 @@ GOLDEN = {
     "randlora_rect": "randlora(rank={r}, scale={scale})",
     "loha": "loha(rank={r}, alpha={alpha})",
     "lokr": "lokr(rank={r}, alpha={alpha})",
-    "lokr_full_w2": "lokr(rank={r}, alpha={alpha})",
     "fourierft": "fourierft(coefficients={n_frequency}, scale={scaling}, rate=1.0)",
     "ia3_output": "ia3",
     "ia3_feedforward": "ia3",
