@@ -97,7 +97,7 @@ class DyT(Method):
         r"\ m = [\sigma(w x + b) > \tfrac12]"
     )
     targets = "gate of and parallel to the MLP"
-    evidence = "authors' module"
+    evidence = "authors' training"
     search = {"target": (0.3, 0.5, 0.7), "scale": (0.1, 1.0)}  # ours; the release sets scale 1 for all tasks
     starts_as_identity = False  # the gate initially masks about half of the patches
     copies = 2

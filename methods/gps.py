@@ -88,7 +88,7 @@ class GPS(Method):
     paper = Paper("CVPR", 2024, "2312.10136", "FightingFighting/GPS")
     equation = r"W'_{ij} = w_{ij} \text{ if } j \in \mathrm{top}_K |\nabla_{W_i} L_{supcon}|, \text{ else } W_{ij}"
     targets = "one weight per neuron, biases"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "Ours takes the gradient over batches of 32; 11 of the 19 scripts use 16."
     restores_without_examples = True  # the index is a buffer
     search = {"connections": (1, 2, 15, 20)}  # --times_para in train_scripts

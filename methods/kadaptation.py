@@ -2,9 +2,10 @@
 
     W' = W + s (sum_i (l_i r_i^T) kron (u_i v_i^T))^T,   b' = b + b_l
 
-Two errors of eric-ai-lab/PEViT vision_benchmark/evaluation/model.py are corrected.  There all u_i and v_i are
+Four errors of eric-ai-lab/PEViT vision_benchmark/evaluation/model.py are corrected.  There all u_i and v_i are
 initially zero (lines 536-539), so that neither ever gets a gradient.  The value's update uses the query's factors
-(line 580).
+(line 580).  Updates [n, b, d] are reshaped to [b * heads, n, d / heads] without moving axes (lines 796-799), which
+mixes the images of a batch.  The query, and not its update, is divided by sqrt(d / heads) (line 787).
 """
 
 import math
@@ -68,6 +69,10 @@ class KAdaptation(LinearUpdateMethod):
     equation = r"W' = W + s \Big(\sum_i (l_i r_i^\top) \otimes (u_i v_i^\top)\Big)^\top,\ b' = b + b_l"
     targets = "q, v"
     evidence = "authors' module"
+    differs = (
+        "There the Kronecker factors start at zero and never learn, the value uses the query's factors, the query's "
+        "update is not divided by the root of the head's width, and updates mix the images of a batch."
+    )
     search = {"scale": (16.0, 160.0, 1600.0)}  # ours
     sites = "qv"
 
