@@ -1,7 +1,8 @@
 """Few-shot tables: the mean accuracy of each method against the number of shots, from the leaderboards of the draws.
 
 A number is the mean over the tasks that all draws have, over training seeds and over draws.  Its interval is Student's
-over the draws.  Ranks stay on the leaderboard of each draw.
+over the draws.  Methods share the draws, so a difference of two is taken on each draw, and its interval is often much
+smaller.  Ranks stay on the leaderboard of each draw.
 """
 
 import textwrap
@@ -32,6 +33,13 @@ class Point:
     """None with fewer than three draws."""
     by_task: tuple[float, ...]
     """Mean of each task over draws."""
+    by_draw: tuple[float, ...]
+    """Mean of each draw over tasks, in the order that all methods share."""
+
+    def minus(self, other: "Point") -> Interval | None:
+        """Return the difference from another method with the same shots, paired by draw; None as `interval`."""
+        pairs = zip(self.by_draw, other.by_draw, strict=True)
+        return over_seeds([own - others for own, others in pairs]) if self.interval else None
 
 
 @dataclass(frozen=True)
@@ -67,6 +75,10 @@ NOTE = (
     f"Accuracy in percent ± half its 95 % interval over draws (Student, from {LEAST_SEEDS} draws). {DASH}: not run, "
     "failed, or a draw or task is missing. Methods share the draws: overlapping intervals do not say that they are "
     "equal."
+)
+DIFFERENCES = (
+    "Difference from {first} in points ± half its 95 % interval, paired by draw, so that luck with the images does "
+    "not count. Not corrected for the number of comparisons."
 )
 
 
@@ -115,7 +127,7 @@ def _points(row_id: Any, parts: dict[int, list[Leaderboard]], tasks: Sequence[st
         if tasks and len(by_draw) == len(entries):
             means = [fmean(accuracies) for accuracies in by_draw]
             interval = over_seeds(means) if len(means) >= LEAST_SEEDS else None
-            points[shots] = Point(fmean(means), interval, tuple(map(fmean, zip(*by_draw, strict=True))))
+            points[shots] = Point(fmean(means), interval, tuple(map(fmean, zip(*by_draw, strict=True))), tuple(means))
     return points
 
 
@@ -130,11 +142,14 @@ def _accuracies(entry: Leaderboard, row_id: Any, tasks: Sequence[str]) -> list[f
 def to_csv(table: FewShotTable) -> str:
     """Return `few_shots.csv`: one line per method and number of shots, in percent."""
     head = ["method", "spec", "shots", "draws", "accuracy", "low", "high"]
+    head += ["difference", "difference_low", "difference_high"]
     head += [f"accuracy_{task}" for task in table.tasks]
+    first = table.rows[0][2]
     lines = [
         [
             *(label, spec, shots, table.draws[shots], percent(point.mean, 2)),
-            *((percent(point.interval.low, 2), percent(point.interval.high, 2)) if point.interval else ("", "")),
+            *(_bounds(point.interval)),
+            *_difference_cells(point, first.get(shots)),
             *(percent(value, 2) for value in point.by_task),
         ]
         for label, spec, points in table.rows
@@ -143,13 +158,23 @@ def to_csv(table: FewShotTable) -> str:
     return csv_text([head, *([str(value) for value in line] for line in lines)])
 
 
+def _bounds(interval: Interval | None) -> tuple[str, str]:
+    return (percent(interval.low, 2), percent(interval.high, 2)) if interval else ("", "")
+
+
+def _difference_cells(point: Point, first: Point | None) -> list[str]:
+    """Return the difference from the first row and its interval; empty cells without an interval."""
+    found = point.minus(first) if first and point is not first else None
+    return [percent(found.estimate, 2), *_bounds(found)] if found else ["", "", ""]
+
+
 def to_markdown(table: FewShotTable) -> str:
     """Return `table.md`."""
-    head, *rows = _cells(table)
-    body = [[markdown(cell) for cell in row] for row in rows]
-    return "\n".join(
-        [f"**{markdown(table.heading)}**", "", markdown_table(head, body, "l" + "r" * len(table.draws)), "", NOTE, ""]
-    )
+    lines = [f"**{markdown(table.heading)}**"]
+    for (head, *rows), note in _parts(table):
+        body = [[markdown(cell) for cell in row] for row in rows]
+        lines += ["", markdown_table(head, body, "l" + "r" * len(table.draws)), "", note]
+    return "\n".join([*lines, ""])
 
 
 def to_terminal(tables: Sequence[FewShotTable], shown: Collection[LeaderboardId]) -> list[str]:
@@ -159,10 +184,12 @@ def to_terminal(tables: Sequence[FewShotTable], shown: Collection[LeaderboardId]
 
 
 def _plain(table: FewShotTable) -> str:
-    head, *rows = _cells(table)
-    text = tabulate(rows, head, "simple", disable_numparse=True, colalign=["left", *["right"] * len(table.draws)])
-    above, below = (textwrap.fill(line, TERMINAL_WIDTH, break_on_hyphens=False) for line in (table.heading, NOTE))
-    return f"{above}\n\n{text}\n\n{below}\n"
+    lines = [textwrap.fill(table.heading, TERMINAL_WIDTH, break_on_hyphens=False)]
+    for (head, *rows), note in _parts(table):
+        align = ["left", *["right"] * len(table.draws)]
+        lines.append(tabulate(rows, head, "simple", disable_numparse=True, colalign=align))
+        lines.append(textwrap.fill(note, TERMINAL_WIDTH, break_on_hyphens=False))
+    return "\n\n".join(lines) + "\n"
 
 
 def texts(table: FewShotTable) -> dict[str, bytes]:
@@ -180,9 +207,26 @@ def index(tables: Sequence[FewShotTable]) -> str:
     return "\n".join(lines) + "\n" if tables else ""
 
 
-def _cells(table: FewShotTable) -> list[list[str]]:
+def _parts(table: FewShotTable) -> list[tuple[list[list[str]], str]]:
+    """Return the cells of accuracies, those of differences if there are any, and what is said below each."""
     head = ["method", *(f"{shots} shot{'s' if shots > 1 else ''}" for shots in table.draws)]
-    return [head, *([label, *(_cell(points.get(shots)) for shots in table.draws)] for label, _, points in table.rows)]
+    cells = [[label, *(_cell(points.get(shots)) for shots in table.draws)] for label, _, points in table.rows]
+    (first, _, of_first), *others = table.rows
+    differences = [
+        [label, *(_difference(points.get(shots), of_first.get(shots)) for shots in table.draws)]
+        for label, _, points in others
+    ]
+    parts = [([head, *cells], NOTE)]
+    if any(cell != DASH for _, *row in differences for cell in row):
+        parts.append(([head, *differences], DIFFERENCES.format(first=first)))
+    return parts
+
+
+def _difference(point: Point | None, first: Point | None) -> str:
+    found = point.minus(first) if point and first else None
+    if found is None:
+        return DASH
+    return f"{100 * found.estimate:+.1f} ± {percent(found.high - found.estimate)}"
 
 
 def _cell(point: Point | None) -> str:

@@ -1,10 +1,12 @@
 """Few-shot tables and their figure, from fake runs with known accuracies."""
 
+import csv
 from pathlib import Path
 
 import pytest
+from scipy import stats as scipy_stats
 from vtab_peft.benchmark.reporting.drawing import REPORT
-from vtab_peft.benchmark.reporting.few_shots import few_shot_tables, to_markdown
+from vtab_peft.benchmark.reporting.few_shots import few_shot_tables, to_csv, to_markdown
 from vtab_peft.benchmark.reporting.figures import few_shots as figure
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard, table_order
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
@@ -33,6 +35,22 @@ def test_point_is_the_mean_over_draws_with_students_interval(store: Store, put) 
     assert points[1].mean == pytest.approx(expected.estimate)
     assert points[1].interval == expected
     assert points[4].by_task == (pytest.approx(points[1].mean + 0.1),)
+
+
+def test_differences_are_paired_by_draw(store: Store, put) -> None:
+    lora, bitfit = (0.4, 0.5, 0.8), (0.3, 0.42, 0.69)
+    for draw in range(3):
+        put_draw(put, 1, draw, lora[draw])
+        put_draw(put, 1, draw, bitfit[draw], "bitfit")
+    (table,) = tables(store)
+    (_, _, best), (_, _, other) = table.rows
+    found = other[1].minus(best[1])
+    expected = scipy_stats.ttest_rel(bitfit, lora).confidence_interval()
+    assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
+    line = list(csv.DictReader(to_csv(table).splitlines()))[1]
+    assert [line[name] for name in ("method", "difference", "difference_low")] == ["bitfit", "-9.67", "-13.46"]
+    half = 100 * (expected.high - expected.low) / 2
+    assert f"| bitfit | -9.7 ± {half:.1f} |" in to_markdown(table)
 
 
 def test_leaderboards_of_draws_are_not_mixed(store: Store, put) -> None:
