@@ -70,7 +70,8 @@ class VAPT(Method):
     paper = Paper("ICLR", 2026, "2501.18936", "Minhchuyentoancbn/VAPT")
     equation = r"P_l = A_l\,\mathrm{conv}_l(\mathrm{LN}_l(x)) + a_l,\ [x_{cls}, P_l + W_2\,\mathrm{ReLU}(W_1 P_l), x]"
     targets = "tokens of every block"
-    evidence = "authors' module"
+    evidence = "authors' training"
+    differs = "Biases and LayerNorms that compute the prompts are decayed there; the recipe `vpt` decays none."
     search = {"tokens": (5, 10, 50)}  # ours
     starts_as_identity = False
 
