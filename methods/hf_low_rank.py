@@ -89,36 +89,6 @@ class HiRA(FromPeft):
         return self.rank * (inputs + outputs)
 
 
-@method("delora")
-class DeLoRA(FromPeft):
-    """Adds a low-rank product of normalised vectors, whose length one trained number per weight bounds."""
-
-    rank: PositiveInt = 8
-    strength: float = 15.0
-    """Initial value of λ, which is trained."""
-    title = "DeLoRA"
-    paper = Paper("ICLR", 2025, "2503.18225", "ExplainableML/DeLoRA")
-    equation = (
-        r"W' = W + \tfrac{\lambda}{r} \sum_i \frac{b_i a_i^\top}{\lVert b_i \rVert \lVert a_i \rVert}"
-        r"\, \mathrm{diag}(\lVert W_{:j} \rVert)"
-    )
-    differs = (
-        f"{DIFFERS}. The release starts both factors at random and subtracts the product of their initial values; "
-        "peft starts B at zero."
-    )
-    search = {"rank": (4, 8, 16), "strength": (5.0, 15.0)}
-
-    def tuner(self) -> tuple[str, dict[str, Any]]:
-        return "delora", {"r": self.rank, "delora_lambda": self.strength}
-
-    def inject(self, vit: VisionTransformer) -> None:
-        super().inject(vit)
-        leave_out_buffers(vit)
-
-    def update_params(self, inputs: int, outputs: int) -> int:
-        return self.rank * (inputs + outputs) + 1
-
-
 @method("deft")
 class DEFT(FromPeft):
     """Removes a trained low-rank subspace from the outputs of each weight and puts a trained map in its place."""

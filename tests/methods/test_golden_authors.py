@@ -5,12 +5,14 @@ from typing import Any, cast
 
 import pytest
 import torch
-from golden_blocks import InTraining, peft_layer
+from golden_blocks import InTraining, assert_merge_keeps_features, images, one_block_vit, peft_layer, trained_params
 from golden_cases import Case, linear
 from torch import Tensor, nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.adalora import AdaLoRA
+from vtab_peft.methods.delora import BoundedUpdate
 from vtab_peft.methods.hf_peft import adapt, tuned_layers
+from vtab_peft.methods.updates import TransformedLinear
 
 Tensors = dict[str, Tensor]
 
@@ -136,6 +138,30 @@ def with_adapter(t: Tensors) -> Tensors:
         for key, tensor in t.items()
         for head, *rest in [key.split(".")]
     }
+
+
+def test_delora_with_the_authors_start() -> None:
+    case = Case("delora_official")
+    update = BoundedUpdate(case["frozen.weight"], case.hyper["r"], 1.0)
+    update.a0, update.b0 = case["frozen.frozen_C"], case["frozen.frozen_D"]
+    names = {"delora_A": update.a, "delora_B": update.b, "delora_lambda": update.strength}
+    case.compare(TransformedLinear(linear(case), ("o",), {"o": update}), names)
+
+
+def test_released_start_of_delora_is_the_identity_and_merges() -> None:
+    method, vit, x = parse("delora(rank=2, start='released')"), one_block_vit(), images()
+    before, plain = vit(x), list(vit.state_dict())
+    expected = method.expected_params(vit)
+    method.inject(vit)
+    assert trained_params(vit) == expected
+    assert torch.equal(vit(x), before)
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            if parameter.requires_grad:
+                parameter += 0.1 * torch.randn(parameter.shape)
+    assert not torch.allclose(vit(x), before, atol=1e-3)
+    assert_merge_keeps_features(method, vit)
+    assert list(vit.state_dict()) == plain
 
 
 class QueryAndValue(nn.Module):

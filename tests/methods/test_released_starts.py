@@ -10,8 +10,8 @@ TIMM_STD = 0.02
 """Standard deviation of timm's initial weights of linear maps, which some releases apply to the adapters too."""
 
 LATER = {
-    **{"adapter_houlsby": 1, "adapter_noah": 2, "adapter_parallel": 1, "adapter_pfeiffer": 1, "dtl": 1},
-    **{"dtl_plus": 2, "lora_fused": 1, "mona": 1, "snell": 1},
+    **{"adapter_houlsby": 1, "adapter_noah": 2, "adapter_parallel": 1, "adapter_pfeiffer": 1, "delora": 1},
+    **{"dtl": 1, "dtl_plus": 2, "lora_fused": 1, "mona": 1, "snell": 1},
 }
 """Method -> number of arguments added after its first results."""
 
