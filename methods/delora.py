@@ -50,7 +50,7 @@ class DeLoRA(FromPeft):
     """Initial value of λ, which is trained."""
     start: Literal["zeros", "released"] = later(default="zeros")
     """zeros: initially B = 0, as in peft.  released: both factors start at random, and the same term with their initial
-    values is subtracted, as in the authors' code."""
+    values is subtracted, as in the authors' code; adapters then hold the initial factors too."""
     title = "DeLoRA"
     paper = Paper("ICLR", 2025, "2503.18225", "ExplainableML/DeLoRA")
     equation = (

@@ -12,10 +12,6 @@ from .arguments import PositiveInt
 from .base import Paper, method
 from .updates import LinearUpdateMethod, Transform
 
-DIFFERS = (
-    "Compared with peft, not with the authors' code. Each weight has places of its own, drawn from the run's seed."
-)
-
 
 class SparseMatrix(Transform):
     """W -> W + scale * f(S), where S is zero but for trained values at random places.
@@ -67,7 +63,10 @@ class SHiRA(LinearUpdateMethod):
     equation = r"W' = W + S,\ S \text{ zero outside } r (in + out) \text{ random places}"
     targets = "q, v"
     evidence = "reference implementation"
-    differs = f"{DIFFERS} The number of entries is that of `lora`; peft's rank is 32."
+    differs = (
+        "The authors' code is in peft, where weights of one shape have the same places; here each has its own, drawn "
+        "from the run's seed. The number of entries is that of `lora`; peft's rank is 32."
+    )
     search = {"rank": (4, 8, 16)}
     backbones = ("vit", "swin")
 
