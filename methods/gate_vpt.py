@@ -66,7 +66,7 @@ class GateVPT(Method):
     paper = Paper("ICML", 2023, "2306.05067", "ryongithub/GatedPromptTuning")
     equation = r"P \leftarrow g_l P' + (1-g_l) P,\quad [x_{cls}, P', x] = \mathrm{Block}_l([x_{cls}, P, x])"
     targets = "tokens of the first block, gates, temperatures"
-    evidence = "authors' module"
+    evidence = "authors' training"
     differs = "With mean pooling, the outputs of the prompts are not averaged; the release averages them for MAE."
     search = {"tokens": (10, 50, 100)}  # ours
     starts_as_identity = False
