@@ -241,6 +241,9 @@ class HF(FromPeft):
             self._try_options(vit)
             _accepted.add(tried)
         super().inject(vit)
+        for layer in tuned_layers(vit).values():
+            if hasattr(layer, "_attach_hooks"):  # OSF
+                layer.register_forward_pre_hook(_project_gradients)
 
     def _try_options(self, vit: VisionTransformer) -> None:
         """Raise `ValueError` if the tuner does not train on a copy of `vit`, or if an option has no effect there."""
@@ -290,6 +293,13 @@ class HF(FromPeft):
 
     def expected_params(self, vit: VisionTransformer) -> int:
         return Method.expected_params(self, vit)  # counts an injected copy: only peft knows the number
+
+
+def _project_gradients(layer: Any, _: Any) -> None:
+    """Attach peft's hooks on the gradients of OSF anew; torch copies and pickles a parameter without its hooks."""
+    for adapter, parameters in layer.osf_svd_params.items():
+        if not parameters["U_low"]._backward_hooks:
+            layer._attach_hooks(adapter)
 
 
 _accepted: set[tuple[str, str]] = set()

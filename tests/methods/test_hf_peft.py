@@ -180,6 +180,22 @@ def test_a_copy_of_the_model_is_independent() -> None:
         assert torch.equal(untouched(images()), vit(images()))
 
 
+def test_copies_project_the_gradients_of_osf() -> None:
+    """peft's OSF projects gradients in hooks on parameters, which `deepcopy` and pickle leave out."""
+    vit = one_block_vit()
+    parse("hf(type='osf')").inject(vit)
+    gradients = []
+    for model in (vit, copy.deepcopy(vit), copy.deepcopy(vit)):
+        model(images()).square().sum().backward()
+        gradients.append([p.grad for p in model.parameters() if p.grad is not None])
+    for first, *others in zip(*gradients, strict=True):
+        assert all(torch.equal(first, other) for other in others)
+    layer = tuned_layers(vit)["blocks.0.attn.qkv.q"]  # square: what is left lies in the span of the initial U
+    basis = layer._osf_U_low_init["default"]
+    u = layer.osf_svd_params["default"]["U_low"].grad
+    torch.testing.assert_close(basis @ (basis.T @ u), u)
+
+
 def plain(vit: VisionTransformer) -> VisionTransformer:
     merged = copy.deepcopy(vit)
     parse("oft(block=8)").merge(merged)
