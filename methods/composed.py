@@ -27,6 +27,10 @@ class Composed(Method):
     def __post_init__(self) -> None:
         """Leave out the checks of types, which the parts have passed."""
 
+    def __reduce__(self) -> Any:
+        """Copy and pickle by `compose`, as a module has no class of each combination."""
+        return compose, (self.parts,)
+
     def spec(self) -> str:
         return " + ".join(part.spec() for part in self.parts)
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from timm.models.eva import Eva
@@ -42,14 +43,19 @@ def apply(
         The parameters by name, as of `trainable`.
 
     Raises:
+        TypeError: The method is neither a spec nor an instance.
         ValueError: The method is unknown, its arguments or this model do not fit, a method is applied already, the
-            model is not fp32, or examples are missing.
+            model is not fp32 or has no values, or examples are missing or wrong.
     """
     method = parse(method) if isinstance(method, str) else method
+    if not isinstance(method, Method):
+        raise TypeError(f"method must be a spec such as 'lora(rank=4)' or an instance of Method, not {method!r}")
     if (applied := getattr(vit, APPLIED, None)) is not None:
         raise ValueError(f"the model has {applied.spec()} already; merge it first, or use a new model")
     if isinstance(vit, Eva):
         raise ValueError("methods need the plain form of timm's Eva: model = vtab_peft.plain_vit(model)")
+    if isinstance(getattr(vit, "_orig_mod", None) or getattr(vit, "module", None), nn.Module):
+        raise ValueError(f"apply methods to the model inside {type(vit).__name__}, before it is compiled or wrapped")
     if reason := refusal(vit):
         raise ValueError(f"methods need a plain ViT or Swin Transformer of timm: {reason} here")
     check_backbone(method, vit)
@@ -58,15 +64,23 @@ def apply(
         raise ValueError(
             f"the model has {', '.join(sorted(dtypes))}; apply methods in float32, and train with autocast"
         )
-    if wants_examples(method) and examples is None:
-        raise ValueError(f"{method.spec()} is initialised from training images; give examples=(images, labels)")
+    if any(p.is_meta for p in parameters):
+        raise ValueError("the model has no values (device meta); load its weights first")
+    if wants_examples(method):
+        if examples is None:
+            raise ValueError(f"{method.spec()} is initialised from training images; give examples=(images, labels)")
+        _check_examples(vit, examples)
     vit.requires_grad_(False)
-    with _without_classifier(vit):
-        method.inject(vit.cpu())
-        vit.to(parameters[0].device)
-        if wants_examples(method) and examples is not None:
-            method.prepare(vit, *examples)
-            vit.zero_grad()
+    try:
+        with _without_classifier(vit):
+            method.inject(vit.cpu())
+            vit.to(parameters[0].device)
+            if wants_examples(method) and examples is not None:
+                method.prepare(vit, *examples)
+                vit.zero_grad()
+    except Exception as error:
+        error.add_note("The model may be changed in part: make a new one before you apply a method again.")
+        raise
     vit.get_submodule(head_name(vit)).requires_grad_(True)
     setattr(vit, APPLIED, method)
     return trainable(vit)
@@ -127,6 +141,28 @@ def load_adapter(
     model.pretrained_cfg = config["pretrained_cfg"] | {"label_names": config.get("label_names")}
     setattr(model, APPLIED, trained.method)
     return model.eval()
+
+
+def _check_examples(vit: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
+    """Raise `ValueError` if a method cannot choose parameters by these examples."""
+    if not (isinstance(examples, tuple | list) and [isinstance(part, Tensor) for part in examples] == [True, True]):
+        raise ValueError("examples must be two tensors: (images, labels)")
+    images, labels = examples
+    channels, size = cast(Any, vit.patch_embed).proj.in_channels, cast(Any, vit.patch_embed).img_size
+    shape = (channels, *size)
+    if not images.is_floating_point() or images.shape[1:] != shape or not len(images):
+        found = f"{str(images.dtype).removeprefix('torch.')} of shape {list(images.shape)}"
+        wanted = ", ".join(map(str, shape))
+        raise ValueError(f"the images of examples must be normalised floats of shape [n, {wanted}], not {found}")
+    classes = getattr(vit.get_submodule(head_name(vit)), "out_features", None)
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+        found = f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}"
+        raise ValueError(f"the labels of examples must be int64 of shape [{len(images)}], one per image, not {found}")
+    if labels.min() < 0 or (classes and labels.max() >= classes):
+        raise ValueError(
+            f"the labels of examples must be from 0 to {classes - 1 if classes else 'the number of classes - 1'}, "
+            f"not {int(labels.min())} to {int(labels.max())}"
+        )
 
 
 @contextmanager

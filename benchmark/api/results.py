@@ -5,7 +5,7 @@ import io
 import re
 import warnings
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,12 +86,12 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
     """Return the parsed options of a command; raise `ValueError` where the command line would end with an error."""
     words = [command]
     for name, value in options.items():
-        if value is None or value is False:
+        if value is None or value is False or (isinstance(value, Mapping) and not value):
             continue
         words.append(f"--{name.replace('_', '-')}")
         if isinstance(value, Mapping):
             words += [f"{key}={'none' if setting is None else setting}" for key, setting in value.items()]
-        elif isinstance(value, Sequence) and not isinstance(value, str):
+        elif isinstance(value, Iterable) and not isinstance(value, str):  # also a set, an array or an iterator
             words += map(_word, value)
         elif value is not True:
             words.append(_word(value))
@@ -285,8 +285,15 @@ def to_bencheval(runs: "str | Path | pd.DataFrame" = "results", leaderboard: str
 
 def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[leaderboards.Leaderboard, list[Run]]:
     """Return the only leaderboard whose name contains `name`, with its runs; raise `ValueError` for none or several."""
-    entries = [entry for entry in _leaderboards(runs) if name in entry[0].id.slug]
-    if len(entries) != 1:
+    found = _leaderboards(runs)
+    if not found:
+        raise ValueError("there are no test runs, so there is no leaderboard; validation runs are on none")
+    entries = [entry for entry in found if name in entry[0].id.slug]
+    if not entries:
+        raise ValueError(
+            f"no leaderboard name contains {name!r}; leaderboards: {', '.join(e.id.slug for e, _ in found)}"
+        )
+    if len(entries) > 1:
         slugs = "".join(f"\n  {entry.id.slug}" for entry, _ in entries)
         raise ValueError(f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:{slugs}")
     return entries[0]
@@ -295,5 +302,7 @@ def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[lead
 def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
     """Return the leaderboards of a results folder or of the records that a table names, with their runs."""
     frame = load_results(runs) if isinstance(runs, str | Path) else runs
+    if "path" not in frame:
+        raise ValueError("the runs have no column 'path', which names their files; keep it, as `load_results` gives it")
     records = [read_run(Path(path)) for path in frame["path"]]
     return [(leaderboards.leaderboard(identity, own), own) for identity, own in by_leaderboard(records)]

@@ -1,7 +1,10 @@
 """`apply`, `trainable` and `merge` on models of one's own, and `load_adapter` of a stored run."""
 
+import copy
+import io
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -159,6 +162,64 @@ def test_unusable_arguments_leave_the_model_unchanged(model: Callable[[], nn.Mod
         vtab_peft.apply(given, method)
     assert not vtab_peft.trainable(given)
     assert not hasattr(given, "peft_method")
+
+
+def on_meta() -> nn.Module:
+    with torch.device("meta"):
+        return vit()
+
+
+@pytest.mark.parametrize(
+    ("model", "method", "error"),
+    [
+        (on_meta, "lora", ValueError),
+        (lambda: nn.DataParallel(vit()), "lora", ValueError),
+        (vit, None, TypeError),
+        (vit, ["lora"], TypeError),
+        (vit, Method, TypeError),
+    ],
+)
+def test_what_is_no_method_or_has_no_values_is_refused(
+    model: Callable[[], nn.Module], method: Any, error: type[Exception]
+) -> None:
+    given = model()
+    with pytest.raises(error):
+        vtab_peft.apply(given, method)
+    assert len(vtab_peft.trainable(given)) == len(list(given.parameters()))
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        3,
+        (IMAGES,),
+        (IMAGES.numpy(), LABELS.tolist()),
+        (IMAGES[:0], LABELS[:0]),
+        (IMAGES.byte(), LABELS),
+        (IMAGES[..., :16], LABELS),
+        (IMAGES, LABELS[:3]),
+        (IMAGES, LABELS.float()),
+        (IMAGES, LABELS + 1),
+        (IMAGES, LABELS - 1),
+    ],
+)
+def test_wrong_examples_leave_the_model_as_it_was(examples: Any) -> None:
+    model = vit()
+    with pytest.raises(ValueError, match="examples"):
+        vtab_peft.apply(model, "gps", examples)
+    vtab_peft.apply(model, "gps", (IMAGES, LABELS))
+
+
+def test_a_combination_is_copied_and_pickled_with_its_model() -> None:
+    model, file = vit(), io.BytesIO()
+    vtab_peft.apply(model, "lora(rank=2) + bitfit")
+    train(model)
+    torch.save(copy.deepcopy(model), file)
+    file.seek(0)
+    again = torch.load(file, weights_only=False)
+    expected = model(IMAGES)
+    vtab_peft.merge(again)
+    torch.testing.assert_close(again(IMAGES), expected, rtol=0, atol=RESTORED)
 
 
 def test_methods_are_applied_and_merged_once() -> None:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ import vtab_peft
 from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
 from scipy import stats
+from vtab_peft.benchmark.api.results import _parse
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.benchmark.reporting.published import load
@@ -107,6 +109,14 @@ def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.parametrize("values", [[2, 1], {1, 2}, np.array([1, 2]), range(1, 3), iter([1, 2])])
+def test_any_iterable_is_a_list_of_values(values: Any) -> None:
+    assert sorted(_parse("run", {"methods": {"lora"}, "backbone": "toy_vit", "seeds": values, "set": {}}).seeds) == [
+        1,
+        2,
+    ]
+
+
 def test_load_results_has_every_stored_run(two_methods: Path) -> None:
     frame = vtab_peft.load_results(two_methods)
     assert list(frame.columns) == list(COLUMNS)
@@ -134,8 +144,11 @@ def test_leaderboard_of_some_rows(two_methods: Path, fake) -> None:
     part = vtab_peft.leaderboard(frame[(frame["task"] == "cars") & (frame["seed"] == 0)])
     assert "accuracy_flowers" not in part.columns
     assert list(part["seeds"]) == [1, 1]
-    with pytest.raises(ValueError, match="0 leaderboards"):
-        vtab_peft.leaderboard(frame[:0])
+    for empty, named in ((frame[:0], "no test runs"), (frame[["spec", "accuracy"]], "path")):
+        with pytest.raises(ValueError, match=named):
+            vtab_peft.leaderboard(empty)
+    with pytest.raises(ValueError, match="nowhere"):
+        vtab_peft.leaderboard(frame, "nowhere")
     Store(two_methods).save(fake.spec(recipe="uniform"), fake.record(), np.zeros(IMAGES, dtype=int))
     with pytest.raises(ValueError, match="2 leaderboards"):
         vtab_peft.leaderboard(two_methods)
