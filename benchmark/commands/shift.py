@@ -71,16 +71,27 @@ def saved_models(
 ) -> list[tuple[Task, Preprocessing, str, list[Run]]]:
     """Return the test runs with adapters, by task, preprocessing and suite (that of the task or of a draw of it).
 
-    methods: names or specs; empty: all.
+    methods: names, titles or specs; empty: all.
+
+    Raises:
+        ValueError: no saved model has one of these names.
     """
     wanted = {(task.suite, task.name): task for task in tasks}
     found: dict[tuple[str, str, Preprocessing], list[Run]] = defaultdict(list)
+    known: set[str] = set()
     for run in store.load_runs()[0]:
         suite, name = run.spec.task.suite, run.spec.task.name
-        named = not methods or {run.method_spec, run.spec.method.spec, run.spec.method.name} & set(methods)
         saved = run.spec.split == "test" and run.path.with_suffix(".safetensors").exists()
-        if named and saved and (split_suite(suite)[0], name) in wanted:
-            found[suite, name, preprocessing_of(run.spec)].append(run)
+        if saved and (split_suite(suite)[0], name) in wanted:
+            names = {run.method_spec, run.spec.method.spec, run.spec.method.name, run.title}
+            known |= names
+            if not methods or names & set(methods):
+                found[suite, name, preprocessing_of(run.spec)].append(run)
+    for method in methods if known else ():
+        if method not in known:
+            raise ValueError(
+                f"no saved model of these tasks is called {method!r}; there are {', '.join(sorted(known))}"
+            )
     return [
         (wanted[split_suite(suite)[0], name], preprocessing, suite, runs)
         for (suite, name, preprocessing), runs in found.items()

@@ -122,6 +122,13 @@ def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: 
     assert not (results / "shift").exists()
 
 
+def test_methods_are_named_and_unknown_ones_refused(task: Path, results: Path) -> None:
+    assert ask(task, results, "--methods", "lora(rank=2)", "nothing") == 2
+    assert not (results / "shift").exists()
+    assert ask(task, results, "--methods", "LoRA") == 0
+    assert set(records(results)) == {"lora"}
+
+
 def test_a_method_that_learns_from_examples_is_restored(task: Path, tmp_path: Path, results: Path) -> None:
     """SPT chooses its weights from gradients of training images; its adapter file does not hold the choice."""
     folder = tmp_path / "spt"
