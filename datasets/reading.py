@@ -36,10 +36,10 @@ def open_regular(path: Path) -> io.BufferedReader:
         OSError: the file cannot be opened.
         InvalidFile: it is a pipe, a device or a socket, which could block or never end; or a folder.
     """
-    file = open(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb")  # noqa: PTH123, SIM115
-    if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        return file
-    file.close()
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")  # noqa: PTH123
+    os.close(descriptor)
     raise InvalidFile(path, "is not a regular file; replace it by one")
 
 

@@ -82,6 +82,8 @@ def _did_you_mean(close: list[str]) -> str:
 def _split(spec: str) -> tuple[str, dict[str, Any]]:
     """Return the name and the arguments of a spec string."""
     hint = "" if spec.partition("(")[0] in METHODS else _did_you_mean(_near(spec))
+    if "+" in spec:
+        hint = ", and a combination with spaces, as in lora(rank=4) + bitfit"
     malformed = ValueError(f"cannot read method {spec!r}: write it as name or name(argument=value, ...){hint}")
     try:
         node = ast.parse(spec.strip(), mode="eval").body

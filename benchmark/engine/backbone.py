@@ -252,8 +252,8 @@ def _random_seed(weights: str | None) -> int | None:
     source, _, seed = (weights or "").partition(":")
     if source != "random":
         return None
-    if seed and not (seed.isascii() and seed.isdecimal()):
-        raise BackboneError(f"--weights {weights}: the seed must be a whole number, as in random:SEED")
+    if seed and not (seed.isascii() and seed.isdecimal() and int(seed) < 2**63):  # what torch takes
+        raise BackboneError(f"--weights {weights}: the seed must be a whole number from 0 to 2**63 - 1")
     return int(seed or 0)
 
 

@@ -40,8 +40,8 @@ def interval_note(found: Agreement) -> str:
     """Say what the intervals cover."""
     if len(found.seeds) > 2:
         return "Intervals: 95 %, over seeds and images (jackknife), uncorrected for the number of pairs."
-    seeds = "one seed, which A and B share, so" if len(found.seeds) == 1 else "two seeds, so"
-    return f"Intervals: 95 %, over images alone (jackknife): there are only {seeds} nothing is said about other seeds."
+    seeds = "there is only one seed, which A and B share" if len(found.seeds) == 1 else "there are only two seeds"
+    return f"Intervals: 95 %, over images alone (jackknife): {seeds}, so nothing is said about other seeds."
 
 
 def verdict(found: Agreement) -> str:

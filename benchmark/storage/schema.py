@@ -222,7 +222,7 @@ def parse_run(data: bytes, path: Path) -> Run:
         repetition=repetition_of(path),
         run_id=record.key,
         spec=spec,
-        title=facts.title,
+        title=facts.title or spec.method.name,  # a plug-in needs no title
         group=facts.group,
         classes=facts.classes,
         test_images=facts.test_images,

@@ -161,7 +161,14 @@ def test_weights_that_do_not_fit_are_named(state: dict[str, torch.Tensor], tmp_p
 
 @pytest.mark.parametrize(
     "weights",
-    ["absent.safetensors", "random:x", *(f"{{tmp}}/text.{end}" for end in ("safetensors", "npz", "pth", "h5"))],
+    [
+        "absent.safetensors",
+        "random:x",
+        "random:-1",
+        f"random:{2**63}",
+        "/",
+        *(f"{{tmp}}/text.{end}" for end in ("safetensors", "npz", "pth", "h5")),
+    ],
 )
 def test_unreadable_weights_are_refused(weights: str, tmp_path: Path) -> None:
     for suffix in ("safetensors", "npz", "pth", "h5"):

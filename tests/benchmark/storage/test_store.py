@@ -39,6 +39,11 @@ def test_run_round_trip(store, fake):
     assert store.latest(spec) == (loaded, [])
 
 
+def test_a_method_without_a_title_is_called_by_its_name(store, fake):
+    path = store.save(fake.spec(), fake.record(title=""), np.array([3, 1, 2]))
+    assert store.load(path).title == "lora"
+
+
 def test_predictions_are_stored_with_their_hash(store, fake):
     path = store.save(fake.spec(), fake.record(), np.array([3, 1, 65535]))
     with np.load(path.with_suffix(".npz")) as archive:
