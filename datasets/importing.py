@@ -187,7 +187,8 @@ def _examine(splits: Splits, progress: Callable[[int], None]) -> list[str]:
     if not doubled:
         return []
     more = f" and {len(doubled) - SHOWN} more" if len(doubled) > SHOWN else ""
-    return [f"{len(doubled)} images are byte for byte in two splits: {', '.join(doubled[:SHOWN])}{more}"]
+    named = "1 image is" if len(doubled) == 1 else f"{len(doubled)} images are"
+    return [f"{named} byte for byte in two splits: {', '.join(doubled[:SHOWN])}{more}"]
 
 
 def _checked_hash(job: tuple[SplitName, Examples, int]) -> str:

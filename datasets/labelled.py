@@ -136,14 +136,17 @@ def _is_one_line(text: str) -> bool:
 
 
 def images_below(folder: Path) -> list[Path]:
-    """Return every visible file below `folder` with an image extension that Pillow knows, sorted."""
+    """Return every visible file below `folder` with an image extension that Pillow knows, sorted.
+
+    Links that lead nowhere are among them: reading them fails, so that they are not left out in silence.
+    """
     endings = Image.registered_extensions()
     return sorted(
         path
         for path in folder.rglob("*")
         if path.suffix.lower() in endings
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and path.is_file()
+        and (path.is_file() or not path.exists())
     )
 
 

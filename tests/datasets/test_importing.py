@@ -188,8 +188,13 @@ def test_damaged_images_are_named_and_nothing_is_written(class_folders: Callable
     with raises_naming(DataError, *torn):
         import_task(str(root), tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    torn[0].unlink()
-    torn[1].unlink()
+    for path in torn:
+        path.unlink()
+    link = root / "a" / "link.png"
+    link.symlink_to("nowhere.png")
+    with raises_naming(DataError, link):
+        import_task(str(root), tmp_path / "out")
+    link.unlink()
     import_task(str(root), tmp_path / "out")
     with raises_naming(DataError, tmp_path / "out"):
         import_task(str(root), tmp_path / "out")
