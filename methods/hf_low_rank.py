@@ -4,14 +4,16 @@ Defaults are peft's where nothing else is said.  In the equations B A is the pro
 B: [out, rank] that are trained unless said otherwise.
 """
 
-from typing import Any
+from typing import Any, Literal
 
 from timm.models.vision_transformer import VisionTransformer
-from torch import nn
+from torch import Tensor, nn
 
 from .arguments import PositiveInt
-from .base import Paper, method
+from .base import Paper, later, method
+from .bounded import BoundedUpdate
 from .hf_peft import FromPeft, tuned_layers
+from .updates import merge_linears, update_linears
 
 DIFFERS = "peft computes it, whose code was not compared with the authors'"
 
@@ -87,6 +89,52 @@ class HiRA(FromPeft):
 
     def update_params(self, inputs: int, outputs: int) -> int:
         return self.rank * (inputs + outputs)
+
+
+@method("delora")
+class DeLoRA(FromPeft):
+    """Adds a low-rank product of normalised vectors, whose length one trained number per weight bounds."""
+
+    rank: PositiveInt = 8
+    strength: float = 15.0
+    """Initial value of λ, which is trained."""
+    start: Literal["zeros", "released"] = later(default="zeros")
+    """zeros: initially B = 0, as in peft.  released: both factors start at random, and the same term with their initial
+    values is subtracted, as in the authors' code; adapters then hold the initial factors too."""
+    title = "DeLoRA"
+    paper = Paper("ICLR", 2025, "2503.18225", "ExplainableML/DeLoRA")
+    equation = (
+        r"W' = W + \tfrac{\lambda}{r} \sum_i \frac{b_i a_i^\top}{\lVert b_i \rVert \lVert a_i \rVert}"
+        r"\, \mathrm{diag}(\lVert W_{:j} \rVert)"
+    )
+    evidence = "authors' module"
+    differs = (
+        "The release starts both factors at random and subtracts the same term with their initial values, as with "
+        "`start='released'`; this is peft's form, in which B starts at zero."
+    )
+    search = {"rank": (4, 8, 16), "strength": (5.0, 15.0)}
+
+    def tuner(self) -> tuple[str, dict[str, Any]]:
+        return "delora", {"r": self.rank, "delora_lambda": self.strength}
+
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> BoundedUpdate:
+        return BoundedUpdate(weight, self.rank, self.strength)
+
+    def inject(self, vit: VisionTransformer) -> None:
+        if self.start == "released":
+            update_linears(vit, self.sites, self.make_update)
+        else:
+            super().inject(vit)
+            leave_out_buffers(vit)
+
+    def merge(self, vit: VisionTransformer) -> None:
+        if self.start == "released":
+            merge_linears(vit)
+        else:
+            super().merge(vit)
+
+    def update_params(self, inputs: int, outputs: int) -> int:
+        return self.rank * (inputs + outputs) + 1
 
 
 @method("deft")

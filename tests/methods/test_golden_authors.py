@@ -10,7 +10,7 @@ from golden_cases import Case, linear
 from torch import Tensor, nn
 from vtab_peft.methods import parse
 from vtab_peft.methods.adalora import AdaLoRA
-from vtab_peft.methods.delora import BoundedUpdate
+from vtab_peft.methods.bounded import BoundedUpdate
 from vtab_peft.methods.hf_peft import adapt, tuned_layers
 from vtab_peft.methods.updates import TransformedLinear
 
