@@ -131,9 +131,9 @@ def cached(task: Task, preprocessing: Preprocessing, root: Path, full: bool = Fa
 
 
 def _changed_since(manifest: Path, arrays: list[Path]) -> bool:
-    """Return True if an array is younger than the manifest, which every use touches."""
+    """Return True if an array is not older than the manifest, which every use touches; clocks of files are coarse."""
     try:
-        return max(path.stat().st_mtime_ns for path in arrays) > manifest.stat().st_mtime_ns
+        return max(path.stat().st_mtime_ns for path in arrays) >= manifest.stat().st_mtime_ns
     except OSError:
         return True
 
