@@ -86,7 +86,8 @@ def _plateau_row(method: MethodSensitivity, found: Slice) -> tuple[str, ...]:
     width = f"{high / low:.3g} x" if low > 0 else f"{high - low:g}"
     values = ", ".join(f"{value:g}" for value in found.values)
     accuracy = percent(float(found.means[best]))
-    return (method.title, found.field, values, f"{found.values[best]:g}", accuracy, f"{low:g} to {high:g}", width)
+    plateau = f"{low:g} to {high:g}" + " or less" * (low == found.values[0]) + " or more" * (high == found.values[-1])
+    return (method.title, found.field, values, f"{found.values[best]:g}", accuracy, plateau, width)
 
 
 def _expected_row(method: MethodSensitivity, counts: Sequence[int]) -> tuple[str, ...]:

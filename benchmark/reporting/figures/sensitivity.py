@@ -18,31 +18,38 @@ LINES = (("-", BLUE), ("--", "#D55E00"), (":", "#000000"), ("-.", "#CC79A7"), ("
 """Styles and colours (Okabe and Ito's) of the curves of methods, in turn."""
 PANEL, HEIGHT, GAP, ROW = 1.25, 0.75, 0.3, 0.45
 """Width and height of a panel, and space between panels, in inches."""
+PER_ROW = 4
+"""Methods side by side where each has one field."""
 
 
 def draw_slices(methods: Sequence[MethodSensitivity], title: str) -> "Figure | None":
-    """Draw a row of panels per method; None without any slice."""
+    """Draw a row of panels per method, or a panel where each has one field; None without any slice."""
     from matplotlib.figure import Figure
 
     shown = [method for method in methods if method.slices]
     if not shown:
         return None
-    columns = max(len(method.slices) for method in shown)
+    fields = max(len(method.slices) for method in shown)
+    side = min(PER_ROW, len(shown)) if fields == 1 else 1
+    columns, rows = fields * side, -(-len(shown) // side)
     left, top, bottom = 0.45, 0.38, 0.42
     width = max(COLUMN, left + columns * (PANEL + GAP))
-    figure = Figure(figsize=(width, top + bottom + len(shown) * HEIGHT + (len(shown) - 1) * ROW))
-    for row, method in enumerate(shown):
+    figure = Figure(figsize=(width, top + bottom + rows * HEIGHT + (rows - 1) * ROW))
+    for number, method in enumerate(shown):
         low, high = _limits(method)
-        for column, found in enumerate(method.slices):
-            below = bottom + (len(shown) - 1 - row) * (HEIGHT + ROW)
+        row, place = divmod(number, side)
+        for column, found in enumerate(method.slices, start=place):
+            below = bottom + (rows - 1 - row) * (HEIGHT + ROW)
             axes = add_axes(figure, left + column * (PANEL + GAP), below, PANEL, HEIGHT)
             _draw_slice(axes, found)
             axes.set_ylim(low, high)
             axes.set_title(
-                cut(f"{method.title} · {found.field}" if column == 0 else found.field, 26), fontsize=6, pad=3
+                cut(f"{method.title} · {found.field}" if found is method.slices[0] else found.field, 26),
+                fontsize=6,
+                pad=3,
             )
     write_title(figure, title)
-    middle = bottom + (len(shown) * HEIGHT + (len(shown) - 1) * ROW) / 2
+    middle = bottom + (rows * HEIGHT + (rows - 1) * ROW) / 2
     add_text(figure, 0.06, middle, "Accuracy on val200 (%)", rotation=90, ha="left", va="center")
     note = "Blue: mean over tasks; grey: each task; band: within one point of the best"
     add_text(figure, 0.06, 0.06, note, va="bottom")

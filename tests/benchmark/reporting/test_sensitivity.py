@@ -117,6 +117,10 @@ def test_command_writes_tables_and_figures(store, put, fake, capsys):
     assert {path.name for path in folder.iterdir()} == {"sensitivity.md", "slices.csv", *figures}
     assert (folder / "sensitivity.md").read_text() in printed
     assert len((folder / "slices.csv").read_text().splitlines()) == 1 + 2 * (3 + 2)
+    rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
+    plateaus = {row[2]: row[6] for row in rows if len(row) == 9 and row[2] in ("lr", "rank")}
+    assert plateaus["lr"] == "0.001 to 0.001"  # neither the first nor the last rate
+    assert plateaus["rank"].endswith((" or less", " or more"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["sensitivity", "--results", str(store.root)]) == 0
     assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
