@@ -56,6 +56,16 @@ def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
     assert {(float(low), float(high)) for low, high in shown} == known
 
 
+def test_few_shots_in_the_readme_are_those_of_the_table() -> None:
+    lines = csv.DictReader((ROOT / "docs" / "few-shot" / "few_shots_toy.csv").read_text().splitlines())
+    probe = {line["shots"]: line for line in lines if line["spec"] == "linear"}
+    found = [f"{float(probe['8'][name]):.1f}" for name in ("difference", "difference_low", "difference_high")]
+    shown = re.search(r"([\d.]+) points above LoRA \(([\d.]+) to ([\d.]+) over", (ROOT / "README.md").read_text())
+    assert shown
+    assert list(shown.groups()) == found
+    assert float(probe["16"]["difference_low"]) < 0 < float(probe["16"]["difference_high"])
+
+
 def test_readme_recommends_the_first_of_the_leaderboard_it_shows() -> None:
     readme = (ROOT / "README.md").read_text()
     (shown,) = set(re.findall(r"\((results/boards/[^/]+)/", readme))
