@@ -59,10 +59,10 @@ def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
 def test_few_shots_in_the_readme_are_those_of_the_table() -> None:
     lines = csv.DictReader((ROOT / "docs" / "few-shot" / "few_shots_toy.csv").read_text().splitlines())
     probe = {line["shots"]: line for line in lines if line["spec"] == "linear"}
-    found = [f"{float(probe['8'][name]):.1f}" for name in ("difference", "difference_low", "difference_high")]
+    found = [float(probe["8"][name]) for name in ("difference", "difference_low", "difference_high")]
     shown = re.search(r"([\d.]+) points above LoRA \(([\d.]+) to ([\d.]+) over", (ROOT / "README.md").read_text())
     assert shown
-    assert list(shown.groups()) == found
+    assert [float(text) for text in shown.groups()] == pytest.approx(found, abs=0.055)  # the table has two digits
     assert float(probe["16"]["difference_low"]) < 0 < float(probe["16"]["difference_high"])
 
 
