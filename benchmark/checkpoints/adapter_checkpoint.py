@@ -5,7 +5,7 @@ The metadata holds run ID and spec.  Together with the backbone that the spec na
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,12 +127,12 @@ def _checked(header: Header, tensors: dict[str, Tensor]) -> AdapterCheckpoint:
 
 
 def restore(
-    checkpoint: AdapterCheckpoint, backbone: Backbone, examples: tuple[Tensor, Tensor] | None = None
+    checkpoint: AdapterCheckpoint, backbone: Backbone, examples: Callable[[], tuple[Tensor, Tensor]] | None = None
 ) -> Injected:
     """Return the backbone with the stored adapter, in evaluation mode and fp32.
 
     Args:
-        examples: Training images and labels as for `inject`, for methods that are initialised from data.
+        examples: Returns training images and labels as for `inject`; called only if the method needs them.
 
     Raises:
         ValueError: The backbone, the method's version, or names or shapes of tensors differ, or examples are missing.
@@ -141,8 +141,8 @@ def restore(
     if backbone.ref != spec.backbone:
         trained, here = (f"{ref.name} with the weights {ref.sha256[:12]}" for ref in (spec.backbone, backbone.ref))
         raise ValueError(f"the run was trained on {trained}, and this is {here}; give its weights as --weights FILE")
-    needed = needs_examples(spec)
-    if needed and examples is None:
+    needs_examples = wants_examples(method) and not method.restores_without_examples
+    if needs_examples and examples is None:
         raise ValueError(
             f"{spec.method.spec} is initialised from the training images, which are not available here; "
             "it can be trained and compared, but not restored from its adapter alone"
@@ -155,7 +155,7 @@ def restore(
     if (expected := method.expected_params(backbone.vit)) > stored:  # before memory for them is allocated
         raise ValueError(f"{spec.method.spec} has {expected:,} parameters, the adapter file has {stored:,}")
     seed = derive_seed(spec.seed, Stream.INITIAL_VALUES)
-    injected = inject(backbone.vit, method, spec.recipe, seed, examples if needed else None)
+    injected = inject(backbone.vit, method, spec.recipe, seed, examples() if needs_examples and examples else None)
     try:
         with torch.no_grad():
             injected.load_adapter(checkpoint.adapter)
@@ -163,12 +163,6 @@ def restore(
         raise ValueError(f"the adapter does not fit {spec.backbone.name}: {error}") from None
     injected.vit.eval()
     return injected
-
-
-def needs_examples(spec: RunSpec) -> bool:
-    """Return whether the model of a run can be restored only with the images that it was trained on."""
-    method = _method(spec)
-    return wants_examples(method) and not method.restores_without_examples
 
 
 def _method(spec: RunSpec) -> Method:

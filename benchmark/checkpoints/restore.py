@@ -141,10 +141,13 @@ def load_trained(
         backbone = load(ref.name, weights, found.spec.recipe.image_size, download=backbone_name is not None)
     except BackboneError as error:
         raise ValueError(str(error)) from None
-    examples = None
-    if data is not None and adapter_checkpoint.needs_examples(found.spec):
-        examples = TrainSet(data, found.spec, backbone.image_size, torch.device("cpu")).examples()
-    return TrainedModel(file, found, record, backbone, adapter_checkpoint.restore(found, backbone, examples))
+
+    def examples() -> tuple[Tensor, Tensor]:
+        assert data is not None
+        return TrainSet(data, found.spec, backbone.image_size, torch.device("cpu")).examples()
+
+    injected = adapter_checkpoint.restore(found, backbone, examples if data else None)
+    return TrainedModel(file, found, record, backbone, injected)
 
 
 def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any]]:

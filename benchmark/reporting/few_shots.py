@@ -36,11 +36,6 @@ class Point:
     by_draw: tuple[float, ...]
     """Mean of each draw over tasks, in the order that all methods share."""
 
-    def minus(self, other: "Point") -> Interval | None:
-        """Return the difference from another method with the same shots, paired by draw; None as `interval`."""
-        pairs = zip(self.by_draw, other.by_draw, strict=True)
-        return over_seeds([own - others for own, others in pairs]) if self.interval else None
-
 
 @dataclass(frozen=True)
 class FewShotTable:
@@ -69,6 +64,25 @@ class FewShotTable:
         draws = pluralize(low, "draw") if low == high else f"{low} to {high} draws"
         facts = f"{self.id.title} · {draws} of the images, {pluralize(self.seeds, 'training seed')} each"
         return one_line(f"{facts} · mean over {', '.join(self.tasks)}")
+
+
+def differences(table: FewShotTable) -> list[dict[int, Interval]]:
+    """Return for each row: shots -> its difference from the first row, paired by draw, where both have an interval.
+
+    Empty for the first row.
+    """
+    (_, _, first), *others = table.rows
+    return [
+        {},
+        *(
+            {
+                shots: over_seeds([a - b for a, b in zip(point.by_draw, first[shots].by_draw, strict=True)])
+                for shots, point in points.items()
+                if point.interval and shots in first
+            }
+            for _, _, points in others
+        ),
+    ]
 
 
 NOTE = (
@@ -144,28 +158,22 @@ def to_csv(table: FewShotTable) -> str:
     head = ["method", "spec", "shots", "draws", "accuracy", "low", "high"]
     head += ["difference", "difference_low", "difference_high"]
     head += [f"accuracy_{task}" for task in table.tasks]
-    first = table.rows[0][2]
     lines = [
         [
             *(label, spec, shots, table.draws[shots], percent(point.mean, 2)),
-            *(_bounds(point.interval)),
-            *_difference_cells(point, first.get(shots)),
+            *_numbers(point.interval)[1:],
+            *_numbers(found.get(shots)),
             *(percent(value, 2) for value in point.by_task),
         ]
-        for label, spec, points in table.rows
+        for (label, spec, points), found in zip(table.rows, differences(table), strict=True)
         for shots, point in points.items()
     ]
     return csv_text([head, *([str(value) for value in line] for line in lines)])
 
 
-def _bounds(interval: Interval | None) -> tuple[str, str]:
-    return (percent(interval.low, 2), percent(interval.high, 2)) if interval else ("", "")
-
-
-def _difference_cells(point: Point, first: Point | None) -> list[str]:
-    """Return the difference from the first row and its interval; empty cells without an interval."""
-    found = point.minus(first) if first and point is not first else None
-    return [percent(found.estimate, 2), *_bounds(found)] if found else ["", "", ""]
+def _numbers(found: Interval | None) -> list[str]:
+    """Return estimate, low and high in percent; empty cells without an interval."""
+    return [percent(value, 2) for value in (found.estimate, found.low, found.high)] if found else [""] * 3
 
 
 def to_markdown(table: FewShotTable) -> str:
@@ -211,22 +219,17 @@ def _parts(table: FewShotTable) -> list[tuple[list[list[str]], str]]:
     """Return the cells of accuracies, those of differences if there are any, and what is said below each."""
     head = ["method", *(f"{shots} shot{'s' if shots > 1 else ''}" for shots in table.draws)]
     cells = [[label, *(_cell(points.get(shots)) for shots in table.draws)] for label, _, points in table.rows]
-    (first, _, of_first), *others = table.rows
-    differences = [
-        [label, *(_difference(points.get(shots), of_first.get(shots)) for shots in table.draws)]
-        for label, _, points in others
-    ]
     parts = [([head, *cells], NOTE)]
-    if any(cell != DASH for _, *row in differences for cell in row):
-        parts.append(([head, *differences], DIFFERENCES.format(first=first)))
+    if any(found := differences(table)):
+        (first, _, _), *others = table.rows
+        rows = zip(others, found[1:], strict=True)
+        cells = [[label, *(_difference(own.get(shots)) for shots in table.draws)] for (label, _, _), own in rows]
+        parts.append(([head, *cells], DIFFERENCES.format(first=first)))
     return parts
 
 
-def _difference(point: Point | None, first: Point | None) -> str:
-    found = point.minus(first) if point and first else None
-    if found is None:
-        return DASH
-    return f"{100 * found.estimate:+.1f} ± {percent(found.high - found.estimate)}"
+def _difference(found: Interval | None) -> str:
+    return DASH if found is None else f"{100 * found.estimate:+.1f} ± {percent(found.high - found.estimate)}"
 
 
 def _cell(point: Point | None) -> str:

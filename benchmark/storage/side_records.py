@@ -20,11 +20,11 @@ class RecordKind(Generic[T]):
     """A kind of record."""
 
     pattern: str
-    """Where its files lie in a results folder, such as `costs/*/*/*.json`."""
+    """Pattern of its files in a results folder, such as `costs/*/*/*.json`."""
     parse: Callable[[bytes, Path], T]
     """Return the record in a file's bytes; raise `Invalid` if a field is not valid or does not fit the file's name."""
     again: str
-    """What the user does after deleting a damaged file."""
+    """Advice that follows "delete it, and" in messages about damaged files."""
 
     def save(self, path: Path, record: T) -> Path:
         """Write a record in place of an earlier one; return its path.

@@ -14,7 +14,7 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def same(examples: Examples, images: Mapping[str, np.ndarray], labels: Mapping[str, int]) -> bool:
-    """Whether the examples have these pixels and labels, looked up by their keys."""
+    """Return whether the examples have these pixels and labels, looked up by their keys."""
     assert len(set(examples.keys)) == len(examples) > 0
     return all(
         label == labels[key] and np.array_equal(examples.picture(i), images[key])

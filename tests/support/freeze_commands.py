@@ -13,7 +13,7 @@ SAMPLES += ("2147483647", "2147483648", "a/b")
 
 
 def commands() -> dict[str, list[dict[str, Any]]]:
-    """Of each command, what it takes: in the order of its help."""
+    """Return the arguments of each command, in the order of its help."""
     return {name: [_action(action) for action in found._actions] for name, found in _parsers("", parser())}
 
 
@@ -21,8 +21,8 @@ def _parsers(name: str, one: argparse.ArgumentParser) -> Iterator[tuple[str, arg
     yield name, one
     for action in one._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for verb, below in action.choices.items():
-                yield from _parsers(f"{name} {verb}".strip(), below)
+            for word, below in action.choices.items():
+                yield from _parsers(f"{name} {word}".strip(), below)
 
 
 def _action(action: argparse.Action) -> dict[str, Any]:
@@ -40,7 +40,7 @@ def _action(action: argparse.Action) -> dict[str, Any]:
 
 
 def _reads(kind: Callable[[str], Any] | None) -> dict[str, str | None] | str:
-    """What samples come to, or the kind of what takes any text as it is."""
+    """Return the values of the samples, or the kind of an option that takes any text as it is."""
     found = {text: _read(kind, text) for text in SAMPLES}
     for name, whole in (("text", str), ("path", Path)):
         if found == {text: repr(whole(text)) for text in SAMPLES}:
@@ -49,7 +49,7 @@ def _reads(kind: Callable[[str], Any] | None) -> dict[str, str | None] | str:
 
 
 def _read(kind: Callable[[str], Any] | None, text: str) -> str | None:
-    """What a text comes to as the value of an option; None where it is refused."""
+    """Return the value of an option for a text; None where it is refused."""
     try:
         return repr(text if kind is None else kind(text))
     except (argparse.ArgumentTypeError, ValueError, TypeError):

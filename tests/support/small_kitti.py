@@ -13,7 +13,7 @@ from vtab_peft.datasets.tasks import find
 
 KITTI = VTAB1K["kitti"]
 COUNTS = {"train": 20, "val": 10, "test": 30}
-"""What kitti is to have here, so that many builds take little time; elsewhere it has the official counts."""
+"""Counts of kitti in these tests, small so that many builds take little time; elsewhere they are the official ones."""
 FILE = RawFile("raw.bin", "https://example.org/raw.bin")
 
 

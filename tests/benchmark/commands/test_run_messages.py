@@ -1,4 +1,4 @@
-"""What `run` says before and after it works: time, engine, workers and tracebacks."""
+"""Messages of `run` before and after it works: time, engine, workers and tracebacks."""
 
 from argparse import Namespace
 from types import SimpleNamespace

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from scipy import stats as scipy_stats
 from vtab_peft.benchmark.reporting.drawing import REPORT
-from vtab_peft.benchmark.reporting.few_shots import few_shot_tables, to_csv, to_markdown
+from vtab_peft.benchmark.reporting.few_shots import differences, few_shot_tables, to_csv, to_markdown
 from vtab_peft.benchmark.reporting.figures import few_shots as figure
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard, table_order
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
@@ -43,8 +43,9 @@ def test_differences_are_paired_by_draw(store: Store, put) -> None:
         put_draw(put, 1, draw, lora[draw])
         put_draw(put, 1, draw, bitfit[draw], "bitfit")
     (table,) = tables(store)
-    (_, _, best), (_, _, other) = table.rows
-    found = other[1].minus(best[1])
+    none, by_shots = differences(table)
+    assert none == {}
+    found = by_shots[1]
     expected = scipy_stats.ttest_rel(bitfit, lora).confidence_interval()
     assert (found.low, found.high) == (pytest.approx(expected.low), pytest.approx(expected.high))
     line = list(csv.DictReader(to_csv(table).splitlines()))[1]
