@@ -122,7 +122,10 @@ class Method:
         """
 
     def inject(self, vit: Any) -> None:
-        """Modify `vit` in place: add modules and unfreeze what the method trains."""
+        """Modify `vit` in place: add modules and unfreeze what the method trains.
+
+        If the features get another width, set `vit.num_features` to it.
+        """
         raise NotImplementedError(f"{type(self).__name__} must define inject(vit)")
 
     def expected_params(self, vit: Any) -> int:

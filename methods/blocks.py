@@ -28,6 +28,13 @@ def init_as_timm(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
+class First(nn.Module):
+    """[b, n, d] -> the first token, [b, d]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, 0]
+
+
 class Residual(nn.Module):
     """x -> x + adapter(x)."""
 

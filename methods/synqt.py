@@ -19,6 +19,7 @@ from .anatomy import final_norm
 from .arguments import PositiveInt
 from .attention import attend, check_attend_and_pooling
 from .base import Method, Paper, method
+from .blocks import First
 
 SMALL, LARGE = 8, 48
 """Widths of the bottlenecks in and outside the attention between queries."""
@@ -97,13 +98,6 @@ class SynthesisedQueries(nn.Module):
         weights = self.dropout(nn.functional.gelu(self.weigh(first))).tanh()
         mean = (first + (weights[..., None] * rest).sum(1)) / features.shape[1]
         return self.head_norm(mean)[:, None]
-
-
-class First(nn.Module):
-    """[b, n, d] -> the first token, [b, d]."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x[:, 0]
 
 
 @method("synqt")

@@ -147,10 +147,6 @@ def restore(
             f"{spec.method.spec} is initialised from the training images, which are not available here; "
             "it can be trained and compared, but not restored from its adapter alone"
         )
-    if checkpoint.head.in_features != backbone.vit.num_features:
-        raise ValueError(
-            f"the head takes {checkpoint.head.in_features} features, the backbone has {backbone.vit.num_features}"
-        )
     stored = sum(tensor.numel() for tensor in checkpoint.adapter.values())
     if (expected := method.expected_params(backbone.vit)) > stored:  # before memory for them is allocated
         raise ValueError(f"{spec.method.spec} has {expected:,} parameters, the adapter file has {stored:,}")
@@ -161,6 +157,8 @@ def restore(
             injected.load_adapter(checkpoint.adapter)
     except RuntimeError as error:  # torch raises it for shapes that differ
         raise ValueError(f"the adapter does not fit {spec.backbone.name}: {error}") from None
+    if (takes := checkpoint.head.in_features) != (features := injected.vit.num_features):
+        raise ValueError(f"the head takes {takes} features, the model has {features}")
     injected.vit.eval()
     return injected
 

@@ -96,7 +96,8 @@ be combined.
 - *Merges*: the trained parameters can be merged into the plain timm model, without extra cost at
   inference.
 - *Start*: relative change of the features of `toy_vit` at initialisation. `same` is the pretrained
-  model, bit for bit; `rounding` differs only by the order of summation.
+  model, bit for bit; `rounding` differs only by the order of summation. `other width`: the features
+  are those of a network of its own.
 - *Evidence*: how the implementation was verified, from the strongest grade to the weakest.
   [methods/evidence.csv](../methods/evidence.csv) names the proof of each.
   - *Authors' training*: the loss of each training step equals that of the authors' code, with their
@@ -211,7 +212,7 @@ def _start(row: dict[str, Any]) -> str:
     if row["starts_as_identity"]:
         return "same"
     if row["change_at_start"] is None:
-        return "?"
+        return "?" if row["params_vit_b16"] is None else "other width"
     percent = 100 * row["change_at_start"]
     if percent < ROUNDING:
         return "rounding"

@@ -40,7 +40,10 @@ class MethodFacts:
     params_vit_b16: int | None
     """Trainable parameters on `COUNTED_ON` without the head; None if counting needs a missing package."""
     change_at_start: float | None
-    """|f' - f| / |f| on 32 toy images, for features f of toy_vit before and f' after `inject`; None as above."""
+    """|f' - f| / |f| on 32 toy images, for features f of toy_vit before and f' after `inject`.
+
+    None as above, or if the method gives the features another width.
+    """
 
 
 class Measurer:
@@ -63,12 +66,14 @@ class Measurer:
         return None
 
     @torch.no_grad()
-    def _change(self, method: Method) -> float:
+    def _change(self, method: Method) -> float | None:
         toy_vit, examples, before = self._toy
         still = replace(RECIPES["toy"], drop_path=0.0)
         with torch.enable_grad():
             injected = inject(toy_vit, method, still, 0, examples if wants_examples(method) else None)
         after = injected.vit.eval()(examples[0])
+        if after.shape != before.shape:
+            return None
         return float(f"{(after - before).norm() / before.norm():.3g}")
 
     @cached_property

@@ -103,10 +103,13 @@ class LiveModel:
         """Compile forward and backward pass with a black batch [b, 3, h, w]; return the seconds it took."""
         started = now(self.device)
         self.vit.train()
+        buffers = {name: buffer.clone() for name, buffer in self.vit.named_buffers()}
         features = self.features(torch.zeros(shape, dtype=torch.uint8, device=self.device))
         if features.requires_grad:
             features.sum().backward()
         self.vit.zero_grad()
+        for name, buffer in self.vit.named_buffers():  # the black batch is part of no running statistics
+            buffer.copy_(buffers[name])
         return now(self.device) - started
 
     def halve(self, setting: Literal["micro_batch", "eval_batch"], size: int, reason: str) -> None:

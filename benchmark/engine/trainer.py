@@ -172,7 +172,7 @@ def train(
     make_fast(fresh.vit, recipe.precision, device.type)
     injected, is_new = live.load(fresh, spec, backbone.image_size)
     vit = injected.vit
-    head = make_head(backbone.vit.num_features, data.classes, recipe, derive_seed(spec.seed, Stream.HEAD)).to(device)
+    head = make_head(vit.num_features, data.classes, recipe, derive_seed(spec.seed, Stream.HEAD)).to(device)
 
     # Compilation, before the clock starts
     batch_size = len(split_batches(train_set.labels, recipe)[0])

@@ -74,13 +74,14 @@ def check_spec_roundtrip(case: Case) -> None:
 
 
 def check_output_shape(case: Case) -> None:
-    """Features have the backbone's shape and are finite, in training and in evaluation mode."""
-    expected = len(sample_images()), case.vit.num_features
+    """Features are finite and `vit.num_features` wide, in training and in evaluation mode."""
     for training in (False, True):
-        features = inject_copy(case.vit, case.method).vit.train(training)(sample_images())
+        vit = inject_copy(case.vit, case.method).vit
+        features, expected = vit.train(training)(sample_images()), (len(sample_images()), vit.num_features)
         if features.shape != expected:
             found = f"the features of {expected[0]} images have shape {tuple(features.shape)}, not {expected}"
-            raise case.failure(found, "Return from every module the shape that the replaced module returns")
+            advice = "Return from every module the shape that the replaced module returns, or set vit.num_features"
+            raise case.failure(found, advice)
         if not features.isfinite().all():
             raise case.failure("the initial features are not finite", "Look for a division by zero")
 
@@ -168,9 +169,13 @@ def check_adapter_roundtrip(case: Case) -> None:
 
 
 def check_adapter_contents(case: Case) -> None:
-    """The adapter contains the trainable parameters and, except for indices, nothing else."""
+    """The adapter contains the trainable parameters and, except for indices and running statistics, nothing else."""
     injected = case.fresh
-    saved = {name: t for name, t in injected.adapter().items() if t.is_floating_point()}  # the others are indices
+    batch_norms = nn.BatchNorm1d, nn.BatchNorm2d
+    norms = [name for name, module in injected.vit.named_modules() if isinstance(module, batch_norms)]
+    statistics = {f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")}
+    adapter = injected.adapter()
+    saved = {name: t for name, t in adapter.items() if t.is_floating_point() and name not in statistics}
     if sum(tensor.numel() for tensor in saved.values()) != injected.trainable_params():
         more = [name for name in saved if name not in _trainable(injected)]
         found = f"the adapter would also contain {_some(more)}" if more else "the adapter contains other tensors"

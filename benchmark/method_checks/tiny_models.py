@@ -141,7 +141,7 @@ def train_few_steps(vit: VisionTransformer, method: Method, seed: int = 0) -> tu
     """Train for `STEPS` steps with a random head; also return the names of tensors that had a gradient."""
     injected, images = inject_copy(vit, method, seed), sample_images()
     torch.manual_seed(7)
-    head = nn.Linear(vit.num_features, 5)
+    head = nn.Linear(injected.vit.num_features, 5)
     labels = torch.arange(len(images)) % 5
     trainable = [(name, p) for name, p in injected.vit.named_parameters() if p.requires_grad]
     optimizer = torch.optim.SGD([*(p for _, p in trainable), *head.parameters()], lr=0.1)

@@ -1,15 +1,15 @@
-"""Compare DTL's side network and SCT's channel adapter with numbers computed with official code."""
+"""Compare side networks and SCT's channel adapter with numbers computed with official code."""
 
 import numpy as np
 import pytest
 import torch
-from golden_blocks import assert_official_init, assert_std, encoder, one_block_vit
+from golden_blocks import assert_official_init, assert_std, encoder, one_block_vit, weights_and_biases
 from golden_cases import Case, official_init
 from refusal import assert_refused
 from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
-from vtab_peft.methods import parse
+from vtab_peft.methods import hst, parse
 from vtab_peft.methods.blocks import OnPatchGrid
 from vtab_peft.methods.dtl import SideNetwork
 from vtab_peft.methods.sct import ChannelAdapter
@@ -101,6 +101,78 @@ def test_prefix_tokens_bypass_the_grid_convolution() -> None:
         for column in range(3):
             expected = (kernel * image[:, row : row + 3, column : column + 3]).sum((1, 2))
             np.testing.assert_allclose(y[0, 3 + 3 * row + column].detach().numpy(), expected, atol=1e-6)
+
+
+def hst_names(vit: VisionTransformer) -> dict[str, Tensor]:
+    """Return our trained tensors by their official names; the official code keeps one tensor of meta tokens a block."""
+    side, first = vit.blocks[0], vit.get_submodule("patch_embed.proj.stem")
+    assert isinstance(side, hst.SideNetwork)
+    named: dict[str, nn.Module] = {"m_patch_embed1.conv.1": first[1], "m_patch_embed1.conv.3": first[3]}
+    metas = 0
+    for i, stage in enumerate(side.stages, 1):
+        named |= {f"T_Bridge_{i}": stage.bridge, f"m_norm{i}": stage.norm, f"m_patch_embed{i}.norm": stage.embed_norm}
+        if i > 1:
+            named[f"m_patch_embed{i}.proj"] = stage.embed
+        for j, (block, norm) in enumerate(zip(stage.blocks, stage.meta_norms, strict=True)):
+            metas += 1
+            named[f"m_proj_norm{metas}"] = norm
+            own = {"norm1": block.norm1, "norm2": block.norm2}
+            own |= {f"attn.{name}": block.get_submodule(name) for name in ("q", "k", "v", "proj")}
+            own |= {f"mlp.{name}": block.mlp.get_submodule(name) for name in ("fc1", "fc2")}
+            named |= {f"m_block{i}.{j}.{name}": module for name, module in own.items()}
+    for i, block in enumerate(side.blocks):
+        named |= {f"blocks.{i}.{name}": block.get_submodule(name) for name in ("norm1", "norm2")}
+    return {
+        "m_patch_embed1.conv.0.weight": first[0].weight,
+        **{f"m_embeddings.{i}": side.meta[i : i + 1] for i in range(len(side.meta))},
+        **weights_and_biases(named),
+    }
+
+
+def test_hst() -> None:
+    """Set and compare the meta tokens apart, which are one tensor in ours."""
+    case = Case("hst_encoder")
+    vit = encoder(case, tuple(case["x"].shape[2:]), case.hyper["patch"])
+    frozen, trained = case.part("frozen."), case.part("param.")
+    plain = {name: (frozen | trained).get(name) for name in vit.state_dict()}
+    vit.load_state_dict({name: tensor for name, tensor in plain.items() if tensor is not None}, strict=False)
+    hst.add_side_network(vit, case.hyper["metaG_num"], case.hyper["m_embed_dims"], case.hyper["m_c_num_heads"])
+    side = vit.blocks[0]
+    assert isinstance(side, hst.SideNetwork)
+    for place, name in (("patch_embed.proj.stem.1", "m_patch_embed1.conv.1"), ("fc_norm", "fc_norm")):
+        for kind in ("running_mean", "running_var"):
+            vit.get_buffer(f"{place}.{kind}").copy_(frozen[f"{name}.{kind}"])
+    ours = hst_names(vit)
+    with torch.no_grad():
+        for name, tensor in ours.items():
+            tensor.copy_(trained[name].reshape(tensor.shape))
+    y, x = case.backward(vit)
+    assert side.meta.grad is not None
+    metas = {f"m_embeddings.{i}": gradient for i, gradient in enumerate(side.meta.grad)}
+    case.check(y, x, metas | {name: tensor.grad for name, tensor in ours.items() if name not in metas})
+
+
+def test_hst_initialisation() -> None:
+    torch.manual_seed(0)
+    vit = VisionTransformer(img_size=64, embed_dim=768, depth=4, num_classes=0).requires_grad_(False)
+    parse("hst").inject(vit)
+    side = vit.blocks[0]
+    assert isinstance(side, hst.SideNetwork)
+    ours = {name: tensor.detach() for name, tensor in hst_names(vit).items()}
+    official = official_init("hst_encoder")
+    assert_official_init("hst_encoder", {name: ours[name] for name in official}, bounded=False)
+    assert float(side.meta.detach().abs().max()) <= (6 / 1536) ** 0.5
+
+
+def test_features_of_hst_for_a_single_image() -> None:
+    """One image has no statistics of its own; a batch is normalised by its own."""
+    torch.manual_seed(0)
+    norm = hst.FeatureNorm(4, eps=1e-6, affine=False)
+    batch = norm(torch.randn(64, 4) * 3 + 1)
+    torch.testing.assert_close(batch.mean(0), torch.zeros(4), rtol=0, atol=1e-5)
+    running, one = norm.running_mean.clone(), torch.randn(1, 4)
+    torch.testing.assert_close(norm(one), (one - running) / (norm.running_var + 1e-6).sqrt())
+    assert torch.equal(norm.running_mean, running)
 
 
 def test_sct_module() -> None:

@@ -175,6 +175,7 @@ OFFICIAL_COUNTS = {
     "cvpt": "cvpt_deep",
     "e2vpt": "e2vpt_deep",
     "gate_vpt": "gatevpt_moco",
+    "hst": "hst_encoder",
     "sa2vp": "sa2vp_encoder",
     "vapt": "vapt_deep",
     "goft": "goft",

@@ -19,8 +19,11 @@ from vtab_peft.benchmark.spec import MethodRef
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.methods import parse
 
-METHODS = ("adalora", "adaptformer", "bitfit", "aoft_adapter", "aoft_lora", "convpass", "fact_tt", "full", "linear")
-"""A method of each kind: updates, transforms, adapters, selected tensors."""
+METHODS = (
+    *("adalora", "adaptformer", "bitfit", "aoft_adapter", "aoft_lora", "convpass", "fact_tt", "full", "linear"),
+    "hst",
+)
+"""A method of each kind: updates, transforms, adapters, selected tensors, features of another width."""
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -77,7 +77,18 @@ def test_evaluation_batches_have_one_shape(
     assert shapes == {(17, 3, 40, 48)}
 
 
-@pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass"])
+def test_warming_up_leaves_running_statistics(backbone: backbones.Backbone, data: CachedTask) -> None:
+    live = LiveModel(CPU, Numerics())
+    live.load(inject(backbone.vit, parse("hst"), QUIET, 0), spec_of("hst", backbone, data), backbone.image_size)
+    before = {name: buffer.clone() for name, buffer in live.vit.named_buffers()}
+    live.warm_up_training((4, 3, 40, 48))
+    assert all(torch.equal(buffer, before[name]) for name, buffer in live.vit.named_buffers())
+    live.vit.train()
+    live.features(torch.from_numpy(np.array(data.images("test")[:4])))
+    assert not torch.equal(live.vit.get_buffer("fc_norm.running_mean"), before["fc_norm.running_mean"])
+
+
+@pytest.mark.parametrize("name", ["lora", "full", "vpt_deep", "convpass", "hst"])
 def test_checkpointing_gives_the_same_numbers(name: str, backbone: backbones.Backbone, data: CachedTask) -> None:
     recipe = replace(QUIET, drop_path=0.1)  # the second forward pass must draw the same again
     plain = result_of(name, backbone, data, LiveModel(CPU, Numerics()), recipe=recipe)
