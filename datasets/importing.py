@@ -84,7 +84,7 @@ def import_task(
     images = read_labelled(source)
     splits = draw(images, train, val_share, seed)
     total = sum(map(len, splits.values()))
-    warnings = _examine(splits, lambda done: progress(done, 2 * total))
+    warnings = [*images.left_out, *_examine(splits, lambda done: progress(done, 2 * total))]
     facts = _facts(folder.name, f"imported from {images.name}: {train} images in train and val, seed {seed}")
     row = Task(
         suite="own",

@@ -6,7 +6,7 @@ Each source becomes `LabelledImages`; draw.py makes the splits of a task from it
 import csv
 import io
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -34,6 +34,8 @@ class LabelledImages:
     class_names: tuple[str, ...]
     subsets: Mapping[Subset, Examples]
     """`all`, or `train` with any of `val` and `test`.  Keys are unique names, such as paths relative to the source."""
+    left_out: tuple[str, ...] = ()
+    """What the source has beside its labelled images, in words."""
 
 
 @dataclass(frozen=True)
@@ -61,14 +63,20 @@ def from_class_folders(root: Path) -> LabelledImages:
     elif others := [folder.name for folder in folders if folder not in places.values()]:
         raise DataError(f"{root} has {others[0]}/ beside train/; give a folder that has only subsets or only classes")
     listed: dict[Subset, Listed] = {}
+    left_out: list[str] = []
     for subset, place in places.items():
-        found = [(folder.name, file) for folder in _subfolders(place) for file in images_below(folder)]
+        by_class = {folder: images_below(folder) for folder in _subfolders(place)}
+        left_out += [f"{folder} has no images, so it is no class" for folder, files in by_class.items() if not files]
+        endings = Image.registered_extensions()
+        if loose := sum(path.suffix.lower() in endings and path.is_file() for path in place.iterdir()):
+            left_out.append(f"{loose} of the images lie in {place} itself, in no class, and are left out")
+        found = [(folder.name, file) for folder, files in by_class.items() for file in files]
         files = [file for _, file in found]
         keys = [file.relative_to(root).as_posix() for file in files]
         listed[subset] = Listed(keys, [name for name, _ in found], files.__getitem__)
     if not any(part.keys for part in listed.values()):
         raise DataError(f"{root} has no class folders with images; give the folder that contains one folder per class")
-    return numbered(root.name, str(root), listed)
+    return replace(numbered(root.name, str(root), listed), left_out=tuple(left_out))
 
 
 def from_csv(path: Path) -> LabelledImages:

@@ -9,13 +9,14 @@ import copy
 import sys
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 import msgspec
 import torch
 from torch import nn
+from tqdm import tqdm
 
 from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.few_shots import drawn_for, split_suite
@@ -44,6 +45,8 @@ from .run import cached_tasks, check_task_folders
 def shift(options: argparse.Namespace) -> int:
     """Run `vtab-peft shift`: evaluate what is not stored yet, store it, and rebuild the report.
 
+    Return 1 if `--wise-ft` was possible for none of the models.
+
     Raises:
         ValueError: no stored test run of the tasks has its adapter, or none of the models can be restored.
         DataError: a further list is wrong.
@@ -63,7 +66,11 @@ def shift(options: argparse.Namespace) -> int:
     if not evaluator.new + evaluator.stored:
         raise ValueError("none of the models could be evaluated; the lines above say why")
     say(f"{pluralize(evaluator.new, 'model')} evaluated on shifted tests, {evaluator.stored} stored already")
-    return write_report(store.root, runs=[run for *_, runs in groups for run in runs])
+    write_report(store.root, runs=[run for *_, runs in groups for run in runs])
+    if options.wise_ft and not evaluator.with_wise_ft:
+        say("no model has WiSE-FT; the lines above say why")
+        return 1
+    return 0
 
 
 def saved_models(
@@ -113,6 +120,10 @@ class Evaluator:
     """Models with new outcomes."""
     stored: int = 0
     """Models whose outcomes were stored already."""
+    with_wise_ft: int = 0
+    """Models that have WiSE-FT, stored or new."""
+    bar: "tqdm[Any]" = field(init=False)
+    """Tests that are done, on a terminal."""
 
     def evaluate(self, data: CachedTask, runs: Sequence[Run]) -> None:
         """Evaluate the models of a task that lack a test."""
@@ -123,7 +134,16 @@ class Evaluator:
         before = {run.run_id: self.load_record(run) for run in same}
         wise = {run.run_id: self.wise_ft(run, data, before[run.run_id]) for run in same}  # before test is opened
         tests = shifted_tests(data) if same else []
-        with scratch_folder() as folder:
+        total = sum(len(lacking(tests, known.tests if (known := before[run.run_id]) else [])) for run in same)
+        total += sum(len(lacking(tests, found.tests)) for run in same if (found := wise[run.run_id]))
+        self.with_wise_ft += sum(found is not None for found in wise.values())
+        is_shown = sys.stderr.isatty()
+        if total and not is_shown:
+            say(f"{data.task.label}: {pluralize(total, 'evaluation')} of {pluralize(len(same), 'model')}")
+        with (
+            scratch_folder() as folder,
+            tqdm(desc=data.task.name, total=total, unit=" tests", leave=False, disable=not is_shown) as self.bar,
+        ):
             for run in same:
                 try:
                     record = self.complete(run, data, before[run.run_id], wise[run.run_id], tests, folder)
@@ -172,6 +192,7 @@ class Evaluator:
             head = only_classes(model.checkpoint.head, labels) if test.restricted else model.checkpoint.head
             predictions = predict(live, copy.deepcopy(head).to(self.device), test.array(folder))
             found.append(Outcome(test.name, test.severity, test.data, len(labels), int((predictions == labels).sum())))
+            self.bar.update()
         return found
 
     def wise_ft(self, run: Run, data: CachedTask, before: Shift | None) -> WiseFt | None:

@@ -200,6 +200,18 @@ def test_damaged_images_are_named_and_nothing_is_written(class_folders: Callable
         import_task(str(root), tmp_path / "out")
 
 
+def test_images_without_a_class_are_counted(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    source = class_folders({"a": 10, "b": 10})
+    (source / "empty").mkdir()
+    first = next(source.rglob("*.png"))
+    (source / "loose.png").write_bytes(first.read_bytes())
+    done = import_task(str(source), tmp_path / "task", train=10)
+    assert done.task.classes == 2
+    empty, loose = done.warnings
+    assert str(source / "empty") in empty
+    assert loose.startswith("1 ")
+
+
 def test_identical_images_across_splits_are_warned_of(class_folders: Callable[..., Path], tmp_path: Path) -> None:
     root = class_folders({"a": 6, "b": 6}, "train")
     class_folders({"a": 2, "b": 2}, "test", first=50)

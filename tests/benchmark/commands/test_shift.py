@@ -122,6 +122,12 @@ def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: 
     assert not (results / "shift").exists()
 
 
+def test_wise_ft_for_no_model_ends_with_1(task: Path, results: Path) -> None:
+    """The probe has no twin that never trained on val; what was evaluated is stored all the same."""
+    assert ask(task, results, "--methods", "linear", "--wise-ft") == 1
+    assert set(records(results)) == {"linear"}
+
+
 def test_methods_are_named_and_unknown_ones_refused(task: Path, results: Path) -> None:
     assert ask(task, results, "--methods", "lora(rank=2)", "nothing") == 2
     assert not (results / "shift").exists()
