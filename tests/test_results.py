@@ -230,7 +230,7 @@ RESIZED = ("cifar10", "dsprites_loc", "dsprites_ori")
 
 
 def preprocessing_table(runs: pd.DataFrame) -> str:
-    """Test accuracy in percent, seed 0; a dash is a cell that was not run, a dot one that would change nothing."""
+    """Test accuracy in percent, seed 0; a dash is a run that was not made, a dot one that would change nothing."""
     of_study = (runs["suite"] == "own") & (runs["recipe"] == "uniform_3ep") & (runs["split"] == "test")
     chosen = runs[of_study & (runs["seed"] == 0)]
     measured = chosen.set_index(["spec", "task", "normalisation", "interpolation"])["accuracy"]

@@ -1,4 +1,4 @@
-"""Fake results, made from a few facts and no model; and the parts of the smallest real cell."""
+"""Fake results, made from a few facts and no model; and the parts of the smallest real run."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -136,8 +136,8 @@ def put(store, monkeypatch) -> PutFake:
 
 
 @pytest.fixture
-def make_cell() -> Callable[..., Any]:
-    """`make_cell("lora")` returns a toy ViT for 32-pixel images and 5 classes, trained for three steps."""
+def make_trained() -> Callable[..., Any]:
+    """`make_trained("lora")` returns a toy ViT for 32-pixel images and 5 classes, trained for three steps."""
     import torch  # slow, and the tests of reporting do not need it
     from vtab_peft.benchmark.checkpoints.adapter_checkpoint import AdapterCheckpoint
     from vtab_peft.benchmark.checkpoints.restore import TrainedModel

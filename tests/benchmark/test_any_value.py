@@ -86,7 +86,7 @@ class Folder:
 
 @pytest.fixture
 def folder(
-    store: Store, put: Any, fake: Any, make_cell: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    store: Store, put: Any, fake: Any, make_trained: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Folder:
     put("flowers", "lora", 1, 0.5)
     record = fake.record(0.5) | {"provenance": {"device": "cpu", "numerics": {"threads": 1, "eval_batch": None}}}
@@ -99,12 +99,12 @@ def folder(
     (store.root / "claims").mkdir()
     lock = store.root / "claims" / f"{'a' * 16}.json"
     lock.write_bytes(RunLock("flowers · lora", "elsewhere", 1, 0.0).to_json())
-    cell = make_cell("lora")
+    cell = make_trained("lora")
     adapter = store.root / "adapters" / "adapter.safetensors"
     adapter.parent.mkdir()
     checkpoint = replace(cell.checkpoint, classes=list("abcde"))
-    kept = store.save(checkpoint.spec, record, np.zeros(10, int))
-    adapter.write_bytes(checkpoint.to_bytes(json.loads(kept.read_text())))
+    stored = store.save(checkpoint.spec, record, np.zeros(10, int))
+    adapter.write_bytes(checkpoint.to_bytes(json.loads(stored.read_text())))
     baseline = store.root / "baseline.json"
     methods = {"lora": {"parameters": 10, "accuracy": {"toy": [0.1, 0.9]}}}
     baseline.write_text(json.dumps({"format": 1, "conditions": {"recipe": ["smoke"]}, "methods": methods}))

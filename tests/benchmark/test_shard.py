@@ -17,8 +17,8 @@ def plan(images: list[int], seconds_per_image: float = 1.0) -> tuple[list[Any], 
 
 
 def parts(images: list[int], n: int, seconds_per_image: float = 1.0) -> list[list[int]]:
-    cells, backbone = plan(images, seconds_per_image)
-    return [[cell.place for cell in shard(cells, (i, n), backbone)] for i in range(1, n + 1)]
+    runs, backbone = plan(images, seconds_per_image)
+    return [[run.place for run in shard(runs, (i, n), backbone)] for i in range(1, n + 1)]
 
 
 def test_longest_run_goes_to_the_smallest_shard() -> None:
@@ -40,7 +40,7 @@ def test_shards_cover_the_plan_once_on_any_machine(images: list[int], n: int, se
 @settings(deadline=None, max_examples=80)
 @given(st.lists(st.integers(1, 400_000), min_size=1, max_size=60), st.integers(1, 12))
 def test_shards_respect_grahams_bound(images: list[int], n: int) -> None:
-    """Mean load + (1 - 1/n) of the longest cell (Graham 1966, for any order in which the least loaded takes next)."""
+    """Mean load + (1 - 1/n) of the longest run (Graham 1966, for any order in which the least loaded takes next)."""
     longest = max(sum(images[place] for place in own) for own in parts(images, n))
     assert longest <= sum(images) / n + (1 - 1 / n) * max(images) + 1e-9
 
@@ -57,5 +57,5 @@ def test_shard_is_parsed() -> None:
 
 @pytest.mark.parametrize("n", [10**9, 10**30])
 def test_more_shards_than_runs_take_no_memory(n: int) -> None:
-    cells, backbone = plan([5, 3, 4])
-    assert [[cell.place for cell in shard(cells, (i, n), backbone)] for i in (1, 2, 3, 4, n)] == [[0], [2], [1], [], []]
+    runs, backbone = plan([5, 3, 4])
+    assert [[run.place for run in shard(runs, (i, n), backbone)] for i in (1, 2, 3, 4, n)] == [[0], [2], [1], [], []]

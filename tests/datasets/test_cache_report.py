@@ -265,7 +265,7 @@ def test_a_dry_run_of_the_list_is_bad_input(capsys: pytest.CaptureFixture[str]) 
     assert "--prune" in capsys.readouterr().err
 
 
-def test_status_counts_without_judging(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_counts_without_checking(make_folder: MakeFolder, capsys: pytest.CaptureFixture[str]) -> None:
     good, bad = make_folder("good"), make_folder("bad")
     (bad / "images/test_0.png").unlink()
     (good / "images/test_0.png").write_bytes(b"not looked at")

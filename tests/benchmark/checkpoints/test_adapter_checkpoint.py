@@ -1,4 +1,4 @@
-"""A trained cell that was kept is the same model again, and nothing else is taken for it."""
+"""A stored adapter gives the same model again, and nothing else is taken for it."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,7 +11,7 @@ import pytest
 import torch
 from raises import raises_naming
 from safetensors.torch import save_file
-from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
+from vtab_peft.benchmark.checkpoints import adapter_checkpoint
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.transforms import preprocess
@@ -35,24 +35,24 @@ def train(results: Path, task: Path, method: str, *more: str) -> list[Path]:
 def test_restored_model_predicts_the_same(method: str, make_task: Callable[..., Path], tmp_path: Path) -> None:
     task = make_task()
     (path,) = train(tmp_path / "results", task, method, "--keep-adapters")
-    cell = kept.read(path.with_suffix(".safetensors"))
-    assert cell.spec.run_id() == path.stem
-    vit = kept.restore(cell, backbones.load("toy_vit", "random", cell.spec.recipe.image_size)).vit
-    preprocessing = Preprocessing(cell.spec.recipe.image_size, cell.spec.interpolation)
+    found = adapter_checkpoint.read(path.with_suffix(".safetensors"))
+    assert found.spec.run_id() == path.stem
+    vit = adapter_checkpoint.restore(found, backbones.load("toy_vit", "random", found.spec.recipe.image_size)).vit
+    preprocessing = Preprocessing(found.spec.recipe.image_size, found.spec.interpolation)
     images = torch.from_numpy(np.array(build(folder_task(task), preprocessing, tmp_path / "cache").images("test")))
-    spec = cell.spec
+    spec = found.spec
     batch = preprocess(images, spec.recipe.image_size, spec)
     with torch.no_grad():
-        predictions = cell.head(vit(batch)).argmax(dim=1).numpy()
+        predictions = found.head(vit(batch)).argmax(dim=1).numpy()
     assert predictions.tolist() == np.load(path.with_suffix(".npz"))["predictions"].tolist()
 
 
-def test_model_of_a_plugin_asks_for_its_file(make_cell: Callable[..., Any]) -> None:
-    cell = make_cell("lora")
-    mine = replace(cell.spec.method, name="mine", spec="mine", plugin="ab" * 32)
-    elsewhere = replace(cell.checkpoint, spec=replace(cell.spec, method=mine))
+def test_model_of_a_plugin_asks_for_its_file(make_trained: Callable[..., Any]) -> None:
+    found = make_trained("lora")
+    mine = replace(found.spec.method, name="mine", spec="mine", plugin="ab" * 32)
+    elsewhere = replace(found.checkpoint, spec=replace(found.spec, method=mine))
     with raises_naming(ValueError, "'mine'", "abababababab", "--plugin"):
-        kept.restore(elsewhere, cell.backbone)
+        adapter_checkpoint.restore(elsewhere, found.backbone)
 
 
 @pytest.mark.slow
@@ -68,24 +68,24 @@ def test_run_stored_without_adapter_is_repeated_once(make_task: Callable[..., Pa
 @pytest.mark.slow
 def test_another_backbone_is_refused(make_task: Callable[..., Path], tmp_path: Path) -> None:
     (path,) = train(tmp_path / "results", make_task(), "lora", "--keep-adapters")
-    cell = kept.read(path.with_suffix(".safetensors"))
+    found = adapter_checkpoint.read(path.with_suffix(".safetensors"))
     with raises_naming(ValueError, "toy_vit", "--weights"):
-        kept.restore(cell, backbones.load("toy_vit", "random:1", cell.spec.recipe.image_size))
+        adapter_checkpoint.restore(found, backbones.load("toy_vit", "random:1", found.spec.recipe.image_size))
 
 
 @pytest.mark.parametrize("metadata", [None, {"key": "0" * 16}, {"key": "x", "spec": "[" * 99_999}, {"spec": "[]"}])
 def test_metadata_that_are_no_spec_are_refused(metadata: dict[str, str] | None, tmp_path: Path) -> None:
     save_file({"head.weight": torch.zeros(3, 4), "head.bias": torch.zeros(3)}, tmp_path / "a.safetensors", metadata)
     with raises_naming(InvalidFile, "a.safetensors"):
-        kept.read(tmp_path / "a.safetensors")
+        adapter_checkpoint.read(tmp_path / "a.safetensors")
 
 
 def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) -> None:
     with raises_naming(StoreError, "none.safetensors"):
-        kept.read(tmp_path / "none.safetensors")
+        adapter_checkpoint.read(tmp_path / "none.safetensors")
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
     with raises_naming(InvalidFile, "pickle.safetensors"):
-        kept.read(tmp_path / "pickle.safetensors")
+        adapter_checkpoint.read(tmp_path / "pickle.safetensors")
 
 
 def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
@@ -93,9 +93,9 @@ def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tup
     backbone = backbones.load("toy_vit", "random", 32)
     injected, _ = train_few_steps(backbone.vit, parse(spec))
     run = fake.spec(method=spec, method_version=parse(spec).version, backbone=backbone.ref, plugin=plugin)
-    cell = kept.AdapterCheckpoint(run, injected.adapter(), torch.nn.Linear(128, 2))
+    found = adapter_checkpoint.AdapterCheckpoint(run, injected.adapter(), torch.nn.Linear(128, 2))
     with torch.no_grad():
-        return injected.vit(sample_images()), kept.restore(cell, backbone).vit(sample_images())
+        return injected.vit(sample_images()), adapter_checkpoint.restore(found, backbone).vit(sample_images())
 
 
 @pytest.mark.parametrize("method", ["gps", "sct"])

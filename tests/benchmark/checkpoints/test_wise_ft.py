@@ -9,8 +9,8 @@ from vtab_peft.benchmark.checkpoints.wise_ft import best_alpha, interpolated
 
 
 @pytest.mark.parametrize("name", ["lora(rank=2)", "bitfit"])
-def test_weights_are_between_pretrained_and_merged_ones(name: str, make_cell: Callable[..., Any]) -> None:
-    run = make_cell(name)
+def test_weights_are_between_pretrained_and_merged_ones(name: str, make_trained: Callable[..., Any]) -> None:
+    run = make_trained(name)
     pretrained, merged = run.backbone.vit.state_dict(), run.merged().state_dict()
     for alpha in (0.0, 0.3, 1.0):
         found = interpolated(run, alpha).state_dict()
@@ -21,9 +21,9 @@ def test_weights_are_between_pretrained_and_merged_ones(name: str, make_cell: Ca
 
 
 @pytest.mark.parametrize("name", ["linear", "vpt_deep(tokens=2)"])
-def test_methods_without_other_weights_are_refused(name: str, make_cell: Callable[..., Any]) -> None:
+def test_methods_without_other_weights_are_refused(name: str, make_trained: Callable[..., Any]) -> None:
     with pytest.raises(ValueError, match=name.partition("(")[0]):
-        interpolated(make_cell(name), 0.5)
+        interpolated(make_trained(name), 0.5)
 
 
 def test_best_alpha_is_the_largest_of_equals() -> None:

@@ -71,24 +71,24 @@ def check_peft(trained: TrainedModel, folder: Path) -> None:
 
 @pytest.mark.parametrize("spec", ["lora", "aoft_adapter", "full", "gps"])
 def test_merged_model_in_timm_computes_the_same(
-    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
+    spec: str, make_trained: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
-    check_merged(make_cell(spec), tmp_path / "merged")
+    check_merged(make_trained(spec), tmp_path / "merged")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MERGEABLE)
-def test_every_mergeable_method_in_timm(spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path) -> None:
-    check_merged(make_cell(spec), tmp_path / "merged")
+def test_every_mergeable_method_in_timm(spec: str, make_trained: Callable[[str], TrainedModel], tmp_path: Path) -> None:
+    check_merged(make_trained(spec), tmp_path / "merged")
 
 
 @pytest.mark.parametrize("spec", ["lora(sites='qkvo,fc1,fc2', rank=2)", "dora", "aoft_lora_released"])
-def test_lora_like_methods_in_peft(spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path) -> None:
-    check_peft(make_cell(spec), tmp_path / "peft")
+def test_lora_like_methods_in_peft(spec: str, make_trained: Callable[[str], TrainedModel], tmp_path: Path) -> None:
+    check_peft(make_trained(spec), tmp_path / "peft")
 
 
-def test_fused_map_has_the_rank_of_both_sites(make_cell: Callable[[str], TrainedModel], tmp_path: Path) -> None:
-    folder = write(exporting.peft(make_cell("lora(rank=3)")), tmp_path / "peft")
+def test_fused_map_has_the_rank_of_both_sites(make_trained: Callable[[str], TrainedModel], tmp_path: Path) -> None:
+    folder = write(exporting.peft(make_trained("lora(rank=3)")), tmp_path / "peft")
     tensors = load_file(folder / "adapter_model.safetensors")
     up = tensors["base_model.model.blocks.0.attn.qkv.lora_B.weight"]
     query, key, value = up.chunk(3)
@@ -100,9 +100,9 @@ def test_fused_map_has_the_rank_of_both_sites(make_cell: Callable[[str], Trained
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", MERGEABLE)
 def test_every_mergeable_method_in_peft_or_refused(
-    spec: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
+    spec: str, make_trained: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
-    trained = make_cell(spec)
+    trained = make_trained(spec)
     refusal = ""
     try:
         check_peft(trained, tmp_path / "peft")
@@ -112,10 +112,10 @@ def test_every_mergeable_method_in_peft_or_refused(
 
 
 def test_timm_replaces_the_classifier_and_the_channels(
-    make_cell: Callable[[str], TrainedModel], tmp_path: Path
+    make_trained: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
     """As after timm's own `save_for_hf`: a new head keeps the features, and one channel sums the three."""
-    trained = make_cell("lora")
+    trained = make_trained("lora")
     name = f"local-dir:{write(exporting.merged(trained), tmp_path / 'merged')}"
     with torch.no_grad():
         features = timm.create_model(name, pretrained=True, num_classes=0).eval()(sample_images())
@@ -133,22 +133,22 @@ def test_timm_replaces_the_classifier_and_the_channels(
 
 @pytest.mark.parametrize(("spec", "form"), [("full", "--as merged"), ("linear", "--as"), ("ssf", "--as merged")])
 def test_other_than_low_rank_updates_are_refused(
-    spec: str, form: str, make_cell: Callable[[str], TrainedModel]
+    spec: str, form: str, make_trained: Callable[[str], TrainedModel]
 ) -> None:
     with pytest.raises(ValueError, match=form):
-        exporting.peft(make_cell(spec))
+        exporting.peft(make_trained(spec))
 
 
-def test_refused_merge_names_another_form(make_cell: Callable[[str], TrainedModel]) -> None:
+def test_refused_merge_names_another_form(make_trained: Callable[[str], TrainedModel]) -> None:
     with pytest.raises(ValueError, match="--as adapter"):
-        exporting.merged(make_cell("adaptformer"))
+        exporting.merged(make_trained("adaptformer"))
 
 
 @pytest.mark.parametrize("framing", exporting.CROPS)
 def test_timm_preprocesses_as_in_training(
-    framing: str, make_cell: Callable[[str], TrainedModel], tmp_path: Path
+    framing: str, make_trained: Callable[[str], TrainedModel], tmp_path: Path
 ) -> None:
-    trained = make_cell("linear")
+    trained = make_trained("linear")
     recipe = replace(trained.spec.recipe, framing=framing)
     spec = replace(trained.spec, recipe=recipe, mean=(0.4, 0.5, 0.6), std=(0.2, 0.3, 0.4))
     trained = replace(trained, checkpoint=replace(trained.checkpoint, spec=spec))

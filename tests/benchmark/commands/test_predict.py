@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from vtab_peft.benchmark.checkpoints import adapter_checkpoint as kept
+from vtab_peft.benchmark.checkpoints import adapter_checkpoint
 from vtab_peft.benchmark.checkpoints.lookup import find_adapter
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.storage.json_io import StoreError
@@ -48,7 +48,7 @@ def test_exported_adapter_is_deterministic(trained: tuple[Path, Path], tmp_path:
     files = [(tmp_path / name / "adapter.safetensors").read_bytes() for name in ("one", "two")]
     assert files[0] == files[1]
     assert len(files[0]) < 300_000
-    found = kept.read(tmp_path / "one" / "adapter.safetensors")
+    found = adapter_checkpoint.read(tmp_path / "one" / "adapter.safetensors")
     assert found.record == json.loads(record.read_text())
     assert found.classes == ["red", "green", "blue | or #so"]
 
@@ -207,7 +207,10 @@ def test_no_saved_adapter_names_the_option(tmp_path: Path) -> None:
 
 
 def test_a_name_in_a_file_starts_no_download(
-    make_cell: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    make_trained: Callable[..., Any],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     asked: list[str] = []
 
@@ -217,10 +220,10 @@ def test_a_name_in_a_file_starts_no_download(
 
     monkeypatch.setattr("huggingface_hub.hf_hub_download", hub)
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: None)
-    cell, name = make_cell("lora"), "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
-    strange = replace(cell.spec, backbone=replace(cell.spec.backbone, name=name))
+    model, name = make_trained("lora"), "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    strange = replace(model.spec, backbone=replace(model.spec.backbone, name=name))
     file = tmp_path / "a.safetensors"
-    file.write_bytes(replace(cell.checkpoint, spec=strange).to_bytes())
+    file.write_bytes(replace(model.checkpoint, spec=strange).to_bytes())
     export = ["export", str(file), "--as", "adapter", "--to", str(tmp_path / "out")]
     assert main(export) == 2
     assert asked == []
@@ -232,9 +235,9 @@ def test_a_name_in_a_file_starts_no_download(
 
 
 def test_an_adapter_of_nans_is_refused(
-    make_cell: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    make_trained: Callable[..., Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    checkpoint = make_cell("lora").checkpoint
+    checkpoint = make_trained("lora").checkpoint
     name = next(iter(checkpoint.adapter))
     broken = {**checkpoint.adapter, name: torch.full_like(checkpoint.adapter[name], float("nan"))}
     (tmp_path / "a.safetensors").write_bytes(replace(checkpoint, adapter=broken).to_bytes())

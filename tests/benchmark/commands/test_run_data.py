@@ -28,13 +28,13 @@ def record(results: Path) -> dict:
     return json.loads(path.read_text())
 
 
-@pytest.mark.parametrize("verb", ["run", "tune"])
+@pytest.mark.parametrize("name", ["run", "tune"])
 def test_plans_check_folders_before_names(
-    verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(LOCAL_BACKEND, None)
     options = ["--suite", "vtab1k", "--data", str(tmp_path / "absent"), "--methods", "linear", "--backbone", "toy_vit"]
-    assert main([verb, *options, "--dry-run", "--results", str(tmp_path / "results")]) == 1
+    assert main([name, *options, "--dry-run", "--results", str(tmp_path / "results")]) == 1
     assert str(tmp_path / "absent" / "caltech101") in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
 

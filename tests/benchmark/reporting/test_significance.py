@@ -13,7 +13,7 @@ from vtab_peft.benchmark.reporting.significance_text import summary, to_page
 from vtab_peft.benchmark.reporting.stats import Interval, Ranking
 
 
-def judged(store) -> Significance:
+def significance_of(store) -> Significance:
     return significance(*only_with_runs(store))
 
 
@@ -30,7 +30,7 @@ def test_intervals_over_seeds_are_scipys(store, put):
     values = [0.5, 0.6, 0.64]
     for seed, value in enumerate(values):
         put("flowers", "lora", seed, value)
-    found = judged(store).intervals["LoRA", "flowers"]
+    found = significance_of(store).intervals["LoRA", "flowers"]
     low, high = stats.t.interval(0.95, 2, loc=sum(values) / 3, scale=stats.sem(values))
     assert isinstance(found, Interval)
     assert (found.low, found.high) == pytest.approx((low, high))
@@ -58,13 +58,13 @@ def test_an_interval_is_rounded_as_in_the_tables(store, put):
 def test_two_seeds_have_no_interval_but_a_reason(store, put):
     put("flowers", "lora", 0, 0.5)
     put("flowers", "lora", 1, 0.6)
-    assert "at least 3" in judged(store).intervals["LoRA", "flowers"]
+    assert "at least 3" in significance_of(store).intervals["LoRA", "flowers"]
 
 
 def test_a_single_seed_of_an_official_task_has_wilsons_interval(store, put):
     """EuroSAT has 5,400 test images; the binomial interval of scipy."""
     put("eurosat", "lora", 0, 4_000 / 5_400, suite="vtab1k", provenance="lossless")
-    found = judged(store)
+    found = significance_of(store)
     expected = stats.binomtest(4_000, 5_400).proportion_ci(method="wilson")
     interval = found.image_intervals["LoRA", "eurosat"]
     assert isinstance(interval, Interval)
@@ -77,7 +77,7 @@ def test_accuracy_selects_between_two_test_sizes(store, put):
     """caltech101 is published with 6,084 and with 6,085 test images."""
     put("caltech101", "lora", 0, 3_000 / 6_085, suite="vtab1k", provenance="jpeg75")
     expected = stats.binomtest(3_000, 6_085).proportion_ci(method="wilson")
-    assert judged(store).image_intervals["LoRA", "caltech101"].low == pytest.approx(expected.low, abs=1e-12)
+    assert significance_of(store).image_intervals["LoRA", "caltech101"].low == pytest.approx(expected.low, abs=1e-12)
 
 
 def test_unknown_test_size_gives_a_reason(store, put):
@@ -100,7 +100,7 @@ def test_group_interval_agrees_with_scipy(store, put):
     put("count", "lora", 0, 0.3, group="structured")
     means = [(a + b) / 2 for a, b in zip(first, second, strict=True)]
     low, high = stats.t.interval(0.95, 2, loc=sum(means) / 3, scale=stats.sem(means))
-    found = judged(store).group_intervals
+    found = significance_of(store).group_intervals
     assert (found["LoRA", "natural"].low, found["LoRA", "natural"].high) == pytest.approx((low, high))
     assert "at least 3" in found["LoRA", "structured"]
 
@@ -111,12 +111,12 @@ def test_group_with_different_seeds_has_no_interval(store, put):
     for seed in range(3):
         put("pets", "lora", seed, 0.5 + seed / 10, group="natural")
         put("count", "lora", seed, 0.3, group="structured")
-    assert "different seeds" in judged(store).group_intervals["LoRA", "natural"]
+    assert "different seeds" in significance_of(store).group_intervals["LoRA", "natural"]
 
 
 def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
     fill(put)
-    found = judged(store)
+    found = significance_of(store)
     assert isinstance(found.ranking, Ranking)
     assert found.ranking.methods == ("Method 2", "Method 1", "Method 0")
     assert found.ranking.average_ranks == (1, 2, 3)
@@ -127,7 +127,7 @@ def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
 
 def test_a_group_of_four_tasks_is_refused_with_the_reason(store, put):
     fill(put, tasks=4)
-    found = judged(store)
+    found = significance_of(store)
     assert "6 tasks" in found.ranking
     assert "no p-value can fall below" in found.pairs
 
@@ -135,7 +135,7 @@ def test_a_group_of_four_tasks_is_refused_with_the_reason(store, put):
 def test_incomplete_row_is_not_ranked_but_compared(store, put):
     fill(put)
     put("t0", "short", 0, 0.9, title="Short")
-    found = judged(store)
+    found = significance_of(store)
     assert "Short" not in found.ranking.methods
     assert found.wins["Short", "Method 0"] == (1, 0, 0)
 
@@ -149,18 +149,18 @@ def test_statements_do_not_depend_on_the_order_of_runs(store, put):
 
 def test_statements_about_one_are_about_one(store, put):
     fill(put, tasks=1, methods=1)
-    said = summary(judged(store))
+    said = summary(significance_of(store))
     assert "needs at least 2 methods that have all tasks, not 1." in said
     assert "Seeds: with a 95 % interval over seeds (Student's t): 0 of 1 result; with fewer than 3 seeds: 1." in said
     entry, _ = only_with_runs(store)
-    assert "0 of 1 result with fewer than 3 seeds" in to_page(entry, judged(store))
+    assert "0 of 1 result with fewer than 3 seeds" in to_page(entry, significance_of(store))
     fill(put, tasks=1, methods=2)
-    assert "with 1 task and 1 pair no p-value can fall below" in summary(judged(store))
+    assert "with 1 task and 1 pair no p-value can fall below" in summary(significance_of(store))
 
 
 def test_the_terminal_gets_six_lines_at_most(store, put):
     fill(put, tasks=4, methods=8)
-    assert len(summary(judged(store)).splitlines()) <= 6
+    assert len(summary(significance_of(store)).splitlines()) <= 6
 
 
 def test_images_of_own_folders_are_known(store, fake):

@@ -1,4 +1,4 @@
-"""Several processes that finish one cell at the same time, on file systems with and without hard links."""
+"""Several processes that finish one run at the same time, on file systems with and without hard links."""
 
 import os
 import subprocess

@@ -284,6 +284,6 @@ def test_record_is_written_after_its_attachments(store, fake, monkeypatch):
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can write")
 def test_unwritable_folder_is_reported_before_any_run(fake):
-    cells = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
+    runs = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
     with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another --results folder"):
-        Scheduler(cells, Store(Path("/proc/results")), Progress(cells)).next_run()
+        Scheduler(runs, Store(Path("/proc/results")), Progress(runs)).next_run()

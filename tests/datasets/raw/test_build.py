@@ -189,7 +189,7 @@ def test_the_command_prints_one_line_per_task(
     assert main(["data", "check", "--suite", "vtab1k", "--tasks", "kitti", "--data", str(data)]) == 0
 
 
-def test_the_verb_builds_what_it_can_and_says_what_is_missing(
+def test_the_command_builds_what_it_can_and_says_what_is_missing(
     raw: Path, data: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     monkeypatch.setitem(sources.SOURCES, "kitti", source())
