@@ -31,7 +31,7 @@ STRATEGIES = {
     "all": "all methods, averaged",
     "vote": "all methods, majority vote",
 }
-Member = tuple[str, int]
+LabelAndSeed = tuple[str, int]
 """Label of a method, and seed."""
 Pool = Mapping[str, Mapping[int, Predictions]]
 """Label -> seed -> predictions with logits and labels."""
@@ -44,7 +44,7 @@ class Choice:
     task: TaskColumn
     ranking: tuple[str, ...]
     """Labels of the methods, the best mean accuracy over seeds first."""
-    members: tuple[tuple[Member, ...], ...]
+    members: tuple[tuple[LabelAndSeed, ...], ...]
     """Members of each ensemble, in the order in which they were added; the first have the seeds in order."""
 
 
@@ -132,7 +132,7 @@ def choose(task: TaskColumn, pool: Pool, seeds: Sequence[int], size: int) -> Cho
     return Choice(task, ranking, tuple(members))
 
 
-def in_turn(labels: Sequence[str], seeds: Sequence[int], turn: int) -> tuple[Member, ...]:
+def in_turn(labels: Sequence[str], seeds: Sequence[int], turn: int) -> tuple[LabelAndSeed, ...]:
     """Give the methods the seeds in turn, from the one at `turn`."""
     return tuple((label, seeds[(turn + place) % len(seeds)]) for place, label in enumerate(labels))
 
@@ -205,10 +205,10 @@ def outcomes_of(choice: Choice, pool: Pool, seeds: Sequence[int]) -> tuple[dict[
     probabilities = {(label, seed): softmax(pool[label][seed]) for label in pool for seed in seeds}
     every = [in_turn(methods, seeds, turn) for turn in range(len(seeds))]
 
-    def average(members: Sequence[Member]) -> np.ndarray:
+    def average(members: Sequence[LabelAndSeed]) -> np.ndarray:
         return np.sum([probabilities[member] for member in members], axis=0).argmax(1) == labels
 
-    def majority(members: Sequence[Member]) -> np.ndarray:
+    def majority(members: Sequence[LabelAndSeed]) -> np.ndarray:
         of_method = dict(members)
         return vote([pool[label][of_method[label]].classes for label in choice.ranking]) == labels
 
