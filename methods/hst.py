@@ -6,7 +6,7 @@
 z is a map of its own: a stem reads the image, then widths grow and resolutions fall from stage to stage.  V_l are the
 patch tokens of x_l, resized to the stage's grid, and T is one linear map per stage.  The mean of the last map, under a
 batch norm without parameters, replaces the features.  The norms of the backbone's blocks are trained too
-(AFeng-x/HST models/vit_hsn.py).
+(AFeng-x/HST models/vit_hsn.py).  If memory forces a batch to be split, its batch norms see the parts.
 """
 
 from collections.abc import Sequence

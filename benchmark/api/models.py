@@ -27,6 +27,7 @@ def apply(
     """Freeze a timm ViT or Swin Transformer, put a method into it in place, and return the trainable parameters.
 
     The classifier, if the model has one, is not part of the method: it stays as it is and remains trainable.
+    A method whose features have another width (HST) gets a new one, with torch's initial values.
     Initial values come from torch's global generator, so call `torch.manual_seed` for reproducible ones.
     The method is then `vit.peft_method`.  A training loop must add `vit.peft_method.penalty(vit)` to the loss, unless
     it is None, and call `vit.peft_method.after_step(vit, step, steps)`, for the few methods that define these.
@@ -81,7 +82,11 @@ def apply(
     except Exception as error:
         error.add_note("The model may be changed in part: make a new one before you apply a method again.")
         raise
-    vit.get_submodule(head_name(vit)).requires_grad_(True)
+    head, features = vit.get_submodule(head_name(vit)), cast(Any, vit).num_features
+    if isinstance(head, nn.Linear) and head.in_features != features:
+        head = nn.Linear(features, head.out_features, device=head.weight.device)
+        vit.set_submodule(head_name(vit), head)
+    head.requires_grad_(True)
     setattr(vit, APPLIED, method)
     return trainable(vit)
 
