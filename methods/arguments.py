@@ -37,7 +37,7 @@ FACTS: dict[str, tuple[tuple[type, ...], str]] = {
     "copies": ((int,), "a whole number from 1"),
     "lr": ((int, float, NoneType), "a positive number or None"),
     "search": ((dict,), "a dictionary of tuples"),
-    "frozen_features": ((bool,), "True or False"),
+    **dict.fromkeys(("frozen_features", "needs_whole_batch"), ((bool,), "True or False")),
 }
 """Class attributes of a method that reach records, tables or the plan: their types, and how messages name them."""
 

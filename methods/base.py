@@ -95,6 +95,11 @@ class Method:
     no tensors.  An adapter can then be restored without training images."""
     copies: ClassVar[int] = 1
     """Copies of a training batch that pass the model together, [images, images, ...]; `loss` gets all their logits."""
+    needs_whole_batch: ClassVar[bool] = False
+    """True if the gradient of a batch is not the mean over its parts, as with batch norms or a loss between images.
+
+    Then a batch is never split: a run fails where memory does not hold it.
+    """
     backbones: ClassVar[tuple[Family, ...]] = ("vit",)
     """Supported backbone families; others are refused before training."""
     needs: ClassVar[str | None] = None

@@ -6,6 +6,7 @@ from functools import cache
 from itertools import product
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from .anatomy import FAMILIES
@@ -51,7 +52,7 @@ class Composed(Method):
         """Inject one part after another.
 
         Raises:
-            ValueError: two parts change the same module, or train the same tensor.
+            ValueError: two parts change the same module, or train the same tensor, or the model does not run.
         """
         for part in self.parts:
             earlier = {name: p for name, p in vit.named_parameters() if p.requires_grad}
@@ -72,6 +73,13 @@ class Composed(Method):
                 )
             for parameter in earlier.values():
                 parameter.requires_grad_(True)
+        try:
+            run_once(vit)
+        except CANNOT_INJECT as error:
+            raise ValueError(
+                f"the model with {self.spec()} does not run: change the order, or combine methods that change "
+                f"different modules ({type(error).__name__}: {error})"
+            ) from error
 
     def loss(self, vit: Any, logits: Tensor, labels: Tensor, cross_entropy: Loss) -> Tensor:
         own = next((part for part in self.parts if _has_own(type(part), "loss")), super())
@@ -127,12 +135,23 @@ def _combination(kinds: tuple[type[Method], ...]) -> type[Composed]:
         "starts_as_identity": all(kind.starts_as_identity for kind in kinds),
         "stands_for_many": True,
         "copies": max(kind.copies for kind in kinds),
+        "needs_whole_batch": any(kind.needs_whole_batch for kind in kinds),
         "backbones": tuple(family for family in FAMILIES if all(family in kind.backbones for kind in kinds)),
         "needs": next((kind.needs for kind in kinds if kind.needs), None),
     }
     if not all(kind.mergeable() for kind in kinds):
         facts["merge"] = Method.merge
     return type("Composed", (Composed,), facts)
+
+
+@torch.no_grad()
+def run_once(vit: Any) -> None:
+    """Compute the features of one black image, to find modules that do not fit together."""
+    convolution = next(module for module in vit.patch_embed.modules() if isinstance(module, nn.Conv2d))
+    image = convolution.weight.new_zeros(1, convolution.in_channels, *vit.patch_embed.img_size)
+    training = vit.training
+    vit.eval()(image)
+    vit.train(training)
 
 
 def _has_own(kind: type[Method], name: str) -> bool:

@@ -122,6 +122,7 @@ class DAVPT(Method):
     )
     search = {"patch_weight": (0.01, 0.5, 1.0), "cls_weight": (0.01, 0.05, 0.5)}  # within the released range
     starts_as_identity = False
+    needs_whole_batch = True  # its metric loss compares images
     restores_without_examples = True  # the classes of the proxies are used in training only
     with_biases: ClassVar[bool] = False
 

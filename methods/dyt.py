@@ -101,6 +101,7 @@ class DyT(Method):
     search = {"target": (0.3, 0.5, 0.7), "scale": (0.1, 1.0)}  # ours; the release sets scale 1 for all tasks
     starts_as_identity = False  # the gate initially masks about half of the patches
     copies = 2
+    needs_whole_batch = True  # its budget is a square of the mean over the batch
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

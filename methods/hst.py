@@ -6,7 +6,7 @@
 z is a map of its own: a stem reads the image, then widths grow and resolutions fall from stage to stage.  V_l are the
 patch tokens of x_l, resized to the stage's grid, and T is one linear map per stage.  The mean of the last map, under a
 batch norm without parameters, replaces the features.  The norms of the backbone's blocks are trained too
-(AFeng-x/HST models/vit_hsn.py).  If memory forces a batch to be split, its batch norms see the parts.
+(AFeng-x/HST models/vit_hsn.py).
 """
 
 from collections.abc import Sequence
@@ -27,7 +27,10 @@ WIDTHS, HEADS = (32, 48, 64, 72), (2, 4, 8, 12)
 
 
 class StemMap:
-    """The stem's map of the current images, [b, width, h, w]; a copy of a model begins without one."""
+    """The stem's map of the current images, [b, width, h, w]; a copy of a model begins without one.
+
+    A model therefore takes one batch at a time, and threads need copies of their own.
+    """
 
     value: Tensor
 
@@ -45,7 +48,8 @@ class ProjectionAndStem(nn.Module):
     def __init__(self, proj: nn.Module, width: int, stem_map: StemMap) -> None:
         super().__init__()
         self.proj, self.stem_map = proj, stem_map
-        down = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
+        channels = next(module for module in proj.modules() if isinstance(module, nn.Conv2d)).in_channels
+        down = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
         self.stem = nn.Sequential(down, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 2, stride=2))
         self.stem.apply(start)
 
@@ -172,6 +176,11 @@ class HST(Method):
     evidence = "authors' module"
     search = {"tokens": (1, 4, 8)}  # ours
     starts_as_identity = False
+    needs_whole_batch = True  # for its batch norms
+
+    def validate_backbone(self, vit: VisionTransformer) -> None:
+        if vit.dynamic_img_size or not isinstance(vit.patch_drop, nn.Identity):
+            raise ValueError("its number of patches can change")
 
     def inject(self, vit: VisionTransformer) -> None:
         add_side_network(vit, self.tokens, WIDTHS, HEADS)
@@ -181,7 +190,8 @@ class HST(Method):
         total = depth * (4 * d + self.tokens * d)
         shares = torch.arange(depth).tensor_split(min(len(WIDTHS), depth))
         for i, (share, w) in enumerate(zip(shares, WIDTHS, strict=False)):
-            embed = 9 * WIDTHS[i - 1] * w + w if i else 27 * w + 2 * w + 4 * w * w + w
+            channels = WIDTHS[i - 1] if i else cast(nn.Conv2d, vit.patch_embed.proj).in_channels
+            embed = 9 * channels * w + (w if i else 2 * w + 4 * w * w + w)
             total += embed + (d * w + w) + 4 * w + len(share) * (12 * w * w + 15 * w)
         return total
 

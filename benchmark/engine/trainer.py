@@ -4,9 +4,9 @@ The training images stay on the device as uint8; crops, flips, resizing and norm
 stream has its own seed, so a run depends on its spec alone, not on earlier runs in the process.
 
 A batch that does not fit into memory is split into micro-batches.  The loss is still the mean over the whole batch and
-gradients are summed before the optimiser step, so results differ by rounding and the draws of dropout only.  (No part
-of a ViT mixes the images of a batch, but the losses of some methods do.)  Within an epoch the host never waits for the
-device.
+gradients are summed before the optimiser step, so results differ by rounding and the draws of dropout only.  No part
+of a ViT mixes the images of a batch; methods that do are never split (`Method.needs_whole_batch`).  Within an epoch the
+host never waits for the device.
 """
 
 import math
@@ -24,7 +24,7 @@ from ...methods import Method
 from ..spec import Recipe, RunSpec
 from .backbone import Backbone
 from .epoch import EpochFacts
-from .errors import divergence, is_oom, one_line_message
+from .errors import OutOfMemory, divergence, is_oom, one_line_message
 from .evaluate import ProgressFn, map_batches, no_progress, predict, warm_up_evaluation
 from .fast_path import make_fast
 from .injection import Injected, inject, wants_examples
@@ -105,7 +105,8 @@ def train_and_evaluate(
 
     Raises:
         Diverged: the loss or the logits of the trained model are not finite.
-        OutOfMemory: not even one image at a time fits.
+        OutOfMemory: not even one image at a time fits, or the method needs whole batches.
+        ValueError: a micro-batch is asked for, and the method needs whole batches.
     """
     device, batch = live.device, spec.recipe.batch_size
     while True:
@@ -117,6 +118,8 @@ def train_and_evaluate(
             if not is_oom(error):
                 raise
             reason = one_line_message(error)
+        if method.needs_whole_batch:
+            raise OutOfMemory(f"{reason}; {whole_batch_note(method)}. Use --checkpointing or a recipe in bf16")
         # Start again: this is exactly the run that `--micro-batch` would give.  Here the traceback holds no tensors.
         live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
 
@@ -177,6 +180,8 @@ def train(
     # Compilation, before the clock starts
     batch_size = len(split_batches(train_set.labels, recipe)[0])
     micro_batch = min(live.numerics.micro_batch or batch_size, batch_size)
+    if method.needs_whole_batch and micro_batch < batch_size:
+        raise ValueError(f"{whole_batch_note(method)}: leave out --micro-batch")
     cache_features = method.frozen_features and recipe.augmentation == "none"
     compile_seconds = 0.0
     if is_new and live.compiles:
@@ -256,6 +261,11 @@ def train(
     images_seen = epochs * images_per_epoch
     train_seconds = now(device) - started - evaluation_seconds
     return Trained(injected, head, loss_curve, epoch_accuracies, images_seen, train_seconds, compile_seconds)
+
+
+def whole_batch_note(method: Method) -> str:
+    """Return why batches of a method cannot be split."""
+    return f"{method.spec()} needs whole batches, because its norms or its loss compare images"
 
 
 class TrainSet:

@@ -23,7 +23,7 @@ FACTS = ("title", "paper", "equation", "targets", "evidence", "differs")
 
 SETTINGS = (
     *("version", "lr", "search", "frozen_features", "starts_as_identity", "needs", "stands_for_many", "backbones"),
-    *("restores_without_examples", "copies"),
+    *("restores_without_examples", "copies", "needs_whole_batch"),
 )
 """Class attributes that control how a method is run."""
 

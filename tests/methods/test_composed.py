@@ -10,7 +10,14 @@ from vtab_peft.benchmark.reporting.leaderboards import method_labels
 from vtab_peft.benchmark.reporting.published_vs_measured import method_name
 from vtab_peft.methods import METHODS, parse
 
-FITTING = ("lora(rank=4) + bitfit", "oft + layernorm", "lora + vpt_deep", "lora + dyt", "bitfit + adaptformer + linear")
+FITTING = (
+    "lora(rank=4) + bitfit",
+    "oft + layernorm",
+    "lora + vpt_deep",
+    "lora + dyt",
+    "bitfit + adaptformer + linear",
+    "lora + hst",
+)
 
 
 def test_a_combination_keeps_the_order_and_the_arguments() -> None:
@@ -107,6 +114,7 @@ def test_impossible_combinations_are_refused(spec: str, facts: tuple[str, ...]) 
         ("bitfit + full", ("full", "patch_embed.proj.bias")),
         ("adaptformer + bitfit", ("bitfit", "down.bias")),
         ("vpt_deep + lora", ("lora",)),
+        ("hst + vpt_deep", ("does not run",)),
     ],
 )
 def test_parts_that_overlap_are_refused(spec: str, facts: tuple[str, ...]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from raises import raises_naming
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.errors import Diverged, OutOfMemory, divergence, free_memory, is_oom, one_line_message
 from vtab_peft.benchmark.engine.evaluate import map_batches
@@ -140,6 +141,16 @@ def test_batches_are_halved_until_they_fit(outcome: Callable[..., Outcome], augm
     assert live.numerics.micro_batch == 2
     assert live.oom_summary == "trained 2 images at a time"
     assert halved.images_per_second > 0
+
+
+def test_batches_of_methods_that_compare_images_stay_whole(outcome: Callable[..., Outcome]) -> None:
+    assert {name for name, cls in METHODS.items() if cls.needs_whole_batch} == {"da_vpt", "da_vpt_plus", "dyt", "hst"}
+    assert parse("lora + hst").needs_whole_batch
+    with pytest.raises(OutOfMemory):
+        outcome("hst", Small(trains=3, evaluates=128))
+    with raises_naming(ValueError, "hst", "--micro-batch"):
+        outcome("hst", LiveModel(CPU, Numerics(micro_batch=4)))
+    outcome("hst", LiveModel(CPU, Numerics(micro_batch=8)))  # the whole batch
 
 
 def test_halving_equals_the_option_micro_batch(outcome: Callable[..., Outcome]) -> None:
