@@ -69,7 +69,7 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
         state=state,
         counts={split: len(listing.files) for split, listing in listings.items()},
         problems=tuple(problem.text for problem in problems),
-        notes=tuple(notes),
+        notes=(*task.left_out, *notes),
         provenance=pixels if state == "found" else "unknown",
         advice=_advice(task, state),
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
@@ -81,6 +81,8 @@ def import_task(
     folder = folder.expanduser().resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; give a new or empty folder")
+    if (place := Path(source).expanduser()).is_dir() and folder.is_relative_to(place.resolve()):
+        raise DataError(f"{folder} lies in {source}, and would become a class of it; give a folder elsewhere")
     images = read_labelled(source)
     splits = draw(images, train, val_share, seed)
     total = sum(map(len, splits.values()))
@@ -149,7 +151,7 @@ def image_folder_task(path: Path) -> Task:
         if not (folder / name).exists() or (folder / name).read_bytes() != data:
             with atomic_write(folder / name) as file:
                 file.write(data)
-    return folder_task(folder)
+    return replace(folder_task(folder), left_out=images.left_out)
 
 
 def _facts(name: str, source: str) -> str:

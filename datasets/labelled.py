@@ -54,10 +54,16 @@ def from_class_folders(root: Path) -> LabelledImages:
     Hidden files and files without an image extension that Pillow knows are left out.
 
     Raises:
-        DataError: there are fewer than two classes, or classes beside the subsets.
+        DataError: there are fewer than two classes, classes beside the subsets, or two folders for one subset.
     """
     folders = _subfolders(root)
-    places: dict[Subset, Path] = {SUBSETS[f.name.lower()]: f for f in folders if f.name.lower() in SUBSETS}
+    places: dict[Subset, Path] = {}
+    for folder in folders:
+        if (subset := SUBSETS.get(folder.name.lower())) is None:
+            continue
+        if subset in places:
+            raise DataError(f"{root} has {places[subset].name}/ and {folder.name}/ for {subset}; leave one of them")
+        places[subset] = folder
     if "train" not in places:
         places = {"all": root}
     elif others := [folder.name for folder in folders if folder not in places.values()]:
@@ -71,6 +77,9 @@ def from_class_folders(root: Path) -> LabelledImages:
         if loose := sum(path.suffix.lower() in endings and path.is_file() for path in place.iterdir()):
             left_out.append(f"{loose} of the images lie in {place} itself, in no class, and are left out")
         found = [(folder.name, file) for folder, files in by_class.items() for file in files]
+        if not found and subset in ("val", "test"):
+            left_out.append(f"{place} has no images; the splits are drawn as without it")
+            continue
         files = [file for _, file in found]
         keys = [file.relative_to(root).as_posix() for file in files]
         listed[subset] = Listed(keys, [name for name, _ in found], files.__getitem__)

@@ -123,6 +123,10 @@ def further_lists(data: CachedTask) -> list[ShiftedTest]:
     if folder is None:
         return []
     names = {match["name"]: path for path in sorted(folder.iterdir()) if (match := LIST.fullmatch(path.name))}
+    if odd := [path.name for path in sorted(folder.glob("test_*.txt")) if path not in names.values()]:
+        raise DataError(
+            f"{folder}: {', '.join(odd)} cannot be a test: after test_, use letters, digits, hyphens and points"
+        )
     if reserved := [path.name for name, path in names.items() if name in RESERVED]:
         raise DataError(f"{folder}: {', '.join(reserved)} has the name of another test; choose another name")
     return [_further_list(data, name, path) for name, path in names.items()]

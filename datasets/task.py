@@ -60,6 +60,8 @@ class Task:
     """Name in figures and LaTeX tables, such as `dSpr-Loc`; the name if empty."""
     version: int = 1
     """Increased when the same name means other data or labels."""
+    left_out: tuple[str, ...] = ()
+    """What its source has beside the task, in words."""
 
     @property
     def label(self) -> str:

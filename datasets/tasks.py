@@ -70,6 +70,8 @@ def find_valid(names: Sequence[str], suite: str | None, data: Path | None) -> tu
 
 def _resolve(name: str, suite: str | None, data: Path | None) -> list[Task]:
     """Return the tasks that one name means."""
+    if name == IMAGE_FOLDER:
+        raise DataError(f"{IMAGE_FOLDER} needs the path of a folder, such as {IMAGE_FOLDER}path/to/folder")
     if name.startswith(IMAGE_FOLDER):
         return [image_folder_task(Path(name.removeprefix(IMAGE_FOLDER)))]
     if "/" in name or os.sep in name:

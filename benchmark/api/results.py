@@ -69,6 +69,8 @@ def run(
         ConfigurationError: A name, an argument or the weights were refused by the worker.
         DataError: The data cannot be used.
     """
+    if set is not None and not isinstance(set, Mapping):
+        raise ValueError(f"set must be a dictionary, such as {{'epochs': 20}}, not {set!r:.80}")
     named = {"methods": methods, "backbone": backbone, "tasks": tasks, "suite": suite, "data": data, "weights": weights}
     named |= {"set": set, "seeds": seeds, "results": results, "workers": workers, **options}
     parsed = _parse("run", named if isinstance(recipe, Recipe) else {**named, "recipe": recipe})
@@ -100,8 +102,10 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
         with contextlib.redirect_stderr(errors):
             return parser().parse_args(words)
     except SystemExit:
-        message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0]
-        raise ValueError(_in_python(message.strip())) from None
+        message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0].strip()
+        if message.startswith("unrecognized arguments"):
+            message += "; options that are on or off take True or False"
+        raise ValueError(_in_python(message)) from None
 
 
 def _in_python(message: str) -> str:
@@ -301,7 +305,11 @@ def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[lead
 
 def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
     """Return the leaderboards of a results folder or of the records that a table names, with their runs."""
+    import pandas as pd
+
     frame = load_results(runs) if isinstance(runs, str | Path) else runs
+    if not isinstance(frame, pd.DataFrame):
+        raise ValueError(f"runs must be a results folder or a table of `load_results`, not {runs!r:.80}")
     if "path" not in frame:
         raise ValueError("the runs have no column 'path', which names their files; keep it, as `load_results` gives it")
     records = [read_run(Path(path)) for path in frame["path"]]

@@ -33,7 +33,7 @@ NUMERIC_PACKAGES = ("vtab-peft", "python", "torch", "torchvision", "timm", "peft
 
 
 def rerun(options: argparse.Namespace) -> int:
-    """Run `vtab-peft rerun RUN_ID`; return 1 if the accuracy does not agree.
+    """Run `vtab-peft rerun RUN_ID`, and rebuild the report; return 1 if the accuracy does not agree.
 
     Raises:
         ValueError: the run ID is unknown, or weights, data or method are not those of the record.
@@ -52,6 +52,9 @@ def rerun(options: argparse.Namespace) -> int:
     again = load_latest(store, spec)
     if result.failed or again is None:
         return 1
+    from ..reporting.report import write
+
+    write(store, store.root)
     if isinstance(before, Failure):
         print(f"{spec.run_id()}: failed before ({before.reason}), now it is stored")
         return 0

@@ -241,8 +241,8 @@ def cached_tasks(tasks: Sequence[Task], preprocessing: Preprocessing, full: bool
     if problems:
         raise DataError("\n".join(problems))
     ready = [data or _decode(task, preprocessing) for task, data in zip(tasks, found, strict=True)]
-    for data in ready:
-        say_all(f"{data.task.label}: warning: {text}" for text in data.warnings)
+    for task, data in zip(tasks, ready, strict=True):
+        say_all(f"{task.label}: warning: {text}" for text in (*task.left_out, *data.warnings))
     return ready
 
 

@@ -134,12 +134,13 @@ class Evaluator:
         before = {run.run_id: self.load_record(run) for run in same}
         wise = {run.run_id: self.wise_ft(run, data, before[run.run_id]) for run in same}  # before test is opened
         tests = shifted_tests(data) if same else []
-        total = sum(len(lacking(tests, known.tests if (known := before[run.run_id]) else [])) for run in same)
-        total += sum(len(lacking(tests, found.tests)) for run in same if (found := wise[run.run_id]))
+        counts = [self.missing(before[run.run_id], wise[run.run_id], tests) for run in same]
+        total = sum(counts)
         self.with_wise_ft += sum(found is not None for found in wise.values())
         is_shown = sys.stderr.isatty()
         if total and not is_shown:
-            say(f"{data.task.label}: {pluralize(total, 'evaluation')} of {pluralize(len(same), 'model')}")
+            models = pluralize(sum(count > 0 for count in counts), "model")
+            say(f"{data.task.label}: {pluralize(total, 'evaluation')} of {models}")
         with (
             scratch_folder() as folder,
             tqdm(desc=data.task.name, total=total, unit=" tests", leave=False, disable=not is_shown) as self.bar,
@@ -155,6 +156,10 @@ class Evaluator:
                 if changed:
                     save_shift(self.store.root, record)
                     say(f"{data.task.label} · {run.method_spec} · seed {run.spec.seed}: {summary(record)}")
+
+    def missing(self, before: Shift | None, wise: WiseFt | None, tests: Sequence[ShiftedTest]) -> int:
+        """Return the number of evaluations that a model lacks."""
+        return len(lacking(tests, before.tests if before else [])) + (len(lacking(tests, wise.tests)) if wise else 0)
 
     def complete(
         self,
@@ -214,7 +219,8 @@ class Evaluator:
                 head = copy.deepcopy(model.checkpoint.head).to(self.device)
                 val.append((alpha, float((predict(live, head, data.images("val")) == labels).mean())))
         except ValueError as error:
-            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {error}")
+            reason = str(error).partition("; export")[0]
+            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {reason}")
             return None
         return WiseFt(best_alpha(val), chooser.run_id, val, [])
 

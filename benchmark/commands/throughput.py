@@ -36,6 +36,8 @@ IMAGES = {"cuda": 4096, "mps": 1024, "cpu": 80}
 """Images per epoch, so that an epoch takes a second or more (ours)."""
 MATRIX = {"cuda": 8192, "mps": 4096, "cpu": 2048}
 """Side of the square matrices whose product measures peak FLOP/s; large enough to reach it (ours)."""
+PATIENCE = 5.0
+"""Seconds after which no further product is measured, as on a CPU that emulates bf16 (ours)."""
 
 
 @dataclass(frozen=True)
@@ -195,7 +197,7 @@ def counted_flops(vit: nn.Module, images: Tensor) -> int:
 
 
 def matrix_flops(device: torch.device, precision: str) -> float:
-    """Return the FLOP/s of the fastest of ten large matrix products."""
+    """Return the FLOP/s of the fastest of ten large matrix products, or fewer if one takes long."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     side = MATRIX[device.type]
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
@@ -204,4 +206,6 @@ def matrix_flops(device: torch.device, precision: str) -> float:
         started = now(device)
         torch.matmul(a, b)
         seconds.append(now(device) - started)
+        if sum(seconds) > PATIENCE:
+            break
     return 2 * side**3 / min(seconds)

@@ -212,6 +212,32 @@ def test_images_without_a_class_are_counted(class_folders: Callable[..., Path], 
     assert loose.startswith("1 ")
 
 
+def test_an_empty_test_folder_gives_no_image_to_two_splits(class_folders: Callable[..., Path]) -> None:
+    class_folders({"a": 12, "b": 12}, subset="train")
+    source = class_folders({"a": 6, "b": 6}, subset="val", first=24)
+    (source / "test" / "a").mkdir(parents=True)
+    task = image_folder_task(source)
+    assert any(str(source / "test") in text for text in task.left_out)
+    splits = lists(task.folder or source)
+    files = [file for split in splits.values() for file, _ in split]
+    assert len(set(files)) == len(files) == 36
+
+
+def test_an_import_into_its_source_is_refused(class_folders: Callable[..., Path]) -> None:
+    source = class_folders({"a": 10, "b": 10})
+    with raises_naming(DataError, str(source / "task")):
+        import_task(str(source), source / "task")
+    assert not (source / "task").exists()
+
+
+def test_two_folders_for_one_subset_are_refused(class_folders: Callable[..., Path]) -> None:
+    class_folders({"a": 3, "b": 3}, subset="train")
+    class_folders({"a": 3, "b": 3}, subset="val")
+    source = class_folders({"a": 3, "b": 3}, subset="valid")
+    with raises_naming(DataError, "val/", "valid/"):
+        image_folder_task(source)
+
+
 def test_identical_images_across_splits_are_warned_of(class_folders: Callable[..., Path], tmp_path: Path) -> None:
     root = class_folders({"a": 6, "b": 6}, "train")
     class_folders({"a": 2, "b": 2}, "test", first=50)

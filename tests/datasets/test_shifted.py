@@ -70,7 +70,6 @@ def test_further_lists_are_those_of_the_folder(data: CachedTask, tmp_path: Path)
     Image.fromarray(np.full((9, 5, 3), 77, np.uint8)).save(images / "sketch.png")
     add_list(data, "sketch", "images/sketch.png 2\nimages/test_0.png 0\n")
     add_list(data, "v2", "images/test_3.png 0\n")
-    (folder_of(data) / "test_.txt").write_text("not a list")
     (folder_of(data) / "tests.txt").write_text("not a list")
     sketch, second = further_lists(data)
     assert [(test.name, test.severity, test.restricted) for test in (sketch, second)] == [
@@ -95,6 +94,7 @@ def test_further_lists_are_those_of_the_folder(data: CachedTask, tmp_path: Path)
         ("a", "images/test_0.png 3\n", ["test_a.txt:1", "3"]),
         ("a", "", ["test_a.txt"]),
         ("clean", "images/test_0.png 0\n", ["test_clean.txt"]),
+        ("net v2", "images/test_0.png 0\n", ["test_net v2.txt"]),
         ("jpeg", "images/test_0.png 0\n", ["test_jpeg.txt"]),
     ],
 )

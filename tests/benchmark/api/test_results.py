@@ -14,6 +14,7 @@ import pytest
 import vtab_peft
 from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
+from raises import raises_naming
 from scipy import stats
 from vtab_peft.benchmark.api.results import _parse
 from vtab_peft.benchmark.cli import main
@@ -233,3 +234,12 @@ def test_bencheval_makes_a_leaderboard_of_the_rows(two_methods: Path) -> None:
     )
     assert list(board.index) == ["lora", "bitfit"]
     assert list(board["rank"]) == [1.0, 2.0]
+
+
+def test_arguments_of_other_types_are_refused() -> None:
+    with raises_naming(ValueError, "set", "dictionary"):
+        vtab_peft.run(methods="linear", backbone="toy_vit", suite="toy", set="epochs=1")  # pyright: ignore
+    with raises_naming(ValueError, "yes", "True or False"):
+        vtab_peft.run(methods="linear", backbone="toy_vit", suite="toy", save_adapters="yes")
+    with raises_naming(ValueError, "results folder"):
+        vtab_peft.leaderboard(None)  # pyright: ignore

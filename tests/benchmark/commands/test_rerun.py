@@ -141,3 +141,4 @@ def test_run_is_repeated_from_its_record(
     assert len(records) == 3
     assert {record["predictions_sha256"] for record in records} == {records[0]["predictions_sha256"]}
     assert {record["provenance"]["numerics"]["threads"] for record in records} == {1}
+    assert main(["verify", "--results", str(results)]) == 0, "the report is rebuilt"
