@@ -202,8 +202,8 @@ def _index(parts: Sequence[LeaderboardReport], shifted: Collection[str]) -> str:
         "# Leaderboards",
         "",
         "Built by `vtab-peft report`; edits are lost. Ranks and means never cross leaderboards. "
-        "docs/results.md explains leaderboards and columns. [index.html](index.html) shows the same, to sort, filter "
-        "and compare: download it and open it from disk.",
+        "docs/results.md explains leaderboards and columns. `vtab-peft report` also builds index.html here, one page "
+        "to sort, filter and compare.",
     ]
     older = older_decoders(run for part in parts for run in part.runs)
     above = None
