@@ -39,7 +39,8 @@ def source_fingerprint(task: Task) -> str:
             try:
                 facts = os.stat(path)  # noqa: PTH116 - a `Path` for each of 75,000 files would take seconds
             except OSError as error:
-                raise DataError(f"{task.label}: {path} cannot be read: {error.strerror}") from None
+                shown = Path(path).parent.resolve() / Path(path).name  # `images` of class folders is a link to them
+                raise DataError(f"{task.label}: {shown} cannot be read: {error.strerror}") from None
             digest.update(f"{file} {label} {facts.st_size} {facts.st_mtime_ns}\n".encode())
     return digest.hexdigest()
 

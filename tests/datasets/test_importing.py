@@ -17,6 +17,7 @@ from vtab_peft.datasets.cache import Preprocessing
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.draw import draw
 from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.identity import source_fingerprint
 from vtab_peft.datasets.importing import image_folder_task, import_task, read_labelled
 from vtab_peft.datasets.task import DataError
 from vtab_peft.datasets.tasks import find
@@ -221,6 +222,15 @@ def test_an_empty_test_folder_gives_no_image_to_two_splits(class_folders: Callab
     splits = lists(task.folder or source)
     files = [file for split in splits.values() for file, _ in split]
     assert len(set(files)) == len(files) == 36
+
+
+def test_missing_images_are_named_where_the_user_put_them(class_folders: Callable[..., Path]) -> None:
+    source = class_folders({"a": 10, "b": 10})
+    task = image_folder_task(source)
+    (source / "a" / "3.png").unlink()
+    (source / "a" / "3.png").symlink_to("nowhere.png")
+    with raises_naming(DataError, str(source / "a" / "3.png")):
+        source_fingerprint(task)
 
 
 def test_an_import_into_its_source_is_refused(class_folders: Callable[..., Path]) -> None:
