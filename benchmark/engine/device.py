@@ -2,6 +2,13 @@
 
 import torch
 
+NO_BF16 = ("DEFAULT", "AVX2")
+"""Instruction sets, as torch names those that it uses, without products in bf16."""
+SLOW_BF16 = (
+    "this CPU has no instructions for bf16, which then takes several times as long as fp32; "
+    "--set precision=fp32 makes a leaderboard of its own"
+)
+
 
 def choose_device(asked: str | None, number: int = 1) -> torch.device:
     """Return the device that the user names, else one of the visible GPUs in turn, else the CPU.
@@ -31,3 +38,9 @@ def workers_sharing(asked: str | None, number: int, workers: int) -> int:
     """Return how many of the workers with the numbers 1 to `workers` use the device of worker `number`."""
     device = choose_device(asked, number)
     return max(1, sum(choose_device(asked, other) == device for other in range(1, workers + 1)))
+
+
+def precision_notes(device: torch.device, precision: str) -> tuple[str, ...]:
+    """Return a remark for the user if the device computes the precision slowly."""
+    slow = device.type == "cpu" and precision == "bf16" and torch.backends.cpu.get_cpu_capability() in NO_BF16
+    return (SLOW_BF16,) if slow else ()

@@ -83,7 +83,7 @@ class Worker:
         """
         from ...methods import parse
         from ...methods.base import check_backbone
-        from ..engine.device import use_device
+        from ..engine.device import precision_notes, use_device
         from ..engine.timing import device_name
 
         use_device(self.device)
@@ -101,7 +101,7 @@ class Worker:
             mean=backbone.mean,
             std=backbone.std,
             image_size=backbone.image_size,
-            notes=(*backbone.notes, *notes),
+            notes=(*backbone.notes, *notes, *precision_notes(self.device, request.precision)),
             seconds_per_image=self._seconds_per_image(backbone, request.precision),
             device=device_name(self.device),
             on_gpu=self.device.type == "cuda",

@@ -11,6 +11,7 @@ import pytest
 import torch
 from raises import raises_naming
 from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.engine.device import precision_notes
 from vtab_peft.benchmark.engine.errors import Diverged
 from vtab_peft.benchmark.engine.live_model import LiveModel
 from vtab_peft.benchmark.engine.numerics import Numerics
@@ -284,3 +285,19 @@ def test_evaluating_each_epoch_does_not_change_training(
     assert plain[0].accuracy == watched[0].accuracy == stopped[-1]
     assert (watched[0].oracle_accuracy, watched[0].oracle_epoch) == (max(stopped), 1 + stopped.index(max(stopped)))
     assert (plain[0].oracle_accuracy, plain[0].oracle_epoch) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "instructions", "is_slow"),
+    [
+        ("cpu", "bf16", "AVX2", True),
+        ("cpu", "bf16", "AVX512", False),
+        ("cpu", "fp32", "AVX2", False),
+        ("cuda", "bf16", "AVX2", False),
+    ],
+)
+def test_emulated_bf16_is_told(
+    device: str, precision: str, instructions: str, is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
+    assert bool(precision_notes(torch.device(device), precision)) == is_slow
