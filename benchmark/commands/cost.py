@@ -23,7 +23,7 @@ from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
 from ..engine.backbone import Backbone, BackboneError, load
-from ..engine.device import choose_device, use_device
+from ..engine.device import choose_device, precision_notes, use_device
 from ..engine.errors import free_memory, is_oom, one_line_message
 from ..engine.fast_path import prepare_for_bf16
 from ..engine.injection import inject, wants_examples
@@ -35,7 +35,7 @@ from ..recipes import UNIFORM
 from ..reporting.tables import count
 from ..storage.costs import SCHEMA, Cost, Form, Inference, Latency, Setup, Training, load_cost, path_of, save_cost
 from ..storage.layout import Provenance
-from .messages import say
+from .messages import say, say_all
 from .throughput import IMAGES, NOISE, counted_flops, measure_training, noise, step_flops
 
 PASSES, SECONDS, MOST = 3, 2.0, 200
@@ -52,6 +52,7 @@ def cost(options: argparse.Namespace) -> int:
         backbone = load(options.backbone, options.weights, options.image_size)
     except BackboneError as error:
         raise ValueError(str(error)) from None
+    say_all(precision_notes(device, options.precision, "use --precision fp32"))
     setup = Setup(
         device=device_name(device),
         precision=options.precision,

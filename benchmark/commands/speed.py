@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from ...methods import Method, parse
 from ..engine.backbone import Backbone, BackboneError, load
-from ..engine.device import choose_device, use_device
+from ..engine.device import choose_device, precision_notes, use_device
 from ..engine.errors import is_oom, one_line_message
 from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
@@ -23,6 +23,7 @@ from ..engine.timing import device_name, provenance
 from ..recipes import choose_recipe, parse_settings
 from ..spec import Recipe
 from ..storage.json_io import write_atomically
+from .messages import say_all
 from .throughput import IMAGES, Speed, matrix_flops, measure, noise, step_flops
 
 CLIPPING = ("clip_norm", "clip_value")
@@ -42,6 +43,7 @@ def speed(options: argparse.Namespace) -> int:
         backbone = load(options.backbone, options.weights, recipe.image_size)
     except BackboneError as error:
         raise ValueError(str(error)) from None
+    say_all(precision_notes(device, options.precision, "use --precision fp32"))
     limit = matrix_flops(device, options.precision)
     where = f"{options.backbone} on {device_name(device)}, {options.precision}"
     print(f"{where}; limit {limit / 1e12:.3g} TFLOP/s", file=sys.stderr)

@@ -4,10 +4,6 @@ import torch
 
 NO_BF16 = ("DEFAULT", "AVX2")
 """Instruction sets, as torch names those that it uses, without products in bf16."""
-SLOW_BF16 = (
-    "this CPU has no instructions for bf16, which then takes several times as long as fp32; "
-    "--set precision=fp32 makes a leaderboard of its own"
-)
 
 
 def choose_device(asked: str | None, number: int = 1) -> torch.device:
@@ -40,7 +36,8 @@ def workers_sharing(asked: str | None, number: int, workers: int) -> int:
     return max(1, sum(choose_device(asked, other) == device for other in range(1, workers + 1)))
 
 
-def precision_notes(device: torch.device, precision: str) -> tuple[str, ...]:
-    """Return a remark for the user if the device computes the precision slowly."""
-    slow = device.type == "cpu" and precision == "bf16" and torch.backends.cpu.get_cpu_capability() in NO_BF16
-    return (SLOW_BF16,) if slow else ()
+def precision_notes(device: torch.device, precision: str, instead: str) -> tuple[str, ...]:
+    """Return a remark for the user, which ends with the option to use instead, if the precision is slow here."""
+    if device.type == "cpu" and precision == "bf16" and torch.backends.cpu.get_cpu_capability() in NO_BF16:
+        return (f"this CPU has no instructions for bf16, which then takes several times as long as fp32; {instead}",)
+    return ()

@@ -300,4 +300,4 @@ def test_emulated_bf16_is_told(
     device: str, precision: str, instructions: str, is_slow: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: instructions)
-    assert bool(precision_notes(torch.device(device), precision)) == is_slow
+    assert bool(precision_notes(torch.device(device), precision, "use fp32")) == is_slow
