@@ -66,11 +66,11 @@ def shift(options: argparse.Namespace) -> int:
     if not evaluator.new + evaluator.stored:
         raise ValueError("none of the models could be evaluated; the lines above say why")
     say(f"{pluralize(evaluator.new, 'model')} evaluated on shifted tests, {evaluator.stored} stored already")
-    write_report(store.root, runs=[run for *_, runs in groups for run in runs])
+    status = write_report(store.root, runs=[run for *_, runs in groups for run in runs])
     if options.wise_ft and not evaluator.with_wise_ft:
         say("no model has WiSE-FT; the lines above say why")
         return 1
-    return 0
+    return status
 
 
 def saved_models(
