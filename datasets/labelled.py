@@ -57,11 +57,13 @@ def from_class_folders(root: Path) -> LabelledImages:
         DataError: there are fewer than two classes, classes beside the subsets, or two folders for one subset.
     """
     folders = _subfolders(root)
-    found_as = [(SUBSETS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SUBSETS]
-    places: dict[Subset, Path] = dict(found_as)
+    named: list[tuple[Subset, Path]] = [
+        (SUBSETS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SUBSETS
+    ]
+    places = dict(named)
     if "train" not in places:
         places = {"all": root}
-    elif twice := [f"{f.name}/ and {places[subset].name}/" for subset, f in found_as if places[subset] is not f]:
+    elif twice := [f"{f.name}/ and {places[subset].name}/" for subset, f in named if places[subset] is not f]:
         raise DataError(f"{root} has {twice[0]} for one subset; leave one of them")
     elif others := [folder.name for folder in folders if folder not in places.values()]:
         raise DataError(f"{root} has {others[0]}/ beside train/; give a folder that has only subsets or only classes")
