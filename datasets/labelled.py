@@ -60,7 +60,7 @@ def from_class_folders(root: Path) -> LabelledImages:
     named: list[tuple[Subset, Path]] = [
         (SUBSETS[folder.name.lower()], folder) for folder in folders if folder.name.lower() in SUBSETS
     ]
-    places = dict(named)
+    places: dict[Subset, Path] = dict(named)
     if "train" not in places:
         places = {"all": root}
     elif twice := [f"{f.name}/ and {places[subset].name}/" for subset, f in named if places[subset] is not f]:
