@@ -35,7 +35,7 @@ class LabelledImages:
     subsets: Mapping[Subset, Examples]
     """`all`, or `train` with any of `val` and `test`.  Keys are unique names, such as paths relative to the source."""
     left_out: tuple[str, ...] = ()
-    """What the source has beside its labelled images, in words."""
+    """Remarks on what the source has beside its labelled images."""
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,10 @@ def from_class_folders(root: Path) -> LabelledImages:
         raise DataError(f"{root} has {others[0]}/ beside train/; give a folder that has only subsets or only classes")
     listed: dict[Subset, Listed] = {}
     left_out: list[str] = []
+    endings = Image.registered_extensions()
     for subset, place in places.items():
         by_class = {folder: images_below(folder) for folder in _subfolders(place)}
         left_out += [f"{folder} has no images, so it is no class" for folder, files in by_class.items() if not files]
-        endings = Image.registered_extensions()
         if loose := sum(path.suffix.lower() in endings and path.is_file() for path in place.iterdir()):
             left_out.append(f"{loose} of the images lie in {place} itself, in no class, and are left out")
         found = [(folder.name, file) for folder, files in by_class.items() for file in files]

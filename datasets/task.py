@@ -61,7 +61,7 @@ class Task:
     version: int = 1
     """Increased when the same name means other data or labels."""
     left_out: tuple[str, ...] = ()
-    """What its source has beside the task, in words."""
+    """Remarks on what the source has beside the task."""
 
     @property
     def label(self) -> str:

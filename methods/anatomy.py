@@ -58,6 +58,11 @@ def modules_outside_blocks(vit: nn.Module) -> Iterator[nn.Module]:
     return (module for module in vit.modules() if id(module) not in inside)
 
 
+def patch_convolution(vit: nn.Module) -> nn.Conv2d:
+    """Return the convolution that makes the patches, also if a method has wrapped it."""
+    return next(module for module in vit.get_submodule("patch_embed").modules() if isinstance(module, nn.Conv2d))
+
+
 def final_norm(vit: nn.Module) -> str:
     """Return the name of the last norm, which follows the pooling in models that average tokens before it."""
     return "fc_norm" if isinstance(vit.norm, nn.Identity) else "norm"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .anatomy import FAMILIES
+from .anatomy import FAMILIES, patch_convolution
 from .base import EVIDENCE, Loss, Method, check_backbone, method_name
 
 CANNOT_INJECT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
@@ -147,7 +147,7 @@ def _combination(kinds: tuple[type[Method], ...]) -> type[Composed]:
 @torch.no_grad()
 def run_once(vit: Any) -> None:
     """Compute the features of one black image, to find modules that do not fit together."""
-    convolution = next(module for module in vit.patch_embed.modules() if isinstance(module, nn.Conv2d))
+    convolution = patch_convolution(vit)
     image = convolution.weight.new_zeros(1, convolution.in_channels, *vit.patch_embed.img_size)
     training = vit.training
     vit.eval()(image)

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import patch_convolution
 from .arguments import PositiveInt
 from .base import Loss, Method, Paper, method
 from .updates import Update, UpdatedLinear
@@ -178,7 +179,7 @@ class DAVPT(Method):
 
 def patch_bias(vit: VisionTransformer) -> nn.Parameter | None:
     """Return the bias of the patch embedding, which ViTs with a norm after it lack."""
-    return cast(nn.Parameter | None, cast(nn.Conv2d, vit.patch_embed.proj).bias)
+    return cast(nn.Parameter | None, patch_convolution(vit).bias)
 
 
 def proxied(vit: VisionTransformer) -> list[ProxiedBlock]:

@@ -18,9 +18,10 @@ from timm.layers.mlp import Mlp
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .anatomy import patch_convolution
 from .arguments import PositiveInt
 from .base import Method, Paper, method
-from .blocks import First
+from .blocks import First, init_as_timm
 
 WIDTHS, HEADS = (32, 48, 64, 72), (2, 4, 8, 12)
 """Width and heads of each stage; a backbone with fewer blocks than stages has the first stages only."""
@@ -45,10 +46,9 @@ class ProjectionAndStem(nn.Module):
     statistics of a batch norm.
     """
 
-    def __init__(self, proj: nn.Module, width: int, stem_map: StemMap) -> None:
+    def __init__(self, proj: nn.Module, channels: int, width: int, stem_map: StemMap) -> None:
         super().__init__()
         self.proj, self.stem_map = proj, stem_map
-        channels = next(module for module in proj.modules() if isinstance(module, nn.Conv2d)).in_channels
         down = nn.Conv2d(channels, width, 3, stride=2, padding=1, bias=False)
         self.stem = nn.Sequential(down, nn.BatchNorm2d(width), nn.ReLU(), nn.Conv2d(width, width, 2, stride=2))
         self.stem.apply(start)
@@ -145,12 +145,11 @@ def interpolation(old: tuple[int, int], new: tuple[int, int]) -> Tensor:
 
 def start(module: nn.Module) -> None:
     """Draw the released initial values of a layer."""
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-    elif isinstance(module, nn.Conv2d):
+    init_as_timm(module)
+    if isinstance(module, nn.Conv2d):
         nn.init.normal_(module.weight, std=(2 / (module.weight.numel() / module.in_channels)) ** 0.5)
-    if isinstance(module, nn.Linear | nn.Conv2d) and module.bias is not None:
-        nn.init.zeros_(module.bias)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class FeatureNorm(nn.BatchNorm1d):
@@ -190,7 +189,7 @@ class HST(Method):
         total = depth * (4 * d + self.tokens * d)
         shares = torch.arange(depth).tensor_split(min(len(WIDTHS), depth))
         for i, (share, w) in enumerate(zip(shares, WIDTHS, strict=False)):
-            channels = WIDTHS[i - 1] if i else cast(nn.Conv2d, vit.patch_embed.proj).in_channels
+            channels = WIDTHS[i - 1] if i else patch_convolution(vit).in_channels
             embed = 9 * channels * w + (w if i else 2 * w + 4 * w * w + w)
             total += embed + (d * w + w) + 4 * w + len(share) * (12 * w * w + 15 * w)
         return total
@@ -202,7 +201,8 @@ def add_side_network(vit: VisionTransformer, tokens: int, widths: Sequence[int],
         for name in ("norm1", "norm2"):
             block.get_submodule(name).requires_grad_(True)
     stem_map = StemMap()
-    vit.patch_embed.proj = cast(Any, ProjectionAndStem(vit.patch_embed.proj, widths[0], stem_map))
+    channels = patch_convolution(vit).in_channels
+    vit.patch_embed.proj = cast(Any, ProjectionAndStem(vit.patch_embed.proj, channels, widths[0], stem_map))
     side = SideNetwork(vit, stem_map, tokens, widths, heads)
     vit.num_features = widths[len(side.stages) - 1]
     vit.blocks = nn.Sequential(side)

@@ -38,6 +38,10 @@ TOY_AS_TIMM = {"patch_size": 16, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """Arguments of timm's `vit_tiny_patch16_224` that build `toy_vit`; a test compares the two."""
 
 
+class NotMergeable(ValueError):
+    """Weights of the plain model cannot express the method."""
+
+
 @dataclass(frozen=True)
 class TrainedModel:
     """A trained model with its checkpoint and record."""
@@ -67,13 +71,13 @@ class TrainedModel:
         """Return a plain backbone with the adapter merged into its weights.
 
         Raises:
-            ValueError: The method cannot be merged.
+            NotMergeable: The method cannot be merged.
         """
         vit = copy.deepcopy(self.injected.vit).to(dtype)
         try:
             self.method.merge(vit)
         except TypeError as error:
-            raise ValueError(f"{error}; export it with --as adapter") from None
+            raise NotMergeable(str(error)) from None
         return vit.float() if dtype == torch.float32 else vit
 
     @property

@@ -10,6 +10,8 @@ Each folder also gets a README.md with the run's accuracy, spec and versions.
 import argparse
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from safetensors.torch import save
@@ -18,7 +20,7 @@ from ..checkpoints import peft_format
 from ..checkpoints.adapter_checkpoint import in_order
 from ..checkpoints.lookup import EXPORTED
 from ..checkpoints.model_card import card
-from ..checkpoints.restore import TrainedModel, head_name, load_trained, timm_arguments, with_head
+from ..checkpoints.restore import NotMergeable, TrainedModel, head_name, load_trained, timm_arguments, with_head
 from ..storage.json_io import write_atomically
 
 CROPS = {"squash": ("squash", 1.0), "squash_crop": ("squash", 0.875), "square_crop": ("center", 0.875)}
@@ -54,6 +56,16 @@ def adapter(run: TrainedModel) -> dict[str, bytes]:
     return {EXPORTED: run.checkpoint.to_bytes(run.record)}
 
 
+@contextmanager
+def _advising() -> Iterator[None]:
+    """Name the form that every method has in the error of those that cannot be merged."""
+    try:
+        yield
+    except NotMergeable as error:
+        raise ValueError(f"{error}; export it with --as adapter") from None
+
+
+@_advising()
 def merged(run: TrainedModel) -> dict[str, bytes]:
     """Return fp32 weights and the configuration that timm loads."""
     plain = with_head(run.backbone, run.merged(), run.checkpoint.head)
@@ -91,6 +103,7 @@ def timm_config(run: TrainedModel, classifier: str) -> dict[str, Any]:
     }
 
 
+@_advising()
 def peft(run: TrainedModel) -> dict[str, bytes]:
     """Return what `PeftModel.from_pretrained` loads onto the plain timm model with a head."""
     config, tensors = peft_format.lora(run)

@@ -134,7 +134,7 @@ class Evaluator:
         before = {run.run_id: self.load_record(run) for run in same}
         wise = {run.run_id: self.wise_ft(run, data, before[run.run_id]) for run in same}  # before test is opened
         tests = shifted_tests(data) if same else []
-        counts = [self.missing(before[run.run_id], wise[run.run_id], tests) for run in same]
+        counts = [evaluations_left(before[run.run_id], wise[run.run_id], tests) for run in same]
         total = sum(counts)
         self.with_wise_ft += sum(found is not None for found in wise.values())
         is_shown = sys.stderr.isatty()
@@ -156,10 +156,6 @@ class Evaluator:
                 if changed:
                     save_shift(self.store.root, record)
                     say(f"{data.task.label} · {run.method_spec} · seed {run.spec.seed}: {summary(record)}")
-
-    def missing(self, before: Shift | None, wise: WiseFt | None, tests: Sequence[ShiftedTest]) -> int:
-        """Return the number of evaluations that a model lacks."""
-        return len(lacking(tests, before.tests if before else [])) + (len(lacking(tests, wise.tests)) if wise else 0)
 
     def complete(
         self,
@@ -219,8 +215,7 @@ class Evaluator:
                 head = copy.deepcopy(model.checkpoint.head).to(self.device)
                 val.append((alpha, float((predict(live, head, data.images("val")) == labels).mean())))
         except ValueError as error:
-            reason = str(error).partition("; export")[0]
-            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {reason}")
+            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {error}")
             return None
         return WiseFt(best_alpha(val), chooser.run_id, val, [])
 
@@ -245,6 +240,11 @@ def lacking(tests: Sequence[ShiftedTest], known: Sequence[Outcome]) -> list[Shif
     """Return the tests without an outcome, or with one of other images."""
     done = {(outcome.name, outcome.severity, outcome.data) for outcome in known}
     return [test for test in tests if (test.name, test.severity, test.data) not in done]
+
+
+def evaluations_left(before: Shift | None, wise: WiseFt | None, tests: Sequence[ShiftedTest]) -> int:
+    """Return the number of evaluations that a model lacks."""
+    return len(lacking(tests, before.tests if before else [])) + (len(lacking(tests, wise.tests)) if wise else 0)
 
 
 def of(tests: Sequence[ShiftedTest], found: Sequence[Outcome]) -> list[Outcome]:

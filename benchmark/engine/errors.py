@@ -69,6 +69,8 @@ def free_memory(device: torch.device) -> None:
 
 SMALLER_LR = "Use a smaller learning rate: --set lr=VALUE, or choose it by `vtab-peft tune`"
 """Advice after a diverged run."""
+WHOLE_BATCH = "needs whole batches, because its norms or its loss compare images"
+"""Reason why a method's batches are not split, after its name."""
 
 
 def divergence(losses: Sequence[float], epoch: int, epochs: int, lr: float) -> Diverged:

@@ -24,7 +24,7 @@ from ...methods import Method
 from ..spec import Recipe, RunSpec
 from .backbone import Backbone
 from .epoch import EpochFacts
-from .errors import OutOfMemory, divergence, is_oom, one_line_message
+from .errors import WHOLE_BATCH, OutOfMemory, divergence, is_oom, one_line_message
 from .evaluate import ProgressFn, map_batches, no_progress, predict, warm_up_evaluation
 from .fast_path import make_fast
 from .injection import Injected, inject, wants_examples
@@ -119,7 +119,7 @@ def train_and_evaluate(
                 raise
             reason = one_line_message(error)
         if method.needs_whole_batch:
-            raise OutOfMemory(f"{reason}; {whole_batch_note(method)}. Use --checkpointing or a recipe in bf16")
+            raise OutOfMemory(f"{reason}; {method.spec()} {WHOLE_BATCH}. Use --checkpointing or a recipe in bf16")
         # Start again: this is exactly the run that `--micro-batch` would give.  Here the traceback holds no tensors.
         live.halve("micro_batch", min(live.numerics.micro_batch or batch, batch), reason)
 
@@ -181,7 +181,7 @@ def train(
     batch_size = len(split_batches(train_set.labels, recipe)[0])
     micro_batch = min(live.numerics.micro_batch or batch_size, batch_size)
     if method.needs_whole_batch and micro_batch < batch_size:
-        raise ValueError(f"{whole_batch_note(method)}: leave out --micro-batch")
+        raise ValueError(f"{method.spec()} {WHOLE_BATCH}: leave out --micro-batch")
     cache_features = method.frozen_features and recipe.augmentation == "none"
     compile_seconds = 0.0
     if is_new and live.compiles:
@@ -261,11 +261,6 @@ def train(
     images_seen = epochs * images_per_epoch
     train_seconds = now(device) - started - evaluation_seconds
     return Trained(injected, head, loss_curve, epoch_accuracies, images_seen, train_seconds, compile_seconds)
-
-
-def whole_batch_note(method: Method) -> str:
-    """Return why batches of a method cannot be split."""
-    return f"{method.spec()} needs whole batches, because its norms or its loss compare images"
 
 
 class TrainSet:

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from ..engine.trainer import Trained
 
 FP32 = "--set precision=fp32 makes a leaderboard of its own"
-"""What a user can do where bf16 is slow."""
+"""Advice to the user where bf16 is slow."""
 SPEED_BATCH = {"cuda": 64, "mps": 64, "cpu": 8}
 """Images in the forward pass timed for estimates (ours: about a second for ViT-B on two cores; fewer images on a GPU
 would time kernel launches)."""
