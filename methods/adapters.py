@@ -20,6 +20,7 @@ from .anatomy import blocks_of
 from .arguments import PositiveInt
 from .base import Method, Paper, later, method
 from .blocks import Residual, branches, init_as_timm
+from .initial_values import trunc_normal_
 
 ADAPTERS_STRIKE_BACK = Paper("CVPR", 2024, "2406.06820", "visinf/adapter_plus")
 
@@ -50,7 +51,7 @@ class ReadsResidual(nn.Module):
 def init_houlsby(module: nn.Module) -> None:
     """Initialise a linear map close to zero; if both projections were zero, neither would get a gradient."""
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.01, a=-0.02, b=0.02)  # vit_adapter.py:52-62
+        trunc_normal_(module.weight, std=0.01, limit=0.02)  # vit_adapter.py:52-62
         nn.init.zeros_(module.bias)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from .arguments import PositiveInt
 from .base import Method, Paper, method
 from .blocks import branches
+from .initial_values import trunc_normal_
 from .updates import LinearUpdateMethod, Update
 
 
@@ -63,7 +64,7 @@ class QuantisedLinear(nn.Linear):
 def _pair(inputs: int, width: int, outputs: int, bits: int) -> tuple[QuantisedLinear, QuantisedLinear]:
     """Return down- and up-projection; up is not zero, as Q needs a spread: lora.py:35, adaptformer.py:24."""
     down, up = QuantisedLinear(inputs, width, bits), QuantisedLinear(width, outputs, bits)
-    nn.init.trunc_normal_(up.weight, std=0.001, a=-0.002, b=0.002)
+    trunc_normal_(up.weight, std=0.001, limit=0.002)
     return down, up
 
 

@@ -16,6 +16,8 @@ from timm.models.swin_transformer import SwinTransformerBlock
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
+from .initial_values import trunc_normal_
+
 
 def init_as_timm(module: nn.Module) -> None:
     """Initialise a linear map as timm's ViT does at its creation: weight ~ N(0, 0.02), bias 0.
@@ -23,7 +25,7 @@ def init_as_timm(module: nn.Module) -> None:
     Some releases do this to the whole model after a method's own initialisation.
     """
     if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
+        trunc_normal_(module.weight)
         if module.bias is not None:
             nn.init.zeros_(module.bias)
 

@@ -21,6 +21,7 @@ from .adaptformer import ParallelBottleneck
 from .arguments import PositiveInt
 from .base import Loss, Method, Paper, method
 from .blocks import branches
+from .initial_values import trunc_normal_
 
 TEMPERATURE = 5.0
 """Divides the noisy logits of the gate in training."""
@@ -32,7 +33,7 @@ class Gate(nn.Module):
     def __init__(self, d: int, prefix: int) -> None:
         super().__init__()
         self.linear, self.prefix = nn.Linear(d, 1), prefix
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        trunc_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
 
     def noise(self, logits: Tensor) -> Tensor:

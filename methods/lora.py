@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from .arguments import PositiveInt
 from .base import Paper, later, method
+from .initial_values import trunc_normal_
 from .updates import LinearUpdateMethod, LowRankUpdate, Transform, Update
 
 
@@ -134,7 +135,7 @@ class FusedLoRA(LinearUpdateMethod):
         update = dropped or LowRank(weight, self.rank, 1.0)
         if self.start == "released":
             for factor in (update.a, update.b):
-                nn.init.trunc_normal_(factor, std=0.02)
+                trunc_normal_(factor)
         return update
 
     def update_params(self, inputs: int, outputs: int) -> int:

@@ -20,6 +20,7 @@ from .adapters import init_noah
 from .arguments import PositiveInt
 from .attention import attend, check_attend
 from .base import Loss, Method, Paper, method
+from .initial_values import trunc_normal_
 
 PERIOD = 4
 """Blocks from one that adapts the prompts to the next."""
@@ -44,7 +45,7 @@ class Prompts(nn.Module):
 
     def __init__(self, tokens: int, hidden: int, d: int) -> None:
         super().__init__()
-        self.tokens = nn.Parameter(nn.init.trunc_normal_(torch.empty(tokens, hidden), std=0.02))
+        self.tokens = nn.Parameter(trunc_normal_(torch.empty(tokens, hidden)))
         self.up = nn.Linear(hidden, d).apply(init_noah)
 
     def forward(self) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from .arguments import PositiveInt
 from .base import Method, Paper, method
 from .blocks import branches
+from .initial_values import trunc_normal_
 
 LOOK_BATCH = 32
 """Ours: batch size in `prepare`; the choice of channels does not depend on it."""
@@ -28,7 +29,7 @@ class ChannelAdapter(nn.Module):
     def __init__(self, channels: int, scale: float) -> None:
         super().__init__()
         self.scale, self.linear = scale, nn.Linear(channels, channels)
-        nn.init.trunc_normal_(self.linear.weight, std=0.02)
+        trunc_normal_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         self.register_buffer("index", torch.arange(channels))  # until `prepare` chooses
 

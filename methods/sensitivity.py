@@ -12,7 +12,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
-from torch import Tensor, nn
+from torch import Tensor
+
+from .initial_values import trunc_normal_
 
 LOOK_BATCH, LOOK_BATCHES = 32, 16
 """Images per batch and number of batches (configs/*_sensitivity.sh, train_spt.py:218, 303)."""
@@ -69,7 +71,7 @@ def squared_gradients(vit: VisionTransformer, tensors: Sequence[Tensor], images:
     """
     generator = torch.Generator().manual_seed(0)
     head = torch.empty(int(labels.max()) + 1, vit.num_features)
-    nn.init.trunc_normal_(head, std=0.02, generator=generator)  # vision_transformer_timm.py:825
+    trunc_normal_(head, generator=generator)  # vision_transformer_timm.py:825
     order = torch.randperm(len(images), generator=generator).to(images.device)
     sums = [torch.zeros_like(tensor.requires_grad_(True)) for tensor in tensors]
     for batch in order.split(LOOK_BATCH)[:LOOK_BATCHES]:

@@ -24,6 +24,7 @@ from .anatomy import blocks_of, final_norm, linear_biases
 from .arguments import PositiveInt
 from .base import Method, Paper, later, method
 from .blocks import init_as_timm
+from .initial_values import trunc_normal_
 from .lora import DroppedLowRank
 from .sensitivity import Piece, choose, squared_gradients
 from .updates import ALL_SITES, UpdatedLinear, merge_linears, site_shapes
@@ -181,7 +182,7 @@ class SPTLoRA(_SPT):
         update = DroppedLowRank(weight, self.rank, 1.0, dropout, self.drop_path)
         if self.start == "released":
             for factor in (update.a, update.b):
-                nn.init.trunc_normal_(factor, std=0.02)
+                trunc_normal_(factor)
         return update
 
     def adapt_linear(self, linear: nn.Module, parts: tuple[str, ...], modules: dict[str, nn.Module]) -> nn.Module:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ...datasets.cache import CachedTask
 from ...methods import Method
+from ...methods.initial_values import trunc_normal_
 from ..spec import Recipe, RunSpec
 from .backbone import Backbone
 from .epoch import EpochFacts
@@ -308,7 +309,7 @@ def make_head(features: int, classes: int, recipe: Recipe, seed: int) -> nn.Line
         case "zeros":
             nn.init.zeros_(head.weight)
         case "trunc_normal":
-            nn.init.trunc_normal_(head.weight, std=0.02, a=-0.04, b=0.04, generator=generator)
+            trunc_normal_(head.weight, limit=0.04, generator=generator)
         case "normal":
             nn.init.normal_(head.weight, std=0.01, generator=generator)
         case "uniform":

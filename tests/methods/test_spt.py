@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from vtab_peft.benchmark.engine.injection import Injected, inject
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import parse
+from vtab_peft.methods.initial_values import trunc_normal_
 from vtab_peft.methods.sensitivity import Piece, choose, squared_gradients
 from vtab_peft.methods.spt import AdaptedLinear, ChosenEntries
 from vtab_peft.methods.updates import UpdatedLinear
@@ -76,7 +77,7 @@ def test_spt_sensitivity_is_the_sum_of_squared_gradients(monkeypatch: pytest.Mon
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in vit.parameters())
 
     head = nn.Linear(24, 3, bias=False)
-    nn.init.trunc_normal_(head.weight, std=0.02, generator=torch.Generator().manual_seed(0))
+    trunc_normal_(head.weight, generator=torch.Generator().manual_seed(0))
     model = nn.Sequential(vit, head).requires_grad_(True)
     total = np.zeros(len(ours))
     for batch in list(batches):

@@ -1,6 +1,7 @@
 """timm's Eva in the form of a plain ViT: the same features, positions of prompts, files, and the way back."""
 
 import copy
+from inspect import signature
 from unittest.mock import patch
 
 import pytest
@@ -19,6 +20,7 @@ from vtab_peft.benchmark.method_checks.tiny_models import OTHER_VITS, inject_cop
 from vtab_peft.methods import parse
 
 EVAS = ("DINOv3", "EVA-02", "EVA", "PE")
+GROUPED = pytest.mark.skipif("num_kv_heads" not in signature(Eva).parameters, reason="timm has no such Eva yet")
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2}
 NAMES = {"DINOv3": "vit_small_patch16_dinov3.lvd1689m", "EVA-02": "eva02_tiny_patch14_224.mim_in22k"}
 
@@ -98,7 +100,7 @@ def shrink(architecture: str) -> None:
     [
         ("EVA", {"use_post_norm": True}, "EvaBlockPostNorm"),
         ("PE", {"rope_type": "mixed"}, "rotary"),
-        ("PE", {"num_kv_heads": 1, "qkv_fused": False}, "groups"),
+        pytest.param("PE", {"num_kv_heads": 1, "qkv_fused": False}, "groups", marks=GROUPED),
     ],
 )
 def test_an_eva_without_plain_form_is_refused(name: str, changes: dict, fact: str) -> None:
