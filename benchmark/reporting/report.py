@@ -12,8 +12,10 @@
 Rebuilding it gives the same bytes, whatever the order of the files.
 """
 
+import gc
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +60,19 @@ class Report:
     """Number of leaderboards that were rebuilt but are not in `text`."""
 
 
+@contextmanager
+def without_collection() -> Iterator[None]:
+    """Pause the search for reference cycles, which would visit thousands of runs again and again."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+@without_collection()
 def write(
     store: Store,
     out: Path,

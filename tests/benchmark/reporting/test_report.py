@@ -4,6 +4,7 @@ After a change that is meant: `VTAB_PEFT_ACCEPT_GOLDEN=1 pytest tests/benchmark/
 the diff.
 """
 
+import gc
 import json
 import os
 import re
@@ -15,7 +16,7 @@ import pytest
 from mini_suite import build
 from report_speed import fill
 from vtab_peft.benchmark.reporting.drawing import Drawing
-from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.reporting.report import without_collection, write
 from vtab_peft.benchmark.storage.json_io import StoreError, to_text
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
@@ -182,6 +183,13 @@ def test_a_report_that_cannot_be_written_says_so(store, put, tmp_path):
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):
         write(store, tmp_path / "out")
+
+
+def test_the_search_for_cycles_goes_on_after_a_report():
+    before = gc.isenabled()
+    with without_collection():
+        within = gc.isenabled()
+    assert (before, within, gc.isenabled()) == (True, False, True)
 
 
 def test_another_process_without_torch_writes_the_same_bytes(store, put, tmp_path):
