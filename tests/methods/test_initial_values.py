@@ -6,7 +6,7 @@ from scipy.stats import truncnorm
 from vtab_peft.methods.initial_values import trunc_normal_
 
 DRAWN = [-0.71925759, -0.2934289, -0.59663534, 0.56843126, -0.85667461, -0.71848005, 0.40334684, 0.83802634]
-"""What `torch.nn.init.trunc_normal_` of torch 2.14.1 draws with seed 0, std 1 and limit 1."""
+"""Draws of `torch.nn.init.trunc_normal_` in torch 2.14.1 with seed 0, std 1 and limit 1."""
 
 
 def test_draws_are_those_of_one_torch() -> None:
