@@ -45,7 +45,7 @@ PASSES, SECONDS, MOST = 3, 2.0, 200
 def cost(options: argparse.Namespace) -> int:
     """Run `vtab-peft cost`: measure what is not stored, store it, and print a table."""
     use_device(device := choose_device(options.device))
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(Numerics(options.threads).threads)
     for plugin in options.plugin:
         load_plugin(plugin)
     try:

@@ -29,6 +29,7 @@ from ..checkpoints.restore import TrainedModel, load_trained
 from ..checkpoints.wise_ft import ALPHAS, best_alpha, interpolated
 from ..engine.device import choose_device, use_device
 from ..engine.evaluate import predict
+from ..engine.numerics import Numerics
 from ..engine.timing import provenance
 from ..plan import preprocessing_of
 from ..reporting.wording import pluralize
@@ -59,7 +60,7 @@ def shift(options: argparse.Namespace) -> int:
     if not groups:
         raise ValueError("no stored test run of these tasks has its adapter; train with `run --save-adapters`")
     use_device(device := choose_device(options.device))
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(Numerics(options.threads).threads)
     evaluator = Evaluator(store, device, options)
     for task, preprocessing, suite, runs in groups:
         evaluator.evaluate(drawn_for(suite, *cached_tasks([task], preprocessing)), runs)

@@ -34,7 +34,7 @@ SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_drop
 def speed(options: argparse.Namespace) -> int:
     """Run `vtab-peft speed`: measure, print a table, and store it if `--output` is given."""
     use_device(device := choose_device(options.device))
-    torch.set_num_threads(options.threads)
+    torch.set_num_threads(Numerics(options.threads).threads)
     recipe = choose_recipe("uniform", options.settings)
     if other := [name for name in parse_settings(options.settings) if name not in SETTINGS]:
         raise ValueError(f"speed has no use for {other[0]}; --set takes {', '.join(SETTINGS)} here")

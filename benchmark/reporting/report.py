@@ -12,15 +12,14 @@
 Rebuilding it gives the same bytes, whatever the order of the files.
 """
 
-import gc
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..escaping import markdown
+from ..garbage import without_collection
 from ..storage.costs import load_costs
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
@@ -58,18 +57,6 @@ class Report:
     """The tables for the terminal, or why there are none."""
     others: int
     """Number of leaderboards that were rebuilt but are not in `text`."""
-
-
-@contextmanager
-def without_collection() -> Iterator[None]:
-    """Pause the search for reference cycles, which would visit thousands of runs again and again."""
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()
 
 
 @without_collection()

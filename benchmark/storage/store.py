@@ -25,6 +25,7 @@ import numpy as np
 
 from ...datasets.atomic_io import PREFIX, remove_temp_files
 from ...datasets.reading import InvalidFile
+from ..garbage import without_collection
 from ..spec import PROTOCOL, RunSpec
 from .commit import commit
 from .json_io import StoreError, to_text, unwritable, write_atomically
@@ -176,6 +177,7 @@ class Store:
             moved = self.quarantine(path)
             return f"{error}; moved to {moved}; repeat the command that made it to run it again"
 
+    @without_collection()
     def load_runs(self) -> tuple[list[Run], list[str]]:
         """Load the latest valid repetition of all runs, sorted by run ID, and a message for each bad record.
 
@@ -296,9 +298,9 @@ class Store:
     def require_results_folder(self) -> None:
         """Raise `ValueError` if the folder does not exist or holds no results."""
         if not any((self.root / name).is_dir() for name in ("runs", "failed", "claims")):
-            there = f"{self.root} is not a results folder: it has no runs/"
+            there = f"{self.root} holds no results: it has no runs/"
             what = there if self.root.is_dir() else f"there is no results folder {self.root}"
-            raise ValueError(f"{what}; give another --results, or use `vtab-peft run` first")
+            raise ValueError(f"{what}; give another --results, or let `vtab-peft run` finish a run first")
 
 
 def _folder_names(spec: RunSpec) -> tuple[str, str, str, str]:

@@ -32,6 +32,7 @@ from vtab_peft.datasets.task import DataError
         (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifar"], "--data"),
         (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifar", "--data", "absent"], "absent/cifar"),
         (["--methods", "lora", "--suite", "vtab2k", "--tasks", "all"], "vtab2k"),
+        (["--methods", "lora", "--threads", "100000"], "1,024"),
     ],
 )
 def test_bad_input_is_refused_without_a_traceback(
