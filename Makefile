@@ -23,7 +23,7 @@ ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$
 	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
-.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile docs docs-site format clean
+.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile gpu-streams docs docs-site format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -87,6 +87,9 @@ gpu-compare:  ## whole cells against the loop that users write, on a CUDA device
 gpu-profile:  ## where the time of a step goes on a CUDA device, and what would change it: no network, no pip
 	@$(ON_GPU) try perf/profile_step.py --batch 64 --engine compiled_graphs eager --methods lora aoft_lora; \
 	try perf/ablation.py$(VIT_B) --batch 64; try perf/vmap_runs.py; exit $$status
+
+gpu-streams:  ## if several runs in one process gain on a CUDA device, each on its stream: no network, no pip
+	@$(ON_GPU) try perf/streams.py; try perf/streams.py --compiled; try perf/roofline.py; exit $$status
 
 docs: $(VENV)/installed  ## measure new methods and rewrite docs/methods.md from the registry
 	$(BIN)/python -m vtab_peft.benchmark.commands.method_facts

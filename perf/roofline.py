@@ -15,6 +15,9 @@ import torch
 import torch.nn.functional as F
 from measured import save
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.attention.flex_attention import flex_attention
+from vtab_peft.benchmark.engine.errors import one_line_message
 from vtab_peft.benchmark.engine.timing import now
 
 REPETITIONS = 10
@@ -28,6 +31,12 @@ SHAPES = {
 limit for the forward pass."""
 HEADS = {"cpu": (8, 3, 197, 64), "cuda": (64, 12, 197, 64)}
 """Images, heads, tokens and head width of ViT-Ti/16 and ViT-B/16."""
+KERNELS = {
+    "flash": SDPBackend.FLASH_ATTENTION,
+    "efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "cudnn": SDPBackend.CUDNN_ATTENTION,
+}
+"""Fused kernels of torch on a GPU; `fused` is the one that torch chooses."""
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 """Size of a copy, larger than any cache."""
 
@@ -52,9 +61,13 @@ def product(shape: tuple[int, int, int], kind: torch.dtype, device: torch.device
     return 2 * rows * inner * columns / best(lambda: a @ b, device)
 
 
-def attention(kind: torch.dtype, device: torch.device) -> dict[str, float]:
-    """Return the seconds of attention, forward and backward, by torch's fused kernel and by timm's plain steps."""
+def attention(kind: torch.dtype, device: torch.device) -> dict[str, float | None]:
+    """Return the seconds of attention, forward and backward, by timm's plain steps and each fused kernel of torch.
+
+    None for a kernel that this device, or this precision, does not have.
+    """
     q, k, v = (torch.randn(HEADS[device.type], device=device, dtype=kind, requires_grad=True) for _ in range(3))
+    gradient = torch.randn_like(q)
 
     def plain() -> Tensor:
         return (q * HEADS[device.type][-1] ** -0.5 @ k.transpose(-2, -1)).softmax(dim=-1) @ v
@@ -62,8 +75,21 @@ def attention(kind: torch.dtype, device: torch.device) -> dict[str, float]:
     def fused() -> Tensor:
         return F.scaled_dot_product_attention(q, k, v)
 
-    gradient = torch.randn_like(q)
-    return {way.__name__: best(lambda way=way: way().backward(gradient), device) for way in (fused, plain)}
+    found = {way.__name__: best(lambda way=way: way().backward(gradient), device) for way in (fused, plain)}
+    if device.type != "cuda":
+        return found
+    flexible = torch.compile(flex_attention, dynamic=False)
+    ways = {name: (fused, [kernel]) for name, kernel in KERNELS.items()} | {
+        "flex": (lambda: flexible(q, k, v), list(KERNELS.values()))
+    }
+    for name, (way, kernels) in ways.items():
+        try:
+            with sdpa_kernel(kernels):
+                found[name] = best(lambda way=way: way().backward(gradient), device)
+        except RuntimeError as error:
+            print(f"attention {name}: {one_line_message(error)}")
+            found[name] = None
+    return found
 
 
 def copy(device: torch.device) -> float:
@@ -92,7 +118,9 @@ def main() -> None:
         )
     attentions = {name: attention(kind, device) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
     for name, ways in attentions.items():
-        print("attention", name, *(f"{way} {1000 * seconds:.2f} ms" for way, seconds in ways.items()), sep="  ")
+        print(
+            "attention", name, *(f"{way} {1000 * seconds:.2f} ms" for way, seconds in ways.items() if seconds), sep="  "
+        )
     bandwidth = copy(device)
     print(f"copy  {bandwidth / 1e9:.1f} GB/s")
     found = {

@@ -28,6 +28,7 @@ from vtab_peft.benchmark.engine.numerics import ENGINES, Engine
 from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import parse
+from vtab_peft.methods.anatomy import VisionModel
 
 ROUNDS = 7
 """Rounds in which all variants alternate; the median counts, without the first round."""
@@ -35,7 +36,7 @@ ROUNDS = 7
 Tensors = dict[str, Tensor]
 
 
-def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> list[nn.Module]:
+def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> list[VisionModel]:
     """Return `runs` models that differ in their seed."""
     made = [inject(backbone.vit, parse(spec), RECIPES["uniform_3ep"], seed).vit for seed in range(runs)]
     for vit in made:
@@ -43,7 +44,7 @@ def runs_of(spec: str, backbone: Backbone, runs: int, device: torch.device) -> l
     return [vit.to(device).train() for vit in made]
 
 
-def in_turn(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable[[], list[Tensors]]:
+def in_turn(models: Sequence[nn.Module], images: Tensor, engine: Engine) -> Callable[[], list[Tensors]]:
     """Return a function that computes the gradients of each run for images [runs, b, 3, h, w].
 
     All runs share one compiled model, as in the engine.
@@ -61,7 +62,7 @@ def in_turn(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable
     return step
 
 
-def together(models: list[nn.Module], images: Tensor, engine: Engine) -> Callable[[], Tensors]:
+def together(models: Sequence[nn.Module], images: Tensor, engine: Engine) -> Callable[[], Tensors]:
     """Return a function that computes the stacked gradients for images [runs, b, 3, h, w]."""
     vit = models[0]
     learning = [name for name, p in vit.named_parameters() if p.requires_grad]
