@@ -120,8 +120,12 @@ class WorkerPool:
     def stop(self) -> None:
         """Stop all workers, including those in the middle of a run."""
         workers = [*self._starting.values(), *self._idle, *(worker for worker, _ in self._running.values())]
-        with ThreadPoolExecutor(len(workers) or 1) as threads:  # each may take seconds to stop
-            list(threads.map(lambda worker: worker.stop(), workers))
+        try:
+            with ThreadPoolExecutor(len(workers) or 1) as threads:  # each may take seconds to stop
+                list(threads.map(lambda worker: worker.stop(), workers))
+        except RuntimeError:  # the system is out of threads
+            for worker in workers:
+                worker.stop()
         self._backend.close()
 
     def _spawn(self) -> None:

@@ -1,5 +1,7 @@
 """A worker's process, which ends together with every process that it started."""
 
+import atexit
+import multiprocessing
 import os
 import signal
 import sys
@@ -43,6 +45,14 @@ class WorkerProcess(SpawnProcess):
     def kill(self) -> None:
         if self.pid is not None:
             kill_family(self.pid, self._mark)
+
+
+@atexit.register  # after multiprocessing's own handler, hence called before it: that one waits for its children
+def _kill_all() -> None:
+    """Kill the workers that nobody stopped, when this process ends by an exception."""
+    for process in multiprocessing.active_children():
+        if isinstance(process, WorkerProcess):
+            process.kill()
 
 
 def kill_family(session: int, mark: str) -> None:

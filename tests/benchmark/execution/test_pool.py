@@ -176,6 +176,18 @@ def test_errors_of_the_first_worker_are_raised(reply: Any, error: type[Exception
     assert str(raised.value) == reply.reason
 
 
+def test_workers_are_stopped_when_no_thread_can_start(
+    sweep: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_thread(*_: Any) -> Any:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool_module.ThreadPoolExecutor, "submit", no_thread)
+    backend = FakeBackend(lambda *_: FINISHED)
+    sweep(backend)
+    assert sorted(backend.stopped) == [0, 1, 2]
+
+
 def test_a_cluster_without_workers_is_waited_for(sweep: Callable[..., Any]) -> None:
     """All nodes die with their first run; after a while there is a new one."""
     capacities: Iterator[int] = iter([1, 1, 0, 0, 0])

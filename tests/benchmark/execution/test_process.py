@@ -146,6 +146,20 @@ def test_killing_a_worker_kills_its_descendants(tmp_path: Path) -> None:
     wait_for(lambda: not alive(pids))
 
 
+def test_a_worker_that_nobody_stopped_ends_with_its_parent() -> None:
+    """Workers ignore SIGTERM, by which multiprocessing ends its children before it waits for them."""
+    code = (
+        "import signal, time\n"
+        "from vtab_peft.benchmark.execution.process import WorkerProcess\n"
+        "signal.signal(signal.SIGTERM, signal.SIG_IGN)  # inherited\n"
+        "WorkerProcess(target=time.sleep, args=(600,), daemon=True).start()\n"
+        "1 / 0\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.returncode == 1
+    assert "ZeroDivisionError" in ended.stderr
+
+
 def test_a_forked_child_does_not_hide_the_death_of_its_worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It holds the other end of the pipe, which therefore does not close."""
     killed: list[bool] = []
