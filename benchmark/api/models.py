@@ -130,7 +130,7 @@ def load_adapter(
         results: The folder in which run IDs are looked up.
         weights: The backbone's weights, as for `run`; they must be those of the training.
         plugins: Python files that define the method.
-        backbone: Name of the run's backbone, which allows to download its weights.
+        backbone: Name of the run's backbone, which allows downloading its weights.
 
     Raises:
         StoreError: There is no such run, or it was stored without its adapter.

@@ -124,7 +124,7 @@ def load_trained(
     Args:
         text: As for `find_adapter`.
         weights: Weights of the backbone, as for `run`; checked against the hash in the spec.
-        backbone_name: Name of the backbone, which allows to download its weights.  A name that only a file states never
+        backbone_name: Name of the backbone, which allows downloading its weights.  A name that only a file states never
             starts a download, because the file may come from anybody.
         data: The run's task, for methods that are initialised from training images.
 

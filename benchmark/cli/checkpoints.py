@@ -54,7 +54,7 @@ def declare(commands: Commands) -> None:
 
 def _add_model(command: argparse.ArgumentParser) -> None:
     """Add what is needed to restore a trained model."""
-    allowed = "the backbone of the run; allows to download its weights (default: only those on this machine)"
+    allowed = "the backbone of the run; allows downloading its weights (default: only those on this machine)"
     command.add_argument("--backbone", metavar="NAME", help=allowed)
     command.add_argument("--weights", help="the backbone's weights, as for `run`; must be those of the training")
     add_results(command)

@@ -25,6 +25,7 @@ from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan,
 from ..recipes import choose_recipe
 from ..reporting.wording import pluralize
 from ..spec import OTHERS, Recipe
+from ..storage.json_io import create_folder
 from ..storage.schema import Run
 from ..storage.store import Store
 from .accuracy_table import accuracy_table
@@ -200,8 +201,10 @@ def sweep(
     """Execute runs and show the progress on standard error.
 
     Raises:
+        StoreError: the results folder cannot be created.
         Terminated: SIGTERM was received; the current run had `grace_seconds` to finish.
     """
+    create_folder(store.root / "runs")  # `status` knows it before the first run has ended
     progress = Progress(runs)
     try:
         with graceful_shutdown(grace_seconds):

@@ -154,7 +154,7 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
 
 
 def check_folder(store: Store) -> Iterator[str]:
-    """Yield files that do not belong into the results folder."""
+    """Yield files that do not belong in the results folder."""
     root = store.root
     for path in sorted(root.rglob(f"{PREFIX}*")):
         if is_abandoned(path.name, path.stat().st_mtime):
@@ -165,7 +165,7 @@ def check_folder(store: Store) -> Iterator[str]:
         if path.suffix not in COMPANIONS:
             yield f"{path}: not a file of a results folder"
         elif not path.with_suffix(".json").exists():
-            yield f"{path}: has no record, because its process was killed or the disk was full; delete it"
+            yield f"{path}: has no record: it was deleted, or its process was killed; delete this file too"
     stored = {path.name.partition(".")[0] for path in store.record_paths()}
     failures, problems = store.load_failures()
     for failure in failures:

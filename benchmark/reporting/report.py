@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from ..escaping import markdown
-from ..garbage import without_collection
 from ..storage.costs import load_costs
+from ..storage.garbage import without_collection
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 from ..storage.shifts import load_shifts

@@ -33,6 +33,14 @@ def create_new(path: Path, data: bytes) -> bool:
         raise unwritable(path, error) from None
 
 
+def create_folder(path: Path) -> None:
+    """Create a folder of results, and those above it; raise `StoreError` if that is not possible."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(path, error) from None
+
+
 def unwritable(path: Path, error: OSError) -> StoreError:
     """Return the error for a file that cannot be written."""
     return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")

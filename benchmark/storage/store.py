@@ -25,9 +25,9 @@ import numpy as np
 
 from ...datasets.atomic_io import PREFIX, remove_temp_files
 from ...datasets.reading import InvalidFile
-from ..garbage import without_collection
 from ..spec import PROTOCOL, RunSpec
 from .commit import commit
+from .garbage import without_collection
 from .json_io import StoreError, to_text, unwritable, write_atomically
 from .layout import LARGEST_CLASSES
 from .predictions import PredictionsDamaged, PredictionsMissing, read_predictions

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 from mini_suite import build
 from report_speed import fill
-from vtab_peft.benchmark.garbage import without_collection
 from vtab_peft.benchmark.reporting.drawing import Drawing
 from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.storage.garbage import without_collection
 from vtab_peft.benchmark.storage.json_io import StoreError, to_text
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import suite_tasks

@@ -1,4 +1,4 @@
-"""Python's collector of garbage, paused where thousands of lasting objects are made."""
+"""Pause Python's collector of garbage where thousands of lasting objects are made."""
 
 import gc
 from collections.abc import Iterator
