@@ -6,7 +6,7 @@ from itertools import combinations
 
 from ...datasets.tasks import suite_tasks
 from ..reporting.published import MEANS, PublishedRow
-from ..reporting.tables import fixed
+from ..reporting.tables import fixed, signed
 
 WIDTH = 100
 """Width of the text in characters (ours)."""
@@ -53,7 +53,7 @@ def _accuracies(rows: Sequence[PublishedRow], mean: str, everything: Sequence[Pu
         for other in everything:
             theirs = other.mean(mean)
             if other.source == row.source and other.method == BASELINE != row.method and theirs:
-                text += f" ({accuracy - theirs:+.1f} to its own {other.printed}, {fixed(theirs)})"
+                text += f" ({signed(accuracy - theirs)} to its own {other.printed}, {fixed(theirs)})"
         texts.setdefault((row.method, fixed(accuracy)), text)
     return "; ".join(texts.values())
 

@@ -19,7 +19,7 @@ from ..reporting.published import MEANS, PublishedRange, PublishedRow, published
 from ..reporting.published import load as load_published
 from ..reporting.published_vs_measured import method_name, range_text
 from ..reporting.stats import InsufficientData, over_seeds
-from ..reporting.tables import DASH, fixed
+from ..reporting.tables import DASH, fixed, signed
 from ..reporting.wording import pluralize
 from ..spec import TaskRef
 from ..storage.schema import Run
@@ -167,10 +167,10 @@ def _line(name: str, printed: PublishedRange | None, last: BySeed, best: BySeed 
     nearest = min(max(center, printed.low), printed.high)
     try:
         interval = over_seeds(list(measured.values()))
-        ends = f"{interval.low - nearest:+.1f} to {interval.high - nearest:+.1f}"
+        ends = f"{signed(interval.low - nearest)} to {signed(interval.high - nearest)}"
     except InsufficientData:
         ends = DASH
-    return [*cells, f"{center - nearest:+.1f}", ends]
+    return [*cells, signed(center - nearest), ends]
 
 
 def _mean(accuracies: BySeed) -> str:

@@ -12,7 +12,7 @@ from ..reporting.figures.sensitivity import draw_expected, draw_slices
 from ..reporting.figures.style import image_files, paper_style
 from ..reporting.leaderboard_id import LeaderboardId
 from ..reporting.sensitivity import WITHIN, MethodSensitivity, Slice, sensitivities
-from ..reporting.tables import DASH, percent
+from ..reporting.tables import DASH, ends, percent, signed
 from ..reporting.wording import pluralize
 from ..storage.json_io import write_atomically
 from ..storage.store import Store
@@ -82,7 +82,7 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
 
 def _plateau_row(method: MethodSensitivity, found: Slice) -> tuple[str, ...]:
     low, high = found.plateau
-    best = int(found.means.argmax())
+    best = found.best
     width = f"{high / low:.3g} x" if low > 0 else f"{high - low:g}"
     values = ", ".join(f"{value:g}" for value in found.values)
     accuracy = percent(float(found.means[best]))
@@ -101,9 +101,9 @@ def _expected_row(method: MethodSensitivity, counts: Sequence[int]) -> tuple[str
 def _gain_rows(method: MethodSensitivity) -> list[tuple[str, ...]]:
     rows = []
     for gain in method.gains:
-        ends = gain.interval and f"{100 * gain.interval.low:+.1f} to {100 * gain.interval.high:+.1f}"
-        numbers = percent(gain.default), percent(gain.tuned), f"{100 * (gain.tuned - gain.default):+.1f}"
-        rows.append((method.title, gain.recipe, str(gain.tasks), str(gain.seeds), *numbers, ends or DASH))
+        over_seeds = ends(gain.interval) if gain.interval else DASH
+        numbers = percent(gain.default), percent(gain.tuned), signed(100 * (gain.tuned - gain.default))
+        rows.append((method.title, gain.recipe, str(gain.tasks), str(gain.seeds), *numbers, over_seeds))
     return rows
 
 

@@ -9,7 +9,7 @@ from ..escaping import csv_text
 from .agreement import MEASURES, Agreement, Pair, mean_of
 from .leaderboards import Leaderboard
 from .stats import Interval
-from .tables import DASH, fixed, heading
+from .tables import DASH, fixed, heading, signed
 from .wording import pluralize
 
 MOST_PAIRS = 45
@@ -100,7 +100,7 @@ def _with_ends(interval: Interval, scale: int, decimals: int, sign: str) -> str:
     if math.isnan(interval.estimate):
         return DASH
     low, value, high = (
-        f"{scale * number:{sign}.{decimals}f}" if sign else fixed(scale * number, decimals)
+        signed(scale * number) if sign else fixed(scale * number, decimals)
         for number in (interval.low, interval.estimate, interval.high)
     )
     return value if math.isnan(interval.low) else f"{value} ({low} to {high})"

@@ -20,7 +20,7 @@ from .leaderboard_id import by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, TaskColumn, leaderboard
 from .significance import by_seed
 from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval, PairOverTasks
-from .tables import DASH, heading, percent
+from .tables import DASH, ends, heading, percent, signed
 
 Row = dict[str, Any]
 SHOWN = 4
@@ -70,7 +70,7 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
     lines, reasons, missing = [], [], []
     for one in differences(leaderboard, runs, a, b):
         shown = [DASH if mean is None else percent(mean) for mean in (one.a, one.b)]
-        difference = DASH if one.difference is None else f"{100 * one.difference:+.1f}"
+        difference = DASH if one.difference is None else signed(100 * one.difference)
         lines.append([one.task, *shown, difference, _ends(one.over_seeds)])
         if one.task != _mean_of(leaderboard):
             lines[-1] += [_ends(one.over_images), _joined(one.p_values) or DASH]
@@ -150,7 +150,7 @@ def _joined(p_values: Mapping[int, float]) -> str:
 
 
 def _ends(found: Interval | None) -> str:
-    return DASH if found is None else f"{100 * found.low:+.1f} to {100 * found.high:+.1f}"
+    return DASH if found is None else ends(found)
 
 
 def over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> PairOverTasks:

@@ -22,7 +22,7 @@ from ..storage.predictions import Predictions
 from ..storage.schema import Run
 from .agreement import Row, Sample, common_seeds, predictions_by_row, summarise
 from .leaderboards import Leaderboard, TaskColumn
-from .stats import InsufficientData, Interval
+from .stats import InsufficientData, Interval, levels
 
 STRATEGIES = {
     "single": "best method on val200",
@@ -122,8 +122,8 @@ def with_logits(pool: Pool, task: TaskColumn, split: str) -> Pool:
 
 def choose(task: TaskColumn, pool: Pool, seeds: Sequence[int], size: int) -> Choice:
     """Choose on the validation predictions of a task; names break ties."""
-    means = {label: np.mean([pool[label][seed].correct.mean() for seed in seeds]) for label in pool}
-    ranking = tuple(sorted(pool, key=lambda label: (-means[label], label)))
+    places = levels([float(np.mean([own[seed].correct.mean() for seed in seeds])) for own in pool.values()])
+    ranking = tuple(label for _, label in sorted(zip(-places, pool, strict=True)))
     by_seed = [{label: softmax(pool[label][seed]) for label in sorted(pool)} for seed in seeds]
     labels, members = labels_of(pool[ranking[0]][seeds[0]]), []
     for turn in range(len(seeds)):

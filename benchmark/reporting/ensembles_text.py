@@ -8,7 +8,7 @@ from ..escaping import csv_text
 from .ensembles import STRATEGIES, Choice, Ensembles, Outcome
 from .leaderboards import Leaderboard
 from .stats import Interval
-from .tables import DASH, heading, percent
+from .tables import DASH, ends, heading, percent, signed
 from .wording import pluralize
 
 
@@ -52,8 +52,7 @@ def _cells(outcome: Outcome, name: str) -> list[str]:
 
 
 def _gain(interval: Interval) -> str:
-    low, value, high = (100 * number for number in (interval.low, interval.estimate, interval.high))
-    return f"{value:+.1f} ({low:+.1f} to {high:+.1f})"
+    return f"{signed(100 * interval.estimate)} ({ends(interval)})"
 
 
 def to_csv(found: Ensembles) -> str:

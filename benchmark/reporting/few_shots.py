@@ -20,7 +20,7 @@ from .leaderboard_id import LeaderboardId
 from .leaderboards import Leaderboard, method_labels
 from .markup import markdown_table
 from .stats import LEAST_SEEDS, Interval, over_seeds
-from .tables import DASH, TERMINAL_WIDTH, percent
+from .tables import DASH, TERMINAL_WIDTH, percent, signed
 from .wording import pluralize
 
 
@@ -229,7 +229,7 @@ def _parts(table: FewShotTable) -> list[tuple[list[list[str]], str]]:
 
 
 def _difference(found: Interval | None) -> str:
-    return DASH if found is None else f"{100 * found.estimate:+.1f} ± {percent(found.high - found.estimate)}"
+    return DASH if found is None else f"{signed(100 * found.estimate)} ± {percent(found.high - found.estimate)}"
 
 
 def _cell(point: Point | None) -> str:

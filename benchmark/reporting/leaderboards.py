@@ -20,7 +20,7 @@ from .costs import COLUMNS as COST_COLUMNS
 from .costs import costs_of_rows
 from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
 from .origins import decoder_notes, plugin_notes
-from .stats import LEAST_SEEDS, over_seeds
+from .stats import LEAST_SEEDS, levels, over_seeds
 from .wording import pluralize
 
 SHARED: dict[str, Callable[[Run], Any]] = {
@@ -141,18 +141,22 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Co
     ]
     for row, label in zip(rows, method_labels(rows), strict=True):
         row["label"] = label
-    means = [row["mean_tasks"] for row in rows if row["mean_tasks"] is not None]
+    ranked = [row for row in rows if row["mean_tasks"] is not None]
+    places = levels([row["mean_tasks"] for row in ranked])
     for row in rows:
-        mean = row["mean_tasks"]
-        row["rank"] = None if mean is None else 1 + sum(other > mean for other in means)
+        row["rank"] = None
+    for row, place in zip(ranked, places, strict=True):
+        row["rank"] = 1 + int((places > place).sum())
     common = tuple(task for task in tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows))
     common = common if 1 < len(common) < len(tasks) else ()
     for row in rows:
         row["mean_common"] = _mean(row[f"accuracy_{task.label}"] for task in common)
-    unranked = len(rows) + 1
-    ordered = sorted(
-        rows, key=lambda row: (row["rank"] or unranked, -(row["mean_common"] or 0), row["spec"], row["label"])
+    unranked, shared = len(rows) + 1, levels([row["mean_common"] or 0 for row in rows])
+    by_mean = sorted(
+        zip(rows, shared, strict=True),
+        key=lambda found: (found[0]["rank"] or unranked, -found[1], found[0]["spec"], found[0]["label"]),
     )
+    ordered = [row for row, _ in by_mean]
     setup, found = costs_of_rows(ordered, identity.backbone, identity.image_size, costs)
     for row, cost in zip(ordered, found, strict=True):
         row |= {name: cost and column.value(cost) for name, column in COST_COLUMNS.items()}

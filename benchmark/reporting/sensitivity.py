@@ -16,12 +16,10 @@ from ..escaping import one_line
 from ..spec import RunSpec
 from ..storage.schema import Failure, Run
 from .leaderboard_id import LeaderboardId
-from .stats import LEAST_SEEDS, Interval, over_seeds
+from .stats import LEAST_SEEDS, TIE, Interval, levels, over_seeds
 
 WITHIN = 0.01
 """Accuracy below the best at which a plateau ends: one point, two of the 200 validation images (ours)."""
-TIE = 1e-9
-"""Differences up to this are rounding."""
 FIRST = {"lr": 0, "weight_decay": 1}
 """Fields that stand before those of the method."""
 DERIVED = ("warmup_epochs", "cooldown_epochs")
@@ -51,11 +49,16 @@ class Slice:
         return self.accuracies.mean(axis=0)
 
     @property
+    def best(self) -> int:
+        """Index of the best value, the lowest of equals."""
+        return int(levels(self.means).argmax())
+
+    @property
     def plateau(self) -> tuple[float, float]:
         """First and last of the neighbouring values around the best whose mean is within one point of it."""
         means = self.means
         near = means >= means.max() - WITHIN - TIE
-        first = last = int(means.argmax())
+        first = last = self.best
         while first > 0 and near[first - 1]:
             first -= 1
         while last + 1 < len(near) and near[last + 1]:
@@ -198,7 +201,9 @@ def _slice(field: str, table: Mapping[Point, np.ndarray]) -> Slice | None:
         for others, own in groups.items()
         if len(own) > 1
     ]
-    return max(found, key=lambda one: (len(one.values), one.means.max()), default=None)
+    heights = levels([one.means.max() for one in found])
+    ranked = zip(found, heights, strict=True)
+    return max(ranked, key=lambda pair: (len(pair[0].values), pair[1]), default=(None, 0))[0]
 
 
 def _gains(runs: Sequence[Run]) -> Mapping[tuple[Any, ...], list[Gain]]:

@@ -25,6 +25,7 @@ from .stats import (
     over_images,
     over_seeds,
     ranking,
+    wins,
 )
 
 T = TypeVar("T")
@@ -154,6 +155,4 @@ def _needs_two(complete: dict[str, list[float]]) -> dict[str, list[float]]:
 
 
 def _wins(a: list[float | None], b: list[float | None]) -> tuple[int, int, int]:
-    both = [(x, y) for x, y in zip(a, b, strict=True) if x is not None and y is not None]
-    better, worse = sum(x > y for x, y in both), sum(x < y for x, y in both)
-    return better, len(both) - better - worse, worse
+    return wins([x - y for x, y in zip(a, b, strict=True) if x is not None and y is not None])

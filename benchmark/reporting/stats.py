@@ -25,6 +25,10 @@ LEAST_TASKS = 6
 """Fewest tasks: the smallest two-sided p of Wilcoxon's test with n tasks is 2^(1-n), so five cannot reach 0.05."""
 
 
+TIE = 1e-9
+"""Numbers in [0, 1] that differ by less are equal: means of the same accuracies in another order differ by rounding."""
+
+
 class InsufficientData(ValueError):
     """The data cannot support the requested conclusion; the message states the reason."""
 
@@ -65,6 +69,15 @@ class Ranking:
     """p-value of Friedman's test (Iman and Davenport's F form, corrected for ties) that all methods are equal."""
     critical_difference: float
     """Nemenyi's critical difference of average ranks at `ALPHA`."""
+
+
+def levels(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    """Return the place of each value among the distinct ones from 0, the lowest; values within `TIE` share a place."""
+    found = np.asarray(values, dtype=float)
+    order = np.argsort(found, kind="stable")
+    places = np.empty(len(found), dtype=int)
+    places[order] = np.cumsum(np.diff(found[order], prepend=found[order][:1]) > TIE)
+    return places
 
 
 def over_seeds(accuracies: Sequence[float]) -> Interval:
@@ -150,7 +163,7 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     rows = dict(zip(scores, table, strict=True))
     raw = [wilcoxon(rows[a] - rows[b]) for a, b in pairs]
     return [
-        PairOverTasks(a, b, *_wins(rows[a] - rows[b]), p, corrected)
+        PairOverTasks(a, b, *wins(rows[a] - rows[b]), p, corrected)
         for (a, b), p, corrected in zip(pairs, raw, holm(raw), strict=True)
     ]
 
@@ -167,7 +180,7 @@ def ranking(scores: Mapping[str, Sequence[float]]) -> Ranking:
         raise InsufficientData(
             f"Friedman's test needs at least 3 methods and {LEAST_TASKS} tasks, not {methods} and {tasks}"
         )
-    ranks = stats.rankdata(-table, axis=0)
+    ranks = stats.rankdata([-levels(task) for task in table.T], axis=1).T
     average = ranks.mean(axis=1)
     order = np.argsort(average, kind="stable")
     names = list(scores)
@@ -236,9 +249,9 @@ def wilcoxon(differences: np.ndarray) -> float:
     Under the null hypothesis all signs of the nonzero differences are equally likely; dynamic programming over the
     ranks counts the sign patterns that give each rank sum.
     """
-    sizes = np.abs(differences).round(12)  # 0.3 - 0.2 and 0.2 - 0.1 must tie
-    doubled = (2 * stats.rankdata(sizes)[sizes > 0]).astype(int)  # midranks are multiples of 1/2
-    positive = int(doubled[differences[sizes > 0] > 0].sum())
+    sizes = np.abs(differences)
+    doubled = (2 * stats.rankdata(levels(sizes))[sizes > TIE]).astype(int)  # midranks are multiples of 1/2
+    positive = int(doubled[differences[sizes > TIE] > 0].sum())
     ways = np.zeros(doubled.sum() + 1)
     ways[0] = 1
     for rank in doubled:
@@ -247,8 +260,10 @@ def wilcoxon(differences: np.ndarray) -> float:
     return float(min(1.0, 2 * tail / ways.sum()))
 
 
-def _wins(differences: np.ndarray) -> tuple[int, int, int]:
-    return int((differences > 0).sum()), int((differences == 0).sum()), int((differences < 0).sum())
+def wins(differences: Sequence[float] | np.ndarray) -> tuple[int, int, int]:
+    """Return how many differences are positive, zero and negative."""
+    better, worse = (sum(sign * one > TIE for one in differences) for sign in (1, -1))
+    return better, len(differences) - better - worse, worse
 
 
 def _table(scores: Mapping[str, Sequence[float]]) -> np.ndarray:

@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from math import inf
+from math import copysign, inf
 from typing import Any, Literal
 
 from tabulate import tabulate
@@ -15,6 +15,7 @@ from tabulate import tabulate
 from ..escaping import csv_text, one_line
 from .costs import COLUMNS as COST_COLUMNS
 from .leaderboards import Leaderboard, TaskColumn, distinct
+from .stats import Interval
 
 DASH = "—"
 TERMINAL_WIDTH = 100
@@ -23,6 +24,8 @@ MOST_TASKS = 8
 BEST_TEST_EPOCH = "best test epoch"
 TIE = 1e-9
 """Added before rounding, so that decimal ties round up despite binary fractions; the page uses the same value."""
+ROUNDING = 1e-7
+"""Points below which a difference is rounding: 100 times `stats.TIE`; the page uses the same value."""
 GAPS = "not run, failed, or a mean that lacks a task"
 
 
@@ -33,7 +36,20 @@ def percent(value: float, decimals: int = 1) -> str:
 
 def fixed(value: float, decimals: int = 1) -> str:
     """Format a number with fixed decimals, rounding ties up."""
-    return f"{value + TIE:.{decimals}f}"
+    return f"{value + TIE:z.{decimals}f}"
+
+
+def signed(points: float) -> str:
+    """Format a difference with its sign and one decimal, or the first digit that is not 0; equal numbers have 0.0."""
+    if abs(points) < ROUNDING:
+        return "0.0"
+    text = f"{points + copysign(TIE, points):+.1f}"
+    return text if float(text) else f"{points:+.1g}"
+
+
+def ends(interval: Interval) -> str:
+    """Format the bounds of a difference of fractions in points."""
+    return f"{signed(100 * interval.low)} to {signed(100 * interval.high)}"
 
 
 def to_csv(leaderboard: Leaderboard) -> str:

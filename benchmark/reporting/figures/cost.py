@@ -11,6 +11,7 @@ from ..costs import COLUMNS
 from ..drawing import REPORT, Drawing
 from ..leaderboards import Leaderboard
 from ..published_vs_measured import method_name
+from ..stats import levels
 from ..tables import count, cut
 from .labels import NAMED, name_points
 from .style import BLUE, COLUMN, INK, short, write_title
@@ -105,7 +106,7 @@ def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost, draw
     margin = max(0.09 * (high - low), 0.5)
     axes.set_ylim(low - margin, high + margin)
     costs = -cost.values if cost.higher_is_better else cost.values
-    front = pareto_front(list(zip(costs.tolist(), mean.tolist(), strict=True)))
+    front = pareto_front(list(zip(costs.tolist(), levels(mean / 100).tolist(), strict=True)))
     on_front = np.isin(np.arange(len(rows)), front)
     end = axes.get_xlim()[1]
     axes.step([*x[front], end], [*mean[front], mean[front][-1]], where="post", color=BLUE, lw=0.9, alpha=0.5, zorder=1)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..leaderboards import Leaderboard
-from ..stats import Interval
+from ..stats import TIE, Interval
 from ..tables import cut
 from .style import BLUE, GREY, INK, LINE, add_axes, add_text, page_width, short, text_width, write_title
 
@@ -57,7 +57,7 @@ def _draw_group(axes: "Axes", rows: Sequence[dict[str, Any]], group: str, part: 
             ends = [100 * interval.low, 100 * interval.high]
             axes.plot(ends, [line, line], color=INK, lw=0.9, solid_capstyle="butt")
     known = np.flatnonzero(~np.isnan(means))
-    fills, edges = ([BLUE if mean == best else other for mean in means[known]] for other in ("white", INK))
+    fills, edges = ([BLUE if best - mean < TIE else other for mean in means[known]] for other in ("white", INK))
     axes.scatter(100 * means[known], known, s=11, c=fills, edgecolors=edges, linewidths=0.7, zorder=3)
     axes.hlines(lines, 0, 1, transform=axes.get_yaxis_transform(), color=GREY, lw=0.25, alpha=0.6)
     axes.set_ylim(len(lines) - 0.5, -0.5)

@@ -7,7 +7,7 @@ import numpy as np
 
 from ..leaderboards import Leaderboard
 from ..markup import task_name
-from ..tables import DASH, fixed
+from ..tables import DASH, ROUNDING, fixed
 from .style import INK, add_axes, page_width, short, text_width, write_title
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def draw(leaderboard: Leaderboard, part: slice = slice(None)) -> "Figure | None"
     axes = add_axes(figure, left, bottom, width - left - right, height)
     colours = LinearSegmentedColormap.from_list("below", [BEST, "#ffffff"])
     image = axes.imshow(below, cmap=colours, vmin=0, vmax=worst, aspect="auto", interpolation="nearest")
-    _write_cells(axes, accuracy, below == 0)
+    _write_cells(axes, accuracy, below < ROUNDING)
     for index, (task, following) in enumerate(pairwise(leaderboard.tasks)):
         if task.group != following.group:
             axes.axvline(index + 0.5, color="white", lw=2)

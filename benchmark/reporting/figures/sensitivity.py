@@ -75,7 +75,7 @@ def _draw_slice(axes: "Axes", found: Slice) -> None:
     if len(found.accuracies) > 1:
         axes.plot(values, 100 * found.accuracies.T, color=GREY, lw=0.5, alpha=0.7, zorder=1)
     axes.plot(values, means, color=BLUE, lw=1.1, marker="o", ms=2.5, mfc="white", mew=0.8)
-    best = int(means.argmax())
+    best = found.best
     axes.plot(values[best], means[best], color=BLUE, marker="o", ms=3.2)
     texts = [learning_rate(value) if 0 < value < 0.01 else f"{value:g}" for value in found.values]
     axes.set_xticks(values, texts)

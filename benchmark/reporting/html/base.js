@@ -29,7 +29,14 @@ function h(tag, properties = {}, ...children) {
 
 const TIE = 1e-9; // makes decimal ties round up; tables.py uses the same value
 const fixed = (value, decimals) => (value === null || value === undefined ? DASH : (value + TIE).toFixed(decimals));
-const signed = (value, decimals) => (value > 0 ? "+" : value < 0 ? "−" : "±") + Math.abs(value).toFixed(decimals);
+const ROUNDING = 1e-7; // differences below it are rounding; tables.py uses the same value
+const above = (a, b) => a > b + ROUNDING;
+/** Format a difference; more digits if rounding would hide on which side of zero it is. */
+const signed = (value, decimals) => {
+  if (Math.abs(value) < ROUNDING) return "±0.0";
+  const size = Math.abs(value).toFixed(decimals);
+  return (value > 0 ? "+" : "−") + (Number(size) ? size : Math.abs(value).toPrecision(1));
+};
 const rate = (value) => value.toExponential().replace("e+", "e");
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
 const known = (value) => value !== null && value !== undefined;

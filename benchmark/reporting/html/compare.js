@@ -93,10 +93,10 @@ function paired(runsA, runsB) {
 
 function outcome(a, b, both) {
   if (!both.length) return `${a.label} and ${b.label} have no common seed on any task.`;
-  const wins = both.filter(({ change }) => change > TIE).length;
-  const losses = both.filter(({ change }) => change < -TIE).length;
+  const wins = both.filter(({ change }) => above(change, 0)).length;
+  const losses = both.filter(({ change }) => above(0, change)).length;
   const mean = both.reduce((sum, { change }) => sum + change, 0) / both.length;
-  const place = mean > 0 ? "above" : mean < 0 ? "below" : "from";
+  const place = above(mean, 0) ? "above" : above(0, mean) ? "below" : "from";
   return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${pluralize(both.length, "task")}: ` +
     `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
 }

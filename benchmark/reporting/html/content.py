@@ -194,7 +194,7 @@ def _version(parts: Sequence[LeaderboardReport]) -> str:
 
 def _cell(run: Run, environments: Mapping[str, int]) -> list[Any]:
     """Return seed, accuracy, file, seconds of training, time, and the number of the environment."""
-    accuracy, seconds = round(100 * run.accuracy, 3), round(run.train_seconds, 1)
+    accuracy, seconds = round(100 * run.accuracy, 9), round(run.train_seconds, 1)
     return [run.spec.seed, accuracy, run.path.name, seconds, one_line(run.created), environments[run.environment]]
 
 
@@ -228,7 +228,7 @@ def _shown(value: Any) -> Any:
 
 
 def _percent(value: float | None) -> float | None:
-    return None if value is None else round(100 * value, 6)
+    return None if value is None else round(100 * value, 9)
 
 
 def _rounded(value: float | None, decimals: int) -> float | None:

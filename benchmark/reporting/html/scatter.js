@@ -30,7 +30,7 @@ function axes() {
 /** Return the rows that no other row beats on both axes, by increasing x. */
 function paretoFront(points) {
   return points.filter((a) => !points.some((b) =>
-    b.better[0] >= a.better[0] && b.better[1] >= a.better[1] && (b.better[0] > a.better[0] || b.better[1] > a.better[1])))
+    ![0, 1].some((i) => above(a.better[i], b.better[i])) && [0, 1].some((i) => above(b.better[i], a.better[i]))))
     .sort((a, b) => a.x - b.x || a.y - b.y);
 }
 

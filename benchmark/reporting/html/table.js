@@ -58,7 +58,7 @@ const sortColumn = (shown) => shown.find((column) => column.key === state.sort.k
 function rank(rows, value) {
   const means = rows.map(value).filter(known);
   for (const row of rows) {
-    row.rank = known(value(row)) ? 1 + means.filter((mean) => mean > value(row)).length : null;
+    row.rank = known(value(row)) ? 1 + means.filter((mean) => above(mean, value(row))).length : null;
   }
 }
 
@@ -67,6 +67,7 @@ function ordered(rows, column, descending) {
   return [...rows].sort((a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
     const gaps = Number(!known(x)) - Number(!known(y));
+    if (column.decimals && Math.abs(x - y) < ROUNDING) return 0;
     return gaps || (x < y ? -direction : x > y ? direction : 0); // gaps are last in both directions; ties keep the report's order
   });
 }

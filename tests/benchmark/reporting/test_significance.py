@@ -1,11 +1,13 @@
 """What a board supports, checked against scipy and by hand; and that it says why where it supports nothing."""
 
 import random
+import re
 
 import numpy as np
 import pytest
 from leaderboards import only, only_with_runs
 from scipy import stats
+from vtab_peft.benchmark.reporting.compare import compare
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import Significance, significance
@@ -112,6 +114,21 @@ def test_group_with_different_seeds_has_no_interval(store, put):
         put("pets", "lora", seed, 0.5 + seed / 10, group="natural")
         put("count", "lora", seed, 0.3, group="structured")
     assert "different seeds" in significance_of(store).group_intervals["LoRA", "natural"]
+
+
+def test_equal_means_share_rank_and_win_nothing(store, put):
+    """Means of other accuracies with the same sum differ in the last bit: those of 0.1, 0.2 and of 0.0, 0.3."""
+    for seed, (a, b) in enumerate([(0.1, 0.0), (0.2, 0.3)]):
+        put("flowers", "lora", seed, a)
+        put("flowers", "ssf", seed, b, title="SSF")
+    entry, runs = only_with_runs(store)
+    first, second = entry.rows
+    assert first["mean_tasks"] != second["mean_tasks"]
+    assert [row["rank"] for row in entry.rows] == [1, 1]
+    assert significance(entry, runs).wins["LoRA", "SSF"] == (0, 1, 0)
+    text = compare(entry, runs, first, second)
+    assert "0.0" in text.split()
+    assert re.search(r"[+-]0\.0", text) is None
 
 
 def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):

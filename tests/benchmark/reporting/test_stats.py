@@ -11,6 +11,7 @@ from vtab_peft.benchmark.reporting.stats import (
     compare_over_tasks,
     critical_difference,
     holm,
+    levels,
     mcnemar,
     over_images,
     over_seeds,
@@ -139,6 +140,14 @@ def test_too_few_tasks_for_significance_is_an_error(methods: int, tasks: int, wo
     else:
         with pytest.raises(InsufficientData, match=f"{tasks} tasks"):
             compare_over_tasks(scores)
+
+
+def test_rounding_breaks_no_tie() -> None:
+    equal = {"a": [0.1 + 0.2] * 8, "b": [0.3] * 8, "c": [0.4 - 0.1] * 8}
+    found = ranking(equal)
+    assert (found.average_ranks, found.friedman_p) == ((2, 2, 2), 1)
+    assert {(pair.ties, pair.p) for pair in compare_over_tasks({"a": equal["a"], "b": equal["b"]})} == {(8, 1.0)}
+    assert levels([0.3, 0.5, 0.1 + 0.2, 0.2]).tolist() == [1, 2, 1, 0]
 
 
 def test_missing_tasks_are_an_error_naming_the_method() -> None:

@@ -20,6 +20,7 @@ from vtab_peft.benchmark.reporting.tables import (
     marks,
     percent,
     short_names,
+    signed,
     to_csv,
     to_terminal,
 )
@@ -153,6 +154,15 @@ ODD = range(1, 2000, 2)
 
 def test_what_lies_half_way_goes_up():
     assert [percent(right / 2000) for right in ODD] == [f"{(right + 1) / 20:.1f}" for right in ODD]
+
+
+@pytest.mark.parametrize(
+    ("points", "text"),
+    [(4.25, "+4.3"), (-4.25, "-4.3"), (0.04, "+0.04"), (-0.003, "-0.003"), (-1e-15, "0.0"), (-0.06, "-0.1")],
+)
+def test_a_difference_shows_its_side_of_zero(points: float, text: str) -> None:
+    assert signed(points) == text
+    assert percent(-1e-15) == "0.0"
 
 
 @pytest.mark.parametrize(("lr", "text"), [(1e-3, "1e-3"), (2.5e-4, "2.5e-4"), (0.05, "5e-2"), (1.0, "1e0"), (0, "0")])
