@@ -10,8 +10,11 @@ import torch
 
 from ...methods import METHODS, parse
 from ...methods.plugin import load_plugin, own_frame
-from ..method_checks.checks import CHECKS, CLASS_CHECKS, Check, missing_facts
+from ..engine.errors import LossTermError
+from ..method_checks.checks import CHECKS, CLASS_CHECKS, Check, reason_to_skip
+from ..method_checks.class_checks import likely_slips, missing_facts
 from ..method_checks.tiny_models import Case, CheckFailed, backbones_for
+from ..reporting.wording import pluralize
 
 WIDTH = 100
 """Width of explanations, in characters (ours, as logs are read at any width)."""
@@ -37,6 +40,8 @@ def run_check(check: Check, case: Case, file: Path) -> str | None:
         check(case)
     except CheckFailed as failure:
         return f"{failure.found}. {failure.advice}."
+    except LossTermError as error:
+        return f"{error}."
     except (Exception, SystemExit) as error:  # user code can raise anything
         return _crash(error, file)
     return None
@@ -63,26 +68,38 @@ def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
     except (Exception, SystemExit) as error:
         print(f"{name} cannot be created with its defaults: {_crash(error, file)}\n")
         return True
-    width, failed = max(len(check.__name__) for check in checks), 0
+    width, failed, skipped = max(len(check.__name__) for check in checks), 0, 0
     backbones = backbones_for(method)
     cases = [Case(method, backbone) for backbone in backbones]
     explained: dict[str, str] = {}
     print(f"{'check':<{width}}  {'  '.join(backbones)}\n{'-' * (width + sum(len(name) + 2 for name in backbones))}")
     for check in checks:
-        problems = _problems(check, cases, file)
-        verdicts = [f"{'FAILS' if problems[backbone] else 'ok':<{len(backbone)}}" for backbone in backbones]
+        reason = reason_to_skip(check, method)
+        problems = dict.fromkeys(backbones) if reason else _problems(check, cases, file)
+        words = {name: "FAILS" if problems[name] else "-" if reason else "ok" for name in backbones}
+        verdicts = [f"{words[name]:<{len(name)}}" for name in backbones]
         print(f"{check.__name__:<{width}}  {'  '.join(verdicts)}".rstrip(), flush=True)
         for text in dict.fromkeys(text for text in problems.values() if text):
             where = ", ".join(backbone for backbone in backbones if problems[backbone] == text)
             shown = f"as in {explained[text]}" if text in explained else text
             _explain(shown if check in CLASS_CHECKS else f"{where}: {shown}")
             explained.setdefault(text, check.__name__)
-        failed += any(problems.values())
+        if reason:
+            _explain(f"does not apply: {reason}")
+        failed, skipped = failed + any(problems.values()), skipped + bool(reason)
     if missing := missing_facts(METHODS[name]):
         _explain(f"warning: {', '.join(missing)} missing; lists and tables have a gap there")
-    verdict = f"{failed} of {len(checks)} checks failed" if failed else f"all {len(checks)} checks passed"
-    print(f"\n{name}: {verdict}\n")
+    for slip in likely_slips(METHODS[name]):
+        _explain(f"warning: {slip}")
+    print(f"\n{name}: {_verdict(len(checks) - skipped, failed, skipped)}\n")
     return failed > 0
+
+
+def _verdict(applied: int, failed: int, skipped: int) -> str:
+    """Return the last line of a table in words."""
+    checks = pluralize(applied, "check")
+    verdict = f"{failed} of {checks} failed" if failed else f"{'all ' * (applied > 1)}{checks} passed"
+    return verdict + (f"; {skipped} {'does' if skipped == 1 else 'do'} not apply" if skipped else "")
 
 
 def _problems(check: Check, cases: Sequence[Case], file: Path) -> dict[str, str | None]:

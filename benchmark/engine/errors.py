@@ -1,10 +1,16 @@
 """Errors of backbones and of single runs, and how to recognise a lack of memory."""
 
 import gc
+import inspect
 import math
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
+
+from ...methods import Method
 
 
 class BackboneError(Exception):
@@ -17,6 +23,10 @@ class Diverged(Exception):
 
 class OutOfMemory(Exception):
     """Not even one image at a time fits into memory."""
+
+
+class LossTermError(TypeError):
+    """`loss` or `penalty` of a method returned something that cannot be trained on."""
 
 
 LONGEST = 20_000
@@ -80,4 +90,27 @@ def divergence(losses: Sequence[float], epoch: int, epochs: int, lr: float) -> D
     return Diverged(
         f"the training loss became {losses[step]} in epoch {epoch + 1} of {epochs}, step {step + 1} of {len(losses)}"
         f"{f', after {before}' if before else ''}, at a peak learning rate of {lr:g}. " + SMALLER_LR
+    )
+
+
+def loss_term(method: Method, member: str, term: Any) -> Tensor:
+    """Return what the member `loss` or `penalty` of a method returned, if it is a loss term.
+
+    A float would be added without any effect on the training.
+
+    Raises:
+        LossTermError: it is not a scalar tensor that requires grad.
+    """
+    if isinstance(term, Tensor) and term.ndim == 0 and term.requires_grad:
+        return term
+    code = getattr(inspect.unwrap(getattr(type(method), member)), "__code__", None)
+    where = f" ({Path(code.co_filename).name}:{code.co_firstlineno})" if code else ""
+    if not isinstance(term, Tensor):
+        found = f"an object of type {type(term).__name__}"
+    else:
+        found = f"a tensor of shape {tuple(term.shape)}" if term.ndim else "a tensor that requires no grad"
+    wanted = "a scalar tensor that requires grad" + ", or None" * (member == "penalty")
+    raise LossTermError(
+        f"`{member}` of {method.spec()}{where} returned {found}; it must return {wanted}. Compute it from parameters "
+        "or logits by functions of torch, without float(), item(), detach() or no_grad(), and end with mean() or sum()"
     )

@@ -25,7 +25,7 @@ from ...methods.initial_values import trunc_normal_
 from ..spec import Recipe, RunSpec
 from .backbone import Backbone
 from .epoch import EpochFacts
-from .errors import WHOLE_BATCH, OutOfMemory, divergence, is_oom, one_line_message
+from .errors import WHOLE_BATCH, OutOfMemory, divergence, is_oom, loss_term, one_line_message
 from .evaluate import ProgressFn, map_batches, no_progress, predict, warm_up_evaluation
 from .fast_path import make_fast
 from .injection import Injected, inject, wants_examples
@@ -226,11 +226,11 @@ def train(
                 part = slice(start, start + micro_batch)
                 images = inputs[part] if method.copies == 1 else torch.cat([inputs[part]] * method.copies)
                 features = images if cache_features else live.features(images)
-                part_loss = method.loss(vit, head(features), labels[part], cross_entropy)
+                part_loss = loss_term(method, "loss", method.loss(vit, head(features), labels[part], cross_entropy))
                 part_loss = part_loss * (len(labels[part]) / len(index))
                 is_last = start + micro_batch >= len(index)
                 if is_last and (penalty := method.penalty(vit)) is not None:
-                    part_loss = part_loss + penalty
+                    part_loss = part_loss + loss_term(method, "penalty", penalty)
                 part_loss.backward()
                 if start == 0 and not is_last:  # the next replay of a CUDA graph overwrites its gradients
                     for parameter in trainable:

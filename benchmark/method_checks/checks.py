@@ -11,66 +11,13 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ...methods import Method, parse
-from ...methods.anatomy import FAMILIES
-from ...methods.base import EVIDENCE, method_name
+from ...methods import Method
 from ..engine.fast_path import prepare_for_bf16, prune_last_block_to_cls
 from ..engine.injection import Injected, inject
-from .tiny_models import NO_DROP_PATH, STEPS, Case, CheckFailed, inject_copy, sample_images
-
-FACTS = ("title", "paper", "equation", "targets", "evidence", "differs")
-"""Class attributes that lists and tables show; a plug-in may omit them."""
-
-SETTINGS = (
-    *("version", "lr", "search", "frozen_features", "starts_as_identity", "needs", "stands_for_many", "backbones"),
-    *("restores_without_examples", "copies", "needs_whole_batch"),
-)
-"""Class attributes that control how a method is run."""
+from .class_checks import check_class_attributes, check_spec_roundtrip
+from .tiny_models import NO_DROP_PATH, STEPS, Case, inject_copy, sample_images
 
 Check = Callable[[Case], None]
-
-
-def missing_facts(cls: type[Method]) -> list[str]:
-    """Return the facts that lists and tables would show empty; these are warnings, not failures."""
-    missing = [f"`{name}`" for name in ("title", "equation", "targets") if not getattr(cls, name)]
-    missing += ["`evidence`"] * (cls.evidence == "none")
-    return missing + ["a docstring"] * (not _first_line(cls))
-
-
-def _first_line(cls: type[Method]) -> str:
-    """Return the first docstring line, empty if `dataclass` generated it."""
-    line = (cls.__doc__ or "").partition("\n")[0]
-    return "" if line.startswith(f"{cls.__name__}(") else line
-
-
-def check_class_attributes(case: Case) -> None:
-    """Class attributes have valid values, and `search` holds only accepted values."""
-    method, cls = case.method, type(case.method)
-    year = cls.paper.year if cls.paper else 2017
-    wrong = {
-        **{f"`{name}` is annotated, which makes it a field": name in method.args() for name in (*FACTS, *SETTINGS)},
-        "the year of `paper` is before 2017": year < 2017,
-        f"`evidence` is not one of {', '.join(EVIDENCE)}": cls.evidence not in EVIDENCE,
-        "`version` is below 1": method.version < 1,
-        f"`backbones` names something else than {', '.join(FAMILIES)}": not {*method.backbones} <= {*FAMILIES},
-        "the docstring's first line does not end with a period": not (_first_line(cls) or ".").endswith("."),
-        **{f"`search` names {field}, which is not a field": field not in method.args() for field in method.search},
-    }
-    if any(wrong.values()):
-        raise CheckFailed("; ".join(text for text, is_so in wrong.items() if is_so), "Correct it in the class")
-    for field, values in method.search.items():
-        for value in values:
-            _parse(f"{method_name(cls)}({field}={value!r})", "`search` holds a value that is refused")
-
-
-def check_spec_roundtrip(case: Case) -> None:
-    """Parsing a method's spec string returns an equal method."""
-    cls, method = type(case.method), case.method
-    everything = ", ".join(f"{name}={value!r}" for name, value in method.args().items())
-    for spec in (method.spec(), f"{method_name(cls)}({everything})"):
-        if _parse(spec, "its own spec string is refused") != method:
-            advice = "Do not change fields in `validate`; compute derived values in `inject`"
-            raise CheckFailed(f"parsing {spec} returns a different method", advice)
 
 
 def check_output_shape(case: Case) -> None:
@@ -96,6 +43,11 @@ def check_starts_as_identity(case: Case) -> None:
     if not case.method.starts_as_identity and torch.equal(before, after):
         found = "starts_as_identity is False, but the initial features equal the pretrained model's bit for bit"
         raise case.failure(found, "Remove starts_as_identity")
+
+
+def check_loss_terms(case: Case) -> None:
+    """`loss` and `penalty` return scalar tensors that require grad, or for `penalty` None."""
+    _ = case.trained  # each step of the training refuses other values
 
 
 def check_gradients_reach_all(case: Case) -> None:
@@ -264,6 +216,7 @@ CHECKS: tuple[Check, ...] = (
     *CLASS_CHECKS,
     check_output_shape,
     check_starts_as_identity,
+    check_loss_terms,
     check_gradients_reach_all,
     check_frozen_unchanged,
     check_backbone_unchanged,
@@ -280,11 +233,14 @@ CHECKS: tuple[Check, ...] = (
 SLOW_CHECKS: tuple[Check, ...] = (check_compiles,)
 
 
-def _parse(spec: str, found: str) -> Method:
-    try:
-        return parse(spec)
-    except ValueError as error:
-        raise CheckFailed(f"{found}: {error}", "Fields are numbers, text, None, or dictionaries of them") from None
+def reason_to_skip(check: Check, method: Method) -> str:
+    """Return why a check says nothing about a method; empty if it does."""
+    cls = type(method)
+    if check is check_loss_terms and cls.loss is Method.loss and cls.penalty is Method.penalty:
+        return "the class defines neither `loss` nor `penalty`"
+    if check is check_merge_equivalence and not cls.mergeable():
+        return "the class defines no `merge`, so `export --as merged` cannot make a plain timm model of a run"
+    return ""
 
 
 def _trainable(injected: Injected) -> dict[str, int]:

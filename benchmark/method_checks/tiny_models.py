@@ -12,6 +12,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from ...methods import Method
+from ..engine.errors import loss_term
 from ..engine.eva import plain_vit
 from ..engine.injection import Injected, inject, wants_examples
 from ..recipes import RECIPES
@@ -149,9 +150,9 @@ def train_few_steps(vit: VisionTransformer, method: Method, seed: int = 0) -> tu
     injected.vit.train()
     for step in range(1, STEPS + 1):
         logits = head(injected.vit(torch.cat([images] * method.copies)))
-        loss = method.loss(injected.vit, logits, labels, nn.functional.cross_entropy)
+        loss = loss_term(method, "loss", method.loss(injected.vit, logits, labels, nn.functional.cross_entropy))
         if (extra := method.penalty(injected.vit)) is not None:
-            loss = loss + extra
+            loss = loss + loss_term(method, "penalty", extra)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

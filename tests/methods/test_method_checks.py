@@ -9,7 +9,7 @@ import torch
 from raises import raises_naming
 from vtab_peft.benchmark.commands.check_method import run_check
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
-from vtab_peft.benchmark.method_checks import checks
+from vtab_peft.benchmark.method_checks import checks, class_checks
 from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW_CHECKS, Check
 from vtab_peft.benchmark.method_checks.tiny_models import (
     BACKBONES,
@@ -111,7 +111,7 @@ def test_method_passes_the_slow_checks(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_of_the_suite_have_all_facts(name: str) -> None:
-    assert not checks.missing_facts(METHODS[name])
+    assert not class_checks.missing_facts(METHODS[name])
 
 
 @pytest.mark.parametrize(("name", "backbone"), pairs(OTHER_VITS))

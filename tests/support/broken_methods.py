@@ -1,6 +1,7 @@
 """Methods that each fail exactly one check."""
 
 import random
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,6 +10,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.methods import Method
+from vtab_peft.methods.base import Loss
 
 
 @breaks(checks.check_class_attributes, "does not end with a period")
@@ -82,6 +84,33 @@ class DeniesIdentity(Right):
     """Is the identity but denies it."""
 
     starts_as_identity = False
+
+
+@breaks(checks.check_loss_terms, r"`penalty` of tried \(broken_methods.py:\d+\) returned an object of type float")
+class PenaltyIsAFloat(Right):
+    """Has a penalty without effect."""
+
+    def penalty(self, vit: VisionTransformer) -> Any:
+        return 0.01
+
+
+@breaks(
+    checks.check_loss_terms, r"`penalty` of tried \(broken_methods.py:\d+\) returned a tensor that requires no grad"
+)
+class PenaltyIsDetached(Right):
+    """Has a penalty without gradient."""
+
+    @torch.no_grad()
+    def penalty(self, vit: VisionTransformer) -> Tensor:
+        return vit.get_submodule("blocks.0.norm1").gain.sum()
+
+
+@breaks(checks.check_loss_terms, r"`loss` of tried \(broken_methods.py:\d+\) returned a tensor of shape \(4,\)")
+class LossOfEachImage(Right):
+    """Forgets the mean over the images."""
+
+    def loss(self, vit: VisionTransformer, logits: Tensor, labels: Tensor, cross_entropy: Loss) -> Tensor:
+        return F.cross_entropy(logits, labels, reduction="none")
 
 
 class Unused(Gained):

@@ -19,7 +19,7 @@ from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW_CHECKS, Check
 from vtab_peft.benchmark.method_checks.tiny_models import Case, backbones_for
 from vtab_peft.benchmark.recipes import RECIPES
-from vtab_peft.methods import METHODS, plugin
+from vtab_peft.methods import METHODS, parse, plugin
 
 ROOT = Path(__file__).parents[3]
 PLUGINS = ROOT / "tests" / "plugins"
@@ -45,7 +45,7 @@ def check_file(capsys: pytest.CaptureFixture[str], file: Path, *options: str) ->
 
 def verdicts(printed: str) -> dict[str, tuple[str, ...]]:
     """Return the verdicts for each backbone by name of the check."""
-    lines = (re.fullmatch(r"(\S.*?)  +((?:ok|FAILS)(?: +(?:ok|FAILS))+)", line) for line in printed.splitlines())
+    lines = (re.fullmatch(r"(\S.*?)  +((?:ok|FAILS|-)(?: +(?:ok|FAILS|-))+)", line) for line in printed.splitlines())
     return {match[1]: tuple(match[2].split()) for match in lines if match}
 
 
@@ -75,18 +75,25 @@ def test_only_the_broken_requirement_fails(quick: None, name: str, wrong: Check 
     status, printed = check_file(capsys, PLUGINS / f"{name}.py")
     assert status == (0 if wrong is None else 1)
     assert verdicts(printed) == {
-        check.__name__: ("FAILS" if check is wrong else "ok",) * len(backbones_for(METHODS[name])) for check in FAST
+        check.__name__: (expected(name, check, wrong),) * len(backbones_for(METHODS[name])) for check in FAST
     }
     assert all(len(line) <= 100 for line in printed.splitlines())
-    verdict = f"all {len(FAST)} checks passed" if wrong is None else f"1 of {len(FAST)} checks failed"
-    assert printed.splitlines()[-2] == f"{name}: {verdict}"
+    skipped = sum(expected(name, check, wrong) == "-" for check in FAST)
+    applied = f"{len(FAST) - skipped} checks"
+    verdict = f"all {applied} passed" if wrong is None else f"1 of {applied} failed"
+    assert printed.splitlines()[-2] == f"{name}: {verdict}; {skipped} {'does' if skipped == 1 else 'do'} not apply"
+
+
+def expected(name: str, check: Check, wrong: Check | None = None) -> str:
+    """Return the entry of a check in the table of a method without `loss` and `penalty`."""
+    return "-" if checks.reason_to_skip(check, parse(name)) else "FAILS" if check is wrong else "ok"
 
 
 @pytest.mark.slow
 def test_the_command_also_compiles(capsys) -> None:
     status, printed = check_file(capsys, PLUGINS / "good.py")
     assert status == 0
-    assert verdicts(printed) == {check.__name__: ("ok", "ok", "ok") for check in CHECKS}
+    assert verdicts(printed) == {check.__name__: (expected("good", check),) * 3 for check in CHECKS}
 
 
 def test_a_crash_shows_the_users_line_once(quick: None, capsys, tmp_path: Path) -> None:
@@ -120,6 +127,17 @@ def test_only_one_method_or_one_check(quick: None, capsys, tmp_path: Path) -> No
     assert status == 1  # of the second
     assert verdicts(printed) == {"check_gradients_reach_all": ("ok", "ok", "ok")}
     assert check_file(capsys, file, "--only", "gradients reach all") == (status, printed)
+
+
+def test_checks_that_do_not_apply_are_not_counted(capsys) -> None:
+    for only, verdict, last in (
+        ("loss terms", ("-", "-", "-"), "good: 0 checks passed; 1 does not apply"),
+        ("starts as identity", ("ok", "ok", "ok"), "good: 1 check passed"),
+    ):
+        status, printed = check_file(capsys, PLUGINS / "good.py", "--only", only)
+        assert status == 0
+        assert list(verdicts(printed).values()) == [verdict]
+        assert printed.splitlines()[-2] == last
 
 
 def test_missing_files_and_unknown_names_exit_with_2(capsys, tmp_path: Path) -> None:

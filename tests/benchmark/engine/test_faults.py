@@ -14,7 +14,15 @@ import torch
 import torch.nn.functional as F
 from raises import raises_naming
 from vtab_peft.benchmark.engine import backbone as backbones
-from vtab_peft.benchmark.engine.errors import Diverged, OutOfMemory, divergence, free_memory, is_oom, one_line_message
+from vtab_peft.benchmark.engine.errors import (
+    Diverged,
+    LossTermError,
+    OutOfMemory,
+    divergence,
+    free_memory,
+    is_oom,
+    one_line_message,
+)
 from vtab_peft.benchmark.engine.evaluate import map_batches
 from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.engine.live_model import LiveModel
@@ -71,6 +79,19 @@ class Small(LiveModel):
         if len(images) > self.limits[training]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has a total of ...")
         return super().features(images)
+
+
+# Loss terms
+
+
+def test_a_penalty_without_effect_stops_the_run(outcome: Callable[..., Outcome], monkeypatch) -> None:
+    class Constant(METHODS["lora"]):
+        def penalty(self, vit: Any) -> Any:
+            return 0.01
+
+    monkeypatch.setitem(METHODS, "lora", Constant)
+    with raises_naming(LossTermError, "`penalty` of lora", "test_faults.py", "float"):
+        outcome("lora", Small(36, 18))
 
 
 # Memory
