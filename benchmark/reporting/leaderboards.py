@@ -68,7 +68,8 @@ class Leaderboard:
     """One row per method, best first, with the values of `columns` and:
 
     label: short name, unique in the leaderboard; identity: `LeaderboardId.row_identity`; devices: list of devices;
-    train_seconds: sum over tasks of the mean over seeds; epochs: `30`, or `30 to 100` if tasks differ.
+    train_seconds: sum over tasks of the mean over seeds; epochs: `30`, or `30 to 100` if tasks differ; is_probe: True
+    if the runs have the epochs that recipes give to linear probes.
     """
     origins: tuple[str, ...] = ()
     """Notes on mixed decoders and loaded plug-in files, see origins.py."""
@@ -102,11 +103,12 @@ class Leaderboard:
 
     @property
     def epochs(self) -> str:
-        """`30 epochs`, or `30 epochs (Linear probe: 100)` if rows differ."""
+        """`30 epochs`, or `30 epochs (Linear probe: 100)` if rows differ: those of probes are in brackets."""
         by_epochs: dict[str, list[str]] = defaultdict(list)
         for row in self.rows:
             by_epochs[row["epochs"]].append(row["label"])
-        usual = max(by_epochs, key=lambda epochs: len(by_epochs[epochs]))
+        trained = Counter(row["epochs"] for row in self.rows if not row["is_probe"])
+        usual = max(trained or by_epochs, key=lambda epochs: len(by_epochs[epochs]))
         others = [f"{', '.join(labels)}: {epochs}" for epochs, labels in by_epochs.items() if epochs != usual]
         return f"{usual} epoch{'' if usual == '1' else 's'}" + (f" ({'; '.join(others)})" if others else "")
 
@@ -196,6 +198,7 @@ def _row(
         "seconds": fsum(seconds) if complete else None,
         "train_seconds": fsum(fmean(run.train_seconds for run in part) for part in done) if complete else None,
         "epochs": " to ".join(str(epochs[place]) for place in sorted({0, len(epochs) - 1})),
+        "is_probe": all(run.spec.recipe.epochs == run.spec.recipe.probe_epochs for run in runs),
         "devices": devices,
         "device": "; ".join(devices),
         "peak_memory_mb": max(run.peak_bytes for run in runs) / 1e6,
@@ -277,6 +280,7 @@ def method_labels(rows: Sequence[dict[str, Any]]) -> list[str]:
         specs,
         [spec if row["lr"] is None else f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} v{row['method_version']}" for spec, row in zip(specs, rows, strict=True)],
+        [f"{spec} #{row['plugin'][:6]}" if row["plugin"] else spec for spec, row in zip(specs, rows, strict=True)],
         [f"{spec} #{fingerprint([row[n] for n in columns], 6)}" for spec, row in zip(specs, rows, strict=True)],
     )
 

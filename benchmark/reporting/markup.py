@@ -50,7 +50,6 @@ def to_latex(leaderboard: Leaderboard) -> str:
         rf"{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
         rf"\underline{{underlined}}: second; --: {GAPS}.{latex(common_note(leaderboard))} "
         rf"Trainable parameters without and with the head.{latex(best_epoch_note(leaderboard))}"
-        rf"{latex(origin_notes(leaderboard))}"
     )
     names = [latex(column.name) for column in table]
     is_wide = len(table) > WIDEST
@@ -72,6 +71,7 @@ def to_latex(leaderboard: Leaderboard) -> str:
             r"\bottomrule",
             r"\end{tabular}" + "}" * is_wide,
             r"\end{table*}",
+            *(f"% {note}" for note in leaderboard.origins),
             "",
         ]
     )

@@ -56,24 +56,37 @@ def decoder_notes(runs: Iterable[Run]) -> list[str]:
 
 
 def plugin_notes(runs: Iterable[Run]) -> list[str]:
-    """Return a sentence on each set of plug-in files that were loaded beside runs, with the IDs of the runs."""
-    groups: dict[str, list[Run]] = defaultdict(list)
+    """Return a sentence on each set of plug-in files that were loaded while other methods ran, with those runs."""
+    groups: dict[tuple[str, ...], list[Run]] = defaultdict(list)
     for run in runs:
-        if files := _environment(run.environment)[1]:
+        if files := _other_plugins(run):
             groups[files].append(run)
     return [
-        f"plug-in files that were loaded, and can change any computation: {files}, beside "
+        f"{'plug-ins' if files[1:] else 'the plug-in'} {', '.join(files)} {'were' if files[1:] else 'was'} loaded "
+        f"while other methods ran, and may have changed their results: {_titles(beside)}, "
         f"{pluralize(len(beside), 'run')}: {_named(sorted(beside, key=lambda run: run.run_id))}"
         for files, beside in sorted(groups.items())
     ]
 
 
+def _other_plugins(run: Run) -> tuple[str, ...]:
+    """Return names and hashes of the plug-in files that were loaded and do not define the method of the run."""
+    files, own = _environment(run.environment)[1], run.spec.method.plugin
+    if own and own not in [sha256 for _, sha256 in files]:
+        return ()  # a combination of methods from several files, whose hash is that of their hashes
+    return tuple(one_line(f"{file} ({sha256[:12]})") for file, sha256 in files if sha256 != own)
+
+
+def _titles(runs: Iterable[Run]) -> str:
+    return ", ".join(sorted({one_line(run.title) for run in runs}))
+
+
 @lru_cache(maxsize=4096)
-def _environment(text: str) -> tuple[str, str]:
-    """Return the version of Pillow and the plug-in files of a provenance; empty texts for what it lacks."""
+def _environment(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
+    """Return the version of Pillow, or an empty text, and names and hashes of the plug-in files of a provenance."""
     origin = json.loads(text)
-    files = [one_line(f"{plugin['file']} ({plugin['sha256'][:12]})") for plugin in origin.get("plugins", [])]
-    return origin.get("versions", {}).get("pillow", ""), ", ".join(files)
+    files = tuple((plugin["file"], plugin["sha256"]) for plugin in origin.get("plugins", []))
+    return origin.get("versions", {}).get("pillow", ""), files
 
 
 def _order(version: str) -> tuple[tuple[int, str], ...]:

@@ -33,12 +33,12 @@ Losses = Mapping[tuple[str, str], np.ndarray]
 
 
 def losses(leaderboard: Leaderboard, runs: Iterable[Run]) -> Losses:
-    """Average the runs' loss curves; runs without a curve are skipped."""
+    """Average the runs' loss curves; runs without a curve of at least two epochs are skipped."""
     rows = {row["identity"]: row["label"] for row in leaderboard.rows}
     tasks = {task.task_id: task.label for task in leaderboard.tasks}
     found: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for run in runs:
-        if run.loss_curve:
+        if run.loss_curve and len(run.loss_curve) > 1:
             ends = np.arange(1, len(run.loss_curve) + 1) / len(run.loss_curve)
             row = rows[leaderboard.id.row_identity(run)]
             found[row, tasks[run.task_id]].append(np.interp(FRACTIONS, ends, run.loss_curve, left=np.nan))
@@ -53,7 +53,8 @@ def draw(leaderboard: Leaderboard, losses: Losses) -> "Figure | None":
         return None
     from matplotlib.figure import Figure
 
-    labels = [row["label"] for row in leaderboard.rows]
+    with_curve = {label for label, _ in losses}
+    labels = [row["label"] for row in leaderboard.rows if row["label"] in with_curve]
     named, others = labels[: len(LINES)], labels[len(LINES) :]
     entries = [short(label) for label in named] + ["all others"] * bool(others)
     legend_columns = max(1, min(len(entries), int((COLUMN - 0.1) / (0.4 + text_width(entries)))))

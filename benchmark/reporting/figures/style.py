@@ -5,6 +5,7 @@ files are byte-identical: fixed SVG ids, no dates, matplotlib's defaults instead
 """
 
 import io
+import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -46,6 +47,8 @@ LINES_PER_PAGE = 55
 """Lines of names that fit on the page of a paper; longer lists are split into several figures."""
 TITLE = "title"
 """SVG id of a title."""
+TITLE_SIZE, TITLE_LINE, TOP = 6.5, 0.13, 0.05
+"""Points of a title's letters, and inches of one of its lines and of the space above it."""
 WITHOUT_DATE = {
     "svg": {"Date": None, "Creator": None},
     "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
@@ -70,10 +73,14 @@ def images(figure: "Figure", drawing: Drawing) -> dict[str, bytes]:
     from matplotlib.transforms import Bbox
 
     box, files = None, {name: io.BytesIO() for name in drawing.formats}
+    width, height = figure.get_size_inches()
+    titles = [text for text in figure.texts if text.get_gid() == TITLE]
     if not drawing.title:
-        for text in [text for text in figure.texts if text.get_gid() == TITLE]:
+        for text in titles:
             text.remove()
-        box = Bbox.from_extents(0, 0, figure.get_figwidth(), figure.get_tightbbox().y1 + 0.03)
+        box = Bbox.from_extents(0, 0, width, figure.get_tightbbox().y1 + 0.03)
+    elif any(text.get_position()[1] > 1 for text in titles):
+        box = Bbox.from_extents(0, 0, width, max(text.get_position()[1] for text in titles) * height + TOP)
     for name, file in files.items():
         figure.savefig(file, format=name, metadata=WITHOUT_DATE[name], dpi=PNG_DPI, bbox_inches=box)
     return {name: file.getvalue() for name, file in files.items()}
@@ -155,7 +162,26 @@ def title(leaderboard: Leaderboard) -> str:
 
 
 def write_title(figure: "Figure", subject: Leaderboard | str, note: str = "") -> None:
-    """Write a title into the upper left corner; two lines need 0.32 inches above the axes."""
+    """Write a title into the upper left corner; two lines need 0.32 inches above the axes.
+
+    Lines that are too long are wrapped; further lines extend the written figure at the top.
+    """
     text = (one_line(subject) if isinstance(subject, str) else title(subject)) + note
-    style = {"va": "top", "fontsize": 6.5, "linespacing": 1.3, "gid": TITLE}
-    add_text(figure, 0.06, figure.get_size_inches()[1] - 0.05, text, **style)
+    width, height = figure.get_size_inches()
+    lines = text.split("\n")
+    wrapped = [part for line in lines for part in wrap(line, (width - 0.12) * 6 / TITLE_SIZE)]
+    top = height - TOP + (len(wrapped) - len(lines)) * TITLE_LINE
+    style = {"va": "top", "fontsize": TITLE_SIZE, "linespacing": 1.3, "gid": TITLE}
+    add_text(figure, 0.06, top, "\n".join(wrapped), **style)
+
+
+def wrap(line: str, width: float) -> list[str]:
+    """Break a line behind spaces, commas and slashes into parts of at most `width` inches at 6 points."""
+    if text_width([line]) <= width:
+        return [line]
+    lines = [""]
+    for part in re.findall(r"[^ ,/]{1,40}[ ,/]*|[ ,/]+", line):
+        if lines[-1] and text_width([(lines[-1] + part).rstrip()]) > width:
+            lines.append("")
+        lines[-1] += part
+    return [found.rstrip() for found in lines]

@@ -11,7 +11,7 @@ from scipy import stats
 from vtab_peft.benchmark.reporting.drawing import FORMATS, REPORT, Drawing
 from vtab_peft.benchmark.reporting.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
 from vtab_peft.benchmark.reporting.figures.labels import NAMED
-from vtab_peft.benchmark.reporting.figures.style import images, pages, paper_style
+from vtab_peft.benchmark.reporting.figures.style import COLUMN, images, pages, paper_style, write_title
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import significance
 from vtab_peft.benchmark.storage.store import Store
@@ -48,6 +48,20 @@ def fill_all(put, methods=3, seeds: int = 3) -> None:
 
 
 METHODS = {"Linear": (0, 0.6), "LoRA": (36_864, 0.8), "SSF": (51_000, 0.78), "Full": (5_500_000, 0.7)}
+
+
+def test_a_long_title_is_wrapped_within_the_figure():
+    from matplotlib.figure import Figure
+
+    title = "toy(" + ",".join(f"a_long_setting_{i}=0/0.1/0.25" for i in range(6)) + "), untuned, 3 seeds"
+    with paper_style():
+        figure = Figure(figsize=(COLUMN, 1))
+        write_title(figure, title)
+        end = figure.texts[0].get_window_extent().x1 / figure.dpi
+        svg = images(figure, REPORT)["svg"]
+    assert figure.texts[0].get_text().replace("\n", "").replace(" ", "") == title.replace(" ", "")
+    assert end <= COLUMN
+    assert float(ElementTree.fromstring(svg).attrib["height"].removesuffix("pt")) > 72
 
 
 # Bytes
@@ -294,6 +308,7 @@ def test_curves_are_means_over_seeds_and_a_band(store, put):
 def test_curves_of_different_lengths_end_together(store, put):
     put("flowers", "lora", 0, 0.5, loss_curve=[1.0, 0.5])
     put("flowers", "linear", 0, 0.4, title="Linear", loss_curve=[2.0] * 50)
+    put("flowers", "ssf", 0, 0.6, title="SSF", loss_curve=[1.0])  # a point is no curve
     lora, linear = drawn(store, "curves").axes[0].lines
     assert (lora.get_xdata()[-1], linear.get_xdata()[-1]) == (100, 100)
     assert (lora.get_ydata()[-1], linear.get_ydata()[-1]) == (0.5, 2.0)

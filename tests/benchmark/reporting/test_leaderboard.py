@@ -262,6 +262,7 @@ def test_labels_stay_short_unless_they_are_alike():
         ({"lora": 3, "ssf": 3, "linear": 100}, "3 epochs (linear: 100)"),
         ({"lora": 3, "ssf": 3}, "3 epochs"),
         ({"linear": 100}, "100 epochs"),
+        ({"linear": 100, "lora": 2}, "2 epochs (linear: 100)"),
     ],
 )
 def test_rows_with_other_epochs_are_named(store, fake, epochs, shown):

@@ -75,15 +75,26 @@ def test_the_index_tells_leaderboards_with_an_older_pillow(store: Store, save: S
     assert all("Pillow" not in path.read_text() for path in (store.root / "boards").rglob("table.md"))
 
 
-def test_loaded_plugins_are_named(store: Store, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
+def test_plugins_are_named_beside_other_methods(store: Store, save: Save, capsys: pytest.CaptureFixture[str]) -> None:
     beside, alone = save("flowers", "lora", "13.0.0", PLUGINS), save("flowers", "ssf", "13.0.0")
+    own = save("flowers", "mine", "13.0.0", PLUGINS, plugin=PLUGINS[0]["sha256"])
     main(["verify", "--results", str(store.root)])
     (note,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("note: "))
-    assert (beside in note, alone in note) == (True, False)
+    assert [run_id in note for run_id in (beside, alone, own)] == [True, False, False]
     entry = only_leaderboard(store)
     for text in (to_terminal(entry), to_markdown(entry), to_latex(entry)):
         assert beside in re.sub(r"\s", "", text)
         assert "mine.py(abababababab)" in re.sub(r"\s", "", text)
+    (line,) = (line for line in to_latex(entry).splitlines() if beside in line)
+    assert line.startswith("% ")
     capsys.readouterr()
     assert main(["report", "--results", str(store.root)]) == 0
     assert beside in (store.root / "index.html").read_text()
+
+
+def test_versions_of_a_plugin_have_its_hash_in_their_labels(store: Store, save: Save) -> None:
+    for digit in "ab":
+        save("flowers", "mine", "13.0.0", [{"file": "mine.py", "sha256": 64 * digit}], plugin=64 * digit)
+    entry = only_leaderboard(store)
+    assert {row["label"] for row in entry.rows} == {"mine #aaaaaa", "mine #bbbbbb"}
+    assert entry.origins == ()
