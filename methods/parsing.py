@@ -24,7 +24,7 @@ def parse(spec: str) -> Method:
     if name not in METHODS:
         raise ValueError(
             f"no method {name!r}{_did_you_mean(_near(name)) or '.'} See `vtab-peft list methods`; "
-            "one of a plug-in file needs --plugin FILE"
+            "one of your own needs its file: give it as --plugin FILE, or import it in Python"
         )
     cls = METHODS[name]
     known = [field.name for field in fields(cls)]

@@ -57,6 +57,7 @@ def test_the_site_shows_the_docstring_of_each_name() -> None:
 
 def test_the_public_names_are_complete() -> None:
     assert section("vtab_peft") == set(vtab_peft.__all__)
+    assert dir(vtab_peft) == sorted(vtab_peft.__all__)
 
 
 def test_the_names_for_plugins_are_complete() -> None:

@@ -16,6 +16,7 @@ from ..commands.export import timm_config
 from ..engine.backbone import refusal
 from ..engine.eva import plain_vit as plain_vit
 from ..engine.injection import wants_examples
+from .wording import python_wording
 
 APPLIED = "peft_method"
 """Attribute of a model that holds the applied method."""
@@ -117,7 +118,7 @@ def load_adapter(
     run: str | Path,
     results: str | Path = "results",
     weights: str | None = None,
-    plugins: Sequence[str | Path] = (),
+    plugin: str | Path | Sequence[str | Path] = (),
     backbone: str | None = None,
 ) -> nn.Module:
     """Return a trained model: the timm backbone with the stored adapter and classifier, in evaluation mode and fp32.
@@ -129,7 +130,7 @@ def load_adapter(
         run: First characters of a run ID, a .safetensors file, or a folder made by `export --as adapter`.
         results: The folder in which run IDs are looked up.
         weights: The backbone's weights, as for `run`; they must be those of the training.
-        plugins: Python files that define the method.
+        plugin: Python file that defines the method, or several.
         backbone: Name of the run's backbone, which allows downloading its weights.
 
     Raises:
@@ -137,7 +138,9 @@ def load_adapter(
         DataError: Its file is damaged.
         ValueError: The backbone, its weights or the method are not available, or differ from those of the training.
     """
-    trained = load_trained(str(run), Path(results), weights, [Path(file) for file in plugins], backbone)
+    files = [plugin] if isinstance(plugin, str | Path) else plugin
+    with python_wording():
+        trained = load_trained(str(run), Path(results), weights, [Path(file) for file in files], backbone)
     model = trained.injected.vit
     classifier = head_name(model)
     model.set_submodule(classifier, trained.checkpoint.head)

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import re
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from ..reporting.stats import InsufficientData, Interval, PairOverTasks
 from ..spec import Recipe
 from ..storage.schema import Run, read_run, to_frame
 from ..storage.store import Store
+from .wording import in_python, python_wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -78,7 +78,8 @@ def run(
         parsed.recipe = recipe
     if parsed.limit_test:
         raise ValueError("limit_test stores no run, so there is no table; use `vtab-peft run --limit-test N`")
-    done = execute(parsed)
+    with python_wording():
+        done = execute(parsed)
     store = Store(parsed.results)
     stored = [store.latest(planned.spec)[0] for planned in done[0]] if done else []
     return to_frame(record for record in stored if record is not None)
@@ -105,13 +106,7 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
         message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0].strip()
         if message.startswith("unrecognized arguments"):
             message += "; options that are on or off take True or False"
-        raise ValueError(_in_python(message)) from None
-
-
-def _in_python(message: str) -> str:
-    """Return a message of the command line with options as the arguments of `run`."""
-    message = re.sub(r"--set (\w+)=(\S+)", r"set={'\1': \2}", message)
-    return re.sub(r"--([a-z][a-z-]*)", lambda option: option[1].replace("-", "_"), message)
+        raise ValueError(in_python(message)) from None
 
 
 def _word(value: Any) -> str:

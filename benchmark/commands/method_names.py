@@ -29,6 +29,6 @@ def check_names(specs: Sequence[str]) -> None:
         name = spec.partition("(")[0].strip()
         if name.isidentifier() and not {name, name.casefold(), spec.strip().casefold()} & known:
             raise ValueError(
-                f"no method {name!r}{nearest(name.casefold(), known)}. See `vtab-peft list methods`; one of a plug-in "
-                "file needs --plugin FILE"
+                f"no method {name!r}{nearest(name.casefold(), known)}. See `vtab-peft list methods`; one of your "
+                "own needs its file: give it as --plugin FILE"
             )

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from vtab_peft.benchmark.method_checks.tiny_models import OTHER_VITS
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.methods import METHODS, default_specs
 from vtab_peft.methods.base import Method
+from vtab_peft.methods.plugin import PluginError
 
 TINY = {"patch_size": 16, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 32}
 IMAGES = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -269,3 +271,10 @@ def test_loaded_adapter_predicts_what_the_run_predicted(
 def test_missing_adapters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="0123"):
         vtab_peft.load_adapter("0123", tmp_path)
+
+
+@pytest.mark.parametrize("as_given", [Path, str, lambda file: [file]])
+def test_a_plugin_is_loaded_before_its_adapter(as_given: Callable, tmp_path: Path) -> None:
+    file = tmp_path / "none.py"
+    with pytest.raises(PluginError, match=re.escape(str(file))):
+        vtab_peft.load_adapter("0123", tmp_path, plugin=as_given(file))

@@ -102,6 +102,8 @@ def test_a_recipe_of_ones_own_is_its_own_leaderboard(
         ({"workers": 0}, "0"),
         ({"lr": 1}, r"set=\{'lr': 1\}"),
         ({"limit_test": 5}, "limit_test"),
+        ({"set": {"epoch": 3}}, "^set: a recipe has no field 'epoch'"),
+        ({"methods": "gated"}, "`vtab-peft list methods`.* plugin=FILE"),
     ],
 )
 def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.CaptureFixture[str]) -> None:
