@@ -1,5 +1,6 @@
 """Tests of `check-method` and `--plugin` with plug-in files, and of docs/extending.md."""
 
+import argparse
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from unittest.mock import patch
 
 import pytest
 from raises import raises_naming
-from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.cli import main, parser
 from vtab_peft.benchmark.commands.check_method import run_check
 from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.benchmark.method_checks.checks import CHECKS, SLOW_CHECKS, Check
@@ -202,6 +203,13 @@ def test_an_error_on_loading_names_the_users_line(tmp_path: Path) -> None:
     file.write_text("class\n")
     with raises_naming(plugin.PluginError, "SyntaxError", "line 1"):
         plugin.load_plugin(file)
+
+
+def test_the_page_names_the_commands_without_plugins() -> None:
+    (subparsers,) = (action for action in parser()._actions if isinstance(action, argparse._SubParsersAction))
+    without = {name for name, command in subparsers.choices.items() if "--plugin" not in command.format_help()}
+    (stored,) = re.findall(r"stored results need\s+no file: (.*?)\.", PAGE, re.DOTALL)
+    assert without == {*re.findall(r"`(\S+)`", stored), "speed", "check-method", "data"}
 
 
 @pytest.mark.slow
