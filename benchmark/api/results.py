@@ -14,6 +14,7 @@ from ..commands.run import execute
 from ..reporting import compare as comparisons
 from ..reporting import leaderboards
 from ..reporting import published as papers
+from ..reporting.differences import differences
 from ..reporting.leaderboard_id import by_leaderboard
 from ..reporting.stats import InsufficientData, Interval, PairOverTasks
 from ..spec import Recipe
@@ -196,7 +197,7 @@ def compare(a: str, b: str, runs: "str | Path | pd.DataFrame" = "results", leade
             **_ends(one.over_images, "low_images", "high_images"),
             "mcnemar_p": dict(one.p_values),
         }
-        for one in comparisons.differences(*found)
+        for one in differences(*found)
     ]
     return Comparison(pd.DataFrame(tasks), over_tasks, comparisons.compare(*found))
 

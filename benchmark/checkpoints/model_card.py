@@ -7,6 +7,7 @@ from typing import Any
 from tabulate import tabulate
 
 from ..escaping import markdown, terminal
+from ..reporting.wording import pluralize
 from .restore import TrainedModel, head_name, timm_arguments, with_head
 
 LIBRARY = {"adapter": "vtab-peft", "merged": "timm", "peft": "peft"}
@@ -80,6 +81,7 @@ def _result(model: TrainedModel) -> list[tuple[str, Any]]:
 
 def _training(model: TrainedModel) -> list[tuple[str, Any]]:
     spec, recipe = model.spec, model.spec.recipe
+    epochs = pluralize(recipe.epochs, "epoch")
     return [
         ("run ID", spec.run_id()),
         ("method", f"{spec.method.spec}, version {spec.method.version}"),
@@ -88,7 +90,7 @@ def _training(model: TrainedModel) -> list[tuple[str, Any]]:
         ("SHA-256 of its weights", spec.backbone.sha256),
         ("task", f"{spec.task.suite}/{spec.task.name}, version {spec.task.version}"),
         ("data fingerprint", f"{spec.task.data} ({spec.task.provenance})"),
-        ("recipe", f"{spec.recipe_base}: {recipe.epochs} epochs, lr {recipe.lr:g}, batch {recipe.batch_size}"),
+        ("recipe", f"{spec.recipe_base}: {epochs}, lr {recipe.lr:g}, batch {recipe.batch_size}"),
         ("images", f"{model.backbone.image_size} px, {recipe.framing}, {spec.interpolation}"),
         ("normalisation", f"mean {_numbers(spec.mean)}, std {_numbers(spec.std)}"),
     ]

@@ -22,9 +22,10 @@ SHOWN = (1, 2, 4, 8, 16, 32)
 """Numbers of trials in the table."""
 ABOUT = """\
 Accuracies are in percent, on val200, means over tasks; a point is two images of a task. A slice has the trials that
-differ in one field alone. Plateau: the neighbouring values around the best within one point of it. Expected best: of k
-trials drawn at random from those stored (Dodge et al., EMNLP 2019). Gain: tuned minus default test accuracy, with
-Student's 95 % interval over seeds; both settings were fixed before a test image was opened."""
+differ in one field alone. Plateau: the neighbouring values around the best within one point of it; width: its highest
+value over its lowest, or their difference if the lowest is 0. Expected best: of k trials drawn at random from those
+stored (Dodge et al., EMNLP 2019). Gain: tuned minus default test accuracy, with Student's 95 % interval over seeds;
+both settings were fixed before a test image was opened."""
 
 
 def sensitivity(options: argparse.Namespace) -> int:
@@ -83,11 +84,20 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
 def _plateau_row(method: MethodSensitivity, found: Slice) -> tuple[str, ...]:
     low, high = found.plateau
     best = found.best
-    width = f"{high / low:.3g} x" if low > 0 else f"{high - low:g}"
+    width = DASH if low == high else f"{high / low:.3g} x" if low > 0 else f"{high - low:g}"
     values = ", ".join(f"{value:g}" for value in found.values)
     accuracy = percent(float(found.means[best]))
-    plateau = f"{low:g} to {high:g}" + " or less" * (low == found.values[0]) + " or more" * (high == found.values[-1])
-    return (method.title, found.field, values, f"{found.values[best]:g}", accuracy, plateau, width)
+    return (method.title, found.field, values, f"{found.values[best]:g}", accuracy, plateau_in_words(found), width)
+
+
+def plateau_in_words(found: Slice) -> str:
+    """Return the plateau as text: an interval that is open where it reaches an end of the tried values."""
+    low, high = found.plateau
+    if low == high:
+        return f"{low:g}"
+    if low == found.values[0]:
+        return "all values tried" if high == found.values[-1] else f"{high:g} or less"
+    return f"{low:g} or more" if high == found.values[-1] else f"{low:g} to {high:g}"
 
 
 def _expected_row(method: MethodSensitivity, counts: Sequence[int]) -> tuple[str, ...]:

@@ -124,7 +124,7 @@ def _check_counts(run: Run) -> Iterator[str]:
         yield f"{len(per_class)} class accuracies for {classes} classes"
     epochs = recipe.epochs + math.ceil(recipe.cooldown_epochs)
     if (losses := run.loss_curve) is not None and len(losses) != epochs:
-        yield f"{len(losses)} training losses for {epochs} epochs"
+        yield f"{len(losses)} training losses for {pluralize(epochs, 'epoch')}"
     for name in ("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes"):
         if not getattr(run, name) >= 0:
             yield f"{name} is {getattr(run, name)}"

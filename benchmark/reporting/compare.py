@@ -3,52 +3,26 @@
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
-from statistics import fmean
-from typing import Any
 
-import numpy as np
 from tabulate import tabulate
 
-from ..storage.predictions import PredictionsDamaged, PredictionsMissing, load_correct
 from ..storage.schema import Run
 from ..storage.store import Store
 from . import stats
+from .differences import Row, differences, mean_of
 from .leaderboard_id import by_leaderboard, distinct_titles
-from .leaderboards import Leaderboard, TaskColumn, leaderboard
-from .significance import by_seed
-from .stats import ALPHA, LEAST_SEEDS, InsufficientData, Interval, PairOverTasks
+from .leaderboards import Leaderboard, leaderboard
+from .stats import ALPHA, InsufficientData, Interval, PairOverTasks
 from .tables import DASH, ends, heading, percent, signed
 
-Row = dict[str, Any]
 SHOWN = 4
 """Run IDs without predictions that are named for each task (ours)."""
 MISSING = (
     "Over images there is no result for these tasks, because the predictions (.npz) of these runs are not stored.\n"
     "To restore those of a run: vtab-peft rerun RUN_ID"
 )
-
-
-@dataclass(frozen=True, kw_only=True)
-class Difference:
-    """Two rows on one task, or their means over all tasks; accuracies in [0, 1]."""
-
-    task: str
-    a: float | None
-    """Mean over the common seeds, or over all seeds if none are common; None without runs."""
-    b: float | None
-    difference: float | None
-    over_seeds: Interval | None
-    over_images: Interval | None = None
-    """Over seeds and images."""
-    p_values: Mapping[int, float] = field(default_factory=dict)
-    """Seed -> McNemar's p over images."""
-    missing: Sequence[str] = ()
-    """IDs of runs whose predictions are not stored."""
-    reason: str = ""
-    """Why there is no result over images."""
 
 
 def run(options: argparse.Namespace) -> int:
@@ -72,7 +46,7 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         shown = [DASH if mean is None else percent(mean) for mean in (one.a, one.b)]
         difference = DASH if one.difference is None else signed(100 * one.difference)
         lines.append([one.task, *shown, difference, _ends(one.over_seeds)])
-        if one.task != _mean_of(leaderboard):
+        if one.task != mean_of(leaderboard):
             lines[-1] += [_ends(one.over_images), _joined(one.p_values) or DASH]
         if one.missing:
             more = f" and {len(one.missing) - SHOWN} more" if len(one.missing) > SHOWN else ""
@@ -90,59 +64,6 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         _over_tasks(leaderboard, a, b),
     ]
     return "\n".join([*heading(leaderboard), "", f"A = {a['label']}, B = {b['label']}", "", table, "", *notes])
-
-
-def differences(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> list[Difference]:
-    """Compare two rows on each task, and their means if there are several tasks."""
-    found = by_seed(leaderboard, runs)
-    rows = []
-    for task in leaderboard.tasks:
-        of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
-        facts: dict[str, Any] = {}
-        try:
-            (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task) for row in (a, b))
-            facts = {"missing": gone_a + gone_b} if gone_a + gone_b else _over_both(bits_a, bits_b)
-        except InsufficientData as error:
-            facts = {"reason": str(error)}
-        rows.append(Difference(task=task.label, **_over_seeds(of_a, of_b), **facts))
-    if len(leaderboard.tasks) > 1:
-        means = [_means(leaderboard, found, row) for row in (a, b)]
-        rows.append(Difference(task=_mean_of(leaderboard), **_over_seeds(*means)))
-    return rows
-
-
-def _mean_of(leaderboard: Leaderboard) -> str:
-    return f"mean of {len(leaderboard.tasks)}"
-
-
-def _means(leaderboard: Leaderboard, by_seed: Mapping[Any, Mapping[int, float]], row: Row) -> dict[int, float]:
-    """Return seed -> mean over the tasks, for the seeds that all tasks have."""
-    tasks = [by_seed.get((row["label"], task.label), {}) for task in leaderboard.tasks]
-    return {seed: fmean(task[seed] for task in tasks) for seed in set.intersection(*map(set, tasks))}
-
-
-def _over_seeds(a: Mapping[int, float], b: Mapping[int, float]) -> dict[str, Any]:
-    """Return the fields of `Difference` that need no predictions; a, b: seed -> accuracy."""
-    shared = sorted(a.keys() & b.keys())
-    means = [fmean(seeds[seed] for seed in shared or seeds) if seeds else None for seeds in (a, b)]
-    each = [a[seed] - b[seed] for seed in shared]
-    interval = stats.over_seeds(each) if len(each) >= LEAST_SEEDS else None
-    return {"a": means[0], "b": means[1], "difference": fmean(each) if each else None, "over_seeds": interval}
-
-
-def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> dict[str, Any]:
-    """Return the fields of `Difference` that need predictions; a, b: seed -> [images] bool."""
-    seeds = sorted(a.keys() & b.keys())
-    if not seeds:
-        raise InsufficientData("the two methods have no common seed")
-    p_values = {seed: stats.mcnemar(a[seed], b[seed]) for seed in seeds}
-    if len({len(bits) for seed in seeds for bits in (a[seed], b[seed])}) > 1:
-        raise InsufficientData("the runs were tested on different numbers of images")
-    in_a, in_b = (np.stack([bits[seed] for seed in seeds]) for bits in (a, b))
-    try:
-        return {"over_images": stats.over_seeds_and_images(in_a, in_b), "p_values": p_values}
-    except InsufficientData as error:
-        return {"reason": str(error), "p_values": p_values}
 
 
 def _joined(p_values: Mapping[int, float]) -> str:
@@ -175,34 +96,6 @@ def _over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> str:
         f"test: p = {pair.p:.2g}, {verdict} at {ALPHA}.\nThis p is valid for a pair chosen in advance; for a pair "
         "selected from the table use the corrected p in significance.md."
     )
-
-
-def _correct(
-    leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: TaskColumn
-) -> tuple[dict[int, np.ndarray], list[str]]:
-    """Return seed -> [images] bool, True for correct predictions, and the run IDs whose predictions are not stored.
-
-    Raises:
-        InsufficientData: there is no run, a seed has two results, or predictions are invalid.
-    """
-    bits: dict[int, np.ndarray] = {}
-    seeds, missing = set(), []
-    for run in runs:
-        if run.task_id == task.task_id and leaderboard.id.row_identity(run) == row["identity"]:
-            if run.spec.seed in seeds:
-                raise InsufficientData(
-                    f"{row['label']} has two results with seed {run.spec.seed}; delete the outdated one"
-                )
-            seeds.add(run.spec.seed)
-            try:
-                bits[run.spec.seed] = load_correct(run)
-            except PredictionsMissing:
-                missing.append(run.run_id)
-            except PredictionsDamaged as error:
-                raise InsufficientData(f"{error}; make it again with `vtab-peft rerun {run.run_id}`") from None
-    if not seeds:
-        raise InsufficientData(f"{row['label']} was not run")
-    return bits, missing
 
 
 def find_rows(

@@ -14,6 +14,7 @@ from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
 from ..storage.predictions import PredictionsDamaged, PredictionsMissing, load_correct
 from ..storage.schema import Run
+from .differences import Cell, Difference, by_seed, from_best
 from .leaderboards import Leaderboard
 from .stats import (
     LEAST_SEEDS,
@@ -29,8 +30,6 @@ from .stats import (
 )
 
 T = TypeVar("T")
-Cell = tuple[str, str]
-"""Labels of a row and a task."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +50,8 @@ class Significance:
     """Accuracy of the first seed with its 95 % interval over test images, if there are too few seeds."""
     group_intervals: dict[tuple[str, str], Interval | str]
     """(row, group) -> mean over the group's tasks with its 95 % interval over seeds, or why it is missing."""
+    from_best: dict[str, Difference]
+    """Other row -> its difference from the first, if there is only one task."""
 
 
 def significance(entry: Leaderboard, runs: Iterable[Run]) -> Significance:
@@ -72,18 +73,8 @@ def significance(entry: Leaderboard, runs: Iterable[Run]) -> Significance:
             for cell, found in few.items()
         },
         group_intervals=_group_intervals(entry, seeds),
+        from_best=from_best(entry, runs),
     )
-
-
-def by_seed(entry: Leaderboard, runs: Iterable[Run]) -> dict[Cell, dict[int, float]]:
-    """Return the accuracy by seed of each row and task that were run, in the leaderboard's order."""
-    rows = {row["identity"]: row["label"] for row in entry.rows}
-    tasks = {task.task_id: task.label for task in entry.tasks}
-    found: dict[Cell, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
-    for run in runs:
-        found[rows[entry.id.row_identity(run)], tasks[run.task_id]][run.spec.seed].append(run.accuracy)
-    cells = [(row["label"], task.label) for row in entry.rows for task in entry.tasks]
-    return {cell: {seed: fmean(found[cell][seed]) for seed in sorted(found[cell])} for cell in cells if cell in found}
 
 
 def test_images(entry: Leaderboard, runs: Iterable[Run]) -> dict[str, tuple[int, ...]]:

@@ -3,19 +3,38 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
+from tabulate import tabulate
+
 from ..escaping import markdown
+from .differences import Difference
 from .leaderboards import Leaderboard
 from .markup import markdown_table
 from .significance import Significance
 from .stats import ALPHA, LEAST_SEEDS, Interval, PairOverTasks, Ranking
-from .tables import DASH, TERMINAL_WIDTH, heading, percent
+from .tables import DASH, TERMINAL_WIDTH, cut_names, ends, heading, percent, signed
 from .wording import pluralize
+
+BEST = (
+    "Differences from the first row in points, over the seeds that both have, with 95 % intervals (Student's t) and "
+    "McNemar's p over images. They hold for this task, and are not corrected for the number of rows or for the choice "
+    "of the first."
+)
+HEADS = ("method", "difference", "seeds", "over seeds", "over seeds\nand images", "McNemar's p\nby seed")
+LONGEST = 30
+"""Characters of a method's name in the terminal."""
 
 
 def summary(significance: Significance) -> str:
-    """Return three statements for the terminal, wrapped: ranks, pairs and seeds."""
+    """Return statements for the terminal, wrapped: ranks, pairs and seeds, or differences from the best and seeds."""
+    if found := significance.from_best:
+        names = cut_names(list(found), LONGEST)
+        rows = [[name, *cells] for name, cells in zip(names, map(_difference, found.values()), strict=True)]
+        align = ["left", *["right"] * (len(HEADS) - 1)]
+        table = tabulate(rows, HEADS, "simple", disable_numparse=True, colalign=align)
+        below = map(_filled, [*_missing(found), _seeds(significance)])
+        return "\n".join([_filled(BEST), "", table, "", *below, ""])
     statements = [_ranks(significance.ranking), _pairs(significance.pairs), _seeds(significance)]
-    return "".join(textwrap.fill(text, TERMINAL_WIDTH, subsequent_indent="  ") + "\n" for text in statements)
+    return "".join(f"{_filled(text)}\n" for text in statements)
 
 
 def to_page(leaderboard: Leaderboard, significance: Significance) -> str:
@@ -23,12 +42,7 @@ def to_page(leaderboard: Leaderboard, significance: Significance) -> str:
     blocks = [
         f"# {markdown(leaderboard.id.title)}: significance of differences",
         markdown(f"{leaderboard.epochs} · {heading(leaderboard)[1]}") + ".",
-        "## Ranks over tasks",
-        markdown(_ranks(significance.ranking)),
-        _rank_table(significance.ranking),
-        "## Pairs over tasks",
-        markdown(_pairs(significance.pairs)),
-        _pair_table(significance.pairs),
+        *(_differences(significance.from_best) if significance.from_best else _over_tasks(significance)),
         "## Wins, ties, losses",
         "Number of tasks on which the row's method is better than, equal to and worse than the column's.",
         _win_matrix(leaderboard, significance),
@@ -40,6 +54,44 @@ def to_page(leaderboard: Leaderboard, significance: Significance) -> str:
         _interval_table(leaderboard, significance.image_intervals),
     ]
     return "\n\n".join(block for block in blocks if block) + "\n"
+
+
+def _over_tasks(significance: Significance) -> list[str]:
+    return [
+        "## Ranks over tasks",
+        markdown(_ranks(significance.ranking)),
+        _rank_table(significance.ranking),
+        "## Pairs over tasks",
+        markdown(_pairs(significance.pairs)),
+        _pair_table(significance.pairs),
+    ]
+
+
+def _differences(found: Mapping[str, Difference]) -> list[str]:
+    rows = [(markdown(label), *_difference(one)) for label, one in found.items()]
+    table = markdown_table([head.replace("\n", " ") for head in HEADS], rows, "l" + "r" * (len(HEADS) - 1))
+    return ["## Differences from the best", BEST, table, *_missing(found)]
+
+
+def _difference(one: Difference) -> list[str]:
+    over = [DASH if interval is None else ends(interval) for interval in (one.over_seeds, one.over_images)]
+    p_values = ", ".join(f"{p:.2g}" for p in one.p_values.values())
+    return [DASH if one.difference is None else signed(100 * one.difference), str(one.seeds), *over, p_values or DASH]
+
+
+def _missing(found: Mapping[str, Difference]) -> list[str]:
+    """Say which intervals are missing, and what to do."""
+    few = sum(one.seeds < LEAST_SEEDS for one in found.values())
+    unknown = sum(one.seeds >= LEAST_SEEDS and one.over_images is None for one in found.values())
+    seeds = f"No interval over seeds for {few} of {len(found)}: it needs {LEAST_SEEDS} seeds that both rows have. "
+    return [
+        *([seeds + "Repeat the run command with more, such as --seeds 0 1 2; finished runs are kept."] if few else []),
+        *([f"No interval over images for {unknown} of {len(found)}: `vtab-peft compare` says why."] if unknown else []),
+    ]
+
+
+def _filled(text: str) -> str:
+    return textwrap.fill(text, TERMINAL_WIDTH, subsequent_indent="  ")
 
 
 def _ranks(ranking: Ranking | str) -> str:

@@ -154,11 +154,13 @@ def compare_over_tasks(scores: Mapping[str, Sequence[float]], alpha: float = ALP
     pairs = list(combinations(scores, 2))
     tasks = table.shape[1]
     floor = 2.0 ** (1 - tasks) * len(pairs)
+    if tasks == 1:
+        raise InsufficientData(f"one task says nothing about others, and this test needs at least {LEAST_TASKS}")
     if tasks < LEAST_TASKS or floor > alpha:
         raise InsufficientData(
             f"with {pluralize(tasks, 'task')} and {pluralize(len(pairs), 'pair')} no p-value can fall below "
-            f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare fewer methods or more "
-            "tasks"
+            f"{min(1.0, floor):.3g} after Holm's correction, so none can reach {alpha}: compare "
+            f"{'more tasks' if tasks < LEAST_TASKS else 'fewer methods or more tasks'}"
         )
     rows = dict(zip(scores, table, strict=True))
     raw = [wilcoxon(rows[a] - rows[b]) for a, b in pairs]

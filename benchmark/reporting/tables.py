@@ -94,11 +94,12 @@ def columns(leaderboard: Leaderboard, task_names: Sequence[str], mean_decimals: 
         return [DASH if row[name] is None else format_value(row[name]) for row in rows]
 
     def accuracy(name: str, source: str, role: Role, group: str = "") -> Column:
-        decimals = 1 if role == "task" else mean_decimals
+        decimals = 1 if source.startswith("accuracy_") else mean_decimals
         cells = text(source, lambda value: percent(value, decimals))
         return Column(name, cells, role, group, [-inf if cell == DASH else float(cell) for cell in cells])
 
-    mean = accuracy(f"mean of {len(leaderboard.tasks)}", "mean_tasks", "mean")
+    is_single = len(leaderboard.tasks) == 1  # then its column has the mean and the deviation
+    mean = accuracy(task_names[0] if is_single else f"mean of {len(leaderboard.tasks)}", "mean_tasks", "mean")
     stds = text("std_over_seeds", lambda value: f" ± {percent(value, mean_decimals)}")
     mean_and_std = [cell + (std if std != DASH else "") for cell, std in zip(mean.cells, stds, strict=True)]
     has_mean_of_groups = any(row.get("mean_groups") is not None for row in rows)
@@ -114,13 +115,19 @@ def columns(leaderboard: Leaderboard, task_names: Sequence[str], mean_decimals: 
         *(
             accuracy(name, f"accuracy_{task.label}", "task", task.group)
             for name, task in zip(task_names, leaderboard.tasks, strict=True)
+            if not is_single
         ),
-        *(accuracy(group, f"group_{group}", "group") for group in leaderboard.groups),
+        *(accuracy(group, f"group_{group}", "group") for group in leaderboard.groups if has_groups(leaderboard)),
         Column(mean.name, mean_and_std, "mean", ranks=mean.ranks),
         *([accuracy(f"mean of {len(leaderboard.common)}", "mean_common", "mean")] if leaderboard.common else []),
         *([accuracy("mean of groups", "mean_groups", "mean")] if has_mean_of_groups else []),
         *([replace(best_epoch, ranks=None)] if leaderboard.has_oracle else []),
     ]
+
+
+def has_groups(leaderboard: Leaderboard) -> bool:
+    """Return whether the means of groups differ from the accuracies of tasks: some group has two tasks."""
+    return len(leaderboard.tasks) > len(leaderboard.groups) > 0
 
 
 def marks(column: Column) -> list[str]:
@@ -191,7 +198,7 @@ def best_epoch_note(leaderboard: Leaderboard) -> str:
 
 def to_terminal(leaderboard: Leaderboard) -> str:
     """Return a plain table of at most `TERMINAL_WIDTH` columns for up to 7 tasks and 10 methods."""
-    many = len(leaderboard.tasks) > MOST_TASKS
+    many = len(leaderboard.tasks) > MOST_TASKS and (has_groups(leaderboard) or not leaderboard.groups)
     hidden = ("spec", "best_test_epoch", "task" if many else "group")
     table, names = "", [task.label for task in leaderboard.tasks]
     for method_width, task_width in ((40, 12), (30, 9), (24, 8), (20, 7), (18, 6), (16, 5), (14, 5), (11, 5)):

@@ -42,7 +42,7 @@ class Setup:
 
     def __str__(self) -> str:
         size = f"{self.image_size} px, trained with batch {self.train_batch}"
-        return f"{self.device}, {self.precision}, {self.threads} threads, {size}"
+        return f"{self.device}, {self.precision}, {self.threads} thread{'s' * (self.threads > 1)}, {size}"
 
 
 class Latency(msgspec.Struct, frozen=True):

@@ -51,7 +51,9 @@ def draw_slices(methods: Sequence[MethodSensitivity], title: str) -> "Figure | N
     write_title(figure, title)
     middle = bottom + (rows * HEIGHT + (rows - 1) * ROW) / 2
     add_text(figure, 0.06, middle, "Accuracy on val200 (%)", rotation=90, ha="left", va="center")
-    note = "Blue: mean over tasks; grey: each task; band: within one point of the best"
+    has_tasks = any(len(method.tasks) > 1 for method in shown)
+    lines = "Blue: mean over tasks; grey: each task; band" if has_tasks else "Band"
+    note = f"{lines}: within one point of the best"
     add_text(figure, 0.06, 0.06, note, va="bottom")
     return figure
 

@@ -180,7 +180,7 @@ def wrap(line: str, width: float) -> list[str]:
     if text_width([line]) <= width:
         return [line]
     lines = [""]
-    for part in re.findall(r"[^ ,/]{1,40}[ ,/]*|[ ,/]+", line):
+    for part in re.findall(r"(?:\d+ )?[^ ,/]{1,40}[ ,/]*|[ ,/]+", line):
         if lines[-1] and text_width([(lines[-1] + part).rstrip()]) > width:
             lines.append("")
         lines[-1] += part

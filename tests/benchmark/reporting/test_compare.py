@@ -5,8 +5,13 @@ import re
 
 import numpy as np
 import pytest
+from leaderboards import only_with_runs
 from scipy import stats
 from vtab_peft.benchmark.reporting.compare import SHOWN, run
+from vtab_peft.benchmark.reporting.differences import differences
+from vtab_peft.benchmark.reporting.significance import significance
+from vtab_peft.benchmark.reporting.significance_text import summary, to_page
+from vtab_peft.benchmark.reporting.tables import ends
 
 IMAGES = 200
 
@@ -44,6 +49,22 @@ def test_better_method_has_a_positive_interval(store, fill, capsys):
     low, high = map(float, cells(said(store, capsys))[4].split(" to "))
     assert 0 < low < high
     assert cells(said(store, capsys, "two", "one"))[4] == f"{-high:+.1f} to {-low:+.1f}"
+
+
+def test_one_task_gets_differences_from_the_best(store, fill):
+    fill("one", 0.9)
+    fill("two", 0.5)
+    fill("short", 0.4, seeds=2)
+    entry, runs = only_with_runs(store)
+    found = significance(entry, runs)
+    best, two, _ = entry.rows
+    assert found.from_best["two"] == differences(entry, runs, two, best)[0]
+    assert found.from_best["two"].over_images is not None
+    assert found.from_best["short"].over_seeds is None
+    for text in (summary(found), to_page(entry, found)):
+        assert ends(found.from_best["two"].over_images) in text
+        assert "--seeds 0 1 2" in text
+        assert "p-value" not in text
 
 
 def test_interval_over_seeds_and_images_adds_squares(store, fill, capsys):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands.sensitivity import plateau_in_words
 from vtab_peft.benchmark.reporting.sensitivity import MethodSensitivity, Slice, expected_best, sensitivities
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -22,16 +23,20 @@ def test_expected_best_equals_a_simulation():
 
 
 @pytest.mark.parametrize(
-    ("means", "plateau"),
+    ("means", "plateau", "words"),
     [
-        ([0.50, 0.60, 0.61, 0.60, 0.50], (2, 4)),
-        ([0.605, 0.50, 0.61, 0.40, 0.61], (3, 3)),  # values behind a gap do not belong to it
-        ([0.61, 0.60, 0.60, 0.605, 0.60], (1, 5)),
+        ([0.50, 0.60, 0.61, 0.60, 0.50], (2, 4), "2 to 4"),
+        ([0.605, 0.50, 0.61, 0.40, 0.61], (3, 3), "3"),  # values behind a gap do not belong to it
+        ([0.61, 0.60, 0.60, 0.605, 0.60], (1, 5), "all values tried"),
+        ([0.61, 0.60, 0.40, 0.40, 0.40], (1, 2), "2 or less"),
+        ([0.40, 0.40, 0.40, 0.60, 0.61], (4, 5), "4 or more"),
+        ([0.40, 0.40, 0.40, 0.50, 0.61], (5, 5), "5"),
     ],
 )
-def test_plateau_is_within_one_point_and_has_no_gap(means, plateau):
-    values = (1.0, 2.0, 3.0, 4.0, 5.0)
-    assert Slice("lr", values, np.array([means]), ()).plateau == plateau
+def test_plateau_is_within_one_point_and_has_no_gap(means, plateau, words):
+    found = Slice("lr", (1.0, 2.0, 3.0, 4.0, 5.0), np.array([means]), ())
+    assert found.plateau == plateau
+    assert plateau_in_words(found) == words
 
 
 def put_trials(store, put, fake, seed_of_test: float = 0.0) -> None:
@@ -119,7 +124,7 @@ def test_command_writes_tables_and_figures(store, put, fake, capsys):
     assert len((folder / "slices.csv").read_text().splitlines()) == 1 + 2 * (3 + 2)
     rows = [[cell.strip() for cell in line.split("|")] for line in printed.splitlines()]
     plateaus = {row[2]: row[6] for row in rows if len(row) == 9 and row[2] in ("lr", "rank")}
-    assert plateaus["lr"] == "0.001 to 0.001"  # neither the first nor the last rate
+    assert plateaus["lr"] == "0.001"  # neither the first nor the last rate
     assert plateaus["rank"].endswith((" or less", " or more"))
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     assert main(["sensitivity", "--results", str(store.root)]) == 0

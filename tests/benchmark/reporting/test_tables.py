@@ -15,6 +15,7 @@ from vtab_peft.benchmark.reporting.tables import (
     GAPS,
     TERMINAL_WIDTH,
     Column,
+    columns,
     count,
     learning_rate,
     marks,
@@ -156,6 +157,22 @@ def test_what_lies_half_way_goes_up():
     assert [percent(right / 2000) for right in ODD] == [f"{(right + 1) / 20:.1f}" for right in ODD]
 
 
+def columns_of(store) -> list[str]:
+    return [column.name for column in columns(only(store), [t.label for t in only(store).tasks], 2)][6:]
+
+
+def test_a_number_is_printed_once(store, put):
+    """The mean of one task and of groups of one task each are the tasks themselves."""
+    for seed in (0, 1):
+        put("flowers", "lora", seed, 0.5 + seed / 10)
+    assert columns_of(store) == ["flowers"]
+    assert "55.00 ± 7.07" in to_markdown(only(store))
+    put("cars", "lora", 0, 0.5, group="structured")
+    assert columns_of(store) == ["flowers", "cars", "mean of 2"]
+    put("pets", "lora", 0, 0.5)
+    assert columns_of(store) == ["flowers", "pets", "cars", "natural", "structured", "mean of 3"]
+
+
 @pytest.mark.parametrize(
     ("points", "text"),
     [(4.25, "+4.3"), (-4.25, "-4.3"), (0.04, "+0.04"), (-0.003, "-0.003"), (-1e-15, "0.0"), (-0.06, "-0.1")],
@@ -189,11 +206,12 @@ def test_columns_without_a_best_have_no_marks():
 
 
 def test_equal_printed_numbers_are_marked_equally(store, put):
-    for method, accuracy in [("a", 0.81249), ("b", 0.81241), ("c", 0.80), ("d", 0.79)]:
+    for method, accuracy in [("a", 0.812494), ("b", 0.81249), ("c", 0.80), ("d", 0.79)]:
         put("flowers", method, 0, accuracy, title=method.upper())
-    cells = [line.split(" | ")[6] for line in to_markdown(only(store)).splitlines() if line.startswith("| ")][2:]
-    assert cells == ["**81.2**", "**81.2**", "<u>80.0</u>", "79.0"]
-    assert to_latex(only(store)).count(r"\textbf{81.2}") == 2
+    lines = [line for line in to_markdown(only(store)).splitlines() if line.startswith("| ")]
+    cells = [line.strip("| ").split(" | ")[6] for line in lines[2:]]
+    assert cells == ["**81.25**", "**81.25**", "<u>80.00</u>", "79.00"]
+    assert to_latex(only(store)).count(r"\textbf{81.25}") == 2
 
 
 def test_a_printed_table_says_what_it_is(small):
