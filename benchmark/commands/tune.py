@@ -32,7 +32,7 @@ from .run import (
     resolve_names,
     sweep,
 )
-from .tuning_space import Grid, Search, Setting, Trials, budget, parse_grid, tuned
+from .tuning_space import Grid, Search, Setting, Trials, budget, check_grid, parse_grid, tuned
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -75,7 +75,9 @@ def _search(
     methods: Sequence[MethodInfo],
     grid: Grid | None,
 ) -> Search:
-    """Raise `ValueError` if the recipe cannot be tuned or the budget is too large."""
+    """Raise `ValueError` if the recipe cannot be tuned, the grid is ambiguous or the budget is too large."""
+    if grid is not None:
+        check_grid(grid, methods)
     configurations = budget(options.max_configs, recipe, methods, grid)
     config = SweepConfig(
         recipe=tuned(recipe, configurations, grid),

@@ -88,6 +88,17 @@ def parse_grid(texts: Sequence[str]) -> Grid | None:
     return Grid(**found) if texts else None
 
 
+def check_grid(grid: Grid, methods: Sequence[MethodInfo]) -> None:
+    """Raise `ValueError` if the grid has a field of the recipe that is also an argument of a method."""
+    for method in methods:
+        for name in grid.fields.keys() & method.ref.args.keys():
+            value = text_of(grid.fields[name][0])
+            raise ValueError(
+                f"--grid: {name} is a field of the recipe and an argument of {method.ref.name}, which differ; leave it "
+                f"out, and set the field with --set {name}={value}, the argument with {method.ref.name}({name}={value})"
+            )
+
+
 def settings(method: MethodInfo, recipe: Recipe, grid: Grid | None = None) -> list[Setting]:
     """Return the full grid of a method in the order in which settings are tried.
 

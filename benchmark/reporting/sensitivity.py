@@ -175,7 +175,7 @@ def _method(title: str, trials: Sequence[tuple[RunSpec, float]], gains: Sequence
 
 def _by_point(trials: Sequence[tuple[RunSpec, float]]) -> dict[Point, dict[Task, float]]:
     """Return the mean accuracy over seeds of each setting and task."""
-    settings = [{**asdict(spec.recipe), **spec.method.args} for spec, _ in trials]
+    settings = [_settings(spec) for spec, _ in trials]
     names = {name for own in settings for name in own} - {"source"}
     varied = sorted(name for name in names if len({str(own.get(name)) for own in settings}) > 1)
     varied = [name for name in varied if name not in DERIVED or "epochs" not in varied]
@@ -184,6 +184,12 @@ def _by_point(trials: Sequence[tuple[RunSpec, float]]) -> dict[Point, dict[Task,
         point = tuple((name, own.get(name)) for name in varied)
         found[point][spec.task.name, spec.task.version, spec.task.data].append(accuracy)
     return {point: {task: fmean(values) for task, values in by_task.items()} for point, by_task in found.items()}
+
+
+def _settings(spec: RunSpec) -> dict[str, Any]:
+    """Return the fields of the recipe and the method's arguments; `method.NAME` is one that is named like a field."""
+    recipe = asdict(spec.recipe)
+    return recipe | {f"method.{name}" if name in recipe else name: value for name, value in spec.method.args.items()}
 
 
 def _slice(field: str, table: Mapping[Point, np.ndarray]) -> Slice | None:

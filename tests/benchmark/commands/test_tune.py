@@ -127,6 +127,10 @@ def test_choice_does_not_depend_on_test_data(
     [
         (["--recipe", "ssf"], ["'ssf'"]),
         (["--max-configs", "16"], ["linear", "16", "--max-configs 15"]),
+        (
+            ["--methods", "adapter_plus", "--grid", "drop_path=0,0.1", "lr=1e-3,1e-2"],
+            ["--set drop_path=0", "adapter_plus(drop_path=0)"],
+        ),
     ],
 )
 def test_impossible_search_is_refused(

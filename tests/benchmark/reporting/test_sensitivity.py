@@ -78,6 +78,23 @@ def test_slices_differ_in_one_field(store, put, fake):
     assert len(method.expected) == 6
 
 
+@pytest.mark.parametrize("args", [{"rank": 8}, {"drop_path": 0.1}])
+def test_argument_named_like_a_field_is_another_setting(store, fake, args):
+    for drop_path, rate, accuracy in ((0.0, 1e-3, 0.5), (0.1, 1e-3, 0.6), (0.2, 1e-3, 0.7), (0.0, 1e-2, 0.4)):
+        spec = fake.spec("cars", "snell", 0, split="val", lr=rate, args=args)
+        spec = replace(spec, recipe=replace(spec.recipe, drop_path=drop_path))
+        store.save(spec, fake.record(accuracy), np.zeros(10, int))
+    method = only(store)
+    assert (method.trials, method.best) == (4, 0.7)
+    assert [found.field for found in method.slices] == ["lr", "drop_path"]
+
+
+def test_slice_names_an_argument_that_is_named_like_a_field(put, store):
+    for drop_path, accuracy in ((0.0, 0.5), (0.1, 0.6)):
+        put("cars", "snell", 0, accuracy, split="val", args={"drop_path": drop_path})
+    assert [found.field for found in only(store).slices] == ["method.drop_path"]
+
+
 def test_gain_is_over_the_common_seeds_of_the_test_runs(store, put, fake):
     put_trials(store, put, fake)
     (gain,) = only(store).gains
