@@ -120,11 +120,15 @@ def write(
     problems += _orphans(out, {entry.id.slug for entry in leaderboards})
     shown = [part for part in parts if run_ids is None or any(run.run_id in run_ids for run in part.runs)]
     whole = [part for part in shown if not few_shots.is_draw(part.entry)]  # those of draws are in one table
-    texts = [to_terminal(part.entry) + summary(part.significance) for part in whole]
+    texts = [to_terminal(part.entry) + summary(part.significance) + _files(out, part) for part in whole]
     texts += few_shots.to_terminal(tables, {part.entry.id for part in shown})
     texts += [shift.to_terminal(table) for part in shown if (table := shifted.get(part.entry.id.slug))]
     text = "\n".join([*texts, *(_published(shown) if with_published else [])])
     return Report(tuple(paths), leaderboards, tuple(problems), text, len(parts) - len(shown))
+
+
+def _files(out: Path, part: LeaderboardReport) -> str:
+    return f"{'Figures, ' if part.figures else ''}LaTeX and CSV: {out / 'boards' / part.entry.id.slug}\n"
 
 
 def _published(parts: Sequence[LeaderboardReport]) -> list[str]:

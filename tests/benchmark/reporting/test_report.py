@@ -42,7 +42,7 @@ def test_the_report_of_fixed_records_is_the_golden_one(store, put, tmp_path):
     build(put)
     out = tmp_path / "out"
     report = write(store, out)
-    made = without_figures(contents(out)) | {"terminal.txt": report.text}
+    made = without_figures(contents(out)) | {"terminal.txt": report.text.replace(str(out), "OUT")}
     if os.environ.get("VTAB_PEFT_ACCEPT_GOLDEN"):
         for name, text in made.items():
             (GOLDEN / name).parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +79,7 @@ def test_report_is_rebuilt_byte_for_byte(store, put, tmp_path):
     first = write(store, tmp_path / "first")
     second = write(other, tmp_path / "second")
     assert contents(tmp_path / "first") == contents(tmp_path / "second")
-    assert first.text == second.text
+    assert first.text.replace("/first/", "/second/") == second.text
     again = contents(tmp_path / "first")
     write(store, tmp_path / "first")
     assert contents(tmp_path / "first") == again
