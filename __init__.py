@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from .benchmark import __version__
 
 if TYPE_CHECKING:
-    from .benchmark.api.models import apply, load_adapter, merge, plain_vit, trainable
+    from .benchmark.api.models import adapter, apply, load_adapter, merge, plain_vit, trainable
     from .benchmark.api.results import compare, leaderboard, load_results, published, run, to_bencheval
     from .benchmark.spec import Recipe
     from .methods.base import Method, method
@@ -19,6 +19,7 @@ __all__ = [
     "Method",
     "Recipe",
     "__version__",
+    "adapter",
     "apply",
     "compare",
     "leaderboard",
@@ -34,7 +35,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    **dict.fromkeys(("apply", "load_adapter", "merge", "plain_vit", "trainable"), "benchmark.api.models"),
+    **dict.fromkeys(("adapter", "apply", "load_adapter", "merge", "plain_vit", "trainable"), "benchmark.api.models"),
     **dict.fromkeys(
         ("compare", "leaderboard", "load_results", "published", "run", "to_bencheval"), "benchmark.api.results"
     ),

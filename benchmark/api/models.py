@@ -1,6 +1,6 @@
 """Put a method into a timm model of your own, fold it back, and load trained adapters."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
@@ -18,8 +18,8 @@ from ..engine.eva import plain_vit as plain_vit
 from ..engine.injection import wants_examples
 from .wording import python_wording
 
-APPLIED = "peft_method"
-"""Attribute of a model that holds the applied method."""
+APPLIED, TENSORS = "peft_method", "peft_tensors"
+"""Attributes of a model that hold the applied method, and the names of its tensors in `state_dict`."""
 
 
 def apply(
@@ -37,7 +37,8 @@ def apply(
 
     Args:
         vit: An fp32 model on any device, as from `timm.create_model`.
-        method: A spec such as `"lora(rank=4)"`, or an instance of a `Method`.
+        method: A spec such as `"lora(rank=4)"`, or an instance of a `Method`.  A spec of your own method is known once
+            its file is imported.
         examples: Normalised training images [n, 3, height, width] and labels [n], on the model's device, for the
             methods that choose their parameters by them (gps, sct, spt).
 
@@ -75,7 +76,8 @@ def apply(
     vit.requires_grad_(False)
     try:
         with _without_classifier(vit):
-            method.inject(vit.cpu())
+            backbone = list(vit.cpu().state_dict(keep_vars=True).values())  # keeps them alive, so that ids stay theirs
+            method.inject(vit)
             vit.to(parameters[0].device)
             if wants_examples(method) and examples is not None:
                 method.prepare(vit, *examples)
@@ -88,13 +90,28 @@ def apply(
         head = nn.Linear(features, head.out_features, device=head.weight.device)
         vit.set_submodule(head_name(vit), head)
     head.requires_grad_(True)
-    setattr(vit, APPLIED, method)
+    _mark(vit, method, _tensors_beside(backbone, vit))
     return trainable(vit)
 
 
 def trainable(vit: nn.Module) -> dict[str, nn.Parameter]:
     """Return the trainable parameters of a model by name, those of its classifier included."""
     return {name: parameter for name, parameter in vit.named_parameters() if parameter.requires_grad}
+
+
+def adapter(vit: nn.Module) -> dict[str, Tensor]:
+    """Return copies of the tensors that the method added or trains and of the classifier, by name, on the CPU.
+
+    In a model with the same weights and the same method, `load_state_dict(tensors, strict=False)` restores them.
+    Besides those of `trainable` a few methods need more: running statistics, and indices drawn at random.
+
+    Raises:
+        ValueError: No method is applied.
+    """
+    if getattr(vit, APPLIED, None) is None:
+        raise ValueError("no method is applied to this model; use apply(vit, method) first")
+    names = getattr(vit, TENSORS)
+    return {n: t.detach().to("cpu", copy=True).contiguous() for n, t in vit.state_dict().items() if n in names}
 
 
 def merge(vit: nn.Module) -> None:
@@ -112,6 +129,7 @@ def merge(vit: nn.Module) -> None:
     with _without_classifier(vit), torch.no_grad():
         method.merge(vit)
     delattr(vit, APPLIED)
+    delattr(vit, TENSORS)
 
 
 def load_adapter(
@@ -147,8 +165,21 @@ def load_adapter(
     model.num_classes = trained.checkpoint.head.out_features
     config = timm_config(trained, classifier)
     model.pretrained_cfg = config["pretrained_cfg"] | {"label_names": config.get("label_names")}
-    setattr(model, APPLIED, trained.method)
+    of_head = [f"{classifier}.{name}" for name in trained.checkpoint.head.state_dict()]
+    _mark(model, trained.method, [*trained.injected.adapter_names, *of_head])
     return model.eval()
+
+
+def _mark(vit: nn.Module, method: Method, tensors: Iterable[str]) -> None:
+    setattr(vit, APPLIED, method)
+    setattr(vit, TENSORS, frozenset(tensors))
+
+
+def _tensors_beside(backbone: Iterable[Tensor], vit: nn.Module) -> Iterable[str]:
+    """Return the names of the tensors that are trainable or not of the backbone; a shared tensor has one name."""
+    frozen = {id(tensor) for tensor in backbone}
+    state = vit.state_dict(keep_vars=True)
+    return {id(t): name for name, t in state.items() if t.requires_grad or id(t) not in frozen}.values()
 
 
 def _check_examples(vit: nn.Module, examples: tuple[Tensor, Tensor]) -> None:

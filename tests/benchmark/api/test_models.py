@@ -14,6 +14,7 @@ import torch
 import vtab_peft
 from in_process import LOCAL_BACKEND, InProcessBackend
 from PIL import Image
+from safetensors.torch import load_file, save_file
 from timm.models.eva import Eva
 from torch import nn
 from vtab_peft.benchmark.engine import backbone as backbones
@@ -45,7 +46,8 @@ def train(model: nn.Module, steps: int = 3) -> None:
     method, optimizer = model.peft_method, torch.optim.SGD(vtab_peft.trainable(model).values(), lr=0.1)
     model.train()
     for step in range(1, steps + 1):
-        loss = nn.functional.cross_entropy(model(IMAGES), LABELS)
+        logits = model(torch.cat([IMAGES] * method.copies))
+        loss = method.loss(model, logits, LABELS, nn.functional.cross_entropy)
         if (penalty := method.penalty(model)) is not None:
             loss = loss + penalty
         optimizer.zero_grad()
@@ -92,6 +94,23 @@ def test_every_method_trains_and_merges_beside_a_classifier(name: str) -> None:
     plain = vit(qkv_bias=True)
     plain.load_state_dict(model.state_dict())  # the names of the plain model
     assert not hasattr(model, "peft_method")
+
+
+@pytest.mark.parametrize("name", ["lora + bitfit", "apla", "hst", "pace"])
+def test_an_adapter_is_saved_and_restored(name: str, tmp_path: Path) -> None:
+    """apla draws indices at random, hst keeps running statistics, and pace wraps pretrained modules."""
+    trained, restored = vit(), vit()
+    for seed, model in enumerate((trained, restored)):
+        torch.manual_seed(seed)
+        vtab_peft.apply(model, name)
+    train(trained)
+    trained.get_classifier().requires_grad_(False)
+    save_file(vtab_peft.adapter(trained), tmp_path / "adapter.safetensors")
+    result = restored.load_state_dict(load_file(tmp_path / "adapter.safetensors"), strict=False)
+    assert not result.unexpected_keys
+    assert torch.equal(restored.eval()(IMAGES), trained(IMAGES))
+    with pytest.raises(ValueError, match="apply"):
+        vtab_peft.adapter(vit())
 
 
 @pytest.mark.parametrize("name", OTHER_VITS)
@@ -254,6 +273,7 @@ def test_loaded_adapter_predicts_what_the_run_predicted(
     ).itertuples()
     model = vtab_peft.load_adapter(row.key[:8], results)
     assert not model.training
+    assert {name for name in vtab_peft.adapter(model) if "head" in name} == {"head.weight", "head.bias"}
     config = timm.data.resolve_model_data_config(model)
     known = backbones.load("toy_vit")
     assert (tuple(config["mean"]), tuple(config["std"])) == (known.mean, known.std)

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -22,7 +23,12 @@ def blocks(page: str) -> list[str]:
 def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No download, no process, a folder of its own."""
     create = timm.create_model
-    monkeypatch.setattr(timm, "create_model", lambda name, **more: create(name, **{**more, "pretrained": False}))
+
+    def create_random(name: str, **more: Any) -> torch.nn.Module:
+        torch.manual_seed(0)  # a name has the same weights each time
+        return create(name, **{**more, "pretrained": False})
+
+    monkeypatch.setattr(timm, "create_model", create_random)
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
     monkeypatch.setattr(torch, "set_num_threads", lambda _: None)  # one, as in all tests
     monkeypatch.chdir(tmp_path)

@@ -24,8 +24,8 @@ from vtab_peft.benchmark.storage.schema import COLUMNS
 from vtab_peft.benchmark.storage.store import Store
 
 IMAGES = 200
-PUBLIC = {"Method", "Recipe", "__version__", "apply", "compare", "leaderboard", "load_adapter", "load_results"}
-PUBLIC |= {"merge", "method", "plain_vit", "published", "run", "to_bencheval", "trainable"}
+PUBLIC = {"Method", "Recipe", "__version__", "adapter", "apply", "compare", "leaderboard", "load_adapter"}
+PUBLIC |= {"load_results", "merge", "method", "plain_vit", "published", "run", "to_bencheval", "trainable"}
 
 
 @pytest.fixture
