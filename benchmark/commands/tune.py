@@ -114,7 +114,7 @@ def _choose(search: Search, trials: Sequence[Trials], result: SweepResult, store
             refits.append(search.refits(own, accuracies))
             known.append((own, accuracies))
     if any(refits):
-        print(f"{choices_table(known)}\n")
+        print(f"{choices_table(known)}\n", flush=True)
     pairs = pluralize(sum(map(bool, refits)), "pair")
     say(f"settings chosen for {pairs} of method and task, see {store.root / 'chosen'}")
     return refits
@@ -168,7 +168,7 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     """Print the plan; change no file."""
     found, unread = read_cache(tasks, search.config.preprocessing(search.backbone))
     found = search.config.drawn(found)
-    rows = [_plan_row(search, method, found, store) for method in methods]
+    rows, runs = zip(*(_plan_row(search, method, found, store) for method in methods), strict=True)
     seeds = " ".join(map(str, search.config.seeds))
     print(
         f"{search.backbone.ref.name}, recipe {search.config.recipe.name}: "
@@ -177,7 +177,7 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     )
     header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
-    print(f"\n{rates_table(search, methods)}")
+    print(f"\nin all: {estimate_of([*chain(*runs)])} with one worker\n\n{rates_table(search, methods)}")
     if unread:
         print(f"\n{unread_note(unread)}")
     return 0
@@ -190,8 +190,10 @@ def rates_table(search: Search, methods: Sequence[MethodInfo], style: str = "sim
     return tabulate(rows, header, tablefmt=style, disable_numparse=True, colalign=("left", "left", "right", "right"))
 
 
-def _plan_row(search: Search, method: MethodInfo, tasks: Sequence[CachedTask], store: Store) -> tuple[object, ...]:
-    """Return a row of the plan; refits of an open choice are estimated with the default setting."""
+def _plan_row(
+    search: Search, method: MethodInfo, tasks: Sequence[CachedTask], store: Store
+) -> tuple[tuple[object, ...], list[PlannedRun]]:
+    """Return a row of the plan, and its runs; refits of an open choice are estimated with the default setting."""
     trials = [search.trials(method, data) for data in tasks]
     known = [own.accuracies(store) for own in trials]
     unknown = [own for own, accuracies in zip(trials, known, strict=True) if accuracies is None]
@@ -199,7 +201,7 @@ def _plan_row(search: Search, method: MethodInfo, tasks: Sequence[CachedTask], s
     default = [0.0] + [None] * (search.configurations - 1)
     refits = [run for own, found in zip(trials, known, strict=True) for run in search.refits(own, found or default)]
     missing = missing_runs(store, refits)
-    return (
+    row = (
         method.ref.spec,
         search.grid(method),
         sum(len(own.runs) for own in trials) - len(pending),
@@ -209,3 +211,4 @@ def _plan_row(search: Search, method: MethodInfo, tasks: Sequence[CachedTask], s
         len(missing),
         estimate_of([*pending, *missing]),
     )
+    return row, [*pending, *missing]
