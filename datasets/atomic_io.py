@@ -7,7 +7,7 @@ import re
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -133,12 +133,16 @@ def is_complete_array(path: Path) -> bool:
 
 def remove_temp_files(folder: Path) -> None:
     """Remove the temporary files of killed processes from `folder`."""
-    for path in folder.glob(f"{PREFIX}*"):
-        try:
+    for path in abandoned(folder.glob(f"{PREFIX}*")):
+        path.unlink(missing_ok=True)
+
+
+def abandoned(temporary: Iterable[Path]) -> Iterator[Path]:
+    """Yield the temporary files whose writers have ended; those that are gone by now are passed over."""
+    for path in temporary:
+        with suppress(FileNotFoundError):
             if is_abandoned(path.name, path.stat().st_mtime):
-                path.unlink()
-        except FileNotFoundError:
-            continue  # its writer has just finished, or another process has removed it
+                yield path
 
 
 def host() -> str:

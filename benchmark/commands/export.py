@@ -16,12 +16,13 @@ from typing import Any
 
 from safetensors.torch import save
 
+from ...datasets.raw.atomic_folder import atomic_folder
 from ..checkpoints import peft_format
 from ..checkpoints.adapter_checkpoint import in_order
 from ..checkpoints.lookup import EXPORTED
 from ..checkpoints.model_card import card
 from ..checkpoints.restore import NotMergeable, TrainedModel, head_name, load_trained, timm_arguments, with_head
-from ..storage.json_io import write_atomically
+from ..storage.json_io import unwritable
 
 CROPS = {"squash": ("squash", 1.0), "squash_crop": ("squash", 0.875), "square_crop": ("center", 0.875)}
 """Our resize modes as timm's `crop_mode` and `crop_pct`."""
@@ -43,8 +44,14 @@ def export(options: argparse.Namespace) -> int:
     run = load_trained(options.cell, options.results, options.weights, options.plugin, options.backbone)
     files = {"adapter": adapter, "merged": merged, "peft": peft}[options.form](run)
     files["README.md"] = card(run, options.form, folder.resolve().name).encode()
-    for name, content in files.items():
-        write_atomically(folder / name, content)
+    try:
+        with atomic_folder(folder.resolve()) as staged:
+            for name, content in files.items():
+                (staged / name).write_bytes(content)
+            if folder.exists():
+                folder.resolve().rmdir()  # it is empty
+    except OSError as error:
+        raise unwritable(folder, error) from None
     print(f"{run.spec.run_id()} as {options.form}: {folder}", file=sys.stderr)
     for name, content in files.items():
         print(f"{len(content):>12,} bytes  {folder / name}")

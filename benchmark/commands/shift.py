@@ -36,7 +36,7 @@ from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
 from ..storage.layout import Provenance
 from ..storage.schema import Run
-from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, path_of, save_shift
+from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, merged, path_of, save_shift
 from ..storage.store import Store
 from .messages import load_latest, say
 from .report import write_report
@@ -155,7 +155,7 @@ class Evaluator:
                 changed = record != before[run.run_id]
                 self.new, self.stored = self.new + changed, self.stored + (not changed)
                 if changed:
-                    save_shift(self.store.root, record)
+                    save_shift(self.store.root, merged(record, self.load_record(run)))
                     say(f"{data.task.label} · {run.method_spec} · seed {run.spec.seed}: {summary(record)}")
 
     def complete(

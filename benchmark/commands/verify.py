@@ -3,13 +3,14 @@
 import argparse
 import hashlib
 import math
+import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ...datasets.atomic_io import PREFIX, is_abandoned, is_complete_array
+from ...datasets.atomic_io import PREFIX, abandoned, is_complete_array
 from ...datasets.cache import default_root
 from ...datasets.manifest import Manifest, manifests
 from ...datasets.reading import InvalidFile
@@ -153,18 +154,23 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
         yield f"its accuracy is {accuracy}, but {(labels == predictions).mean()} of its predictions are correct"
 
 
+def _files(folder: Path) -> list[Path]:
+    """Return all files below a folder, sorted, also while another command removes some."""
+    return sorted(Path(base) / name for base, _, names in os.walk(folder) for name in names)
+
+
 def check_folder(store: Store) -> Iterator[str]:
     """Yield files that do not belong in the results folder."""
     root = store.root
-    for path in sorted(root.rglob(f"{PREFIX}*")):
-        if is_abandoned(path.name, path.stat().st_mtime):
-            yield f"{path}: temporary file of a killed process; the next `run` removes it"
-    for path in sorted((root / "runs").rglob("*")):
-        if not path.is_file() or path.name.startswith(PREFIX) or path.suffix == ".json":
+    for path in abandoned(path for path in _files(root) if path.name.startswith(PREFIX)):
+        yield f"{path}: temporary file of a killed process; the next `run` removes it"
+    for path in _files(root / "runs"):
+        if path.name.startswith(PREFIX) or path.suffix == ".json":
             continue
+        run_id = path.name.partition(".")[0]
         if path.suffix not in COMPANIONS:
             yield f"{path}: not a file of a results folder"
-        elif not path.with_suffix(".json").exists():
+        elif not (root / "claims" / f"{run_id}.json").exists() and not path.with_suffix(".json").exists():
             yield f"{path}: has no record: it was deleted, or its process was killed; delete this file too"
     stored = {path.name.partition(".")[0] for path in store.record_paths()}
     failures, problems = store.load_failures()
@@ -179,8 +185,8 @@ def check_folder(store: Store) -> Iterator[str]:
             yield f"{root / 'shift' / run_id}.json: belongs to no stored run; delete it"
     locks, problems = list_locks(root / "claims")
     yield from problems
-    for run_id, lock, abandoned in locks:
-        if abandoned:
+    for run_id, lock, is_abandoned in locks:
+        if is_abandoned:
             yield f"{root / 'claims' / run_id}.json: abandoned by {lock}; the next `run` takes it over"
     for path in sorted(path for path in (root / "damaged").rglob("*") if path.is_file()):
         yield f"{path}: quarantined as damaged; delete it after repeating its run"

@@ -21,7 +21,7 @@ from typing import Any
 from ..escaping import markdown
 from ..storage.costs import load_costs
 from ..storage.garbage import without_collection
-from ..storage.json_io import write_atomically
+from ..storage.json_io import alone, write_atomically
 from ..storage.schema import Run
 from ..storage.shifts import load_shifts
 from ..storage.store import Store
@@ -68,7 +68,7 @@ def write(
     axes: Sequence[str] = (),
     drawing: Drawing = REPORT,
 ) -> Report:
-    """Rebuild the report of a results folder in `out`.
+    """Rebuild the report of a results folder in `out`, after those that other processes are writing there.
 
     Args:
         with_published: Add tables of published numbers.
@@ -80,6 +80,18 @@ def write(
         StoreError: `out` cannot be written.
         ValueError: `drawing` names a method that no leaderboard has.
     """
+    with alone(out):
+        return _write(store, out, with_published, run_ids, axes, drawing)
+
+
+def _write(
+    store: Store,
+    out: Path,
+    with_published: bool,
+    run_ids: Collection[str] | None,
+    axes: Sequence[str],
+    drawing: Drawing,
+) -> Report:
     stored, problems = store.load_runs()
     problems += store.load_failures()[1]
     costs, bad_costs = load_costs(store.root)
@@ -98,6 +110,7 @@ def write(
         found = significance(entry, runs)
         if table := shift.shift_table(entry, runs, shifts):
             shifted[identity.slug] = table
+            problems += table.outdated
         files = _texts(entry, found, table) | _figures(entry, runs, found, axes, table, drawing)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
@@ -117,7 +130,8 @@ def write(
     write_atomically(paths[-3], papers.BIBTEX.read_bytes())
     write_atomically(paths[-2], page(parts, store.root))
     write_atomically(paths[-1], (_index(parts, shifted) + few_shots.index(tables)).encode())
-    problems += _orphans(out, {entry.id.slug for entry in leaderboards})
+    problems += _orphans(out / "boards", {entry.id.slug for entry in leaderboards})
+    problems += _orphans(out / "few_shots", {table.id.slug for table in tables})
     shown = [part for part in parts if run_ids is None or any(run.run_id in run_ids for run in part.runs)]
     whole = [part for part in shown if not few_shots.is_draw(part.entry)]  # those of draws are in one table
     texts = [to_terminal(part.entry) + summary(part.significance) + _files(out, part) for part in whole]
@@ -198,7 +212,7 @@ def _remove_stale(folder: Path, made: Mapping[str, bytes]) -> None:
     """Remove files of an earlier report that no longer apply; other files are left unchanged."""
     for path in folder.iterdir():
         if path.name not in made and (path.name in ("published.md", "shift.csv", "shift.md") or is_figure(path.name)):
-            path.unlink()
+            path.unlink(missing_ok=True)
 
 
 def _index(parts: Sequence[LeaderboardReport], shifted: Collection[str]) -> str:
@@ -248,10 +262,10 @@ def _decoders(part: LeaderboardReport, older: Sequence[OlderDecoder]) -> list[st
     ]
 
 
-def _orphans(out: Path, slugs: set[str]) -> list[str]:
+def _orphans(parent: Path, slugs: set[str]) -> list[str]:
     return [
         f"{folder} belongs to no leaderboard of these results and was left unchanged: delete it if it is out of date"
-        for folder in sorted((out / "boards").iterdir())
+        for folder in sorted(parent.glob("*/"))
         if folder.is_dir() and folder.name not in slugs
     ]
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
+import msgspec
 from tabulate import tabulate
 
 from ...datasets.corruptions import CORRUPTIONS
@@ -65,30 +66,59 @@ class ShiftTable:
     lists: tuple[str, ...]
     rows: tuple[ShiftRow, ...]
     """Methods in the order of the leaderboard, each as trained and then with WiSE-FT."""
+    outdated: tuple[str, ...]
+    """A message for each record with outcomes of other images than a newer record has; these are left out."""
 
 
 def shift_table(entry: Leaderboard, runs: Iterable[Run], shifts: Mapping[str, Shift]) -> ShiftTable | None:
     """Return the shifted tests of a leaderboard; None if no method has all of them.
 
-    Records of an earlier repetition of a run are left out, and those that lack a corruption.
+    Records of an earlier repetition of a run are left out, and those that lack a corruption.  Methods are compared on
+    the same images: those of the newest record of the task that has the test.
 
     Args:
         shifts: Run ID -> record.
     """
     found: dict[Any, dict[str, dict[int, Shift]]] = defaultdict(lambda: defaultdict(dict))
     labels = {task.task_id: task.label for task in entry.tasks}
-    for run in runs:
-        record = shifts.get(run.run_id)
-        if record and record.predictions_sha256 == run.predictions_sha256 and _is_complete(record.tests):
+    outdated = []
+    for run, record, has_all in _of_newest_images(runs, shifts):
+        if not has_all:
+            outdated.append(
+                f"shift/{run.run_id}.json ({run.method_spec} on {run.spec.task.name}, seed {run.spec.seed}) has "
+                "results of other images than a newer one; they are left out: run `vtab-peft shift` again"
+            )
+        if _is_complete(record.tests):
             found[entry.id.row_identity(run)][labels[run.task_id]][run.spec.seed] = record
     tasks = tuple(label for label in labels.values() if any(label in by_task for by_task in found.values()))
     rows = [row for entry_row in entry.rows for row in _rows(entry_row, found[entry_row["identity"]], tasks)]
     lists = dict.fromkeys(name for row in rows for name in row.values if name not in SHARED)
-    return ShiftTable(entry, tasks, tuple(lists), tuple(rows)) if rows else None
+    return ShiftTable(entry, tasks, tuple(lists), tuple(rows), tuple(outdated)) if rows else None
+
+
+def _of_newest_images(runs: Iterable[Run], shifts: Mapping[str, Shift]) -> list[tuple[Run, Shift, bool]]:
+    """Return the runs with the outcomes that have the newest images of each test, and if that is all of them."""
+    pairs = [(run, record) for run in runs if (record := shifts.get(run.run_id))]
+    pairs = [(run, record) for run, record in pairs if record.predictions_sha256 == run.predictions_sha256]
+    pairs.sort(key=lambda pair: (pair[1].provenance.get("created", ""), pair[0].run_id))
+    newest: dict[Any, str] = {}
+    for run, record in pairs:
+        for test in (*record.tests, *(record.wise_ft.tests if record.wise_ft else ())):
+            newest[run.task_id, test.name, test.severity] = test.data
+    found = []
+    for run, record in pairs:
+        trained, mixed = (
+            [test for test in tests if newest[run.task_id, test.name, test.severity] == test.data]
+            for tests in (record.tests, record.wise_ft.tests if record.wise_ft else [])
+        )
+        wise = record.wise_ft and msgspec.structs.replace(record.wise_ft, tests=mixed)
+        kept = msgspec.structs.replace(record, tests=trained, wise_ft=wise)
+        found.append((run, kept, kept == record))
+    return found
 
 
 def _is_complete(tests: Iterable[Outcome]) -> bool:
-    return accuracies(tests).keys() >= set(SHARED)
+    return {test.name for test in tests} >= {"clean", *CORRUPTIONS}
 
 
 def _rows(row: dict[str, Any], by_task: Mapping[str, Mapping[int, Shift]], tasks: Sequence[str]) -> list[ShiftRow]:

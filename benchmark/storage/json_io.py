@@ -1,7 +1,11 @@
 """Write the files of a results folder; writes are atomic."""
 
+import fcntl
 import json
+import os
 import re
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +45,23 @@ def create_folder(path: Path) -> None:
         raise unwritable(path, error) from None
 
 
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Wait until no other process is in such a block for this folder.
+
+    Nothing waits if the folder does not exist yet, or if its file system has no locks.
+    """
+    with ExitStack() as stack:
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def unwritable(path: Path, error: OSError) -> StoreError:
     """Return the error for a file that cannot be written."""
-    return StoreError(f"cannot write {path}: {error.strerror}; free space or give another --results folder")
+    return StoreError(f"cannot write {path}: {error.strerror}; free space or give another folder")
 
 
 _ESCAPES = re.compile(r"\\(?:ud[89ab]..\\ud[c-f]..|u(d[89a-f]..)|.)")

@@ -6,7 +6,7 @@ The run ID and the hash of the run's predictions bind a record to the model.  Th
 changes.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Annotated
@@ -107,6 +107,24 @@ load_shift = SHIFTS.load
 def save_shift(root: Path, shift: Shift) -> Path:
     """Write a record in place of an earlier one of the run; errors as `RecordKind.save`."""
     return SHIFTS.save(path_of(root, shift.key), shift)
+
+
+def merged(new: Shift, stored: Shift | None) -> Shift:
+    """Return the new record, with what only the stored one has: outcomes of other tests, and WiSE-FT.
+
+    Another machine may lack a list, and another command may have stored outcomes meanwhile.
+    """
+    if stored is None or stored.predictions_sha256 != new.predictions_sha256:
+        return new
+    wise = new.wise_ft or stored.wise_ft
+    if wise and stored.wise_ft and wise.alpha == stored.wise_ft.alpha:
+        wise = msgspec.structs.replace(wise, tests=_united(wise.tests, stored.wise_ft.tests))
+    return msgspec.structs.replace(new, tests=_united(new.tests, stored.tests), wise_ft=wise)
+
+
+def _united(new: Sequence[Outcome], stored: Sequence[Outcome]) -> list[Outcome]:
+    known = {(test.name, test.severity) for test in new}
+    return [*new, *(test for test in stored if (test.name, test.severity) not in known)]
 
 
 def load_shifts(root: Path) -> tuple[dict[str, Shift], list[str]]:

@@ -1,5 +1,7 @@
 """`export`: the exported model computes the same as the trained one in timm and peft."""
 
+import argparse
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from torch import Tensor
 from vtab_peft.benchmark.checkpoints.restore import TrainedModel, timm_arguments
 from vtab_peft.benchmark.commands import export as exporting
 from vtab_peft.benchmark.method_checks.tiny_models import sample_images
+from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.datasets.cache import Preprocessing
 from vtab_peft.datasets.pixels import decode
 from vtab_peft.methods import METHODS
@@ -137,6 +140,30 @@ def test_other_than_low_rank_updates_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=form):
         exporting.peft(make_trained(spec))
+
+
+def test_an_export_that_fails_leaves_nothing_and_an_empty_folder_is_taken(
+    make_trained: Callable[[str], TrainedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exporting, "load_trained", lambda *_: make_trained("lora"))
+    monkeypatch.setattr(exporting, "card", lambda *_: "")
+    asked = argparse.Namespace(cell="x", results=tmp_path, weights=None, plugin=[], backbone=None, form="merged")
+    asked.to = tmp_path / "out"
+    asked.to.mkdir()
+    write_bytes = Path.write_bytes
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name == "config.json":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_bytes(path, data)
+
+    with monkeypatch.context() as disk:
+        disk.setattr(Path, "write_bytes", full)
+        with pytest.raises(StoreError, match="No space"):
+            exporting.export(asked)
+    assert not [*tmp_path.rglob("*.*")]
+    assert exporting.export(asked) == 0
+    assert {path.name for path in asked.to.iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
 def test_refused_merge_names_another_form(make_trained: Callable[[str], TrainedModel]) -> None:

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.execution.locks import RunLocks
 from vtab_peft.benchmark.storage.store import Store
-from vtab_peft.datasets.atomic_io import host
+from vtab_peft.datasets.atomic_io import abandoned, host
 from vtab_peft.datasets.cache import build, default_root
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import Preprocessing
@@ -125,6 +126,16 @@ def test_errors_are_named(
     assert status == 1
     assert fact in said
     assert str(results.root) in said
+
+
+def test_files_of_running_commands_are_no_errors(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    run_id = "0" * 16
+    (first(results).parent / f"{run_id}.npz").write_bytes(b"")  # the record follows
+    assert RunLocks(results.root / "claims").acquire(run_id, "a run")
+    status, said = verify(results, capsys)
+    assert status == 0, said
+    gone = results.root / f".tmp-{host()}-1-ab"
+    assert not [*abandoned([gone])]
 
 
 def test_outdated_tables_are_named(results: Store, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import os
 import re
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from report_speed import fill
 from vtab_peft.benchmark.reporting.drawing import Drawing
 from vtab_peft.benchmark.reporting.report import write
 from vtab_peft.benchmark.storage.garbage import without_collection
-from vtab_peft.benchmark.storage.json_io import StoreError, to_text
+from vtab_peft.benchmark.storage.json_io import StoreError, alone, to_text
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.tasks import suite_tasks
 
@@ -184,6 +185,16 @@ def test_a_report_that_cannot_be_written_says_so(store, put, tmp_path):
     (tmp_path / "out").write_text("in the way")
     with pytest.raises(StoreError, match="cannot write"):
         write(store, tmp_path / "out")
+
+
+def test_a_report_waits_for_another_and_sees_what_came_meanwhile(store, put):
+    put("flowers", "lora", 0, 0.5)
+    with ThreadPoolExecutor(1) as other:
+        with alone(store.root):
+            waiting = other.submit(write, store, store.root)
+            assert not wait([waiting], 0.3).done
+            put("flowers", "linear", 0, 0.4)
+        assert len(waiting.result().leaderboards[0].rows) == 2
 
 
 def test_the_search_for_cycles_goes_on_after_a_report():

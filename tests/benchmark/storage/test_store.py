@@ -194,9 +194,7 @@ def test_full_disk_is_reported_and_leaves_nothing_behind(store, stored_files, fa
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.fsync", full)
-    with pytest.raises(
-        StoreError, match=r"cannot write .*No space left on device; free space or give another --results"
-    ):
+    with pytest.raises(StoreError, match=r"cannot write .*No space left on device; free space or give another folder"):
         store.save(fake.spec(), fake.record(), np.zeros(3, dtype=int))
     assert stored_files() == []
 
@@ -285,5 +283,5 @@ def test_record_is_written_after_its_attachments(store, fake, monkeypatch):
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a place where nobody can write")
 def test_unwritable_folder_is_reported_before_any_run(fake):
     runs = [SimpleNamespace(spec=fake.spec(), seconds=1.0)]
-    with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another --results folder"):
+    with pytest.raises(StoreError, match=r"cannot write /proc/results/claims.*give another folder"):
         Scheduler(runs, Store(Path("/proc/results")), Progress(runs)).next_run()
