@@ -67,6 +67,7 @@ def test_day_by_commands(day: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ran == ["run", "status", "compare", "export"]
     said = capsys.readouterr().out
     assert "A = LoRA, B = Linear probe" in said
+    assert "needs at least 3 seeds" not in said
     assert set(frame["recipe"]) == {row.recipe}
     assert "epochs=3" in row.recipe
     names: dict = {}
@@ -82,7 +83,7 @@ def test_day_by_the_python_api(day: Path, capsys: pytest.CaptureFixture[str]) ->
     exec(block, names)
     runs = names["runs"]
     assert sorted(zip(runs["method"], runs["seed"], strict=True)) == [
-        *(("linear", 0), ("linear", 1), ("lora", 0), ("lora", 1))
+        *(("linear", 0), ("linear", 1), ("linear", 2), ("lora", 0), ("lora", 1), ("lora", 2))
     ]
     assert "A = LoRA, B = Linear probe" in capsys.readouterr().out
     plain = timm.create_model("vit_tiny_patch16_224", num_classes=3, img_size=64, **TOY)
