@@ -48,10 +48,18 @@ def task_folders(a: Path, b: Path) -> list[tuple[str, Path, Path]]:
             raise DataError(f"there is no folder {folder}")
     if _has_lists(a) and _has_lists(b):
         return [(a.name, a, b)]
-    shared = sorted(path.name for path in a.iterdir() if _has_lists(path) and _has_lists(b / path.name))
+    shared = sorted(_task_names(a) & _task_names(b))
     if not shared:
         raise DataError(f"{a} and {b} share no task: no subfolder of the same name has lists in both")
     return [(name, a / name, b / name) for name in shared]
+
+
+def unshared_tasks(a: Path, b: Path) -> list[tuple[str, Path]]:
+    """Return name and copy of the tasks that only one of two copies has; none where these are task folders."""
+    a, b = (folder.expanduser().resolve() for folder in (a, b))
+    if _has_lists(a) and _has_lists(b):
+        return []
+    return sorted((name, a if name in _task_names(a) else b) for name in _task_names(a) ^ _task_names(b))
 
 
 def compare_tasks(a: Path, b: Path, threads: int = CORES) -> list[SplitComparison]:
@@ -63,6 +71,10 @@ def compare_tasks(a: Path, b: Path, threads: int = CORES) -> list[SplitCompariso
     splits_a, splits_b = (_splits(folder) for folder in (a, b))
     with ThreadPoolExecutor(threads) as pool:
         return [_compare(split, splits_a[split], splits_b[split], pool) for split in SPLITS]
+
+
+def _task_names(folder: Path) -> set[str]:
+    return {path.name for path in folder.iterdir() if _has_lists(path)}
 
 
 def _has_lists(folder: Path) -> bool:

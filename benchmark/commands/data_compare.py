@@ -5,8 +5,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ...datasets.compare import SplitComparison, compare_tasks, task_folders
+from ...datasets.compare import SplitComparison, compare_tasks, task_folders, unshared_tasks
 from ..reporting.tables import DASH
+from ..reporting.wording import pluralize
 
 SHOWN = 3
 """Differing images of a split that are named (ours)."""
@@ -18,8 +19,10 @@ def compare_data(options: argparse.Namespace) -> int:
     Raises:
         DataError: a folder is no task, or an image cannot be read.
     """
-    rows, notes, equal = [], [], True
-    for name, a, b in task_folders(options.a, options.b):
+    folders = task_folders(options.a, options.b)
+    notes = [f"{name}: only in {folder}" for name, folder in unshared_tasks(options.a, options.b)]
+    rows, equal = [], not notes
+    for name, a, b in folders:
         for found in compare_tasks(a, b):
             equal &= found.equal
             rows.append(_row(name, found))
@@ -29,9 +32,13 @@ def compare_data(options: argparse.Namespace) -> int:
                 )
             if (more := len(found.differing) - SHOWN) > 0:
                 notes.append(f"{name}, {found.split}: and {more:,} more")
+            if more := found.images[0] - found.images[1]:
+                notes.append(
+                    f"{name}, {found.split}: {pluralize(abs(more), 'image')} more in {'A' if more > 0 else 'B'}"
+                )
     headers = ("task", "split", "images A", "images B", "same pixels", "at the same place", "largest difference")
     print(tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", *["right"] * 5)))
-    print("\n".join(["", *notes]) if notes else "\nthe same pixels and labels, in the same order")
+    print("\nthe same pixels and labels, in the same order" if equal else "\n".join(["", *notes]))
     return 0 if equal else 1
 
 

@@ -70,6 +70,20 @@ def test_other_labels_and_counts_are_differences(copies: tuple[Path, Path]) -> N
     assert found.largest == 0
 
 
+def test_what_only_one_copy_has_is_named(
+    copies: tuple[Path, Path], make_task_in: Callable[..., Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = copies
+    ask = ["data", "compare", str(a.parent), str(b.parent)]
+    (b / "test.txt").write_text("".join((b / "test.txt").read_text().splitlines(keepends=True)[:-2]))
+    assert main(ask) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == "colours, test: 2 images more in A"
+    (b / "test.txt").write_text((a / "test.txt").read_text())
+    make_task_in(b.parents[1], name="shapes")
+    assert main(ask) == 1
+    assert capsys.readouterr().out.splitlines()[-1] == f"shapes: only in {b.parent}"
+
+
 def test_folders_without_common_tasks_are_refused(copies: tuple[Path, Path], tmp_path: Path) -> None:
     a, _ = copies
     (tmp_path / "empty").mkdir()
