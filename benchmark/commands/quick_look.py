@@ -9,7 +9,7 @@ import numpy as np
 
 from ...datasets.cache import CachedTask
 from ...datasets.tasks import find
-from ..plan import make_plan
+from ..plan import make_plan, shard
 from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .accuracy_table import accuracy_table
@@ -41,7 +41,7 @@ def quick_look(options: argparse.Namespace) -> int:
     """
     stored = {"--oracle": options.oracle, "--save-adapters": options.keep_adapters, "--repeat": options.again}
     stored |= {"--keep-logits": options.keep_logits, "--dry-run": options.dry_run}
-    stored |= {"--split val": options.split == "val"}
+    stored |= {"--split val": options.split == "val", "--log": options.log}
     if given := [name for name, value in stored.items() if value]:
         raise ValueError(f"--limit-test stores nothing and looks at test images, so {given[0]} has no use with it")
     deadline = deadline_in(options.max_minutes)
@@ -56,7 +56,7 @@ def quick_look(options: argparse.Namespace) -> int:
             backbone, methods = resolve_names(options, pool, config.recipe)
             found = cached_tasks(tasks, config.preprocessing(backbone))
             few = [limited(data, options.limit_test, folder / "images") for data in found]
-            runs = make_plan(backbone, methods, few, config)
+            runs = shard(make_plan(backbone, methods, few, config), options.shard, backbone)
             say(announcement(runs, runs, backbone, config.recipe, options.engine, one_worker=one_worker(options)))
             result = sweep(runs, pool, store, deadline, options.grace)
         finally:

@@ -8,7 +8,10 @@ import pytest
 from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands import quick_look
 from vtab_peft.benchmark.commands.quick_look import limited
+from vtab_peft.benchmark.execution.scheduler import SweepResult
+from vtab_peft.benchmark.plan import PlannedRun
 from vtab_peft.datasets.cache import CachedTask
 
 
@@ -34,6 +37,23 @@ def test_a_look_leaves_nothing_behind(
     assert "5 test images" in said
     assert any(line.split()[0] == "linear" for line in said.splitlines() if line)
     assert not results.exists()
-    for more in (["--oracle"], ["--save-adapters"], ["--repeat"], ["--dry-run"], ["--split", "val"]):
+    for more in (["--oracle"], ["--save-adapters"], ["--repeat"], ["--dry-run"], ["--split", "val"], ["--log", "csv"]):
         assert main([*ask, *more]) == 2
-        assert more[-1] in capsys.readouterr().err
+        assert more[0] in capsys.readouterr().err
+
+
+def test_a_look_executes_its_shard_alone(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    planned = []
+
+    def sweep(runs: list[PlannedRun], *_: object) -> SweepResult:
+        planned.append([run.spec.seed for run in runs])
+        return SweepResult()
+
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    monkeypatch.setattr(quick_look, "sweep", sweep)
+    monkeypatch.setattr(quick_look, "accuracy_table", lambda *_: "")
+    ask = [*command(make_task(), tmp_path / "results"), "--seeds", "0", "1", "--methods", "linear"]
+    assert main([*ask, "--limit-test", "5", "--shard", "2/2"]) == 0
+    assert planned == [[1]]
