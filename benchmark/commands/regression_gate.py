@@ -3,13 +3,13 @@
 import errno
 import json
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from tempfile import TemporaryFile
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from tabulate import tabulate
@@ -19,6 +19,7 @@ from ...datasets.reading import read_json
 from ...datasets.schema import Count, from_json
 from ...datasets.task import DataError
 from ..canonical import fingerprint
+from ..spec import RunSpec
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
 
@@ -27,6 +28,8 @@ SIGMAS = 4.0
 The same machine repeats its numbers exactly; the range allows for other processors and library versions."""
 
 MEAN = "mean of tasks"
+COUNTS = ("parameters", "runs")
+"""Values that are no accuracies."""
 
 
 class _Method(msgspec.Struct):
@@ -38,7 +41,7 @@ class _Method(msgspec.Struct):
 class _Baseline(msgspec.Struct):
     format: Literal[1]
     conditions: dict[str, list[str] | str]
-    methods: dict[str, _Method]
+    methods: Annotated[dict[str, _Method], msgspec.Meta(min_length=1)]
 
 
 class BaselineError(Exception):
@@ -51,9 +54,9 @@ class Verdict:
 
     method: str
     what: str
-    """A task, "mean of tasks" or "parameters"."""
+    """A task, "mean of tasks", "parameters" or "runs"."""
     now: float | None
-    """Accuracy in [0, 1] or number of parameters; None if there is no result."""
+    """Accuracy in [0, 1], or number of parameters or runs; None if there is no result."""
     low: float
     high: float
 
@@ -69,13 +72,14 @@ class Verdict:
 
     def row(self) -> tuple[str, ...]:
         """Return the row of the printed table."""
-        word = "MISSING" if self.now is None else "REGRESSED" if self.regressed else "better than the baseline"
+        missing = self.now is None or self.what == "runs"
+        word = "MISSING" if missing else "REGRESSED" if self.regressed else "better than the baseline"
         return self.method, self.what, self._text(self.now), f"{self._text(self.low)} .. {self._text(self.high)}", word
 
     def _text(self, value: float | None) -> str:
         if value is None:
             return "-"
-        return f"{value:,.0f}" if self.what == "parameters" else f"{100 * value:.1f} %"
+        return f"{value:,.0f}" if self.what in COUNTS else f"{100 * value:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -100,7 +104,7 @@ def write_baseline(path: Path, runs: Sequence[Run], test_images: int) -> None:
             margin = SIGMAS * math.sqrt(0.25 / (test_images * (len(accuracies) - 1 if what == MEAN else 1)))
             ranges[what] = [round(max(0.0, value - margin), 4), round(min(1.0, value + margin), 4)]
         methods[spec] = {"parameters": parameters, "accuracy": ranges}
-    content = {"format": 1, "conditions": _conditions(runs), "methods": methods}
+    content = {"format": 1, "conditions": _conditions([run.spec for run in runs]), "methods": methods}
     data = (json.dumps(content, indent=1, sort_keys=True) + "\n").encode()
     from_json(data, _Baseline)
     write_atomically(path, data)
@@ -137,19 +141,23 @@ def check_writable(path: Path) -> None:
         raise BaselineError(f"cannot write baseline {path}: {error.strerror}; give another file") from None
 
 
-def compare(baseline: Baseline, runs: Sequence[Run]) -> list[Verdict]:
-    """Compare every stored range with the results in `runs`.
-
-    Raises:
-        BaselineError: recipe, backbone, protocol or data are not those of the baseline.
-    """
-    if baseline.conditions != _conditions(runs):
+def check_conditions(baseline: Baseline, planned: Sequence[RunSpec]) -> None:
+    """Raise `BaselineError` if recipe, backbone, seeds or data of the planned runs are not those of the baseline."""
+    if baseline.conditions != _conditions(planned):
         raise BaselineError(
-            f"baseline {baseline.path} was made with another recipe, backbone or task version; "
+            f"baseline {baseline.path} was made with another recipe, backbone, seeds or task version; "
             f"if this change is intended, create a new one with `smoke --write-baseline {baseline.path}`"
         )
+
+
+def compare(baseline: Baseline, planned: Sequence[RunSpec], runs: Sequence[Run]) -> list[Verdict]:
+    """Compare every stored range with the results in `runs`, and their number per method with that of the plan."""
     now = {spec: {"parameters": parameters, **accuracies} for spec, accuracies, parameters in _by_method(runs)}
-    return [Verdict(spec, what, now.get(spec, {}).get(what), low, high) for spec, what, low, high in baseline.ranges]
+    verdicts = [
+        Verdict(spec, what, now.get(spec, {}).get(what), low, high) for spec, what, low, high in baseline.ranges
+    ]
+    counts, there = Counter(spec.method.spec for spec in planned), Counter(run.spec.method.spec for run in runs)
+    return verdicts + [Verdict(spec, "runs", there[spec], n, n) for spec, n in counts.items() if there[spec] < n]
 
 
 def diff_table(verdicts: Iterable[Verdict]) -> str:
@@ -175,10 +183,10 @@ def _by_method(runs: Sequence[Run]) -> list[tuple[str, dict[str, float], int]]:
     return found
 
 
-def _conditions(runs: Sequence[Run]) -> dict[str, Any]:
+def _conditions(specs: Sequence[RunSpec]) -> dict[str, Any]:
     """Return what a baseline depends on."""
-    backbones, recipes = {run.spec.backbone for run in runs}, {run.spec.recipe_base for run in runs}
-    tasks = {run.spec.task for run in runs}
+    backbones, recipes = {spec.backbone for spec in specs}, {spec.recipe_base for spec in specs}
+    tasks = {spec.task for spec in specs}
     values = [
         {backbone.name for backbone in backbones},
         {backbone.sha256 for backbone in backbones},
@@ -186,7 +194,7 @@ def _conditions(runs: Sequence[Run]) -> dict[str, Any]:
         {task.name for task in tasks},
         {str(task.version) for task in tasks},
         {task.data for task in tasks},
-        {str(run.spec.seed) for run in runs},
+        {str(spec.seed) for spec in specs},
     ]
     return {
         "backbone": sorted(values[0]),

@@ -1,6 +1,7 @@
 """The command `smoke`: a small benchmark that needs no internet, weights or data, and can detect regressions."""
 
 import argparse
+import math
 import shutil
 import tempfile
 from pathlib import Path
@@ -12,9 +13,18 @@ from ..execution.messages import ResolveRequest, WorkerConfig
 from ..plan import SweepConfig, make_plan
 from ..recipes import choose_recipe
 from ..reporting.report import write
+from ..reporting.wording import pluralize
 from ..storage.store import Store
 from .messages import announcement, say
-from .regression_gate import Baseline, check_writable, compare, diff_table, read_baseline, write_baseline
+from .regression_gate import (
+    Baseline,
+    check_conditions,
+    check_writable,
+    compare,
+    diff_table,
+    read_baseline,
+    write_baseline,
+)
 from .run import cached_tasks, missing_runs, sweep
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
@@ -25,7 +35,8 @@ CAVEAT = "This detects regressions; it does not rank methods (few epochs and ima
 def smoke(options: argparse.Namespace) -> int:
     """Run `vtab-peft smoke`; return 1 if a run failed or a value regressed.
 
-    Without `--results`, the folder is a temporary one and removed at the end, unless it holds tracebacks.
+    A gate executes its runs even if they are stored, because it tests the code.  Without `--results`, the folder is a
+    temporary one and removed at the end, unless it holds tracebacks.
 
     Raises:
         BaselineError: the baseline cannot be read or written (checked before anything runs), or does not apply.
@@ -57,7 +68,11 @@ def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store)
         backbone, methods = pool.resolve(request)
         tasks = cached_tasks(find(["all"], "toy", None), config.preprocessing(backbone))
         runs = make_plan(backbone, methods, tasks, config)
-        todo = missing_runs(store, runs)
+        if baseline:
+            check_conditions(baseline, [run.spec for run in runs])
+        missing = missing_runs(store, runs)
+        first = {run.spec.run_id(): store.next_repetition(run.spec) for run in runs}
+        todo = runs if baseline or options.write_baseline else missing
         say(announcement(runs, todo, backbone, config.recipe, "eager"))
         result = sweep(todo, pool, store)
     finally:
@@ -67,12 +82,15 @@ def _smoke(options: argparse.Namespace, baseline: Baseline | None, store: Store)
     print(report.text)
     print(CAVEAT)
     status = int(bool(result.failed) or not report.leaderboards)
-    stored = [run for run in store.load_runs()[0] if run.run_id in run_ids]
+    new = [run for run in store.load_runs()[0] if run.repetition >= first.get(run.run_id, math.inf)]
     if options.write_baseline:
-        write_baseline(options.write_baseline, stored, min(data.counts["test"] for data in tasks))
+        if len(new) < len(runs):
+            say(f"no baseline is written: {len(runs) - len(new)} of {pluralize(len(runs), 'run')} have no result")
+            return 1
+        write_baseline(options.write_baseline, new, min(data.counts["test"] for data in tasks))
         print(f"baseline written to {options.write_baseline}")
     if baseline:
-        verdicts = compare(baseline, stored)
+        verdicts = compare(baseline, [run.spec for run in runs], new)
         print(diff_table(verdicts))
         status = status or int(any(verdict.regressed for verdict in verdicts))
     return status

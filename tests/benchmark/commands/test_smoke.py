@@ -1,24 +1,33 @@
 """`smoke` and its regression gate, also with methods of plug-ins."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands import smoke as smoke_module
 from vtab_peft.benchmark.commands.regression_gate import (
     BaselineError,
+    Verdict,
+    check_conditions,
     compare,
     diff_table,
     read_baseline,
     write_baseline,
 )
 from vtab_peft.benchmark.execution.errors import WorkerStartError
+from vtab_peft.benchmark.execution.scheduler import SweepResult
 from vtab_peft.benchmark.execution.signals import Terminated
+from vtab_peft.benchmark.plan import PlannedRun
+from vtab_peft.benchmark.storage.schema import Run
 from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.datasets.tasks import find
 from vtab_peft.methods.plugin import PluginError, load_plugin
 
 GOOD = '''
@@ -80,18 +89,25 @@ def test_gate_finds_lost_methods_and_parameter_changes(tmp_path: Path, store: St
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, store.load_runs()[0], test_images=500)
     runs = store.load_runs()[0]
-    assert not any(verdict.regressed for verdict in compare(read_baseline(baseline), runs))
+    planned = [run.spec for run in runs]
+
+    def compared(runs: list[Run]) -> list[Verdict]:
+        return compare(read_baseline(baseline), planned, runs)
+
+    assert not any(verdict.regressed for verdict in compared(runs))
 
     grown = [replace(run, trainable_params=run.trainable_params + 1) for run in runs]
-    assert {v.what for v in compare(read_baseline(baseline), grown) if v.regressed} == {"parameters"}
+    assert {v.what for v in compared(grown) if v.regressed} == {"parameters"}
 
     others = [run for run in runs if run.spec.method.name == "linear"]
-    lost = [v for v in compare(read_baseline(baseline), others) if v.regressed]
+    lost = [v for v in compared(others) if v.regressed]
     assert {v.method for v in lost} == {"lora"}
+    assert {v.what for v in compared(runs[1:]) if v.regressed} >= {"runs"}
+    assert all(v.regressed for v in compared([]))
     assert "MISSING" in diff_table(lost)
 
     improved = [replace(run, accuracy=0.99) for run in runs]
-    better = [v for v in compare(read_baseline(baseline), improved) if not v.inside]
+    better = [v for v in compared(improved) if not v.inside]
     assert better
     assert not any(v.regressed for v in better)
     assert "better" in diff_table(better)
@@ -102,9 +118,48 @@ def test_gate_refuses_a_baseline_of_another_recipe(tmp_path: Path, store: Store,
     runs = store.load_runs()[0]
     baseline = tmp_path / "baseline.json"
     write_baseline(baseline, runs, test_images=500)
-    others = [replace(run, spec=replace(run.spec, recipe_base="other:1")) for run in runs]
+    check_conditions(read_baseline(baseline), [run.spec for run in runs])
     with pytest.raises(BaselineError, match=str(baseline)):
-        compare(read_baseline(baseline), others)
+        check_conditions(read_baseline(baseline), [replace(run.spec, recipe_base="other:1") for run in runs])
+
+
+def test_gate_repeats_stored_runs_and_fails_without_new_ones(
+    resolve: Any,
+    store: Store,
+    fake: Any,
+    make_task: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    tasks = find([str(make_task(name)) for name in ("whole", "broken")], None, None)
+    broken: list[str] = []
+
+    def sweep(todo: list[PlannedRun], *_: Any) -> SweepResult:
+        counts.append(len(todo))
+        result = SweepResult(failed=[(run, "broken") for run in todo if run.spec.task.name in broken])
+        for run in todo:
+            if run.spec.task.name not in broken:
+                store.save(run.spec, fake.record(0.6), np.zeros(10, int))
+        return result
+
+    counts: list[int] = []
+    pool = SimpleNamespace(resolve=lambda _: resolve("linear"), stop=lambda: None)
+    monkeypatch.setattr(smoke_module, "local_pool", lambda _: pool)
+    monkeypatch.setattr(smoke_module, "SEEDS", (0,))
+    monkeypatch.setattr(smoke_module, "sweep", sweep)
+    monkeypatch.setattr(smoke_module, "find", lambda *_: tasks)
+    monkeypatch.setattr(smoke_module, "write", lambda *_, **__: SimpleNamespace(text="", leaderboards=["one"]))
+    baseline = tmp_path / "base.json"
+    ask = ["smoke", "--results", str(store.root)]
+    write, gate = [*ask, "--write-baseline", str(baseline)], [*ask, "--baseline", str(baseline)]
+    assert [main(write), main(gate), main(ask)] == [0, 0, 0]
+    assert counts == [2, 2, 0]
+    content = baseline.read_bytes()
+    broken.append("broken")
+    assert [main(write), main(gate)] == [1, 1]
+    broken.append("whole")
+    assert [main(write), main(gate)] == [1, 1]
+    assert baseline.read_bytes() == content
 
 
 class NoWorker:
@@ -122,6 +177,7 @@ class NoWorker:
         ("[]", "base.json"),
         ('{"format": 1, "conditions": {}}', "methods: is missing"),
         ('{"format": 2, "conditions": {}, "methods": {}}', "format: "),
+        ('{"format": 1, "conditions": {}, "methods": {}}', "methods: "),
         (
             '{"format": 1, "conditions": {}, "methods": {"a": {"parameters": "1", "accuracy": {}}}}',
             "parameters",
