@@ -75,7 +75,7 @@ def verdict(before: Run, now: Run, images: int) -> tuple[bool, str]:
     if exact(before, now):
         return False, f"DIFFERS, although processor, threads and versions are the same ({shown})"
     tolerance = max(SIGMAS * math.sqrt(old * (1 - old) / images), 1 / images)
-    agrees = abs(old - new) <= tolerance
+    agrees = abs(old - new) < tolerance or math.isclose(abs(old - new), tolerance)  # 1 - 0.998 exceeds 1 / 500
     limit = f"{SIGMAS:g} standard errors on {images} images, {100 * tolerance:.2f} points"
     return agrees, f"{'agrees within' if agrees else 'DIFFERS by more than'} {limit} ({shown})"
 

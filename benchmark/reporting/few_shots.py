@@ -19,7 +19,7 @@ from ..escaping import csv_text, markdown, one_line
 from .leaderboard_id import LeaderboardId
 from .leaderboards import Leaderboard, method_labels
 from .markup import markdown_table
-from .stats import LEAST_SEEDS, Interval, over_seeds
+from .stats import LEAST_SEEDS, Interval, levels, over_seeds
 from .tables import DASH, TERMINAL_WIDTH, percent, signed
 from .wording import pluralize
 
@@ -125,10 +125,9 @@ def _table(identity: LeaderboardId, parts: dict[int, list[Leaderboard]]) -> FewS
     found = {row_id: _points(row_id, parts, tasks) for row_id in known}
     labels = dict(zip(known, method_labels(list(known.values())), strict=True))
     most = max(parts)
-    rows = sorted(
-        ((labels[row_id], one_line(known[row_id]["spec"]), points) for row_id, points in found.items()),
-        key=lambda row: (-row[2][most].mean if most in row[2] else 1.0, row[0]),
-    )
+    places = levels([points[most].mean if most in points else -1.0 for points in found.values()])
+    by_place = sorted(zip(-places, found, strict=True), key=lambda pair: (pair[0], labels[pair[1]]))
+    rows = [(labels[row_id], one_line(known[row_id]["spec"]), found[row_id]) for _, row_id in by_place]
     seeds = min(row["seeds"] for entry in entries for row in entry.rows)
     return FewShotTable(identity, tasks, {shots: len(own) for shots, own in parts.items()}, seeds, tuple(rows))
 

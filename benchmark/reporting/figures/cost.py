@@ -1,8 +1,9 @@
 """Mean accuracy against what a method costs, with the Pareto front: parameters, time, or a column of cost records."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from ..published_vs_measured import method_name
 from ..stats import levels
 from ..tables import count, cut
 from .labels import NAMED, name_points
-from .style import BLUE, COLUMN, INK, short, write_title
+from .style import BLUE, COLUMN, INK, short, text_width, write_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SHORT = 22
 """Characters of a name in a crowded figure."""
+WIDTH = 0.825
+"""Width of the axes as a part of the figure's."""
 TICKS = 24
 """Characters of the names of all ticks that fit beside each other."""
 
@@ -91,7 +94,7 @@ def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost, draw
     if len(rows) < 2:
         return None
     figure = Figure(figsize=(COLUMN, 2.75))
-    axes = figure.add_axes((0.155, 0.145, 0.825, 0.735))
+    axes = figure.add_axes((0.155, 0.145, WIDTH, 0.735))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=8, steps=[1, 2, 5, 10]))
     axes.set_ylabel(f"Mean accuracy over {tasks} tasks (%)" if tasks > 1 else "Accuracy (%)")
     axes.set_xlabel(cost.label)
@@ -140,8 +143,11 @@ def _log_axis(axes: "Axes", cost: Cost) -> np.ndarray:
     choices = [np.isin(ticks[:, 1], steps) for steps in ((1,), (1, 2, 5), tuple(range(1, 10)))]
     named = ticks[next((chosen for chosen in choices if chosen.sum() > 2), choices[-1]), 0]
     names = _names(named, cost)
-    if len("".join(names)) > TICKS:
-        named = ticks[np.isin(ticks[:, 1], (1, 2, 3, 5, 7)), 0]
+    inches = WIDTH * COLUMN / float(np.ptp(axes.get_xlim()))
+    for steps in ((1, 2, 3, 5, 7), (1, 2, 5), (1,)):
+        if len("".join(names)) <= TICKS and not _overlap(named * inches, names):
+            break
+        named = ticks[np.isin(ticks[:, 1], steps), 0]
         names = _names(named, cost)
     axes.set_xticks([zero, *named] if has_zero else named, ["0", *names] if has_zero else names)
     axes.set_xticks(ticks[:, 0], minor=True, labels=[""] * len(ticks))
@@ -151,6 +157,12 @@ def _log_axis(axes: "Axes", cost: Cost) -> np.ndarray:
             where = zero + 0.45 * (first - zero) + shift * (last - left)
             axes.plot(where, 0, transform=axes.get_xaxis_transform(), **style)
     return np.where(values > 0, np.log10(np.maximum(values, 1e-9)), zero)
+
+
+def _overlap(places: np.ndarray, names: Sequence[str]) -> bool:
+    """Return whether names of 7 points touch if they are centred at places in inches."""
+    half = [0.5 * 7 / 6 * text_width([name]) for name in names]
+    return any(b - a < of_a + of_b for (a, of_a), (b, of_b) in pairwise(zip(places, half, strict=True)))
 
 
 def _names(ticks: np.ndarray, cost: Cost) -> list[str]:

@@ -48,6 +48,7 @@ def test_tolerance_is_four_standard_errors(off: float, agrees: bool) -> None:
 
 def test_perfect_accuracy_may_lose_one_image() -> None:
     assert verdict(record(1.0), record(1 - 1 / 400, "bb", threads=8), 400)[0]
+    assert verdict(record(1.0), record(0.998, "bb", threads=8), 500)[0]
     assert not verdict(record(1.0), record(1 - 2 / 400, "bb", threads=8), 400)[0]
 
 

@@ -1,6 +1,6 @@
 """Figures: what each shows, legible names, byte-identical files."""
 
-from itertools import combinations
+from itertools import combinations, pairwise
 from xml.etree import ElementTree
 
 import matplotlib
@@ -48,6 +48,15 @@ def fill_all(put, methods=3, seeds: int = 3) -> None:
 
 
 METHODS = {"Linear": (0, 0.6), "LoRA": (36_864, 0.8), "SSF": (51_000, 0.78), "Full": (5_500_000, 0.7)}
+
+
+def test_names_of_near_ticks_do_not_touch(store, put):
+    fill(put, {"Linear": (0, 0.6), "LoRA": (73_000, 0.8)})
+    with paper_style():
+        (axes,) = drawn(store, "accuracy_vs_params").axes
+        boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
+    assert len(boxes) == 3
+    assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
 
 
 def test_a_long_title_is_wrapped_within_the_figure():
