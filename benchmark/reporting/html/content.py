@@ -27,7 +27,7 @@ from ..method_evidence import load as load_evidence
 from ..published import PublishedRange
 from ..published_vs_measured import CAUTION, PublishedComparison, method_name
 from ..significance import Significance
-from ..wording import pluralize
+from ..tables import has_groups
 from .agreement import disagreement
 from .evidence import over_tasks, student, wilson
 
@@ -73,6 +73,7 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
     entry, identity, setup = part.entry, part.entry.id, part.entry.cost_setup
     folders, images = _folders(part.runs, root), part.significance.test_images
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
+    over_all = f"mean of {len(entry.tasks)} tasks" if len(entry.tasks) > 1 else entry.tasks[0].label
     return {
         "slug": identity.slug,
         "title": title,
@@ -93,8 +94,8 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
             }
             for t in entry.tasks
         ],
-        "groups": list(entry.groups),
-        "means": means or [("mean_tasks", f"mean of {pluralize(len(entry.tasks), 'task')}")],
+        "groups": list(entry.groups) if has_groups(entry) else [],
+        "means": means or [("mean_tasks", over_all)],
         "common": f"mean of the {len(entry.common)} that all have" if entry.common else "",
         "measures": [
             ("time (s)", True),

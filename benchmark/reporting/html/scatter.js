@@ -23,7 +23,7 @@ function axes() {
     ...measureColumns(leaderboard),
     ...leaderboard.means.map(([name, title]) => ({ key: name, title: `${title} (%)`, value: (row) => row.means[name], show: percent })),
     ...leaderboard.groups.map((name, i) => ({ key: `group ${name}`, title: `${name} (%)`, value: (row) => row.groups[i], show: percent })),
-    ...leaderboard.tasks.map(({ name }, i) => ({ key: `task ${i}`, title: `${name} (%)`, value: (row) => row.accuracy[i], show: percent })),
+    ...(leaderboard.tasks.length > 1 ? leaderboard.tasks : []).map(({ name }, i) => ({ key: `task ${i}`, title: `${name} (%)`, value: (row) => row.accuracy[i], show: percent })),
   ].filter(({ value }) => leaderboard.rows.some((row) => known(value(row))));
 }
 

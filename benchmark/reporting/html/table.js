@@ -6,7 +6,8 @@ const meanColumn = () => columns().find((column) => column.mean);
 /** Return the columns of the table: key, title, value of a row, and its format. */
 function columns() {
   const { leaderboard, group } = state;
-  const shown = leaderboard.tasks.map((task, place) => ({ task, place })).filter(({ task }) => ["", task.group].includes(group));
+  const tasks = leaderboard.tasks.length > 1 ? leaderboard.tasks : []; // the mean of one task is its accuracy
+  const shown = tasks.map((task, place) => ({ task, place })).filter(({ task }) => ["", task.group].includes(group));
   const ofGroup = leaderboard.groups.indexOf(group);
   const groups = ofGroup < 0 && group !== "costs" ? leaderboard.groups : [];
   const [meanKey, meanTitle] = leaderboard.means.find(([name]) => name === state.mean);

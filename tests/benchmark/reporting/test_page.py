@@ -262,3 +262,12 @@ def test_disagreement_of_many_methods_stays_small(store, fake) -> None:
     found = disagreement(*only_with_runs(store))
     assert len(found["labels"]) == 70
     assert len(json.dumps(found)) < 25_000
+
+
+def test_page_shows_no_number_twice(page, put):
+    put("flowers", "lora", 0, 0.5)
+    (leaderboard,) = page()[1]["leaderboards"]
+    assert leaderboard["means"] == [["mean_tasks", "flowers"]]
+    put("cars", "lora", 0, 0.5, group="structured")
+    (leaderboard,) = page()[1]["leaderboards"]
+    assert (leaderboard["means"], leaderboard["groups"]) == ([["mean_tasks", "mean of 2 tasks"]], [])
