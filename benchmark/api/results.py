@@ -94,7 +94,7 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
             continue
         words.append(f"--{name.replace('_', '-')}")
         if isinstance(value, Mapping):
-            words += [f"{key}={'none' if setting is None else setting}" for key, setting in value.items()]
+            words += [f"{key}={_setting(setting)}" for key, setting in value.items()]
         elif isinstance(value, Iterable) and not isinstance(value, str):  # also a set, an array or an iterator
             words += map(_word, value)
         elif value is not True:
@@ -112,6 +112,12 @@ def _parse(command: str, options: Mapping[str, Any]) -> Any:
 
 def _word(value: Any) -> str:
     return value.spec() if hasattr(value, "spec") else str(value)
+
+
+def _setting(value: Any) -> str:
+    """Return a value as `--set` reads it: `none`, `true` and `false` in small letters."""
+    text = str(value)
+    return text.lower() if text in ("None", "True", "False") else text
 
 
 def load_results(folder: str | Path = "results") -> "pd.DataFrame":

@@ -18,7 +18,7 @@ from raises import raises_naming
 from scipy import stats
 from vtab_peft.benchmark.api.results import _parse
 from vtab_peft.benchmark.cli import main
-from vtab_peft.benchmark.recipes import RECIPES
+from vtab_peft.benchmark.recipes import RECIPES, choose_recipe
 from vtab_peft.benchmark.reporting.published import load
 from vtab_peft.benchmark.storage.schema import COLUMNS
 from vtab_peft.benchmark.storage.store import Store
@@ -103,6 +103,8 @@ def test_a_recipe_of_ones_own_is_its_own_leaderboard(
         ({"lr": 1}, r"set=\{'lr': 1\}"),
         ({"limit_test": 5}, "limit_test"),
         ({"set": {"epoch": 3}}, "^set: a recipe has no field 'epoch'"),
+        ({"set": {"lr": [1e-3, 1e-4]}}, "^set: lr must be a number"),
+        ({"set": {"drop_last": 1}}, "^set: drop_last must be true or false"),
         ({"methods": "gated"}, "`vtab-peft list methods`.* plugin=FILE"),
     ],
 )
@@ -118,6 +120,25 @@ def test_any_iterable_is_a_list_of_values(values: Any) -> None:
         1,
         2,
     ]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("drop_last", True),
+        ("drop_last", False),
+        ("drop_last", np.True_),
+        ("clip_norm", None),
+        ("clip_norm", 2.0),
+        ("lr", 1e-7),
+        ("weight_decay", np.float64(0.3)),
+        ("epochs", np.int64(7)),
+        ("head_init", "zeros"),
+    ],
+)
+def test_set_takes_values_of_python(field: str, value: Any) -> None:
+    asked = _parse("run", {"methods": "lora", "backbone": "toy_vit", "set": {field: value}})
+    assert getattr(choose_recipe("uniform", asked.settings), field) == value
 
 
 def test_load_results_has_every_stored_run(two_methods: Path) -> None:
