@@ -105,18 +105,23 @@ def table(paper: Paper, spec: str, runs: Sequence[Run]) -> str:
     """Return the table of one method: a line per task, and one per mean over all tasks of the suite."""
     published, oracle = published_rows(paper, spec, runs), paper.selection == ORACLE
     last, best = (by_task(runs, of_best) for of_best in (False, True))
-    lines = []
+    lines, counts = [], []
     for task in last:
         printed = published_range(published, task.name) if task.suite in MEANS else None
         lines.append(_line(task.name, printed, last[task], best[task] if oracle else None))
+        counts.append(len((best if oracle else last)[task]))
     for mean in means_of(last):
         printed = recomputed_range(published, mean) or published_range(published, mean)
-        lines.append(
-            _line(mean, printed, mean_by_seed(last, runs, mean), mean_by_seed(best, runs, mean) if oracle else None)
-        )
+        of_last, of_best = (mean_by_seed(own, runs, mean) for own in (last, best))
+        lines.append(_line(mean, printed, of_last, of_best if oracle else None))
+        counts.append(len(of_best if oracle else of_last))
+    seeds = pluralize(counts[0], "seed")
     head = ["task", "published", "last", *(["best"] if oracle else []), "difference", "95 %"]
+    if len({*counts}) > 1:
+        seeds = f"{min(counts)} to {max(counts)} seeds"
+        head, lines = [*head, "seeds"], [[*line, str(n)] for line, n in zip(lines, counts, strict=True)]
     shown = tabulate(lines, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])
-    return f"{spec}: {pluralize(len({run.spec.seed for run in runs}), 'seed')}\n{shown}"
+    return f"{spec}: {seeds}\n{shown}"
 
 
 def published_rows(paper: Paper, spec: str, runs: Sequence[Run]) -> list[PublishedRow]:

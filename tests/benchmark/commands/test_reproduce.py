@@ -87,6 +87,15 @@ def test_each_line_is_measured_minus_published(whole_suite: list[Run]) -> None:
         assert (low, high) == (pytest.approx(-2 - half, abs=0.051), pytest.approx(-2 + half, abs=0.051))
 
 
+def test_each_line_has_its_number_of_seeds(whole_suite: list[Run]) -> None:
+    assert table(PAPERS["osu"], "lora", whole_suite).startswith("lora: 3 seeds\n")
+    lost = [run for run in whole_suite if (run.spec.task.name, run.spec.seed) != ("dtd", 2)]
+    title, *lines = table(PAPERS["osu"], "lora", lost).splitlines()
+    assert title == "lora: 2 to 3 seeds"
+    counts = {line.split()[0]: line.split()[-1] for line in lines[2:]}
+    assert counts == dict.fromkeys(VTAB, "3") | {"dtd": "2", "mean_19": "2", "mean_groups": "2"}
+
+
 def test_means_weigh_tasks_and_groups(whole_suite: list[Run]) -> None:
     tasks = by_task(whole_suite)
     assert means_of(tasks) == ("mean_19", "mean_groups")
