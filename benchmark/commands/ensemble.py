@@ -19,7 +19,7 @@ def run(options: argparse.Namespace) -> int:
     """Run `vtab-peft ensemble`: print the tables and, with `--to`, write them with the figure; return the exit status.
 
     Raises:
-        ValueError: no or several leaderboards have the methods, or runs or logits are missing.
+        ValueError: no or several leaderboards have the methods, or runs, logits or members are missing.
     """
     stored, problems = Store(options.results).load_runs()
     say_all(problems)
@@ -34,7 +34,10 @@ def run(options: argparse.Namespace) -> int:
         )
     boards = [(leaderboard(identity, own), own) for identity, own in groups.items()]
     entry, val_runs, rows = find_leaderboard(boards, options.methods, options.board, options.results)
-    found = ensembles(entry, val_runs, stored, rows or entry.rows, options.size)
+    rows = rows or entry.rows
+    if options.size and options.size > len(rows):
+        raise ValueError(f"--size {options.size}: there are {len(rows)} methods, and each is a member at most once")
+    found = ensembles(entry, val_runs, stored, rows, options.size)
     page = to_text(found, entry, style="github") + "\n"
     show_tables("ensemble", to_text(found, entry), options.to, to_csv(found), page, lambda: draw(found, entry))
     return 1 if problems else 0

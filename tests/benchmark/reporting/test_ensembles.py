@@ -134,6 +134,8 @@ def test_nothing_is_chosen_on_test(
 def test_what_is_missing_is_refused(store: Store, logits: Logits, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ensemble", "--results", str(store.root)]
     assert main([*command, "--methods", "aa"]) == 2
+    assert main([*command, "--methods", "aa", "bb", "--size", "3"]) == 2
+    assert "--size 3" in capsys.readouterr().err
     test_run = next(p for p in sorted(store.root.rglob("*.json")) if store.load(p).spec.split == "test")
     arrays = dict(np.load(test_run.with_suffix(".npz")))
     np.savez(test_run.with_suffix(".npz"), predictions=arrays["predictions"], correct=arrays["correct"])
