@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import cast
 
 import torch
@@ -19,6 +20,7 @@ from tabulate import tabulate
 from torch import Tensor, nn
 
 from ...datasets.cache import CachedTask
+from ...datasets.reading import InvalidFile
 from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
@@ -67,8 +69,8 @@ def cost(options: argparse.Namespace) -> int:
     with noise({"train": images, "val": 1, "test": 1}, backbone.image_size) as data:
         for method in methods:
             path = path_of(options.results, backbone.ref.name, method_ref(method), setup)
-            stored = load_cost(path) if path.exists() and not options.again else None
-            if stored is None:
+            stored = _stored(path) if not options.again else None
+            if stored is None or (options.images and (stored.training.images or 0) < images):
                 stored = measure_cost(method, backbone, setup, data, device)
                 save_cost(options.results, stored)
             found.append(stored)
@@ -76,6 +78,14 @@ def cost(options: argparse.Namespace) -> int:
     print(f"{backbone.ref.name} on {setup}\n\n{table(found)}\n")
     say(f"{len(found)} cost records are in {options.results / 'costs'}; `vtab-peft report` adds them to its tables")
     return 0
+
+
+def _stored(path: Path) -> Cost | None:
+    """Return a stored record; raise `ValueError` with advice if it is damaged."""
+    try:
+        return load_cost(path) if path.exists() else None
+    except InvalidFile as error:
+        raise ValueError(f"{error}; delete it, or measure again with --repeat") from None
 
 
 def _methods(names: Sequence[str], backbone: Backbone) -> list[Method]:
@@ -123,6 +133,7 @@ def measure_cost(method: Method, backbone: Backbone, setup: Setup, data: CachedT
             step_milliseconds=1000 * setup.train_batch / training.images_per_second,
             images_per_second=training.images_per_second,
             peak_bytes=training.peak_bytes,
+            images=data.counts["train"],
         ),
         trained=as_trained,
         deployed_as=form,

@@ -75,6 +75,8 @@ class Training(msgspec.Struct, frozen=True):
     step_milliseconds: Measured
     images_per_second: Measured
     peak_bytes: Positive
+    images: Positive | None = None
+    """Images per epoch; None if a version without this field measured."""
 
 
 class Cost(msgspec.Struct, frozen=True, kw_only=True):

@@ -112,12 +112,16 @@ def test_costs_are_stored_once(stored: tuple[Path, list[str]], monkeypatch: pyte
     monkeypatch.setattr(command, "save_cost", lambda _, cost: measured.append(cost))
     assert main(words) == 0
     assert not measured
+    assert main([*words, "--images", "4"]) == 0
+    assert not measured
+    assert main([*words, "--images", "6", "--methods", "linear"]) == 0
+    assert [cost.training.images for cost in measured] == [6]
     assert main([*words, "--repeat"]) == 0
-    assert len(measured) == 2
+    assert len(measured) == 3
 
 
-def test_a_record_belongs_to_its_name(stored: tuple[Path, list[str]]) -> None:
-    root, _ = stored
+def test_a_record_belongs_to_its_name(stored: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:
+    root, words = stored
     cost = load_costs(root)[0][0]
     path = path_of(root, cost.backbone, cost.method, cost.setup)
     assert load_cost(path) == cost
@@ -125,6 +129,8 @@ def test_a_record_belongs_to_its_name(stored: tuple[Path, list[str]]) -> None:
     with pytest.raises(InvalidFile) as caught:
         load_cost(path)
     assert caught.value.field == "method"
+    assert main(words) == 2
+    assert "--repeat" in capsys.readouterr().err
     with pytest.raises(ValueError, match="milliseconds"):
         save_cost(root, replace_latency(cost, -1.0))
 
