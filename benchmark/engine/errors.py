@@ -111,6 +111,7 @@ def loss_term(method: Method, member: str, term: Any) -> Tensor:
         found = f"a tensor of shape {tuple(term.shape)}" if term.ndim else "a tensor that requires no grad"
     wanted = "a scalar tensor that requires grad" + ", or None" * (member == "penalty")
     raise LossTermError(
-        f"`{member}` of {method.spec()}{where} returned {found}; it must return {wanted}. Compute it from parameters "
-        "or logits by functions of torch, without float(), item(), detach() or no_grad(), and end with mean() or sum()"
+        f"`{type(method).__name__}.{member}`{where} returned {found}; it must return {wanted}. Compute it from "
+        "parameters or logits by functions of torch, without float(), item(), detach() or no_grad(), and end with "
+        "mean() or sum()"
     )

@@ -86,7 +86,9 @@ class DeniesIdentity(Right):
     starts_as_identity = False
 
 
-@breaks(checks.check_loss_terms, r"`penalty` of tried \(broken_methods.py:\d+\) returned an object of type float")
+@breaks(
+    checks.check_loss_terms, r"`PenaltyIsAFloat.penalty` \(broken_methods.py:\d+\) returned an object of type float"
+)
 class PenaltyIsAFloat(Right):
     """Has a penalty without effect."""
 
@@ -95,7 +97,8 @@ class PenaltyIsAFloat(Right):
 
 
 @breaks(
-    checks.check_loss_terms, r"`penalty` of tried \(broken_methods.py:\d+\) returned a tensor that requires no grad"
+    checks.check_loss_terms,
+    r"`PenaltyIsDetached.penalty` \(broken_methods.py:\d+\) returned a tensor that requires no grad",
 )
 class PenaltyIsDetached(Right):
     """Has a penalty without gradient."""
@@ -105,7 +108,7 @@ class PenaltyIsDetached(Right):
         return vit.get_submodule("blocks.0.norm1").gain.sum()
 
 
-@breaks(checks.check_loss_terms, r"`loss` of tried \(broken_methods.py:\d+\) returned a tensor of shape \(4,\)")
+@breaks(checks.check_loss_terms, r"`LossOfEachImage.loss` \(broken_methods.py:\d+\) returned a tensor of shape \(4,\)")
 class LossOfEachImage(Right):
     """Forgets the mean over the images."""
 

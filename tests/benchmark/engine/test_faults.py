@@ -90,7 +90,7 @@ def test_a_penalty_without_effect_stops_the_run(outcome: Callable[..., Outcome],
             return 0.01
 
     monkeypatch.setitem(METHODS, "lora", Constant)
-    with raises_naming(LossTermError, "`penalty` of lora", "test_faults.py", "float"):
+    with raises_naming(LossTermError, "`Constant.penalty`", "test_faults.py", "float"):
         outcome("lora", Small(36, 18))
 
 
