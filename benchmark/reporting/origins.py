@@ -62,8 +62,8 @@ def plugin_notes(runs: Iterable[Run]) -> list[str]:
         if files := _other_plugins(run):
             groups[files].append(run)
     return [
-        f"{'plug-ins' if files[1:] else 'the plug-in'} {', '.join(files)} {'were' if files[1:] else 'was'} loaded "
-        f"while other methods ran, and may have changed their results: {_titles(beside)}, "
+        f"methods ran while a plug-in was loaded that does not define them and may have changed their results "
+        f"({', '.join(files)}): {_titles(beside)}, "
         f"{pluralize(len(beside), 'run')}: {_named(sorted(beside, key=lambda run: run.run_id))}"
         for files, beside in sorted(groups.items())
     ]

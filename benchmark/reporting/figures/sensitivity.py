@@ -51,11 +51,16 @@ def draw_slices(methods: Sequence[MethodSensitivity], title: str) -> "Figure | N
     write_title(figure, title)
     middle = bottom + (rows * HEIGHT + (rows - 1) * ROW) / 2
     add_text(figure, 0.06, middle, "Accuracy on val200 (%)", rotation=90, ha="left", va="center")
-    has_tasks = any(len(method.tasks) > 1 for method in shown)
-    lines = "Blue: mean over tasks; grey: each task; band" if has_tasks else "Band"
-    note = f"{lines}: within one point of the best"
-    add_text(figure, 0.06, 0.06, note, va="bottom")
+    add_text(figure, 0.06, 0.06, _note(shown), va="bottom")
     return figure
+
+
+def _note(methods: Sequence[MethodSensitivity]) -> str:
+    """Explain the lines and bands that are drawn."""
+    plateaus = [found.plateau for method in methods for found in method.slices]
+    lines = "blue: mean over tasks; grey: each task" if any(len(method.tasks) > 1 for method in methods) else ""
+    band = "band: within one point of the best" if any(low < high for low, high in plateaus) else ""
+    return "; ".join(part for part in (lines, band) if part)
 
 
 def _limits(method: MethodSensitivity) -> tuple[float, float]:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.sensitivity import plateau_in_words
+from vtab_peft.benchmark.reporting.figures.sensitivity import draw_slices
 from vtab_peft.benchmark.reporting.sensitivity import MethodSensitivity, Slice, expected_best, sensitivities
 
 RATES = (1e-4, 1e-3, 1e-2)
@@ -37,6 +38,19 @@ def test_plateau_is_within_one_point_and_has_no_gap(means, plateau, words):
     found = Slice("lr", (1.0, 2.0, 3.0, 4.0, 5.0), np.array([means]), ())
     assert found.plateau == plateau
     assert plateau_in_words(found) == words
+
+
+def test_slices_explain_only_what_they_show():
+    one = Slice("lr", (1.0, 2.0), np.array([[0.5, 0.6]]), ())
+    wide = Slice("lr", (1.0, 2.0), np.array([[0.5, 0.6], [0.6, 0.5]]), ())
+    for found, shown in (
+        (one, ""),
+        (wide, "blue: mean over tasks; grey: each task; band: within one point of the best"),
+    ):
+        tasks = ("flowers", "cars")[: len(found.accuracies)]
+        method = MethodSensitivity("LoRA", tasks, 2, (found,), 0.6, np.array([0.5, 0.6]), ())
+        figure = draw_slices([method], "title")
+        assert figure.texts[-1].get_text() == shown
 
 
 def put_trials(store, put, fake, seed_of_test: float = 0.0) -> None:
