@@ -163,9 +163,9 @@ def labels_of(methods: Sequence[str], leaderboards: Sequence[Leaderboard]) -> li
 
 
 def _matches(leaderboard: Leaderboard, name: str) -> list[Row]:
-    """Return the rows with this label, or else those with this spec."""
+    """Return the rows with this label, or else those with this spec; spaces in a spec mean nothing."""
     labelled = [row for row in leaderboard.rows if row["label"] == name]
-    return labelled or [row for row in leaderboard.rows if row["spec"] == name]
+    return labelled or [row for row in leaderboard.rows if row["spec"].replace(" ", "") == name.replace(" ", "")]
 
 
 def _row(leaderboard: Leaderboard, name: str) -> Row:

@@ -135,6 +135,12 @@ def test_one_task_allows_no_conclusion_over_tasks(store, fill, capsys):
     assert "Over tasks: no conclusion" in said(store, capsys)
 
 
+def test_spaces_in_a_spec_mean_nothing(store, fill, capsys):
+    fill("one(rank=1, alpha=2.0)", 0.9)
+    fill("two", 0.5)
+    assert "A = one(rank=1, alpha=2.0), B = two" in said(store, capsys, "one(rank=1,alpha=2.0)", "two")
+
+
 def test_folder_without_results_is_an_error(store):
     with pytest.raises(ValueError, match=str(store.root)):
         run(argparse.Namespace(results=store.root, a="one", b="two", board=""))
