@@ -9,14 +9,17 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+import vtab_peft
 from leaderboards import leaderboards
 from scipy import stats
 from tabulate import tabulate
 from toy_vit_transfer import transfer_table
+from vtab_peft.benchmark.reporting import tables
 from vtab_peft.benchmark.reporting.compare import compare
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.reporting.stats import Interval
 from vtab_peft.benchmark.reporting.tables import percent, to_terminal
 from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
@@ -48,12 +51,35 @@ def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
 
 
 def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
-    """The table of pairs in docs/results.md is compared with the records below."""
+    """The tables of pairs in docs/results.md and docs/tuning.md are compared with the records below."""
     pairs = (ROOT / "docs" / "results.md").read_text().partition("|   seeds |   A - B |")[2].partition("\n\n")[0]
-    known = {(float(low), float(high)) for low, high in re.findall(r"([+-][\d.]+) to ([+-][\d.]+)", pairs)}
-    shown = re.findall(r"([+-]?[\d.]+) to ([+-]?[\d.]+)(?: points|\), with)", (ROOT / "README.md").read_text())
-    assert len(shown) >= 4
-    assert {(float(low), float(high)) for low, high in shown} == known
+    tuned = re.search(r"\| mean of 6 .*", (ROOT / "docs" / "tuning.md").read_text())
+    assert tuned
+    (board,) = (RESULTS / "boards").glob("toy--toy_vit--toy--24a427")
+    rows = csv.DictReader((board / "leaderboard.csv").read_text().splitlines())
+    means = {(round(float(row["mean_low"]), 1), round(float(row["mean_high"]), 1)) for row in rows if row["mean_low"]}
+    ends = r"([+-]?[\d.]+) to ([+-]?[\d.]+)"
+    known = means | {(float(low), float(high)) for low, high in re.findall(ends, pairs + tuned[0])}
+    readme = (ROOT / "README.md").read_text()
+    question = readme.partition("**Is AOFT better than LoRA?**")[2].partition("```")[0]
+    findings = readme.partition("## What it found so far")[2].partition("* **With 8 images")[0]
+    shown = {(float(low), float(high)) for low, high in re.findall(ends, question + findings)}
+    assert len(shown) >= 8
+    assert shown <= known
+
+
+def test_tuned_differences_in_the_docs_are_those_of_the_records() -> None:
+    found = vtab_peft.compare("lora", "aoft_lora", RESULTS, leaderboard="toy--toy_vit--toy_tuned5").tasks
+    rates = {}
+    for path in (RESULTS / "chosen" / "toy_vit" / "toy").glob("*/*/toy_tuned5-*.json"):
+        choice = json.loads(path.read_text())
+        rates[choice["task"].partition("/")[2], choice["method"]] = f"{choice['chosen']['lr']:.0e}".replace("e-0", "e-")
+    page = (ROOT / "docs" / "tuning.md").read_text()
+    for row in found.itertuples():
+        own = [rates.get((row.task, method), "") for method in ("lora", "aoft_lora")]
+        numbers = [percent(row.a), percent(row.b), tables.signed(100 * row.difference)]
+        numbers.append(tables.ends(Interval(row.difference, row.low, row.high)))
+        assert f"| {' | '.join([row.task, *own, *numbers])} |".replace("  ", " ") in page
 
 
 def test_few_shots_in_the_readme_are_those_of_the_table() -> None:
@@ -172,7 +198,14 @@ def test_table_of_differences_is_what_the_records_say() -> None:
     assert table in page, f"put this into docs/results.md:\n{table}"
 
 
-PAIRS = [("lora", "aoft_lora"), ("lora", "adaptformer"), ("adaptformer", "aoft_adapter"), ("adaptformer", "aoft_lora")]
+PAIRS = [
+    ("lora", "aoft_lora"),
+    ("lora(rank=1)", "aoft_lora"),
+    ("lora(rank=1, alpha=1.0)", "aoft_lora"),
+    ("lora", "adaptformer"),
+    ("adaptformer", "aoft_adapter"),
+    ("adaptformer", "aoft_lora"),
+]
 
 
 def differences_table(runs: pd.DataFrame) -> str:
