@@ -91,7 +91,7 @@ def test_pages_count_the_methods() -> None:
     assert f"`--methods all` means {len(on_vit)} methods on a plain ViT ({plain} without" in clusters
     compared = sum(cls.evidence in ("authors' training", "authors' module") for cls in methods.METHODS.values())
     assert compared > int(re.findall(r"(?i)more\s+than (\d+) methods give the same numbers", readme)[0]) > compared - 20
-    assert f"`peft` adds the {len(on_vit) - plain} methods" in readme
+    assert f"`peft` adds {len(on_vit) - plain} methods of Hugging Face peft" in readme
 
 
 def test_raised_exceptions_are_on_the_page() -> None:
