@@ -73,7 +73,7 @@ def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: 
     entry, identity, setup = part.entry, part.entry.id, part.entry.cost_setup
     folders, images = _folders(part.runs, root), part.significance.test_images
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
-    over_all = f"mean of {len(entry.tasks)} tasks" if len(entry.tasks) > 1 else entry.tasks[0].label
+    over_all = entry.tasks[0].label if len(entry.tasks) == 1 else f"mean of {len(entry.tasks)} tasks"
     return {
         "slug": identity.slug,
         "title": title,
