@@ -163,7 +163,7 @@ def test_smoke_leaves_runs_page_and_figures(
     monkeypatch.setattr("vtab_peft.benchmark.commands.smoke.find", lambda *_: [task])
     results = tmp_path / "my-results"
     for _ in range(2):
-        assert main(["smoke", "--results", str(results), "--set", "probe_epochs=1"]) == 0
+        assert main(["smoke", "--results", str(results), "--set", "probe_epochs=2"]) == 0
         assert str(results / "index.html") in capsys.readouterr().out
         assert (results / "index.html").exists()
         assert list(results.rglob("*.svg"))
