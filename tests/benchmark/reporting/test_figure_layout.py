@@ -1,12 +1,14 @@
-"""The Pareto front, places of labels, and pages of long figures."""
+"""The Pareto front, places of labels, wrapped titles, and pages of long figures."""
 
 from itertools import combinations
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+from vtab_peft.benchmark.reporting.drawing import REPORT
 from vtab_peft.benchmark.reporting.figures.cost import pareto_front
 from vtab_peft.benchmark.reporting.figures.labels import place
-from vtab_peft.benchmark.reporting.figures.style import LINES_PER_PAGE, pages
+from vtab_peft.benchmark.reporting.figures.style import COLUMN, LINES_PER_PAGE, images, pages, paper_style, write_title
 
 
 def test_front_is_the_undominated_points():
@@ -62,3 +64,20 @@ def test_pages_hold_all_lines_in_order():
         assert [line for part in parts for line in part] == list(range(lines))
         assert max(map(len, parts), default=0) <= LINES_PER_PAGE
         assert len(parts) == -(-lines // LINES_PER_PAGE)
+
+
+def test_a_long_title_is_wrapped_within_the_figure():
+    from matplotlib.figure import Figure
+
+    title = "toy(" + ",".join(f"a_long_setting_{i}=0/0.1/0.25" for i in range(6)) + "), untuned, 3 seeds"
+    with paper_style():
+        figure = Figure(figsize=(COLUMN, 1))
+        write_title(figure, title)
+        end = figure.texts[0].get_window_extent().x1 / figure.dpi
+        svg = images(figure, REPORT)["svg"]
+    assert figure.texts[0].get_text().replace("\n", "").replace(" ", "") == title.replace(" ", "")
+    assert end <= COLUMN
+    assert float(ElementTree.fromstring(svg).attrib["height"].removesuffix("pt")) > 72
+
+
+# Bytes

@@ -11,7 +11,7 @@ from scipy import stats
 from vtab_peft.benchmark.reporting.drawing import FORMATS, REPORT, Drawing
 from vtab_peft.benchmark.reporting.figures import FIGURES, cost, curves, figures, groups, heat_map, ranks
 from vtab_peft.benchmark.reporting.figures.labels import NAMED
-from vtab_peft.benchmark.reporting.figures.style import COLUMN, images, pages, paper_style, write_title
+from vtab_peft.benchmark.reporting.figures.style import images, pages, paper_style
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.significance import significance
 from vtab_peft.benchmark.storage.store import Store
@@ -57,23 +57,6 @@ def test_names_of_near_ticks_do_not_touch(store, put):
         boxes = [label.get_window_extent() for label in axes.get_xticklabels() if label.get_text()]
     assert len(boxes) == 3
     assert all(a.x1 < b.x0 for a, b in pairwise(boxes))
-
-
-def test_a_long_title_is_wrapped_within_the_figure():
-    from matplotlib.figure import Figure
-
-    title = "toy(" + ",".join(f"a_long_setting_{i}=0/0.1/0.25" for i in range(6)) + "), untuned, 3 seeds"
-    with paper_style():
-        figure = Figure(figsize=(COLUMN, 1))
-        write_title(figure, title)
-        end = figure.texts[0].get_window_extent().x1 / figure.dpi
-        svg = images(figure, REPORT)["svg"]
-    assert figure.texts[0].get_text().replace("\n", "").replace(" ", "") == title.replace(" ", "")
-    assert end <= COLUMN
-    assert float(ElementTree.fromstring(svg).attrib["height"].removesuffix("pt")) > 72
-
-
-# Bytes
 
 
 @pytest.mark.slow

@@ -56,7 +56,7 @@ def test_run_id_does_not_depend_on_argument_order(spec, random):
 
 
 STORED = ROOT / "results/runs/toy_vit/toy/cells/lora"
-"""With runs from before any field came later."""
+"""Folder that has runs from before any field came later."""
 
 
 def test_old_records_keep_their_run_id_with_versioned_fields():
