@@ -36,8 +36,10 @@ class SplitComparison:
         return self.images[0] == self.images[1] == self.same_place
 
 
-def task_folders(a: Path, b: Path) -> list[tuple[str, Path, Path]]:
-    """Return name and folders of the tasks that both copies have; a and b may be task folders themselves.
+def task_folders(a: Path, b: Path) -> tuple[list[tuple[str, Path, Path]], list[tuple[str, Path]]]:
+    """Return the tasks that both copies have, with their folders, and those that one lacks, with the other copy.
+
+    a and b may be task folders themselves.
 
     Raises:
         DataError: a folder does not exist, or they share no task.
@@ -47,19 +49,12 @@ def task_folders(a: Path, b: Path) -> list[tuple[str, Path, Path]]:
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}")
     if _has_lists(a) and _has_lists(b):
-        return [(a.name, a, b)]
-    shared = sorted(_task_names(a) & _task_names(b))
-    if not shared:
+        return [(a.name, a, b)], []
+    in_a, in_b = ({path.name for path in folder.iterdir() if _has_lists(path)} for folder in (a, b))
+    if not in_a & in_b:
         raise DataError(f"{a} and {b} share no task: no subfolder of the same name has lists in both")
-    return [(name, a / name, b / name) for name in shared]
-
-
-def unshared_tasks(a: Path, b: Path) -> list[tuple[str, Path]]:
-    """Return name and copy of the tasks that only one of two copies has; none where these are task folders."""
-    a, b = (folder.expanduser().resolve() for folder in (a, b))
-    if _has_lists(a) and _has_lists(b):
-        return []
-    return sorted((name, a if name in _task_names(a) else b) for name in _task_names(a) ^ _task_names(b))
+    alone = [(name, a if name in in_a else b) for name in sorted(in_a ^ in_b)]
+    return [(name, a / name, b / name) for name in sorted(in_a & in_b)], alone
 
 
 def compare_tasks(a: Path, b: Path, threads: int = CORES) -> list[SplitComparison]:
@@ -71,10 +66,6 @@ def compare_tasks(a: Path, b: Path, threads: int = CORES) -> list[SplitCompariso
     splits_a, splits_b = (_splits(folder) for folder in (a, b))
     with ThreadPoolExecutor(threads) as pool:
         return [_compare(split, splits_a[split], splits_b[split], pool) for split in SPLITS]
-
-
-def _task_names(folder: Path) -> set[str]:
-    return {path.name for path in folder.iterdir() if _has_lists(path)}
 
 
 def _has_lists(folder: Path) -> bool:

@@ -25,7 +25,7 @@ from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
 from ...methods.plugin import load_plugin
 from ..engine.backbone import Backbone, BackboneError, load
-from ..engine.device import choose_device, precision_notes, use_device
+from ..engine.device import choose_device, precision_notes, use_device, use_threads
 from ..engine.errors import free_memory, is_oom, one_line_message
 from ..engine.fast_path import prepare_for_bf16
 from ..engine.injection import inject, wants_examples
@@ -47,7 +47,7 @@ PASSES, SECONDS, MOST = 3, 2.0, 200
 def cost(options: argparse.Namespace) -> int:
     """Run `vtab-peft cost`: measure what is not stored, store it, and print a table."""
     use_device(device := choose_device(options.device))
-    torch.set_num_threads(Numerics(options.threads).threads)
+    use_threads(options.threads)
     for plugin in options.plugin:
         load_plugin(plugin)
     try:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from ...datasets.compare import SplitComparison, compare_tasks, task_folders, unshared_tasks
+from ...datasets.compare import SplitComparison, compare_tasks, task_folders
 from ..reporting.tables import DASH
 from ..reporting.wording import pluralize
 
@@ -19,10 +19,10 @@ def compare_data(options: argparse.Namespace) -> int:
     Raises:
         DataError: a folder is no task, or an image cannot be read.
     """
-    folders = task_folders(options.a, options.b)
-    notes = [f"{name}: only in {folder}" for name, folder in unshared_tasks(options.a, options.b)]
-    rows, equal = [], not notes
-    for name, a, b in folders:
+    shared, alone = task_folders(options.a, options.b)
+    notes = [f"{name}: only in {folder}" for name, folder in alone]
+    rows, equal = [], not alone
+    for name, a, b in shared:
         for found in compare_tasks(a, b):
             equal &= found.equal
             rows.append(_row(name, found))

@@ -12,13 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from ...datasets.pixels import CORES, decode, in_order
 from ...datasets.task import DataError
 from ..checkpoints.restore import TrainedModel, load_trained
-from ..engine.numerics import Numerics
+from ..engine.device import use_threads
 from ..escaping import csv_text
 from ..plan import preprocessing_of
 from ..reporting.wording import pluralize
@@ -37,7 +36,7 @@ def predict(options: argparse.Namespace) -> int:
     """
     found = images_in(options.folder)
     run = load_trained(str(options.adapter), options.results, options.weights, options.plugin, options.backbone)
-    torch.set_num_threads(Numerics(options.threads).threads)
+    use_threads(options.threads)
     if options.threads != run.numerics.threads:
         threads = run.numerics.threads
         print(f"note: for exactly the numbers of the run use --threads {threads}, as in training", file=sys.stderr)

@@ -105,19 +105,19 @@ def table(paper: Paper, spec: str, runs: Sequence[Run]) -> str:
     """Return the table of one method: a line per task, and one per mean over all tasks of the suite."""
     published, oracle = published_rows(paper, spec, runs), paper.selection == ORACLE
     last, best = (by_task(runs, of_best) for of_best in (False, True))
-    lines, counts = [], []
+    rows: list[tuple[str, PublishedRange | None, BySeed, BySeed | None]] = []
     for task in last:
         printed = published_range(published, task.name) if task.suite in MEANS else None
-        lines.append(_line(task.name, printed, last[task], best[task] if oracle else None))
-        counts.append(len((best if oracle else last)[task]))
+        rows.append((task.name, printed, last[task], best[task] if oracle else None))
     for mean in means_of(last):
         printed = recomputed_range(published, mean) or published_range(published, mean)
-        of_last, of_best = (mean_by_seed(own, runs, mean) for own in (last, best))
-        lines.append(_line(mean, printed, of_last, of_best if oracle else None))
-        counts.append(len(of_best if oracle else of_last))
-    seeds = pluralize(counts[0], "seed")
+        rows.append((mean, printed, mean_by_seed(last, runs, mean), mean_by_seed(best, runs, mean) if oracle else None))
+    lines = [_line(*row) for row in rows]
+    counts = [len(of_last if of_best is None else of_best) for *_, of_last, of_best in rows]
     head = ["task", "published", "last", *(["best"] if oracle else []), "difference", "95 %"]
-    if len({*counts}) > 1:
+    if len({*counts}) == 1:
+        seeds = pluralize(counts[0], "seed")
+    else:
         seeds = f"{min(counts)} to {max(counts)} seeds"
         head, lines = [*head, "seeds"], [[*line, str(n)] for line, n in zip(lines, counts, strict=True)]
     shown = tabulate(lines, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])

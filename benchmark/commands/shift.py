@@ -27,9 +27,8 @@ from ...datasets.tasks import find
 from ...methods.anatomy import VisionModel
 from ..checkpoints.restore import TrainedModel, load_trained
 from ..checkpoints.wise_ft import ALPHAS, best_alpha, interpolated
-from ..engine.device import choose_device, use_device
+from ..engine.device import choose_device, use_device, use_threads
 from ..engine.evaluate import predict
-from ..engine.numerics import Numerics
 from ..engine.timing import provenance
 from ..plan import preprocessing_of
 from ..reporting.wording import pluralize
@@ -60,7 +59,7 @@ def shift(options: argparse.Namespace) -> int:
     if not groups:
         raise ValueError("no stored test run of these tasks has its adapter; train with `run --save-adapters`")
     use_device(device := choose_device(options.device))
-    torch.set_num_threads(Numerics(options.threads).threads)
+    use_threads(options.threads)
     evaluator = Evaluator(store, device, options)
     for task, preprocessing, suite, runs in groups:
         evaluator.evaluate(drawn_for(suite, *cached_tasks([task], preprocessing)), runs)

@@ -15,7 +15,7 @@ from tabulate import tabulate
 
 from ...methods import Method, parse
 from ..engine.backbone import Backbone, BackboneError, load
-from ..engine.device import choose_device, precision_notes, use_device
+from ..engine.device import choose_device, precision_notes, use_device, use_threads
 from ..engine.errors import is_oom, one_line_message
 from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
@@ -34,7 +34,7 @@ SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_drop
 def speed(options: argparse.Namespace) -> int:
     """Run `vtab-peft speed`: measure, print a table, and store it if `--output` is given."""
     use_device(device := choose_device(options.device))
-    torch.set_num_threads(Numerics(options.threads).threads)
+    use_threads(options.threads)
     recipe = choose_recipe("uniform", options.settings)
     if other := [name for name in parse_settings(options.settings) if name not in SETTINGS]:
         raise ValueError(f"speed has no use for {other[0]}; --set takes {', '.join(SETTINGS)} here")

@@ -2,6 +2,8 @@
 
 import torch
 
+from .numerics import Numerics
+
 NO_BF16 = ("DEFAULT", "AVX2")
 """Instruction sets, as torch names those that it uses, without products in bf16."""
 
@@ -28,6 +30,11 @@ def use_device(device: torch.device) -> None:
         raise ValueError("--device mps: torch sees no GPU of Apple on this machine")
     if device.type == "cuda" and device.index is not None:
         torch.cuda.set_device(device)
+
+
+def use_threads(threads: int) -> None:
+    """Let torch compute with this number of threads; raise `ValueError` if it is too large."""
+    torch.set_num_threads(Numerics(threads).threads)
 
 
 def workers_sharing(asked: str | None, number: int, workers: int) -> int:

@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from tabulate import tabulate
 from ..storage.schema import Run
 from ..storage.store import Store
 from . import stats
-from .differences import Row, differences, mean_of
+from .differences import Row, cells, differences, mean_of
 from .leaderboard_id import by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, leaderboard
-from .stats import ALPHA, InsufficientData, Interval, PairOverTasks
-from .tables import DASH, ends, heading, percent, signed
+from .stats import ALPHA, InsufficientData, PairOverTasks
+from .tables import DASH, heading, percent
 
 SHOWN = 4
 """Run IDs without predictions that are named for each task (ours)."""
@@ -44,10 +44,7 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
     lines, reasons, missing = [], [], []
     for one in differences(leaderboard, runs, a, b):
         shown = [DASH if mean is None else percent(mean) for mean in (one.a, one.b)]
-        difference = DASH if one.difference is None else signed(100 * one.difference)
-        lines.append([one.task, *shown, difference, _ends(one.over_seeds)])
-        if one.task != mean_of(leaderboard):
-            lines[-1] += [_ends(one.over_images), _joined(one.p_values) or DASH]
+        lines.append([one.task, *shown, *cells(one)[: 2 if one.task == mean_of(leaderboard) else None]])
         if one.missing:
             more = f" and {len(one.missing) - SHOWN} more" if len(one.missing) > SHOWN else ""
             missing.append(f"  {one.task}: {', '.join(one.missing[:SHOWN])}{more}")
@@ -64,14 +61,6 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         _over_tasks(leaderboard, a, b),
     ]
     return "\n".join([*heading(leaderboard), "", f"A = {a['label']}, B = {b['label']}", "", table, "", *notes])
-
-
-def _joined(p_values: Mapping[int, float]) -> str:
-    return ", ".join(f"{p:.2g}" for p in p_values.values())
-
-
-def _ends(found: Interval | None) -> str:
-    return DASH if found is None else ends(found)
 
 
 def over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> PairOverTasks:

@@ -13,6 +13,7 @@ from ..storage.schema import Run
 from . import stats
 from .leaderboards import Leaderboard, TaskColumn
 from .stats import LEAST_SEEDS, InsufficientData, Interval
+from .tables import DASH, ends, signed
 
 Row = dict[str, Any]
 Cell = tuple[str, str]
@@ -58,6 +59,13 @@ def differences(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -
         means = [_means(leaderboard, found, row) for row in (a, b)]
         rows.append(Difference(task=mean_of(leaderboard), **_over_seeds(*means)))
     return rows
+
+
+def cells(one: Difference) -> list[str]:
+    """Return the difference, its intervals over seeds and over seeds and images, and McNemar's p, as texts."""
+    intervals = [DASH if interval is None else ends(interval) for interval in (one.over_seeds, one.over_images)]
+    p_values = ", ".join(f"{p:.2g}" for p in one.p_values.values())
+    return [DASH if one.difference is None else signed(100 * one.difference), *intervals, p_values or DASH]
 
 
 def from_best(leaderboard: Leaderboard, runs: Sequence[Run]) -> dict[str, Difference]:

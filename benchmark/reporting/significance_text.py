@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from tabulate import tabulate
 
 from ..escaping import markdown
-from .differences import Difference
+from .differences import Difference, cells
 from .leaderboards import Leaderboard
 from .markup import markdown_table
 from .significance import Significance
 from .stats import ALPHA, LEAST_SEEDS, Interval, PairOverTasks, Ranking
-from .tables import DASH, TERMINAL_WIDTH, cut_names, ends, heading, percent, signed
+from .tables import DASH, TERMINAL_WIDTH, cut_names, heading, percent
 from .wording import pluralize
 
 BEST = (
@@ -28,7 +28,7 @@ def summary(significance: Significance) -> str:
     """Return statements for the terminal, wrapped: ranks, pairs and seeds, or differences from the best and seeds."""
     if found := significance.from_best:
         names = cut_names(list(found), LONGEST)
-        rows = [[name, *cells] for name, cells in zip(names, map(_difference, found.values()), strict=True)]
+        rows = [[name, *shown] for name, shown in zip(names, map(_difference, found.values()), strict=True)]
         align = ["left", *["right"] * (len(HEADS) - 1)]
         table = tabulate(rows, HEADS, "simple", disable_numparse=True, colalign=align)
         below = map(_filled, [*_missing(found), _seeds(significance)])
@@ -74,9 +74,8 @@ def _differences(found: Mapping[str, Difference]) -> list[str]:
 
 
 def _difference(one: Difference) -> list[str]:
-    over = [DASH if interval is None else ends(interval) for interval in (one.over_seeds, one.over_images)]
-    p_values = ", ".join(f"{p:.2g}" for p in one.p_values.values())
-    return [DASH if one.difference is None else signed(100 * one.difference), str(one.seeds), *over, p_values or DASH]
+    difference, *others = cells(one)
+    return [difference, str(one.seeds), *others]
 
 
 def _missing(found: Mapping[str, Difference]) -> list[str]:

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from ...datasets.atomic_io import atomic_write, create
+from ...datasets.atomic_io import atomic_write, create, make_folder
 
 
 class StoreError(Exception):
@@ -40,7 +40,7 @@ def create_new(path: Path, data: bytes) -> bool:
 def create_folder(path: Path) -> None:
     """Create a folder of results, and those above it; raise `StoreError` if that is not possible."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_folder(path)
     except OSError as error:
         raise unwritable(path, error) from None
 
