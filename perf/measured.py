@@ -21,10 +21,18 @@ def save(
     numerics: None if the measurement uses no engine, or several; the threads of this process are recorded.
     more: True for an intermediate result of a longer measurement; nothing is printed.
     """
-    record = {"device_name": device_name(device), **found}
+    record = {"device_name": device_name(device), "instructions": instructions(), **found}
     record |= provenance(device, [Path(sys.argv[0]).name], numerics or Numerics(torch.get_num_threads()))
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
     if not more:
         print(path)
+
+
+def instructions() -> list[str]:
+    """Return the vector and matrix instruction sets of the processor; with an old torch the one it uses."""
+    if not hasattr(torch.cpu, "get_capabilities"):
+        return [torch.backends.cpu.get_cpu_capability().lower()]
+    known = torch.cpu.get_capabilities()
+    return sorted(name for name, has in known.items() if has is True and name.startswith(("amx", "avx", "sve", "neon")))
