@@ -14,7 +14,7 @@ class Drawing:
     title: bool = True
     """False to leave off the title and its space."""
     methods: tuple[str, ...] = ()
-    """Labels of the only rows that are drawn, each with its name; empty: all rows."""
+    """Labels of the only rows in figures and LaTeX tables, each with its name; empty: all rows."""
 
 
 REPORT = Drawing()

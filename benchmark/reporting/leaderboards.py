@@ -5,8 +5,8 @@ rounded.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from math import fsum
 from operator import attrgetter
 from statistics import fmean, stdev
@@ -143,6 +143,25 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Co
     ]
     for row, label in zip(rows, method_labels(rows), strict=True):
         row["label"] = label
+    ordered, common = _ranked(rows, tasks)
+    setup, found = costs_of_rows(ordered, identity.backbone, identity.image_size, costs)
+    for row, cost in zip(ordered, found, strict=True):
+        row |= {name: cost and column.value(cost) for name, column in COST_COLUMNS.items()}
+        row["cost_setup"] = cost and str(setup)
+    origins = (*decoder_notes(runs), *plugin_notes(runs))
+    return Leaderboard(identity, tuple(tasks), tuple(groups), common, ordered, origins, setup)
+
+
+def of_rows(entry: Leaderboard, labels: Collection[str]) -> Leaderboard:
+    """Return the leaderboard of the rows with these labels, ranked among themselves."""
+    rows, common = _ranked([dict(row) for row in entry.rows if row["label"] in labels], entry.tasks)
+    return replace(entry, rows=rows, common=common)
+
+
+def _ranked(
+    rows: list[dict[str, Any]], tasks: Sequence[TaskColumn]
+) -> tuple[tuple[dict[str, Any], ...], tuple[TaskColumn, ...]]:
+    """Give rows their ranks and means over common tasks; return them in order, and these tasks."""
     ranked = [row for row in rows if row["mean_tasks"] is not None]
     places = levels([row["mean_tasks"] for row in ranked])
     for row in rows:
@@ -158,13 +177,7 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Co
         zip(rows, shared, strict=True),
         key=lambda found: (found[0]["rank"] or unranked, -found[1], found[0]["spec"], found[0]["label"]),
     )
-    ordered = [row for row, _ in by_mean]
-    setup, found = costs_of_rows(ordered, identity.backbone, identity.image_size, costs)
-    for row, cost in zip(ordered, found, strict=True):
-        row |= {name: cost and column.value(cost) for name, column in COST_COLUMNS.items()}
-        row["cost_setup"] = cost and str(setup)
-    origins = (*decoder_notes(runs), *plugin_notes(runs))
-    return Leaderboard(identity, tuple(tasks), tuple(groups), common, tuple(ordered), origins, setup)
+    return tuple(row for row, _ in by_mean), common
 
 
 def _row(

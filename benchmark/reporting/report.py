@@ -33,7 +33,7 @@ from .figures.few_shots import draw as draw_few_shots
 from .html.content import LeaderboardReport
 from .html.page import page
 from .leaderboard_id import PROCEDURAL, LeaderboardId, by_leaderboard, distinct_titles
-from .leaderboards import Leaderboard, leaderboard
+from .leaderboards import Leaderboard, leaderboard, of_rows
 from .markup import to_latex, to_markdown
 from .origins import OlderDecoder, older_decoders
 from .significance import Significance, significance
@@ -111,7 +111,7 @@ def _write(
         if table := shift.shift_table(entry, runs, shifts):
             shifted[identity.slug] = table
             problems += table.outdated
-        files = _texts(entry, found, table) | _figures(entry, runs, found, axes, table, drawing)
+        files = _texts(entry, found, table, drawing) | _figures(entry, runs, found, axes, table, drawing)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
         folder = out / "boards" / identity.slug
@@ -128,7 +128,7 @@ def _write(
     paths += _write_few_shots(tables, out, drawing)
     paths += [out / "papers.bib", out / "index.html", out / "README.md"]
     write_atomically(paths[-3], papers.BIBTEX.read_bytes())
-    write_atomically(paths[-2], page(parts, store.root))
+    write_atomically(paths[-2], page(parts, out))
     write_atomically(paths[-1], (_index(parts, shifted) + few_shots.index(tables)).encode())
     problems += _orphans(out / "boards", {entry.id.slug for entry in leaderboards})
     problems += _orphans(out / "few_shots", {table.id.slug for table in tables})
@@ -167,11 +167,14 @@ def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:
     ]
 
 
-def _texts(entry: Leaderboard, found: Significance, shifted: shift.ShiftTable | None) -> dict[str, bytes]:
+def _texts(
+    entry: Leaderboard, found: Significance, shifted: shift.ShiftTable | None, drawing: Drawing
+) -> dict[str, bytes]:
+    chosen = of_rows(entry, drawing.methods)
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
-        "table.tex": to_latex(entry).encode(),
+        "table.tex": to_latex(chosen if chosen.rows else entry).encode(),
         "significance.md": to_page(entry, found).encode(),
         **(shift.texts(shifted) if shifted else {}),
     }
@@ -188,7 +191,7 @@ def _figures(
     if few_shots.is_draw(entry):  # one figure shows all draws
         return {}
     if drawing.methods:
-        entry = replace(entry, rows=tuple(row for row in entry.rows if row["label"] in drawing.methods))
+        entry = of_rows(entry, drawing.methods)
         drawn = {row["identity"] for row in entry.rows}
         runs = [run for run in runs if entry.id.row_identity(run) in drawn]
         if not runs:

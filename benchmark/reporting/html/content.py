@@ -6,6 +6,7 @@ of the folders of its leaderboard, task and row.
 
 import base64
 import json
+import os
 import zlib
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -52,8 +53,8 @@ class LeaderboardReport:
     """Name -> SVG."""
 
 
-def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
-    """Return all data of the page; `root` is the results folder that contains the runs."""
+def content(parts: Sequence[LeaderboardReport], out: Path) -> Plain:
+    """Return all data of the page; `out` is the folder that it lies in."""
     environments = sorted({run.environment for part in parts for run in part.runs})
     titles = distinct_titles([part.entry.id for part in parts])
     numbers = {text: number for number, text in enumerate(environments)}
@@ -65,13 +66,13 @@ def content(parts: Sequence[LeaderboardReport], root: Path) -> Plain:
         "environments": [_shown(json.loads(text)) for text in environments],
         "procedural": PROCEDURAL,
         "version": _version(parts),
-        "leaderboards": [_leaderboard(part, title, root, numbers) for part, title in zip(parts, titles, strict=True)],
+        "leaderboards": [_leaderboard(part, title, out, numbers) for part, title in zip(parts, titles, strict=True)],
     }
 
 
-def _leaderboard(part: LeaderboardReport, title: str, root: Path, environments: Mapping[str, int]) -> Plain:
+def _leaderboard(part: LeaderboardReport, title: str, out: Path, environments: Mapping[str, int]) -> Plain:
     entry, identity, setup = part.entry, part.entry.id, part.entry.cost_setup
-    folders, images = _folders(part.runs, root), part.significance.test_images
+    folders, images = _folders(part.runs, out), part.significance.test_images
     means = [(name, title) for name, title in MEANS.items() if name in entry.columns]
     over_all = entry.tasks[0].label if len(entry.tasks) == 1 else f"mean of {len(entry.tasks)} tasks"
     return {
@@ -125,11 +126,11 @@ def _facts(entry: Leaderboard) -> list[tuple[str, str]]:
     ]
 
 
-def _folders(runs: Sequence[Run], root: Path) -> dict[str, Any]:
-    """Return `runs/<backbone>/<suite>` as a list under "results", and each task's folder under the task's name."""
+def _folders(runs: Sequence[Run], out: Path) -> dict[str, Any]:
+    """Return the path from `out` to `runs/<backbone>/<suite>` as a list under "results", and each task's folder."""
     found: dict[str, Any] = {}
     for task, folder in {run.spec.task.name: run.path.parent.parent for run in runs}.items():
-        *above, name = folder.relative_to(root).parts
+        *above, name = Path(os.path.relpath(folder, out)).parts
         found |= {"results": above, task: name}
     return found
 

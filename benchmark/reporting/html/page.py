@@ -16,12 +16,12 @@ from .content import LeaderboardReport, content
 SCRIPTS = ("base.js", "table.js", "compare.js", "scatter.js", "published.js", "controls.js")
 
 
-def page(parts: Sequence[LeaderboardReport], root: Path) -> bytes:
-    """Return the bytes of `index.html`; `root` is the results folder of the runs."""
+def page(parts: Sequence[LeaderboardReport], out: Path) -> bytes:
+    """Return the bytes of `index.html` for the folder `out`."""
     style, template = _read("page.css"), _read("page.html")
     script = "\n".join(map(_read, SCRIPTS))
     policy = f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; img-src blob:"
-    values = {"policy": policy, "style": style, "script": script, "data": html_json(content(parts, root))}
+    values = {"policy": policy, "style": style, "script": script, "data": html_json(content(parts, out))}
     return re.sub(r"\{\{(\w+)\}\}", lambda match: values[match[1]], template).encode()
 
 

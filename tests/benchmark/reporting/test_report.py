@@ -78,9 +78,9 @@ def test_report_is_rebuilt_byte_for_byte(store, put, tmp_path):
     other = Store(tmp_path / "elsewhere" / "results")
     build(put, order=1, into=other)
     first = write(store, tmp_path / "first")
-    second = write(other, tmp_path / "second")
-    assert contents(tmp_path / "first") == contents(tmp_path / "second")
-    assert first.text.replace("/first/", "/second/") == second.text
+    second = write(other, tmp_path / "elsewhere" / "second")
+    assert contents(tmp_path / "first") == contents(tmp_path / "elsewhere" / "second")
+    assert first.text.replace("/first/", "/elsewhere/second/") == second.text
     again = contents(tmp_path / "first")
     write(store, tmp_path / "first")
     assert contents(tmp_path / "first") == again
@@ -129,6 +129,19 @@ def test_leaderboard_of_one_row_has_no_stale_figures(store, put, tmp_path):
     assert ".svg" not in (tmp_path / "out" / "README.md").read_text()
 
 
+def test_a_latex_table_of_chosen_methods_ranks_them_among_themselves(store, put, tmp_path):
+    for spec, accuracy in {"lora": 0.9, "ssf": 0.8, "bitfit": 0.7, "linear": 0.6}.items():
+        for task in ("flowers", "birds"):
+            put(task, spec, 0, accuracy)
+    report = write(store, tmp_path / "out", drawing=Drawing(methods=("linear", "ssf")))
+    (folder,) = (tmp_path / "out" / "boards").iterdir()
+    rows = re.findall(r"^(\d+) & (\w+)", (folder / "table.tex").read_text(), re.MULTILINE)
+    assert rows == [("1", "ssf"), ("2", "linear")]
+    csv = (folder / "leaderboard.csv").read_text().splitlines()
+    assert len(csv) == 5
+    assert len(report.leaderboards[0].rows) == 4
+
+
 @pytest.mark.slow
 def test_chosen_methods_are_drawn_in_the_chosen_formats(store, put, tmp_path):
     build(put)
@@ -141,7 +154,7 @@ def test_chosen_methods_are_drawn_in_the_chosen_formats(store, put, tmp_path):
         name.replace(".svg", ".pdf") for name in chosen if name.endswith(".svg")
     }
     changed = {name for name in chosen if chosen[name] != every.get(name)}
-    assert {Path(name).suffix for name in changed} == {".svg", ".pdf", ".html", ".md"}, "no table changes"
+    assert {Path(name).suffix for name in changed} == {".svg", ".pdf", ".html", ".md", ".tex"}, "CSV has all rows"
     assert {name for name in changed if name.endswith(".md")} == {"README.md"}, "two methods have no ranks to link to"
     with pytest.raises(ValueError, match="lorra"):
         write(store, out, drawing=Drawing(methods=("lorra",)))
