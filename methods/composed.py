@@ -86,7 +86,7 @@ class Composed(Method):
         return own.loss(vit, logits, labels, cross_entropy)
 
     def penalty(self, vit: Any) -> Tensor | None:
-        terms = [term for part in self.parts if (term := part.penalty(vit)) is not None]
+        terms = [term for part in self.parts if (term := _penalty(part, vit)) is not None]
         return sum(terms[1:], terms[0]) if terms else None
 
     def lr_factors(self, vit: Any) -> Mapping[nn.Parameter, float]:
@@ -99,6 +99,17 @@ class Composed(Method):
     def merge(self, vit: Any) -> None:
         for part in reversed(self.parts):
             part.merge(vit)
+
+
+def _penalty(part: Method, vit: Any) -> Tensor | None:
+    """Return its penalty, which in a sum would hide that it has no gradient."""
+    term = part.penalty(vit)
+    if term is not None and not (isinstance(term, Tensor) and term.requires_grad):
+        raise TypeError(
+            f"`{type(part).__name__}.penalty` returned {term!r:.60}: it must return a scalar tensor that requires "
+            "grad, or None"
+        )
+    return term
 
 
 def compose(parts: Sequence[Method]) -> Method:

@@ -78,7 +78,7 @@ def saved_models(
 ) -> list[tuple[Task, Preprocessing, str, list[Run]]]:
     """Return the test runs with adapters, by task, preprocessing and suite (that of the task or of a draw of it).
 
-    methods: names, titles or specs; empty: all.
+    methods: names, titles or specs, in which spaces mean nothing; empty: all.
 
     Raises:
         ValueError: no saved model has one of these names.
@@ -92,10 +92,10 @@ def saved_models(
         if saved and (split_suite(suite)[0], name) in wanted:
             names = {run.method_spec, run.spec.method.spec, run.spec.method.name, run.title}
             known |= names
-            if not methods or names & set(methods):
+            if not methods or any(_same(method, name) for method in methods for name in names):
                 found[suite, name, preprocessing_of(run.spec)].append(run)
     for method in methods if known else ():
-        if method not in known:
+        if not any(_same(method, name) for name in known):
             raise ValueError(
                 f"no saved model of these tasks is called {method!r}; there are {', '.join(sorted(known))}"
             )
@@ -103,6 +103,10 @@ def saved_models(
         (wanted[split_suite(suite)[0], name], preprocessing, suite, runs)
         for (suite, name, preprocessing), runs in found.items()
     ]
+
+
+def _same(a: str, b: str) -> bool:
+    return a.replace(" ", "") == b.replace(" ", "")
 
 
 class NotRestored(ValueError):

@@ -75,6 +75,15 @@ def test_penalties_and_steps_of_all_parts_are_used() -> None:
     assert parse("lora + bitfit").penalty(combined) is None
 
 
+@pytest.mark.parametrize("wrong", [0.5, torch.tensor(0.5)], ids=["a float", "without gradient"])
+def test_a_penalty_without_effect_is_refused_in_a_combination(wrong: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    combined = parse("adalora + bitfit")
+    vit = inject_copy(tiny("plain"), combined).vit
+    monkeypatch.setattr(METHODS["bitfit"], "penalty", lambda self, vit: wrong)
+    with raises_naming(TypeError, "BitFit.penalty", "0.5"):
+        combined.penalty(vit)
+
+
 def test_learning_rates_of_the_parts_are_kept() -> None:
     vit = inject_copy(tiny("plain"), method := parse("lora_plus(ratio=3.0) + bitfit")).vit
     factors = method.lr_factors(vit)

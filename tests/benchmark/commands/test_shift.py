@@ -131,7 +131,7 @@ def test_wise_ft_for_no_model_ends_with_1(task: Path, results: Path) -> None:
 def test_methods_are_named_and_unknown_ones_refused(task: Path, results: Path) -> None:
     assert ask(task, results, "--methods", "lora(rank=2)", "nothing") == 2
     assert not (results / "shift").exists()
-    assert ask(task, results, "--methods", "LoRA") == 0
+    assert ask(task, results, "--methods", "LoRA", "lora( rank = 2 )") == 0
     assert set(records(results)) == {"lora"}
 
 
