@@ -76,6 +76,7 @@ def test_it_can_be_built_with_a_classifier_and_for_another_size():
     assert toy_vit.build(image_size=96)(torch.zeros(2, 3, 96, 96)).shape == (2, 128)
 
 
+@pytest.mark.slow
 def test_pretrained_features_beat_a_random_twin(pretrained):
     task = TOY["orientation"]
     splits = task.load(task)

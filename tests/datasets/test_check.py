@@ -90,6 +90,7 @@ def test_a_folder_that_is_no_task_is_a_row_of_the_table_too(
     assert f"{bad / 'task.toml'}: is not valid TOML" in said
 
 
+@pytest.mark.slow
 def test_procedural_tasks_are_always_found() -> None:
     task = next(iter(suite_tasks("toy").values()))
     assert check(task).state == "found"

@@ -209,6 +209,7 @@ def test_long_tar_headers_use_little_memory(kind: bytes, size: int, count: int, 
     assert peak < 20 << 20
 
 
+@pytest.mark.slow
 def test_thousands_of_entries_are_all_extracted(tmp_path: Path, inside: Path) -> None:
     names = [f"{number:05d}" for number in range(3000)]
     archive = make_tar(tmp_path / "x.tar.gz", dict.fromkeys(names, b"x"))

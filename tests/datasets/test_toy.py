@@ -48,6 +48,7 @@ def test_the_pixels_are_those_of_this_version(name):
     assert hashlib.sha256(every(load(name)).tobytes()).hexdigest()[:16] == PIXELS[name]
 
 
+@pytest.mark.slow
 def test_a_second_load_gives_the_same_pictures():
     again = TOY["position"].load(TOY["position"])
     for split in SPLITS:
@@ -110,6 +111,7 @@ def test_count_is_the_number_of_connected_objects():
     assert [len(np.unique(picture)) - 1 for picture in regions] == [label + 1 for label in labels]
 
 
+@pytest.mark.slow
 def test_denser_cells_cover_more():
     labels = np.arange(600) % 5
     pictures = draw("cells", labels, np.random.default_rng(5), clean=True).astype(float)

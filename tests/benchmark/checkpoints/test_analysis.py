@@ -149,6 +149,7 @@ def test_same_runs_give_the_same_bytes(
     assert written["analysis.md"].decode() in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stale_files_of_an_earlier_analysis_are_removed(make_trained: MakeTrained, tmp_path: Path) -> None:
     """A linear probe has no sizes, so their files are removed; other files in the folder stay."""
     out = tmp_path / "out"

@@ -86,6 +86,7 @@ def test_predictions_equal_those_of_the_run(
     assert all(1 / 3 <= float(row["probability"]) <= 1 for row in rows)
 
 
+@pytest.mark.slow
 def test_damaged_image_is_named_and_skipped(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -103,6 +104,7 @@ def test_damaged_image_is_named_and_skipped(
     assert "notes.txt" not in complaint
 
 
+@pytest.mark.slow
 def test_links_are_followed_and_omissions_named(
     trained: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,6 +208,7 @@ def test_no_saved_adapter_names_the_option(tmp_path: Path) -> None:
         find_adapter("ab", tmp_path)
 
 
+@pytest.mark.slow
 def test_a_name_in_a_file_starts_no_download(
     make_trained: Callable[..., Any],
     tmp_path: Path,

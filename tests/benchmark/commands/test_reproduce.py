@@ -32,6 +32,7 @@ def test_settings_exist(name: str) -> None:
     assert set(paper.sources) <= {row.source.source for row in load()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "seeds"), [("fact", ["0", "1"]), ("adapter_plus", ["0"])])
 def test_a_small_suite_runs_with_the_settings_of_a_paper(
     name: str,

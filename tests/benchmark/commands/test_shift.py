@@ -104,6 +104,7 @@ def test_clean_is_the_accuracy_of_the_run_and_nothing_is_repeated(task: Path, re
     assert (mini.name, mini.severity, mini.images, mini.correct) == ("mini", 0, 2, 2)  # one class competes
 
 
+@pytest.mark.slow
 def test_draws_choose_alpha_with_their_own_model(task: Path, tmp_path: Path, results: Path) -> None:
     """A few-shot run never trains on val."""
     folder = tmp_path / "few"
@@ -122,6 +123,7 @@ def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: 
     assert not (results / "shift").exists()
 
 
+@pytest.mark.slow
 def test_wise_ft_for_no_model_ends_with_1(task: Path, results: Path) -> None:
     """The probe has no twin that never trained on val; what was evaluated is stored all the same."""
     assert ask(task, results, "--methods", "linear", "--wise-ft") == 1
@@ -135,6 +137,7 @@ def test_methods_are_named_and_unknown_ones_refused(task: Path, results: Path) -
     assert set(records(results)) == {"lora"}
 
 
+@pytest.mark.slow
 def test_a_method_that_learns_from_examples_is_restored(task: Path, tmp_path: Path, results: Path) -> None:
     """SPT chooses its weights from gradients of training images; its adapter file does not hold the choice."""
     folder = tmp_path / "spt"

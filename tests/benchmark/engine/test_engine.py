@@ -193,6 +193,7 @@ def test_linear_probe_uses_its_own_number_of_epochs(backbone: backbones.Backbone
     assert len(outcome("linear", backbone, data, recipe=augmented)[0].loss_curve) == SHORT.epochs
 
 
+@pytest.mark.slow
 def test_training_sees_random_crops_and_evaluation_the_centre(
     backbone: backbones.Backbone, make_task: Callable[..., Path], tmp_path: Path
 ) -> None:

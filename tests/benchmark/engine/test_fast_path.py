@@ -125,6 +125,7 @@ def test_blocks_whose_other_tokens_matter_stay(method: str, backbone: str, recip
     assert [type(module) for module in vit.modules()] == kinds
 
 
+@pytest.mark.slow
 def test_most_methods_allow_the_pruned_block() -> None:
     short = {name for name in METHODS if prune_last_block_to_cls(inject_copy(tiny("plain"), parse(name)).vit)}
     assert {"linear", "full", "bitfit", "lora", "bi_lora", "aoft_lora", "aoft_adapter", "ssf", "glora"} <= short

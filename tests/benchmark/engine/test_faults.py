@@ -182,6 +182,7 @@ def test_halving_equals_the_option_micro_batch(outcome: Callable[..., Outcome]) 
     assert asked.oom_summary == ""
 
 
+@pytest.mark.slow
 def test_only_runs_of_the_same_kind_keep_the_micro_batch(outcome: Callable[..., Outcome]) -> None:
     live = Small(trains=4, evaluates=128)
     for name, first in (("lora", 8), ("lora", 4), ("bitfit", 8)):
@@ -196,6 +197,7 @@ def test_a_restarted_run_evaluates_each_epoch_once(outcome: Callable[..., Outcom
     assert 1 <= (result.oracle_epoch or 0) <= QUIET.epochs
 
 
+@pytest.mark.slow
 def test_smaller_batches_are_compiled_anew(outcome: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch) -> None:
     """Check when the model is compiled and for which shapes; `test_live.py` checks the numbers."""
     compiled = []

@@ -73,6 +73,7 @@ def test_each_leaderboard_has_its_files_and_links(store, put, tmp_path):
     assert {path for path in expected if path.endswith(".svg")} <= linked
 
 
+@pytest.mark.slow
 def test_report_is_rebuilt_byte_for_byte(store, put, tmp_path):
     build(put)
     other = Store(tmp_path / "elsewhere" / "results")
