@@ -7,6 +7,8 @@ from functools import cache
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Minimum:
@@ -66,7 +68,7 @@ def _is_sound(value: Any) -> bool:
 
 
 def coerce(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Check arguments against the annotations of `cls` and convert whole numbers in float fields to float.
+    """Check arguments against the annotations of `cls`; scalars of numpy, and whole numbers in float fields, convert.
 
     The conversion makes `alpha=4` and `alpha=4.0` the same method with the same run ID.
 
@@ -77,6 +79,7 @@ def coerce(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     coerced: dict[str, Any] = {}
     for name, value in arguments.items():
         hint = hints.get(name, Any)
+        value = value.item() if isinstance(value, np.generic) else value
         if problem := _problem(value, hint):
             raise ValueError(f"{name} must be {problem}, not {value!r:.60}")
         coerced[name] = float(value) if type(value) is int and _is_float(hint) else value

@@ -1,5 +1,6 @@
 """Put a method into a timm model of your own, fold it back, and load trained adapters."""
 
+import reprlib
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -40,7 +41,7 @@ def apply(
         method: A spec such as `"lora(rank=4)"`, or an instance of a `Method`.  A spec of your own method is known once
             its file is imported.
         examples: Normalised training images [n, 3, height, width] and labels [n], on the model's device, for the
-            methods that choose their parameters by them (gps, sct, spt).
+            methods that are initialised from them (da_vpt, da_vpt_plus, gps, sct, spt_adapter, spt_lora).
 
     Returns:
         The parameters by name, as of `trainable`.
@@ -50,15 +51,16 @@ def apply(
         ValueError: The method is unknown, its arguments or this model do not fit, a method is applied already, the
             model is not fp32 or has no values, or examples are missing or wrong.
     """
-    method = parse(method) if isinstance(method, str) else method
+    with python_wording():
+        method = parse(method) if isinstance(method, str) else method
     if not isinstance(method, Method):
         raise TypeError(f"method must be a spec such as 'lora(rank=4)' or an instance of Method, not {method!r}")
+    if _unwrapped(vit) is not vit:
+        raise ValueError(f"apply methods to the model inside {type(vit).__name__}, before it is compiled or wrapped")
     if (applied := getattr(vit, APPLIED, None)) is not None:
         raise ValueError(f"the model has {applied.spec()} already; merge it first, or use a new model")
     if isinstance(vit, Eva):
         raise ValueError("methods need the plain form of timm's Eva: model = vtab_peft.plain_vit(model)")
-    if isinstance(getattr(vit, "_orig_mod", None) or getattr(vit, "module", None), nn.Module):
-        raise ValueError(f"apply methods to the model inside {type(vit).__name__}, before it is compiled or wrapped")
     if reason := refusal(vit):
         raise ValueError(f"methods need a plain ViT or Swin Transformer of timm: {reason} here")
     check_backbone(method, vit)
@@ -103,11 +105,13 @@ def adapter(vit: nn.Module) -> dict[str, Tensor]:
     """Return copies of the tensors that the method added or trains and of the classifier, by name, on the CPU.
 
     In a model with the same weights and the same method, `load_state_dict(tensors, strict=False)` restores them.
+    Of a model that was compiled or wrapped since `apply`, names are those inside the wrapper.
     Besides those of `trainable` a few methods need more: running statistics, and indices drawn at random.
 
     Raises:
         ValueError: No method is applied.
     """
+    vit = _unwrapped(vit)
     if getattr(vit, APPLIED, None) is None:
         raise ValueError("no method is applied to this model; use apply(vit, method) first")
     names = getattr(vit, TENSORS)
@@ -117,12 +121,13 @@ def adapter(vit: nn.Module) -> dict[str, Tensor]:
 def merge(vit: nn.Module) -> None:
     """Fold the applied method into the weights, in place; the model is a plain timm model again.
 
-    The outputs in evaluation mode stay the same up to rounding.
+    The outputs in evaluation mode stay the same up to rounding.  A wrapper, as of `torch.compile`, stays around it.
 
     Raises:
         ValueError: No method is applied.
         TypeError: Weights of the plain model cannot express the method.
     """
+    vit = _unwrapped(vit)
     method: Method | None = getattr(vit, APPLIED, None)
     if method is None:
         raise ValueError("no method is applied to this model; use apply(vit, method) first")
@@ -156,9 +161,12 @@ def load_adapter(
         DataError: Its file is damaged.
         ValueError: The backbone, its weights or the method are not available, or differ from those of the training.
     """
+    if not isinstance(run, str | Path):
+        raise ValueError(f"run must be the beginning of a run ID or a path, not {reprlib.repr(run)}")
     files = [plugin] if isinstance(plugin, str | Path) else plugin
     with python_wording():
-        trained = load_trained(str(run), Path(results), weights, [Path(file) for file in files], backbone)
+        folder = Path(results).expanduser()
+        trained = load_trained(str(run), folder, weights, [Path(file) for file in files], backbone)
     model = trained.injected.vit
     classifier = head_name(model)
     model.set_submodule(classifier, trained.checkpoint.head)
@@ -168,6 +176,13 @@ def load_adapter(
     of_head = [f"{classifier}.{name}" for name in trained.checkpoint.head.state_dict()]
     _mark(model, trained.method, [*trained.injected.adapter_names, *of_head])
     return model.eval()
+
+
+def _unwrapped(vit: nn.Module) -> nn.Module:
+    """Return the model inside the wrappers of `torch.compile` and of data parallelism."""
+    while isinstance(inner := getattr(vit, "_orig_mod", None) or getattr(vit, "module", None), nn.Module):
+        vit = inner
+    return vit
 
 
 def _mark(vit: nn.Module, method: Method, tensors: Iterable[str]) -> None:
@@ -189,10 +204,13 @@ def _check_examples(vit: nn.Module, examples: tuple[Tensor, Tensor]) -> None:
     images, labels = examples
     channels, size = cast(Any, vit.patch_embed).proj.in_channels, cast(Any, vit.patch_embed).img_size
     shape = (channels, *size)
-    if not images.is_floating_point() or images.shape[1:] != shape or not len(images):
+    if images.dtype != torch.float32 or images.shape[1:] != shape or not len(images):
         found = f"{str(images.dtype).removeprefix('torch.')} of shape {list(images.shape)}"
         wanted = ", ".join(map(str, shape))
-        raise ValueError(f"the images of examples must be normalised floats of shape [n, {wanted}], not {found}")
+        raise ValueError(f"the images of examples must be normalised float32 of shape [n, {wanted}], not {found}")
+    device = next(vit.parameters()).device
+    if elsewhere := next((part.device for part in examples if part.device != device), None):
+        raise ValueError(f"the examples must be on the model's device, {device}, not on {elsewhere}")
     classes = getattr(vit.get_submodule(head_name(vit)), "out_features", None)
     if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
         found = f"{str(labels.dtype).removeprefix('torch.')} of shape {list(labels.shape)}"

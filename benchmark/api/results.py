@@ -1,15 +1,12 @@
 """Run sweeps, and read results as tables."""
 
-import contextlib
-import io
 import warnings
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..cli import parser
 from ..commands.run import execute
 from ..reporting import compare as comparisons
 from ..reporting import leaderboards
@@ -20,7 +17,8 @@ from ..reporting.stats import InsufficientData, Interval, PairOverTasks
 from ..spec import Recipe
 from ..storage.schema import Run, read_run, to_frame
 from ..storage.store import Store
-from .wording import in_python, python_wording
+from .arguments import parse_arguments, word
+from .wording import python_wording
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -74,7 +72,7 @@ def run(
         raise ValueError(f"set must be a dictionary, such as {{'epochs': 20}}, not {set!r:.80}")
     named = {"methods": methods, "backbone": backbone, "tasks": tasks, "suite": suite, "data": data, "weights": weights}
     named |= {"set": set, "seeds": seeds, "results": results, "workers": workers, **options}
-    parsed = _parse("run", named if isinstance(recipe, Recipe) else {**named, "recipe": recipe})
+    parsed = parse_arguments("run", named if isinstance(recipe, Recipe) else {**named, "recipe": recipe})
     if isinstance(recipe, Recipe):
         parsed.recipe = recipe
     if parsed.limit_test:
@@ -86,40 +84,6 @@ def run(
     return to_frame(record for record in stored if record is not None)
 
 
-def _parse(command: str, options: Mapping[str, Any]) -> Any:
-    """Return the parsed options of a command; raise `ValueError` where the command line would end with an error."""
-    words = [command]
-    for name, value in options.items():
-        if value is None or value is False or (isinstance(value, Mapping) and not value):
-            continue
-        words.append(f"--{name.replace('_', '-')}")
-        if isinstance(value, Mapping):
-            words += [f"{key}={_setting(setting)}" for key, setting in value.items()]
-        elif isinstance(value, Iterable) and not isinstance(value, str):  # also a set, an array or an iterator
-            words += map(_word, value)
-        elif value is not True:
-            words.append(_word(value))
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            return parser().parse_args(words)
-    except SystemExit:
-        message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0].strip()
-        if message.startswith("unrecognized arguments"):
-            message += "; options that are on or off take True or False"
-        raise ValueError(in_python(message)) from None
-
-
-def _word(value: Any) -> str:
-    return value.spec() if hasattr(value, "spec") else str(value)
-
-
-def _setting(value: Any) -> str:
-    """Return a value as `--set` reads it: `none`, `true` and `false` in small letters."""
-    text = str(value)
-    return text.lower() if text in ("None", "True", "False") else text
-
-
 def load_results(folder: str | Path = "results") -> "pd.DataFrame":
     """Return all stored runs, one row each, the latest repetition of each run; docs/python.md describes the columns.
 
@@ -128,8 +92,9 @@ def load_results(folder: str | Path = "results") -> "pd.DataFrame":
     Raises:
         ValueError: The folder holds no results.
     """
-    store = Store(Path(folder))
-    store.require_results_folder()
+    store = Store(Path(folder).expanduser())
+    with python_wording():
+        store.require_results_folder()
     runs, problems = store.load_runs()
     for problem in problems:
         warnings.warn(problem, stacklevel=2)
@@ -175,11 +140,13 @@ class Comparison:
         return self.text
 
 
-def compare(a: str, b: str, runs: "str | Path | pd.DataFrame" = "results", leaderboard: str = "") -> Comparison:
+def compare(
+    a: "str | Method", b: "str | Method", runs: "str | Path | pd.DataFrame" = "results", leaderboard: str = ""
+) -> Comparison:
     """Compare two rows of a leaderboard by paired tests: over seeds, over images and over tasks.
 
     Args:
-        a: Method spec, or label of a row.
+        a: Method spec, an instance of `Method`, or label of a row.
         b: The other row; differences are a - b.
         runs: A results folder, or rows of `load_results` or `run`.
         leaderboard: Part of the leaderboard's name, if both rows are on several.
@@ -190,7 +157,7 @@ def compare(a: str, b: str, runs: "str | Path | pd.DataFrame" = "results", leade
     import pandas as pd
 
     where = runs if isinstance(runs, str | Path) else "the given runs"
-    found = comparisons.find_rows(_leaderboards(runs), a, b, leaderboard, where)
+    found = comparisons.find_rows(_leaderboards(runs), word(a), word(b), leaderboard, where)
     entry, _, row_a, row_b = found
     try:
         over_tasks = comparisons.over_tasks(entry, row_a, row_b)
@@ -212,7 +179,7 @@ def _ends(interval: Interval | None, low: str, high: str) -> dict[str, float | N
     return {low: interval and interval.low, high: interval and interval.high}
 
 
-def published(method: str | None = None) -> "pd.DataFrame":
+def published(method: "str | Method | None" = None) -> "pd.DataFrame":
     """Return numbers that papers report, one row per number, in percent, with their source.
 
     Args:
@@ -223,7 +190,7 @@ def published(method: str | None = None) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    rows = papers.load() if method is None else papers.find(method, papers.load())
+    rows = papers.load() if method is None else papers.find(word(method), papers.load())
     return pd.DataFrame(
         [
             {
@@ -314,5 +281,5 @@ def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.
         raise ValueError(f"runs must be a results folder or a table of `load_results`, not {runs!r:.80}")
     if "path" not in frame:
         raise ValueError("the runs have no column 'path', which names their files; keep it, as `load_results` gives it")
-    records = [read_run(Path(path)) for path in frame["path"]]
+    records = [read_run(path) for path in dict.fromkeys(Path(path).resolve() for path in frame["path"])]
     return [(leaderboards.leaderboard(identity, own), own) for identity, own in by_leaderboard(records)]

@@ -1,9 +1,18 @@
 """The commands that open trained adapters: `analyze`, `export`, `predict`, `shift`."""
 
 import argparse
-from pathlib import Path
 
-from .options import RESULTS, Commands, add_device, add_plugin, add_results, add_tasks, add_threads, with_commas
+from .options import (
+    RESULTS,
+    Commands,
+    add_device,
+    add_plugin,
+    add_results,
+    add_tasks,
+    add_threads,
+    path_of,
+    with_commas,
+)
 
 RUN = "first characters of a run ID, or path of a .safetensors file"
 
@@ -15,10 +24,10 @@ def declare(commands: Commands) -> None:
     add("cells", nargs="+", metavar="RUN", help=RUN)
     to = RESULTS / "analysis"
     where = "default: the folder analysis of --results"
-    add("--output", "--to", dest="to", type=Path, default=to, metavar="FOLDER", help=where)
+    add("--output", "--to", dest="to", type=path_of, default=to, metavar="FOLDER", help=where)
     add("--task", help="name or folder of the runs' task; adds the bound, computed on its images")
     add("--suite", help="vtab1k, fgvc or toy, if --task is a name")
-    add("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
+    add("--data", type=path_of, metavar="FOLDER", help="folder that contains the suite's task folders")
     _add_model(analyze)
     analyze.set_defaults(work="commands.analyze:analyze", default_to=to)
 
@@ -26,15 +35,15 @@ def declare(commands: Commands) -> None:
     add = export.add_argument
     add("cell", metavar="RUN", help=RUN)
     add("--as", dest="form", required=True, choices=["adapter", "merged", "peft"], help="see docs/export.md")
-    add("--output", "--to", dest="to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    add("--output", "--to", dest="to", type=path_of, required=True, metavar="FOLDER", help="new or empty folder")
     _add_model(export)
     export.set_defaults(work="commands.export:export")
 
     predict = commands.add_parser("predict", help="classify the images in a folder with a trained adapter")
     add = predict.add_argument
-    add("folder", type=Path, metavar="FOLDER", help="folder of images, searched recursively")
+    add("folder", type=path_of, metavar="FOLDER", help="folder of images, searched recursively")
     add("--adapter", required=True, metavar="RUN", help=f"exported folder, {RUN}")
-    add("--output", "--out", dest="out", type=Path, metavar="FILE", help="CSV file (default: standard output)")
+    add("--output", "--out", dest="out", type=path_of, metavar="FILE", help="CSV file (default: standard output)")
     add_threads(predict)
     _add_model(predict)
     predict.set_defaults(work="commands.predict:predict")

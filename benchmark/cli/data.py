@@ -1,9 +1,8 @@
 """Parsers of the commands `data ...`."""
 
 import argparse
-from pathlib import Path
 
-from .options import Commands, add_tasks, fraction, positive, seed
+from .options import Commands, add_tasks, fraction, path_of, positive, seed
 
 
 def declare(commands: Commands) -> None:
@@ -32,10 +31,10 @@ def declare(commands: Commands) -> None:
     fetch = family.add_parser("fetch", help="download the original files, or print what to download manually")
     _add_official(fetch)
     fetch.add_argument(
-        "--raw", type=Path, metavar="FOLDER", help="folder for the original files, with a subfolder per data set"
+        "--raw", type=path_of, metavar="FOLDER", help="folder for the original files, with a subfolder per data set"
     )
     fetch.add_argument("--archive", action="store_true", help="fetch the shared vtab-1k archive (JPEG) instead")
-    fetch.add_argument("--data", type=Path, metavar="FOLDER", help="with --archive: folder for its task folders")
+    fetch.add_argument("--data", type=path_of, metavar="FOLDER", help="with --archive: folder for its task folders")
     copies = "with --archive: the copy in JPEG, or another project's in PNG (default: jpeg)"
     fetch.add_argument("--copy", choices=["jpeg", "png"], default="jpeg", help=copies)
     revisions = "with --archive: commit on the hub (default: that of the tasks in --data, else the latest)"
@@ -47,15 +46,15 @@ def declare(commands: Commands) -> None:
 
     build = family.add_parser("build", help="build official tasks from the original files, without loss")
     _add_official(build)
-    build.add_argument("--raw", type=Path, required=True, metavar="FOLDER", help="folder with the original files")
-    build.add_argument("--data", type=Path, required=True, metavar="FOLDER", help="folder for the task folders")
+    build.add_argument("--raw", type=path_of, required=True, metavar="FOLDER", help="folder with the original files")
+    build.add_argument("--data", type=path_of, required=True, metavar="FOLDER", help="folder for the task folders")
     build.add_argument("--again", action="store_true", help="replace existing tasks")
     build.set_defaults(work="commands.data_build:build_data")
 
     bring = family.add_parser("import", help="make a task of class folders, a CSV file or a Hugging Face data set")
     add = bring.add_argument
     add("source", metavar="SOURCE", help="folder of class folders, .csv file, or hf:NAME or hf:FOLDER")
-    add("--output", "--to", dest="to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    add("--output", "--to", dest="to", type=path_of, required=True, metavar="FOLDER", help="new or empty folder")
     add("--train", type=positive, default=1000, metavar="N", help="images in train and val (default: 1000)")
     add("--val-share", type=fraction, default=0.2, metavar="X", help="share of val in them (default: 0.2)")
     add("--seed", type=seed, default=0, help="of the draw (default: 0)")
@@ -65,13 +64,13 @@ def declare(commands: Commands) -> None:
     add = shots.add_argument
     names = "fgvc_aircraft, food101, oxford_flowers102, oxford_pets or stanford_cars"
     add("name", metavar="NAME", help=names)
-    add("images", type=Path, metavar="IMAGES", help="the data set's folder of images, which is linked")
-    add("--output", "--to", dest="to", type=Path, required=True, metavar="FOLDER", help="new or empty folder")
+    add("images", type=path_of, metavar="IMAGES", help="the data set's folder of images, which is linked")
+    add("--output", "--to", dest="to", type=path_of, required=True, metavar="FOLDER", help="new or empty folder")
     shots.set_defaults(work="commands.data_import:few_shot_data")
 
     compare = family.add_parser("compare", help="compare the pixels of two copies of tasks, image by image")
-    compare.add_argument("a", type=Path, metavar="A", help="task folder, or folder of task folders")
-    compare.add_argument("b", type=Path, metavar="B", help="the copy to compare it with")
+    compare.add_argument("a", type=path_of, metavar="A", help="task folder, or folder of task folders")
+    compare.add_argument("b", type=path_of, metavar="B", help="the copy to compare it with")
     compare.set_defaults(work="commands.data_compare:compare_data")
 
 

@@ -1,8 +1,6 @@
 """The commands about methods: `list`, `check-method`."""
 
-from pathlib import Path
-
-from .options import Commands, add_plugin
+from .options import Commands, add_plugin, path_of
 
 
 def declare(commands: Commands) -> None:
@@ -19,6 +17,6 @@ def declare(commands: Commands) -> None:
     listing.set_defaults(style="text", work="commands.list:show")
 
     check = commands.add_parser("check-method", help="check that a new method fulfils the suite's requirements")
-    check.add_argument("file", type=Path, metavar="FILE", help="a Python file that defines methods")
+    check.add_argument("file", type=path_of, metavar="FILE", help="a Python file that defines methods")
     check.add_argument("--only", metavar="NAME", help="one method of the file, or one check of the printed table")
     check.set_defaults(work="commands.check_method:check_method")

@@ -2,6 +2,7 @@
 
 import argparse
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -55,7 +56,7 @@ def add_results(options: Options) -> None:
 def add_plugin(options: Options) -> None:
     """Add `--plugin`."""
     files = "Python files that define more methods"
-    options.add_argument("--plugin", nargs="+", type=Path, default=[], metavar="FILE", help=files)
+    options.add_argument("--plugin", nargs="+", type=path_of, default=[], metavar="FILE", help=files)
 
 
 def add_threads(options: Options) -> None:
@@ -74,7 +75,7 @@ def add_tasks(options: Options) -> None:
     add = options.add_argument
     add("--suite", help="vtab1k, fgvc or toy; not needed for task folders given by path")
     with_commas(add("--tasks", nargs="+", default=["all"], help="task names, groups, all, or paths of folders"))
-    add("--data", type=Path, metavar="FOLDER", help="folder that contains the suite's task folders")
+    add("--data", type=path_of, metavar="FOLDER", help="folder that contains the suite's task folders")
 
 
 def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
@@ -148,9 +149,17 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     add("--cpus-per-run", "--cpus-per-cell", dest="cpus_per_cell", type=share, metavar="X", help=cpus)
 
 
+def path_of(text: str) -> Path:
+    """Return a path; `~` is the home folder, which no shell replaces in `--results=~/runs` or in Python."""
+    path = Path(text)
+    with suppress(RuntimeError):  # there is no such user: a folder's name may begin with ~
+        return path.expanduser()
+    return path
+
+
 def folder(text: str) -> Path:
     """Return the path of a folder, which need not exist."""
-    path = Path(text)
+    path = path_of(text)
     try:
         if path.exists() and not path.is_dir():
             raise argparse.ArgumentTypeError(f"{text} is a file; give a folder")

@@ -1,11 +1,10 @@
 """The commands that read results: `report`, `compare`, `agreement`, `sensitivity`, `status`, `verify`, `published`."""
 
 import argparse
-from pathlib import Path
 
 from ..reporting.costs import COLUMNS
 from ..reporting.drawing import FORMATS
-from .options import Commands, add_results, add_runs, add_split, add_threads, folder, positive, with_commas
+from .options import Commands, add_results, add_runs, add_split, add_threads, folder, path_of, positive, with_commas
 
 
 def declare(commands: Commands) -> None:
@@ -88,5 +87,5 @@ def _add_rows(command: argparse.ArgumentParser) -> None:
     with_commas(add("--methods", nargs="+", default=[], metavar="ROW", help=rows))
     part = "part of the leaderboard's folder name, if several leaderboards have the methods"
     add("--leaderboard", "--board", dest="board", default="", metavar="TEXT", help=part)
-    add("--output", "--to", dest="to", type=Path, metavar="FOLDER", help="also write tables and figure there")
+    add("--output", "--to", dest="to", type=path_of, metavar="FOLDER", help="also write tables and figure there")
     add_results(command)

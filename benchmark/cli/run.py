@@ -1,7 +1,5 @@
 """The commands that train: `run`, `retry`, `rerun`, `tune`, `reproduce`, `smoke`, `speed`, `cost`."""
 
-from pathlib import Path
-
 from ..engine.numerics import ENGINES
 from .options import (
     EXECUTION,
@@ -19,6 +17,7 @@ from .options import (
     add_threads,
     folder,
     group,
+    path_of,
     positive,
     with_commas,
 )
@@ -46,7 +45,7 @@ def declare(commands: Commands) -> None:
     rerun = commands.add_parser("rerun", help="repeat a stored run by its ID and check that the accuracy agrees")
     add = rerun.add_argument
     add("key", metavar="RUN_ID", help="first characters of a run ID, which is the name of its JSON file")
-    add("--data", type=Path, metavar="FOLDER", help="the suite's folder, or the task's own folder")
+    add("--data", type=path_of, metavar="FOLDER", help="the suite's folder, or the task's own folder")
     add("--weights", help="the weights of the stored run, as for `run` (default: from timm's hub)")
     add_plugin(rerun)
     add("--threads", type=positive, help="torch threads (default: as recorded)")
@@ -82,8 +81,8 @@ def declare(commands: Commands) -> None:
     kept = "keep runs, tables and the page in this folder (default: a temporary one)"
     smoke.add_argument("--results", type=folder, metavar="FOLDER", help=kept)
     add = smoke.add_mutually_exclusive_group().add_argument
-    add("--baseline", type=Path, metavar="FILE", help="compare with a baseline; exit status 1 on a regression")
-    add("--write-baseline", type=Path, metavar="FILE", help="store the results as a baseline")
+    add("--baseline", type=path_of, metavar="FILE", help="compare with a baseline; exit status 1 on a regression")
+    add("--write-baseline", type=path_of, metavar="FILE", help="store the results as a baseline")
     smoke.set_defaults(work="commands.smoke:smoke")
 
     speed = commands.add_parser("speed", help="measure images per second of training, and the share of peak FLOP/s")
@@ -99,7 +98,7 @@ def declare(commands: Commands) -> None:
     add("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
     add_device(speed)
     add_threads(speed)
-    add("--output", "--json", dest="json", type=Path, metavar="FILE", help="store the results as JSON")
+    add("--output", "--json", dest="json", type=path_of, metavar="FILE", help="store the results as JSON")
     speed.set_defaults(work="commands.speed:speed")
 
     what = "measure and store what methods cost: time, memory, FLOPs and bytes"

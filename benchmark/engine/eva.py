@@ -82,8 +82,10 @@ def plain_vit(eva: Eva) -> VisionTransformer:
     """Return the plain ViT of an Eva, which must not be used afterwards: both share tensors.
 
     Raises:
-        ValueError: the Eva has a part that no plain ViT has, or timm computes it in another way.
+        ValueError: the model is no Eva, has a part that no plain ViT has, or timm computes it in another way.
     """
+    if not isinstance(eva, Eva):
+        raise ValueError(f"plain_vit takes models of timm's class Eva; {type(eva).__name__} needs no conversion")
     if reason := refusal(eva):
         raise ValueError(f"this Eva has no form as a plain ViT: {reason}")
     height, width = cast(tuple[int, int], eva.patch_embed.img_size)

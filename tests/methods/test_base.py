@@ -5,6 +5,7 @@ from dataclasses import MISSING, FrozenInstanceError, fields
 from typing import Any, Literal
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -177,3 +178,9 @@ def test_defaults_and_search_values_have_their_type(name: str) -> None:
     for field, values in cls.search.items():
         for value in values:
             coerce(cls, {field: value})
+
+
+def test_scalars_of_numpy_are_those_of_python() -> None:
+    lora = METHODS["lora"](rank=np.int64(4), alpha=np.float32(2), sites=np.str_("qk"))
+    assert lora == METHODS["lora"](rank=4, alpha=2.0, sites="qk")
+    assert {type(value) for value in lora.args().values()} == {int, float, str}

@@ -209,6 +209,11 @@ def test_what_is_no_method_or_has_no_values_is_refused(
     assert len(vtab_peft.trainable(given)) == len(list(given.parameters()))
 
 
+def test_the_docstring_names_the_methods_that_need_examples() -> None:
+    listed = re.findall(r"initialised from them \((.+)\)", vtab_peft.apply.__doc__ or "")
+    assert sorted(listed[0].split(", ")) == sorted(n for n, c in METHODS.items() if c.prepare is not Method.prepare)
+
+
 @pytest.mark.parametrize(
     "examples",
     [
@@ -217,6 +222,8 @@ def test_what_is_no_method_or_has_no_values_is_refused(
         (IMAGES.numpy(), LABELS.tolist()),
         (IMAGES[:0], LABELS[:0]),
         (IMAGES.byte(), LABELS),
+        (IMAGES.double(), LABELS),
+        (IMAGES.to("meta"), LABELS.to("meta")),
         (IMAGES[..., :16], LABELS),
         (IMAGES, LABELS[:3]),
         (IMAGES, LABELS.float()),
@@ -291,6 +298,10 @@ def test_loaded_adapter_predicts_what_the_run_predicted(
 def test_missing_adapters_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="0123"):
         vtab_peft.load_adapter("0123", tmp_path)
+    with pytest.raises(StoreError, match="there is no results folder"):
+        vtab_peft.load_adapter("0123", tmp_path / "none")
+    with pytest.raises(ValueError, match="run ID"):
+        vtab_peft.load_adapter(None)
 
 
 @pytest.mark.parametrize("as_given", [Path, str, lambda file: [file]])

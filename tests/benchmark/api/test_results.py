@@ -16,12 +16,13 @@ from asking import command
 from in_process import LOCAL_BACKEND, InProcessBackend
 from raises import raises_naming
 from scipy import stats
-from vtab_peft.benchmark.api.results import _parse
+from vtab_peft.benchmark.api.arguments import parse_arguments
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.recipes import RECIPES, choose_recipe
 from vtab_peft.benchmark.reporting.published import load
 from vtab_peft.benchmark.storage.schema import COLUMNS
 from vtab_peft.benchmark.storage.store import Store
+from vtab_peft.methods import METHODS
 
 IMAGES = 200
 PUBLIC = {"Method", "Recipe", "__version__", "adapter", "apply", "compare", "leaderboard", "load_adapter"}
@@ -106,6 +107,9 @@ def test_a_recipe_of_ones_own_is_its_own_leaderboard(
         ({"set": {"lr": [1e-3, 1e-4]}}, "^set: lr must be a number"),
         ({"set": {"drop_last": 1}}, "^set: drop_last must be true or false"),
         ({"methods": "gated"}, "`vtab-peft list methods`.* plugin=FILE"),
+        ({"methods": METHODS["lora"]}, r"instance, LoRA\(\)"),
+        ({"seeds": True}, "^argument seeds: expected a value, not True"),
+        ({"help": True}, "unknown option help"),
     ],
 )
 def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -116,10 +120,8 @@ def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.
 
 @pytest.mark.parametrize("values", [[2, 1], {1, 2}, np.array([1, 2]), range(1, 3), iter([1, 2])])
 def test_any_iterable_is_a_list_of_values(values: Any) -> None:
-    assert sorted(_parse("run", {"methods": {"lora"}, "backbone": "toy_vit", "seeds": values, "set": {}}).seeds) == [
-        1,
-        2,
-    ]
+    asked = {"methods": {"lora"}, "backbone": "toy_vit", "seeds": values, "set": {}}
+    assert sorted(parse_arguments("run", asked).seeds) == [1, 2]
 
 
 @pytest.mark.parametrize(
@@ -137,8 +139,25 @@ def test_any_iterable_is_a_list_of_values(values: Any) -> None:
     ],
 )
 def test_set_takes_values_of_python(field: str, value: Any) -> None:
-    asked = _parse("run", {"methods": "lora", "backbone": "toy_vit", "set": {field: value}})
+    asked = parse_arguments("run", {"methods": "lora", "backbone": "toy_vit", "set": {field: value}})
     assert getattr(choose_recipe("uniform", asked.settings), field) == value
+
+
+@pytest.mark.parametrize("value", [np.True_, np.array(True), True])
+def test_options_that_are_on_or_off_take_booleans_of_numpy(value: Any) -> None:
+    asked = {"methods": "lora", "backbone": "toy_vit"}
+    assert parse_arguments("run", asked | {"oracle": value}).oracle
+    assert not parse_arguments("run", asked | {"oracle": np.False_}).oracle
+
+
+def test_a_results_folder_below_home_is_found(two_methods: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell replaces the tilde of a Python string, nor that of `--results=~/runs`."""
+    monkeypatch.setenv("HOME", str(two_methods.parent))
+    results = f"~/{two_methods.name}"
+    assert parse_arguments("run", {"methods": "lora", "backbone": "toy_vit", "results": results}).results == two_methods
+    assert len(vtab_peft.load_results(results)) == 12
+    assert main(["report", f"--results={results}"]) == 0
+    assert parse_arguments("run", {"methods": "lora", "backbone": "toy_vit", "results": "~no such user"}).results.name
 
 
 def test_load_results_has_every_stored_run(two_methods: Path) -> None:
@@ -195,6 +214,7 @@ def test_compare_returns_the_numbers_of_the_command(two_methods: Path, capsys: p
     assert set(tasks.loc["cars", "mcnemar_p"]) == {0, 1, 2}
     assert pd.isna(tasks.loc["mean of 2", "low_images"])
     assert found.over_tasks is None
+    assert str(vtab_peft.compare(METHODS["lora"](), METHODS["bitfit"](), two_methods)) == str(found)
     with pytest.raises(ValueError, match="ssf"):
         vtab_peft.compare("lora", "ssf", frame)
 
@@ -203,6 +223,7 @@ def test_published_has_every_printed_number() -> None:
     frame = vtab_peft.published()
     assert len(frame) == sum(len(row.numbers) for row in load())
     lora = vtab_peft.published("LoRA")
+    assert vtab_peft.published(METHODS["lora"]()).equals(lora)
     assert set(lora["method"]) <= {"lora", ""}
     assert {"suite", "task", "accuracy", "source", "selection", "flag"} <= set(lora.columns)
     with pytest.raises(ValueError, match="no published"):
@@ -234,6 +255,7 @@ def test_rows_for_bencheval_are_dense(two_methods: Path, fake) -> None:
     runs = vtab_peft.load_results(two_methods)
     rows = vtab_peft.to_bencheval(runs)
     assert list(rows) == ["method", "task", "seed", "metric_error", "time_train_s", "time_infer_s"]
+    assert rows.equals(vtab_peft.to_bencheval(pd.concat([runs, runs[:6]]))), "two tables may share runs"
     assert len(rows) == len(runs) == len(rows.drop_duplicates(["method", "task", "seed"])) == 12
     expected = runs.set_index(["title", "task", "seed"])["accuracy"]
     for row in rows.itertuples():
@@ -266,3 +288,10 @@ def test_arguments_of_other_types_are_refused() -> None:
         vtab_peft.run(methods="linear", backbone="toy_vit", suite="toy", save_adapters="yes")
     with raises_naming(ValueError, "results folder"):
         vtab_peft.leaderboard(None)  # pyright: ignore
+
+
+def test_a_missing_results_folder_is_named_in_words_of_python(tmp_path: Path) -> None:
+    for read in (vtab_peft.load_results, vtab_peft.leaderboard, vtab_peft.to_bencheval):
+        with raises_naming(ValueError, "there is no results folder", str(tmp_path / "none")) as raised:
+            read(tmp_path / "none")
+        assert "--" not in str(raised.value)
