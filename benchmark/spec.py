@@ -156,7 +156,7 @@ class Recipe(Part):
         return replace(
             self,
             epochs=self.probe_epochs,
-            warmup_epochs=self.warmup_epochs * stretch,
+            warmup_epochs=min(self.warmup_epochs * stretch, self.probe_epochs),  # rounding may exceed the epochs
             cosine_epochs=self.cosine_epochs and self.cosine_epochs * stretch,
             cooldown_epochs=self.cooldown_epochs * stretch,
             **dict.fromkeys(("drop_path", "branch_dropout", "mlp_dropout"), 0.0),

@@ -166,9 +166,12 @@ def _failed(store: Store, failures: Sequence[Failure]) -> list[str]:
     lines, retry = [], False
     for failure in failures:
         spec = failure.spec
-        outdated = store.has_another_version(spec)
-        retry = retry or not outdated
-        note = f"; another version of {spec.method.name} has succeeded since: delete this record" if outdated else ""
+        note = ""
+        if store.has(spec):
+            note = "; its result is stored: delete this record"
+        elif store.has_another_version(spec):
+            note = f"; another version of {spec.method.name} has succeeded since: delete this record"
+        retry = retry or not note
         name = f"{spec.run_id()}, {spec.task.name} · {spec.method.spec} · seed {spec.seed}"
         lines.append(f"failed: {one_line(f'{name}: {failure.reason}')} ({store.failure_path(spec)}){note}")
     advice = (

@@ -112,13 +112,15 @@ def sensitivities(
 ) -> dict[LeaderboardId, list[MethodSensitivity]]:
     """Return the sensitivity of every method with at least two trials, by the conditions that its trials share.
 
-    failures: failed runs; trials that diverged count with accuracy 0.
+    failures: failed runs; trials that diverged count with accuracy 0, unless their result is stored too.
     """
     found: dict[LeaderboardId, dict[Any, list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
         if run.spec.split == "val":
             found[LeaderboardId.of(run)][_method_key(run.spec)].append(run)
+    stored = {run.run_id for run in runs}
     lost = [failure.spec for failure in failures if failure.error_type == "Diverged" and failure.spec.split == "val"]
+    lost = [spec for spec in lost if spec.run_id() not in stored]
     gains = _gains(runs)
     result: dict[LeaderboardId, list[MethodSensitivity]] = {}
     for identity, methods in sorted(found.items(), key=lambda item: item[0].slug):

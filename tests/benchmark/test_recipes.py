@@ -29,6 +29,12 @@ def test_recipes_of_stored_results_never_change() -> None:
     assert bases == ["uniform:89383ecd", "uniform_3ep:863d3485", "toy:dc217474", "smoke:e77bd804"]
 
 
+@pytest.mark.parametrize("epochs", [11, 22, 39])
+def test_a_warm_up_of_all_epochs_has_a_probe(epochs: int) -> None:
+    """Scaled to 100 epochs, rounding makes it longer than the training."""
+    assert replace(UNIFORM, epochs=epochs, warmup_epochs=epochs).for_probe().warmup_epochs == 100
+
+
 def rates(recipe: Recipe) -> list[float]:
     """Of our loop: one a step or one an epoch, here at the start of each epoch."""
     return [learning_rate(recipe, epoch) for epoch in range(total_epochs(recipe))]

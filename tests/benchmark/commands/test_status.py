@@ -48,6 +48,17 @@ def test_folder_is_counted_by_leaderboard(
     locks.close()
 
 
+def test_a_failure_beside_the_result_is_to_be_deleted(
+    store: Store, put: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.save_failure(put("flowers", "lora", 0, 0.5), "ran out of memory", "")
+    main(["status", "--results", str(store.root)])
+    said = capsys.readouterr().out
+    assert "its result is stored: delete this record" in said
+    assert "another version" not in said
+    assert "retry" not in said
+
+
 @pytest.mark.parametrize("command", ["status", "verify"])
 def test_folder_without_results_is_refused(command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([command, "--results", str(tmp_path / "typo")]) == 2

@@ -144,6 +144,14 @@ def test_a_diverged_trial_counts_as_lost(store, put, fake):
     assert method.slices[0].means[-1] == 0
 
 
+def test_a_diverged_trial_that_is_stored_too_counts_once(store, put):
+    """Two machines may have run it, or it was repeated."""
+    for rate, accuracy in ((1e-4, 0.3), (1e-3, 0.5)):
+        spec = put("cars", "lora", 0, accuracy, split="val", lr=rate)
+    store.save_failure(spec, "the loss is not finite", "", "Diverged")
+    assert only(store).slices[0].means == pytest.approx([0.3, 0.5])
+
+
 def test_command_writes_tables_and_figures(store, put, fake, capsys):
     put_trials(store, put, fake)
     assert main(["sensitivity", "--results", str(store.root)]) == 0
