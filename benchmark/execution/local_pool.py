@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from ...datasets.cache import CachedTask, build, cached, default_root
+from ...datasets.few_shots import drawn_for, split_suite
 from ...datasets.task import DataError
 from ..plan import PlannedRun
 from .messages import ProgressUpdate, ResolveReply, ResolveRequest, RunFailed, RunReply, WorkerConfig, WorkerLost
@@ -141,8 +142,9 @@ def _local_data(data: CachedTask) -> CachedTask:
     """
     if all(file.exists() for files in data.files.values() for file in files):
         return data
-    root = default_root()
-    found = cached(data.task, data.preprocessing, root) or build(data.task, data.preprocessing, root)
+    root, suite = default_root(), data.task.suite
+    task = replace(data.task, suite=split_suite(suite)[0])
+    found = drawn_for(suite, cached(task, data.preprocessing, root) or build(task, data.preprocessing, root))
     if found.data != data.data:
         raise DataError(f"{data.task.label} on {platform.node()} differs from the data of the plan; copy its folder")
     return found

@@ -96,6 +96,7 @@ def agreement(leaderboard: Leaderboard, runs: Iterable[Run], rows: Sequence[Row]
     if len(rows) < 2:
         raise InsufficientData("agreement needs at least two methods")
     tasks = [task for task in leaderboard.tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows)]
+    runs = of_common_seeds(leaderboard, runs, rows, tasks)
     found = {task: predictions_by_row(leaderboard, runs, rows, task) for task in tasks}
     seeds = common_seeds(own for by_row in found.values() for own in by_row.values())
     labels = [row["label"] for row in rows]
@@ -136,6 +137,24 @@ def agreement(leaderboard: Leaderboard, runs: Iterable[Run], rows: Sequence[Row]
 def mean_of(tasks: Sequence[Any]) -> str:
     """Return the name of the mean over the tasks."""
     return f"mean of {len(tasks)}"
+
+
+def of_common_seeds(
+    leaderboard: Leaderboard, runs: Iterable[Run], rows: Sequence[Row], tasks: Sequence[TaskColumn]
+) -> list[Run]:
+    """Return the runs of the rows and tasks with the seeds that all have; predictions of others are not needed.
+
+    Raises:
+        InsufficientData: there are no common tasks or seeds.
+    """
+    found: dict[tuple[Any, ...], dict[int, None]] = {
+        (row["identity"], task.task_id): {} for row in rows for task in tasks
+    }
+    own = [run for run in runs if (leaderboard.id.row_identity(run), run.task_id) in found]
+    for run in own:
+        found[leaderboard.id.row_identity(run), run.task_id][run.spec.seed] = None
+    seeds = common_seeds(found.values())
+    return [run for run in own if run.spec.seed in seeds]
 
 
 def predictions_by_row(

@@ -1,7 +1,7 @@
 """Differences of two rows of a leaderboard, on each task and in the mean, with intervals over seeds and images."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
@@ -50,7 +50,8 @@ def differences(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -
         of_a, of_b = (found.get((row["label"], task.label), {}) for row in (a, b))
         facts: dict[str, Any] = {}
         try:
-            (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task) for row in (a, b))
+            seeds = of_a.keys() & of_b.keys()
+            (bits_a, gone_a), (bits_b, gone_b) = (_correct(leaderboard, runs, row, task, seeds) for row in (a, b))
             facts = {"missing": gone_a + gone_b} if gone_a + gone_b else _over_both(bits_a, bits_b)
         except InsufficientData as error:
             facts = {"reason": str(error)}
@@ -118,17 +119,22 @@ def _over_both(a: dict[int, np.ndarray], b: dict[int, np.ndarray]) -> dict[str, 
 
 
 def _correct(
-    leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: TaskColumn
+    leaderboard: Leaderboard, runs: Sequence[Run], row: Row, task: TaskColumn, wanted: Collection[int]
 ) -> tuple[dict[int, np.ndarray], list[str]]:
     """Return seed -> [images] bool, True for correct predictions, and the run IDs whose predictions are not stored.
+
+    wanted: seeds of both methods; predictions of others are not needed.
 
     Raises:
         InsufficientData: there is no run, a seed has two results, or predictions are invalid.
     """
     bits: dict[int, np.ndarray] = {}
     seeds, missing = set(), []
-    for run in runs:
-        if run.task_id == task.task_id and leaderboard.id.row_identity(run) == row["identity"]:
+    own = [run for run in runs if run.task_id == task.task_id and leaderboard.id.row_identity(run) == row["identity"]]
+    if not own:
+        raise InsufficientData(f"{row['label']} was not run")
+    for run in own:
+        if run.spec.seed in wanted:
             if run.spec.seed in seeds:
                 raise InsufficientData(
                     f"{row['label']} has two results with seed {run.spec.seed}; delete the outdated one"
@@ -140,8 +146,6 @@ def _correct(
                 missing.append(run.run_id)
             except PredictionsDamaged as error:
                 raise InsufficientData(f"{error}; make it again with `vtab-peft rerun {run.run_id}`") from None
-    if not seeds:
-        raise InsufficientData(f"{row['label']} was not run")
     return bits, missing
 
 

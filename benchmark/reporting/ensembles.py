@@ -20,7 +20,7 @@ import numpy as np
 
 from ..storage.predictions import Predictions
 from ..storage.schema import Run
-from .agreement import Row, Sample, common_seeds, predictions_by_row, summarise
+from .agreement import Row, Sample, common_seeds, of_common_seeds, predictions_by_row, summarise
 from .leaderboards import Leaderboard, TaskColumn
 from .stats import InsufficientData, Interval, levels
 
@@ -87,11 +87,12 @@ def ensembles(
     if len(rows) < 2:
         raise InsufficientData("an ensemble needs at least two methods with validation runs")
     tasks = [task for task in entry.tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows)]
+    val_runs = of_common_seeds(entry, val_runs, rows, tasks)
     pools = {task: with_logits(predictions_by_row(entry, val_runs, rows, task), task, "val") for task in tasks}
     seeds = common_seeds(own for pool in pools.values() for own in pool.values())
     size = min(size or max(2, len(seeds)), len(rows))
     choices = tuple(choose(task, pool, seeds, size) for task, pool in pools.items())
-    refits = refits_of(val_runs, runs, rows, entry, seeds)
+    refits = refits_of(val_runs, runs)
     tested = [
         outcomes_of(
             choice, with_logits(predictions_by_row(entry, refits, rows, choice.task), choice.task, "test"), seeds
@@ -175,19 +176,15 @@ def labels_of(own: Predictions) -> np.ndarray:
     return own.labels
 
 
-def refits_of(
-    val_runs: Iterable[Run], runs: Iterable[Run], rows: Sequence[Row], entry: Leaderboard, seeds: Sequence[int]
-) -> list[Run]:
-    """Return the test runs that differ from the rows' validation runs in the split alone.
+def refits_of(val_runs: Iterable[Run], runs: Iterable[Run]) -> list[Run]:
+    """Return the test runs that differ from the validation runs in the split alone.
 
     Raises:
         InsufficientData: One is missing.
     """
-    stored, identities = {run.run_id: run for run in runs}, {row["identity"] for row in rows}
+    stored = {run.run_id: run for run in runs}
     found = []
     for run in val_runs:
-        if run.spec.seed not in seeds or entry.id.row_identity(run) not in identities:
-            continue
         partner = stored.get(replace(run.spec, split="test").run_id())
         if partner is None:
             raise InsufficientData(

@@ -3,10 +3,12 @@
 import multiprocessing
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from vtab_peft.benchmark.engine import backbone
 from vtab_peft.benchmark.engine.numerics import Numerics
@@ -24,7 +26,10 @@ from vtab_peft.benchmark.execution.messages import (
 )
 from vtab_peft.benchmark.execution.worker import reply_to
 from vtab_peft.benchmark.storage.json_io import StoreError
+from vtab_peft.datasets.cache import CachedTask
+from vtab_peft.datasets.few_shots import Draw, few_shot
 from vtab_peft.datasets.reading import InvalidFile
+from vtab_peft.datasets.task import SPLITS
 
 REQUEST = ResolveRequest("vit_x", None, None, "fp32", ["linear"])
 FINISHED = RunFinished(Path("x.json"), 0.5, 1.0, 100.0, None)
@@ -149,3 +154,15 @@ def test_an_idle_worker_exits_by_itself(tmp_path: Path, monkeypatch: pytest.Monk
     assert isinstance(found, Resolved)
     handle.stop()
     assert handle._worker.process.exitcode == 0
+
+
+def test_a_draw_is_made_again_on_a_machine_without_its_images(
+    data: CachedTask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn = few_shot(data, Draw(2, 1))
+    there = replace(drawn, files=dict.fromkeys(drawn.files, (tmp_path / "gone", tmp_path / "gone")))
+    monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "here"))
+    found = local_pool._local_data(there)
+    assert found.data == drawn.data
+    for split in SPLITS:
+        assert np.array_equal(found.images(split), drawn.images(split))

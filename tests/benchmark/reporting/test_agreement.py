@@ -186,6 +186,15 @@ def test_missing_predictions_and_lone_methods_are_refused(store: Store, fill: Fi
     assert main(["agreement", "--results", str(store.root), "--methods", "ccc"]) == 2
 
 
+def test_predictions_of_other_seeds_are_not_needed(store: Store, fill: Fill) -> None:
+    fill("one", 3)
+    fill("two", 4)
+    for path in store.root.rglob("*.json"):
+        if store.load(path).spec.seed == 3:
+            path.with_suffix(".npz").unlink()
+    assert found(store).seeds == (0, 1, 2)
+
+
 def test_without_a_common_seed_there_is_no_answer(store: Store, fill: Fill) -> None:
     fill("aa", 2)
     fill("bbb", 1)

@@ -122,6 +122,17 @@ def test_missing_predictions_are_named(store, fill, capsys):
     assert "vtab-peft rerun" in text
 
 
+def test_predictions_of_other_seeds_are_not_needed(store, fill, capsys):
+    fill("one", 0.9)
+    fill("two", 0.5)
+    before = cells(said(store, capsys))
+    fill("two", 0.5, seeds=5)
+    for path in store.root.rglob("two/*.json"):
+        if store.load(path).spec.seed > 2:
+            path.with_suffix(".npz").unlink()
+    assert cells(said(store, capsys)) == before
+
+
 def test_predictions_without_correctness_are_named(store, fill, capsys):
     fill("one", 0.9)
     fill("two", 0.5, keep=False)

@@ -131,6 +131,16 @@ def test_nothing_is_chosen_on_test(
     assert choices[:2] == choices[2:]
 
 
+def test_runs_that_no_ensemble_needs_may_lack_logits_and_refits(
+    store: Store, logits: Logits, fake: Any, tmp_path: Path
+) -> None:
+    """A further seed, and a task that the other methods lack."""
+    before = ask(store, tmp_path)
+    for task, seed in (("one", SEEDS), ("three", 0)):
+        store.save(fake.spec(task, "aa", seed, split="val"), fake.record(0.5), np.zeros(IMAGES, int))
+    assert ask(store, tmp_path) == before
+
+
 def test_what_is_missing_is_refused(store: Store, logits: Logits, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["ensemble", "--results", str(store.root)]
     assert main([*command, "--methods", "aa"]) == 2
