@@ -97,21 +97,23 @@ def _updates(trained: TrainedModel, vit: nn.Module) -> Iterator[tuple[str, tuple
 def _bounds(trained: TrainedModel, pairs: Sequence[Projections], images: np.ndarray) -> list[Bound]:
     """Compute the bound of every called module with projections and a known gain.
 
-    Its inputs are the means over the tokens of each image; an update reads the input of its linear map.
+    Its inputs are the means over the tokens of each image, in all windows of a Swin Transformer; an update reads the
+    input of its linear map.
     """
     gains = {pair.name: pair.gain for pair in pairs if pair.gain is not None}
     read: dict[str, list[Tensor]] = {name: [] for name in gains}
+    batches = [images[first : first + BATCH] for first in range(0, len(images), BATCH)]
 
     def record_input(name: str):
         def hook(_: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            read[name].append(inputs[0].flatten(1, -2).mean(dim=1).double())
+            read[name].append(inputs[0].reshape(len(batch), -1, inputs[0].shape[-1]).mean(dim=1).double())
 
         return hook
 
     readers = {name: trained.injected.vit.get_submodule(name.partition(".updates.")[0]) for name in read}
     hooks = [reader.register_forward_pre_hook(record_input(name)) for name, reader in readers.items()]
-    for first in range(0, len(images), BATCH):
-        trained.injected.vit(trained.input(torch.from_numpy(np.array(images[first : first + BATCH]))))
+    for batch in batches:
+        trained.injected.vit(trained.input(torch.from_numpy(np.array(batch))))
     for hook in hooks:
         hook.remove()
     return [rademacher(name, gains[name], torch.cat(x).numpy()) for name, x in read.items() if x]

@@ -96,6 +96,7 @@ class CsvLog:
     def write(self, number: int, epoch: EpochFacts) -> None:
         values = values_of(epoch)
         if number == 1:
+            self._file.truncate(self._file.seek(0))  # the training began again in smaller batches
             self._file.write(",".join(["epoch", *values]) + "\n")
         self._file.write(",".join(map(str, [number, *values.values()])) + "\n")
         self._file.flush()

@@ -3,14 +3,18 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from vtab_peft.benchmark.analysis.adapters import analyze_adapter, analyze_weights
+from vtab_peft.benchmark.analysis.adapters import _bounds, analyze_adapter, analyze_weights
 from vtab_peft.benchmark.checkpoints.restore import TrainedModel
 from vtab_peft.benchmark.cli import main
-from vtab_peft.methods import METHODS
+from vtab_peft.benchmark.engine.injection import inject
+from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH, tiny
+from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.projections import projections
 
 MakeTrained = Callable[..., TrainedModel]
@@ -198,3 +202,12 @@ def test_analysis_is_written_into_its_results_folder(
     assert main(["analyze", adapter, "--weights", "random", "--results", str(results)]) == 0
     assert (results / "analysis" / "analysis.md").exists()
     assert not (tmp_path / "results").exists()
+
+
+def test_bound_counts_images_and_not_windows() -> None:
+    """The second stage of this Swin has four windows."""
+    vit = tiny("Swin", img_size=64)
+    model: Any = SimpleNamespace(injected=inject(vit, parse("lora"), NO_DROP_PATH, 0), input=lambda x: x / 255)
+    images = np.random.default_rng(0).integers(0, 256, (7, 3, 64, 64), dtype=np.uint8)
+    bounds = _bounds(model, list(projections(model.injected.vit)), images)
+    assert {bound.inputs for bound in bounds} == {7}

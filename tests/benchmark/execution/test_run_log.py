@@ -93,3 +93,12 @@ def test_trackers_get_every_epoch(
         assert log.kinds == [kind]
     assert "given up" not in capsys.readouterr().err
     assert [path for path in (tmp_path / "logs" / kind).rglob("*") if path.is_file()]
+
+
+def test_a_training_that_begins_again_replaces_its_log(fake: Any, tmp_path: Path) -> None:
+    """As it does with smaller batches, when memory runs out after an epoch."""
+    run: Any = PlannedRun(fake.spec(), *[None] * 3, 1.0)  # type: ignore[arg-type]
+    with RunLog(["csv"], tmp_path, run) as log:
+        for epoch in (1, 2, 1):
+            log.write(epoch, EpochFacts(0.5, 1e-3, 100, 2.0))
+    assert [row["epoch"] for row in rows(tmp_path)] == ["1"]
