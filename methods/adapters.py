@@ -17,7 +17,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, later, method
 from .blocks import Residual, branches, init_as_timm
 from .initial_values import trunc_normal_
@@ -76,16 +76,12 @@ def bottleneck_params(vit: VisionTransformer, bottleneck: int) -> int:
 @dataclass(frozen=True)
 class _Adapter(Method):
     bottleneck: PositiveInt = 8
-    drop_path: float = 0.1
+    drop_path: Rate = 0.1
     """Probability of skipping the adapter for an image in training (conf/adapter/base_adapter.yaml)."""
     evidence = "authors' module"
     search = {"bottleneck": (1, 2, 4, 8, 16, 32)}  # conf/experiment/vtab/adapter_plus_dim1-32.yaml
     starts_as_identity = False  # `init_houlsby` is only close to zero
     backbones = ("vit", "swin")
-
-    def validate(self) -> None:
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path must be at least 0 and below 1, not {self.drop_path}")
 
     def make_activation(self) -> nn.Module:
         return nn.GELU()
@@ -242,7 +238,7 @@ class AdapterNOAH(Method):
     start: Literal["xavier", "released"] = later(default="xavier")
     """xavier: the module's own initialisation.  released: what training starts from, because the model initialises all
     linear maps again (supernet_vision_transformer_timm.py:462,531,686-688)."""
-    dropout: float = later(default=0.0)
+    dropout: Rate = later(default=0.0)
     """Dropout between activation and up-projection; NOAH trains with 0.1."""
     title = "Adapter (NOAH)"
     paper = Paper("TPAMI", 2024, "2206.04673", "ZhangYuanhan-AI/NOAH")

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from .adapters import bottleneck_params
 from .anatomy import blocks_of
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .blocks import branches
 
@@ -50,7 +50,7 @@ class AdaptFormer(Method):
     bottleneck: PositiveInt = 8
     scale: Scale = 0.1
     """A number, or "learned" for one trained factor per block."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     layernorm: NormPosition = "none"
     """Position of a trained LayerNorm: input or output of the bottleneck; the paper's results have none."""
     title = "AdaptFormer"

@@ -11,7 +11,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .aoft import AOFT, SCALE_INITS, Form, ScaleInit, VectorInit, approximately_orthogonal, initial_vector
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, method
 from .vpt import PromptedBlock
 
@@ -39,7 +39,7 @@ class AOFTVPT(AOFT):
 
     scale: ScaleInit = "none"
     tokens: PositiveInt = 10
-    dropout: float = 0.1  # as VPT-Deep
+    dropout: Rate = 0.1  # as VPT-Deep
     title = "AOFT-VPT"
     paper = Paper("ICCV", 2025, "2507.13260")  # the released code has no prompts
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, AO(q_l)^T, x])"

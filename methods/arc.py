@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .repadapter import NORMS, adapt_input, merge_inputs
 from .updates import Update
@@ -42,7 +42,7 @@ class ARC(Method):
     """Adds symmetric linear adapters to the inputs of attention and MLP, with a projection shared by all layers."""
 
     bottleneck: PositiveInt = 50
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Value of vtab_ARC_train.py:245."""
     where: Literal["block", "attn"] = "block"
     """block: attention and MLP, each with its own projection; attn: attention only (ARC_att)."""

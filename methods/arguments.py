@@ -16,9 +16,31 @@ class Minimum:
 
     value: int
 
+    def allows(self, number: float) -> bool:
+        return number >= self.value
+
+    def __str__(self) -> str:
+        return f"at least {self.value}"
+
+
+@dataclass(frozen=True)
+class Below:
+    """A value that an annotated number does not reach."""
+
+    value: int
+
+    def allows(self, number: float) -> bool:
+        return number < self.value
+
+    def __str__(self) -> str:
+        return f"below {self.value}"
+
 
 PositiveInt = Annotated[int, Minimum(1)]
 """The type of a field that holds a whole number of at least 1, such as a rank."""
+
+Rate = Annotated[float, Minimum(0), Below(1)]
+"""The type of a field that holds the probability of dropping something."""
 
 DESCRIPTIONS: dict[Any, str] = {
     int: "a whole number",
@@ -99,16 +121,17 @@ def _problem(value: Any, hint: Any) -> str | None:
     if _fits(value, hint):
         return None
     if get_origin(hint) is Annotated and _fits(value, get_args(hint)[0]):
-        return " and ".join(f"at least {minimum.value}" for minimum in _minima(hint))
+        return " and ".join(map(str, _limits(hint)))
     return _describe(hint)
 
 
-def _minima(hint: Any) -> list[Minimum]:
-    return [constraint for constraint in get_args(hint)[1:] if isinstance(constraint, Minimum)]
+def _limits(hint: Any) -> list[Minimum | Below]:
+    return [limit for limit in get_args(hint)[1:] if isinstance(limit, Minimum | Below)]
 
 
 def _is_float(hint: Any) -> bool:
     """Return True if every number of this type is a float."""
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     options = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     return float in options and int not in options
 
@@ -116,7 +139,7 @@ def _is_float(hint: Any) -> bool:
 def _fits(value: Any, hint: Any) -> bool:
     origin, args = get_origin(hint) or hint, get_args(hint)
     if origin is Annotated:
-        return _fits(value, args[0]) and all(value >= minimum.value for minimum in _minima(hint))
+        return _fits(value, args[0]) and all(limit.allows(value) for limit in _limits(hint))
     if origin is Literal:
         return any(type(value) is type(allowed) and value == allowed for allowed in args)
     if origin in (Union, UnionType):

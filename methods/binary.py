@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .blocks import branches
 from .initial_values import trunc_normal_
@@ -107,7 +107,7 @@ class BiLoRA(LinearUpdateMethod):
     rank: PositiveInt = 32
     bits: Bits = 1
     scale: float = 1.0
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     sites: str = "qv"
     title = "Bi-LoRA"
     paper = Paper("ICCV", 2023, "2307.16867", "JieShibo/PETL-ViT")
@@ -131,7 +131,7 @@ class BiAdaptFormer(Method):
     bottleneck: PositiveInt = 32
     bits: Bits = 1
     scale: float = 1.0
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "Bi-AdaptFormer"
     paper = Paper("ICCV", 2023, "2307.16867", "JieShibo/PETL-ViT")
     equation = r"x \leftarrow x + \mathrm{MLP}(\mathrm{LN}(x)) + s\,Q(W_u)\,\mathrm{ReLU}(Q(W_d)\,x)"

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import init
 
 from .anatomy import mlp_width
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, method
 from .fact import mlp_ratio
 from .updates import ALL_SITES, SITES, LinearUpdateMethod, Update, update_linears
@@ -95,7 +95,7 @@ class CaRA(LinearUpdateMethod):
     """Mean of the initial weights of the rank-one tensors; the release sets 0.9 to 1.5 per task, mostly 1."""
     init_std: float = 0.0
     """Standard deviation of the same weights; the release sets 0 to 0.1 per task, mostly 0."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Dropout of the entries of the dense updates, as released; 0 is faster, as no dense update is formed."""
     title = "CaRA"
     paper = Paper("ICML", 2025, None, "BonnBytes/CaRA")

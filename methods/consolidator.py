@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of, linear_biases
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, method
 from .baselines import LayerNorm
 from .updates import LinearUpdateMethod, Update, UpdatedLinear
@@ -51,7 +51,7 @@ class Consolidator(LinearUpdateMethod):
 
     group_width: PositiveInt = 2
     """Channels of a group, counted on the narrower side of a map."""
-    drop_path: float = 0.0
+    drop_path: Rate = 0.0
     """Probability of skipping an update for an image in training; 0 to 0.8 per task in the official script."""
     title = "Consolidator"
     paper = Paper("ICLR", 2023, "2305.00603", "THU-MIG/Consolidator")
@@ -63,14 +63,17 @@ class Consolidator(LinearUpdateMethod):
     backbones = ("vit", "swin")
     sites, fused = "qkv,o,fc1,fc2", True
 
-    def validate(self) -> None:
-        super().validate()
-        if not 0 <= self.drop_path < 1:
-            raise ValueError(f"drop_path must be at least 0 and below 1, not {self.drop_path}")
-
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
         outputs, inputs = weight.shape
-        return Grouped(inputs, outputs, min(inputs, outputs) // self.group_width, self.drop_path)
+        return Grouped(inputs, outputs, self.groups(inputs, outputs), self.drop_path)
+
+    def groups(self, inputs: int, outputs: int) -> int:
+        """Return the number of groups of a map; raise `ValueError` if a group is wider than the map."""
+        if not (groups := min(inputs, outputs) // self.group_width):
+            raise ValueError(
+                f"group_width={self.group_width} exceeds the {min(inputs, outputs)} channels of a map here"
+            )
+        return groups
 
     def inject(self, vit: VisionTransformer) -> None:
         super().inject(vit)
@@ -85,4 +88,4 @@ class Consolidator(LinearUpdateMethod):
         return super().expected_params(vit) + trained
 
     def update_params(self, inputs: int, outputs: int) -> int:
-        return outputs * (inputs // (min(inputs, outputs) // self.group_width) + 1)
+        return outputs * (inputs // self.groups(inputs, outputs) + 1)

@@ -12,7 +12,7 @@ from timm.layers.activations import QuickGELU
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .blocks import OnPatchGrid, branches
 
@@ -55,7 +55,7 @@ class Convpass(Method):
     """The middle of the paper's grid, the default of `set_Convpass` and the median of its 19 VTAB configurations."""
     kernel: KernelInit = "identity"
     """Initialisation of the convolution; the released configurations set it per task."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "Convpass"
     paper = Paper("ECAI", 2024, "2207.07039", "JieShibo/PETL-ViT")
     equation = r"x \leftarrow x + f(h) + s\,W_u\,\phi(\mathrm{Conv}_{3\times3}(\phi(W_d h))),\quad h = \mathrm{LN}(x)"

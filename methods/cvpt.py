@@ -12,7 +12,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .attention import attend, check_attend
 from .base import Method, Paper, method
 from .blocks import branches
@@ -45,7 +45,7 @@ class CVPT(Method):
     tokens: PositiveInt = 10
     position: Position = "between"
     """Place of the cross-attention: before the attention, between it and the MLP, or after the MLP."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "CVPT"
     paper = Paper("ICCV", 2025, "2408.14961", "Lingyun0419/CVPT")
     equation = r"x \leftarrow x + \mathrm{Attn}(q(x);\ k(P_l), v(P_l)) \text{ between attention and MLP}"

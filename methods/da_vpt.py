@@ -15,7 +15,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import patch_convolution
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Loss, Method, Paper, method
 from .updates import Update, UpdatedLinear
 from .vpt import FreePrompts, PromptedBlock
@@ -108,7 +108,7 @@ class DAVPT(Method):
     cls_weight: float = 0.05
     scale: float = 5.0
     """Scale of the cosines.  These five numbers are those of configs/vtab/vitb_cifar100.yaml."""
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     title = "DA-VPT"
     paper = Paper("CVPR", 2025, "2505.23694", "Noahsark/DA-VPT")
     equation = (

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .adaptformer import ParallelBottleneck
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Loss, Method, Paper, method
 from .blocks import branches
 from .initial_values import trunc_normal_
@@ -90,7 +90,7 @@ class DyT(Method):
     scale: float = 1.0
     target: float = 0.5
     """Part of the patches that shall pass the MLP."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "DyT"
     paper = Paper("NeurIPS", 2024, "2403.11808", "NUS-HPC-AI-Lab/Dynamic-Tuning")
     equation = (

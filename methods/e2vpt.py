@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .attention import attend, check_attend
 from .base import Method, Paper, method
 from .vpt import FreePrompts, PromptedBlock, initial_prompts
@@ -41,7 +41,7 @@ class E2VPT(Method):
     key_value_tokens: PositiveInt = 5
     shared: bool = True
     """Use one array for keys and values."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Of the tokens before the blocks."""
     title = "E2VPT"
     paper = Paper("ICCV", 2023, "2307.13770", "ChengHan111/E2VPT")

@@ -18,7 +18,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import mlp_hidden, mlp_width
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, method
 from .updates import ALL_SITES, LinearUpdateMethod, Update, site_shapes, update_linears
 
@@ -102,7 +102,7 @@ class FacTTensorTrain(LinearUpdateMethod):
     rank: PositiveInt = 16
     scale: float = 1.0
     """Ours; the released configurations set 0.01 to 100 per task, with a median of 10."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "FacT-TT"
     paper = Paper("AAAI", 2023, "2212.03145", "JieShibo/PETL-ViT")
     equation = r"W' = W + s\,V \Sigma_{l,m} U"

@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .attention import attend, check_attend
 from .base import Method, Paper, method
 from .vpt import initial_prompts
@@ -61,7 +61,7 @@ class GateVPT(Method):
     tokens: PositiveInt = 100
     gate: float = -5.0
     """Initial value of the gates, before the sigmoid: prompts initially pass the blocks almost unchanged."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "GateVPT"
     paper = Paper("ICML", 2023, "2306.05067", "ryongithub/GatedPromptTuning")
     equation = r"P \leftarrow g_l P' + (1-g_l) P,\quad [x_{cls}, P', x] = \mathrm{Block}_l([x_{cls}, P, x])"

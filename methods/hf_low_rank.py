@@ -157,7 +157,7 @@ class DEFT(FromPeft):
         return "deft", {"r": self.rank}
 
     def update_params(self, inputs: int, outputs: int) -> int:
-        return self.rank * (inputs + outputs)
+        return min(self.rank, outputs) * (inputs + outputs)  # peft lowers the rank to the number of outputs
 
 
 @method("peanut")

@@ -14,7 +14,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of, mlp_hidden
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 
 
@@ -74,7 +74,7 @@ class Hydra(Method):
     rank: PositiveInt = 2
     scale: float = 1.0
     """Ours, within the released range: the scripts set 0.1 to 4.5 per task."""
-    dropout: float = 0.0
+    dropout: Rate = 0.0
     """Between down- and up-projection; the scripts set 0 to 0.2 per task."""
     title = "Hydra"
     paper = Paper("Neural Networks", 2024, "2309.06922", "extremebird/Hydra")

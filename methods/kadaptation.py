@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, method
 from .updates import LinearUpdateMethod, Update, UpdatedLinear
 
@@ -63,7 +63,7 @@ class KAdaptation(LinearUpdateMethod):
 
     terms: PositiveInt = 32
     scale: float = 160.0  # 128 / 4 * 5: model.py:477-479,564
-    dropout: float = 0.5  # of the entries of H: model.py:516
+    dropout: Rate = 0.5  # of the entries of H: model.py:516
     title = "KAdaptation"
     paper = Paper("AAAI", 2023, "2203.16329", "eric-ai-lab/PEViT")
     equation = r"W' = W + s \Big(\sum_i (l_i r_i^\top) \otimes (u_i v_i^\top)\Big)^\top,\ b' = b + b_l"

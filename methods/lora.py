@@ -10,7 +10,7 @@ import torch
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, later, method
 from .initial_values import trunc_normal_
 from .updates import LinearUpdateMethod, LowRankUpdate, Transform, Update
@@ -113,7 +113,7 @@ class FusedLoRA(LinearUpdateMethod):
     """Adds a low-rank product to the fused qkv, so that query, key and value share one down-projection."""
 
     rank: PositiveInt = 8
-    dropout: float = 0.0  # dropout of the input, as in the module; NOAH's training script sets 0.1
+    dropout: Rate = 0.0  # dropout of the input, as in the module; NOAH's training script sets 0.1
     start: Literal["zeros", "released"] = later(default="zeros")
     """Initial B.  released: N(0, 0.02), what NOAH's training starts from, because the model initialises all linear maps
     again (supernet_vision_transformer_timm.py:462,531,686-688)."""

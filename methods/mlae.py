@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Paper, method
 from .updates import ALL_SITES, LinearUpdateMethod, LowRankUpdate, Update
 
@@ -42,7 +42,7 @@ class MLAE(LinearUpdateMethod):
     """Splits LoRA into rank-one experts with trained coefficients, and drops experts in training."""
 
     experts: PositiveInt = 8
-    drop: float = 0.5
+    drop: Rate = 0.5
     """Probability of dropping an expert; ours, because the release has no training script."""
     coefficient: float = 1.0
     """Initial coefficient of each expert; unlike LoRA's alpha it is not divided by the rank."""
@@ -55,11 +55,6 @@ class MLAE(LinearUpdateMethod):
     differs = "The release has no training script: the adapted maps and the drop rate are ours."
     search = {"drop": (0.3, 0.5, 0.7)}  # ours
     backbones = ("vit", "swin")
-
-    def validate(self) -> None:
-        super().validate()
-        if not 0 <= self.drop < 1:
-            raise ValueError(f"drop must be at least 0 and below 1, not {self.drop}")
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
         return Experts(weight, self.experts, self.drop, self.coefficient)

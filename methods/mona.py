@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, later, method
 from .blocks import OnPatchGrid, Residual, branches, init_as_timm
 
@@ -62,7 +62,7 @@ class Mona(Method):
     """Adds a bottleneck with multi-scale depthwise convolutions to the residual stream after each branch."""
 
     bottleneck: PositiveInt = 64
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     start: Literal["torch", "released"] = later(default="torch")
     """torch: the module's own initialisation.  released: what training starts from, because the model initialises all
     linear maps again (swin_transformer_mona.py:673-687, called by tools/train.py:176)."""

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .blocks import Residual
 from .updates import Update
@@ -81,7 +81,7 @@ class RepAdapter(Method):
     groups: PositiveInt = 2
     scale: float = 1.0
     """The middle of the paper's grid, and the median of its 19 VTAB configurations (configs/repblock)."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     where: Literal["block", "attn"] = "block"
     """block: attention and MLP; attn: attention only."""
     title = "RepAdapter"

@@ -17,6 +17,7 @@ from timm.layers.drop import DropPath
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
+from .arguments import Rate
 from .base import Paper, later, method
 from .updates import ALL_SITES, SITES, LinearUpdateMethod, Update, update_linears
 
@@ -58,10 +59,10 @@ class SNELL(LinearUpdateMethod):
     sparsity: float = 0.4
     """Fraction of zero entries; at 0 the update is K.  The released VTAB scripts use 0 to 0.995, median 0.4."""
     scale: float = 0.1
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Dropout of the update's input, except for o, as released.  Here q, k and v have separate masks, whereas the
     release shares one."""
-    drop_path: float = 0.1
+    drop_path: Rate = 0.1
     class_token: bool = later(default=False)
     """True also trains the class token, as the release does."""
     title = "SNELL"

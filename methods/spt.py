@@ -21,7 +21,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import blocks_of, final_norm, linear_biases
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, later, method
 from .blocks import init_as_timm
 from .initial_values import trunc_normal_
@@ -87,9 +87,9 @@ class _SPT(Method):
     budget: PositiveInt = 400_000
     """Number of trainable parameters, or all tunable ones if they are fewer."""
     rank: PositiveInt = 8
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Dropout of the low-rank modules' inputs, except for o."""
-    drop_path: float = 0.1
+    drop_path: Rate = 0.1
     """Drop path of the low-rank modules (vision_transformer_timm.py:285)."""
     start: Literal["zeros", "released"] = later(default="zeros")
     """Initial up-projection.  released: N(0, 0.02) for both projections, what training starts from, because the model

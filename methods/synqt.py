@@ -16,7 +16,7 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from .anatomy import final_norm
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .attention import attend, check_attend_and_pooling
 from .base import Method, Paper, method
 from .blocks import First
@@ -109,7 +109,7 @@ class SynQT(Method):
     ffn_scale: float = 0.1
     feat_scale: float = 0.1
     """Initial values of three trained factors, from configs/vit_21k for CIFAR-100; other tasks have other values."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "SynQT"
     paper = Paper("ECCV", 2024, "2407.06964", "taolinzhang/SynQT")
     equation = (

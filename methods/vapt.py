@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .vpt import FreePrompts, PromptedBlock, initial_prompts
 
@@ -64,7 +64,7 @@ class VAPT(Method):
     hidden: PositiveInt = 8
     """Width of the shared projector."""
     kernel: PositiveInt = 2
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Of the first block's prompts, of whole convolved channels, and in the projector."""
     title = "VAPT"
     paper = Paper("ICLR", 2026, "2501.18936", "Minhchuyentoancbn/VAPT")

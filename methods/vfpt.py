@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 from .vpt import FreePrompts, PromptedBlock, initial_prompts
 
@@ -42,7 +42,7 @@ class VFPT(Method):
     fraction: float = 0.5
     """Part of the prompts that is transformed, rounded down to whole prompts (src/configs/config.py)."""
     axes: Literal["both", "channels", "tokens"] = "both"
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "VFPT"
     paper = Paper("NeurIPS", 2024, "2411.01327", "runtsang/VFPT")
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, \mathrm{Re}(\mathcal{F} P_l^1), P_l^2, x])"

@@ -15,7 +15,7 @@ import torch
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .base import Method, Paper, method
 
 
@@ -68,7 +68,7 @@ class _VPT(Method):
 class VPTShallow(_VPT):
     """Inserts trained tokens before the first block and keeps them through all blocks."""
 
-    dropout: float = 0.0  # src/configs/config.py:74
+    dropout: Rate = 0.0  # src/configs/config.py:74
     title = "VPT-Shallow"
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_L(\cdots \mathrm{Block}_1([x_{cls}, P, x]))"
     targets = "tokens of the first block"
@@ -85,7 +85,7 @@ class VPTShallow(_VPT):
 class VPTDeep(_VPT):
     """Inserts trained tokens before every block."""
 
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     title = "VPT-Deep"
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, P_l, x])"
     targets = "tokens of every block"

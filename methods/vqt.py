@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer, global_pool_nlc
 from torch import Tensor, nn
 
-from .arguments import PositiveInt
+from .arguments import PositiveInt, Rate
 from .attention import attend, check_attend_and_pooling
 from .base import Method, Paper, method
 from .vpt import initial_prompts
@@ -72,7 +72,7 @@ class VQT(Method):
 
     tokens: PositiveInt = 10
     """Queries per block."""
-    dropout: float = 0.1
+    dropout: Rate = 0.1
     """Dropout of the queries, as scripts/VQT/run_vqt_vtab.sh."""
     title = "VQT"
     paper = Paper("CVPR", 2023, "2212.03220", "andytu28/VQT")

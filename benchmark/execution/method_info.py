@@ -1,5 +1,6 @@
 """Methods as plain data: what a worker finds out about the methods that a command names.  Imports torch when called."""
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
@@ -61,6 +62,24 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
             raise ValueError(f"--grid: {name} is fixed in {method.spec()}; leave it out of one of them")
     found = [replace(method, **dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
     return sorted(found, key=lambda variant: sum(variant.args()[name] != own[name] for name in grid))
+
+
+def check_arguments(method: "Method", backbone: "Backbone") -> None:
+    """Raise `ValueError` if the method cannot be injected with its arguments, such as a rank above the width.
+
+    Then every run would fail.  Other errors of `inject` are left to the runs, which record them.
+    """
+    import torch
+
+    if method.spec() == method_ref(method).name:  # defaults, which fit
+        return
+    try:
+        with torch.random.fork_rng(devices=[]):
+            method.inject(copy.deepcopy(backbone.vit))
+    except ValueError as error:
+        raise ValueError(f"{method.spec()} does not fit {backbone.ref.name}: {error}") from None
+    except BaseException:  # a method may raise anything
+        return
 
 
 def method_ref(method: "Method") -> MethodRef:

@@ -106,6 +106,14 @@ def test_constructors_check_types_literals_and_rules(tried: Any, arguments: dict
         tried(**arguments)
 
 
+@pytest.mark.parametrize("rate", [-0.1, 1.0, 2])
+@pytest.mark.parametrize("field", ["vpt_deep(dropout", "snell(drop_path", "mlae(drop", "spt_lora(drop_path"])
+def test_rates_are_at_least_0_and_below_1(field: str, rate: float) -> None:
+    with raises_naming(ValueError, field.partition("(")[2], "below 1"):
+        parse(f"{field}={rate})")
+    assert parse(f"{field}=0)") == parse(f"{field}=0.0)")
+
+
 def test_a_field_must_have_a_plain_default() -> None:
     with patch.dict(METHODS):
 

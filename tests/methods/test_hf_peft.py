@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from vtab_peft.benchmark.commands import method_docs, method_rows
 from vtab_peft.benchmark.engine.optim import make_optimizer
 from vtab_peft.benchmark.method_checks import checks
+from vtab_peft.benchmark.method_checks.tiny_models import Case
 from vtab_peft.benchmark.recipes import RECIPES
 from vtab_peft.methods import METHODS, parse
 from vtab_peft.methods.dora import Decomposed
@@ -218,6 +219,12 @@ def test_any_tuner_of_peft_can_be_injected(tuner: str) -> None:
             checks.check_merge_equivalence(case)
     else:
         checks.check_merge_equivalence(case)
+
+
+@pytest.mark.parametrize("sites", ["qv", "fc1,fc2"])
+def test_deft_counts_no_more_directions_than_outputs(sites: str) -> None:
+    pytest.importorskip("peft")
+    checks.check_parameter_count(Case(parse(f"deft(rank=33, sites={sites!r})")))
 
 
 @pytest.mark.parametrize("sites", [pytest.param("k", marks=SLOW), pytest.param("o", marks=SLOW), "qkvo,fc1,fc2"])
