@@ -23,7 +23,8 @@ def declare(commands: Commands) -> None:
     add("--no-titles", action="store_true", help="leave titles off figures, for papers with captions")
     rows = "only these rows in figures and LaTeX tables, with ranks among them (default: all)"
     with_commas(add("--methods", nargs="+", default=[], metavar="ROW", help=rows))
-    add("--output", dest="out", type=folder, metavar="FOLDER", help="write the report there (default: the results folder)")
+    there = "write the report into this folder (default: the results folder)"
+    add("--output", dest="out", type=folder, metavar="FOLDER", help=there)
     report.set_defaults(work="commands.report:report")
 
     published = commands.add_parser("published", help="show what papers report for a method, and how much they differ")
