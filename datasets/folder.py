@@ -36,9 +36,9 @@ def folder_task(path: Path) -> Task:
     folder = path.expanduser().resolve()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; {HELP}")
-    facts = _facts(folder)
     names = class_names(folder)
-    classes = len(names) or _highest_label(folder) + 1
+    classes = len(names) or _highest_label(folder) + 1  # first: it says if the folder has another layout
+    facts = _facts(folder)
     if classes > LARGEST_CLASSES:
         raise DataError(f"{folder} has {classes:,} classes; predictions are stored for at most {LARGEST_CLASSES:,}")
     if classes < 2:

@@ -34,9 +34,12 @@ def from_huggingface(name: str) -> LabelledImages:
         labels, named = list(part[label]), hasattr(part.features[label], "int2str")
         if any(value is None or (named and value < 0) for value in labels):
             raise DataError(f"{PREFIX}{name}: the split {split} has images without a label; remove this split")
-        if named:
-            class_names = class_names or list(part.features[label].names)
-            labels = [class_names[number] for number in labels]
+        if named:  # each split may number the classes in its own way
+            names = list(part.features[label].names)
+            class_names += [text for text in names if text not in class_names]
+            labels = [names[number] for number in labels]
+        elif any(isinstance(value, list | dict) for value in labels):
+            raise DataError(f"{PREFIX}{name}: the column {label} has several labels per image; give each image one")
         subset: Subset = "all" if split == "all" else SUBSETS[split.lower()]
         keys = [f"{split}/{position:09d}" for position in range(len(labels))]
         listed[subset] = Listed(keys, [str(text) for text in labels], _Pictures(part, image, hub))

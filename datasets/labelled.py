@@ -5,6 +5,7 @@ Each source becomes `LabelledImages`; draw.py makes the splits of a task from it
 
 import csv
 import io
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,13 +67,17 @@ def from_class_folders(root: Path) -> LabelledImages:
     elif twice := [f"{f.name}/ and {places[subset].name}/" for subset, f in named if places[subset] is not f]:
         raise DataError(f"{root} has {twice[0]} for one subset; leave one of them")
     elif others := [folder.name for folder in folders if folder not in places.values()]:
-        raise DataError(f"{root} has {others[0]}/ beside train/; give a folder that has only subsets or only classes")
+        if any(_subfolders(place) for place in places.values()):
+            raise DataError(f"{root} has {others[0]}/ beside train/; give a folder that has only subsets or classes")
+        places = {"all": root}  # of pictures of trains, beside those of cars
     listed: dict[Subset, Listed] = {}
     left_out: list[str] = []
     endings = Image.registered_extensions()
     for subset, place in places.items():
         by_class = {folder: images_below(folder) for folder in _subfolders(place)}
         left_out += [f"{folder} has no images, so it is no class" for folder, files in by_class.items() if not files]
+        links = [link for folder in by_class for link in _linked_folders(folder)]
+        left_out += [f"{link} is a link to a folder, which is not followed; move its images here" for link in links]
         if loose := sum(path.suffix.lower() in endings and path.is_file() for path in place.iterdir()):
             left_out.append(f"{loose} of the images lie in {place} itself, in no class, and are left out")
         found = [(folder.name, file) for folder, files in by_class.items() for file in files]
@@ -95,19 +100,27 @@ def from_csv(path: Path) -> LabelledImages:
     Raises:
         DataError: a column or a value is missing, or a split is unknown; the message names the line.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path)))
+    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
     try:
         lines = [(reader.line_num, line) for line in reader]
     except csv.Error as error:
         raise DataError(f"{path}:{reader.line_num}: {error}") from None
     if missing := {"path", "label"} - set(reader.fieldnames or ()):
-        raise DataError(f"{path} has no column {' or '.join(sorted(missing))}; needed are path, label and maybe split")
+        found = ", ".join(reader.fieldnames or ()) or "none"
+        advice = "; separate them by commas" if {";", "\t"} & set(found) else ""
+        needed = f"no column {' or '.join(sorted(missing))}; needed are path, label and maybe split"
+        raise DataError(f"{path} has {needed}; its columns are {found!r:.100}{advice}")
     rows: dict[Subset, list[tuple[str, str]]] = {}
+    spelled: dict[str, str] = {}
     for number, line in lines:
         file, label, split = ((line.get(name) or "").strip() for name in COLUMNS)
         subset = SUBSETS.get(split.lower()) if split else "all"
-        if not file or not label or subset is None:
-            raise DataError(f"{path}:{number}: needed are a path, a label and no or a known split")
+        if not file or not label:
+            raise DataError(f"{path}:{number}: the line has no {'label' if file else 'path'}")
+        if subset is None:
+            raise DataError(f"{path}:{number}: the split {split!r:.80} is unknown; known are {', '.join(SUBSETS)}")
+        if (known := spelled.setdefault(os.path.normpath(file), file)) != file:
+            raise DataError(f"{path}:{number}: {file} and {known} are one image; list each image once")
         rows.setdefault(subset, []).append((file, label))
     listed: dict[Subset, Listed] = {}
     for subset, pairs in rows.items():
@@ -164,6 +177,12 @@ def images_below(folder: Path) -> list[Path]:
         and not any(part.startswith(".") for part in path.relative_to(folder).parts)
         and (path.is_file() or not path.exists())
     )
+
+
+def _linked_folders(folder: Path) -> list[Path]:
+    """Return the links to folders below `folder`, sorted; hidden ones are left out."""
+    below = (Path(place) / name for place, names, _ in os.walk(folder) for name in names if not name.startswith("."))
+    return sorted(path for path in below if path.is_symlink())
 
 
 def _subfolders(root: Path) -> list[Path]:

@@ -1,5 +1,6 @@
 """Warnings about labels and images that are valid, but that nobody can have meant."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import islice
 
@@ -25,6 +26,8 @@ def label_warnings(
     unused = list(islice((label for label in range(classes) if label not in everywhere), SHOWN))
     untrained = sorted(used.get("test", set()) - used.get("train", set()) - used.get("val", set()))
     found = []
+    if twice := [name for name, times in Counter(task.class_names).items() if times > 1]:
+        found.append(f"classes.txt names {len(twice)} classes more than once: {', '.join(twice[:SHOWN])}")
     if unused == [0]:
         found.append(f"no image has label 0: the labels are 1 to {max(everywhere)}, but should start at 0; subtract 1")
     elif unused:

@@ -281,5 +281,8 @@ def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.
         raise ValueError(f"runs must be a results folder or a table of `load_results`, not {runs!r:.80}")
     if "path" not in frame:
         raise ValueError("the runs have no column 'path', which names their files; keep it, as `load_results` gives it")
-    records = [read_run(path) for path in dict.fromkeys(Path(path).resolve() for path in frame["path"])]
+    paths = dict.fromkeys(Path(path).resolve() for path in frame["path"])
+    if gone := next((path for path in paths if not path.exists()), None):
+        raise ValueError(f"{gone} does not exist; paths are relative to the folder in which the table was made")
+    records = [read_run(path) for path in paths]
     return [(leaderboards.leaderboard(identity, own), own) for identity, own in by_leaderboard(records)]

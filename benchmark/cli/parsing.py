@@ -90,7 +90,8 @@ def _choices(action: argparse.Action) -> str:
 
 def _parts(text: str) -> list[str]:
     """Split a list with commas, unless it is a path."""
-    return [text] if "/" in text or os.path.exists(text) else split_list(text)  # noqa: PTH110 - never raises
+    path = os.path.expanduser(text.removeprefix("imagefolder:"))  # noqa: PTH111 - never raises
+    return [text] if "/" in text or os.path.exists(path) else split_list(text)  # noqa: PTH110 - never raises
 
 
 def _nearest(name: Any, choices: Any) -> str:

@@ -95,3 +95,24 @@ def test_data_sets_without_images_or_labels_are_refused(hub: Any, tmp_path: Path
         read_labelled(f"hf:{tmp_path / 'text'}")
     with raises_naming(DataError, "hf:no/such-data-set"):
         read_labelled("hf:no/such-data-set")
+
+
+def test_each_split_numbers_its_own_classes(hub: Any, tmp_path: Path) -> None:
+    parts = {}
+    for split, names in (("train", ["zebra", "ape"]), ("test", ["ape", "zebra", "cow"])):
+        features = hub.Features({"image": hub.Image(), "label": hub.ClassLabel(names=names)})
+        rows = {"image": pictures(tmp_path / split, 6), "label": [0] * 4 + [1, len(names) - 1]}
+        parts[split] = hub.Dataset.from_dict(rows, features=features)
+    hub.DatasetDict(parts).save_to_disk(str(tmp_path / "saved"))
+    found = read_labelled(f"hf:{tmp_path / 'saved'}")
+    assert found.class_names == ("zebra", "ape", "cow")
+    assert list(found.subsets["train"].labels) == [0, 0, 0, 0, 1, 1]
+    assert list(found.subsets["test"].labels) == [1, 1, 1, 1, 0, 2]
+
+
+def test_several_labels_per_image_are_refused(hub: Any, tmp_path: Path) -> None:
+    features = hub.Features({"image": hub.Image(), "label": hub.Sequence(hub.Value("int64"))})
+    rows = {"image": pictures(tmp_path / "files", 4), "label": [[0], [1], [0, 1], []]}
+    hub.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "saved"))
+    with raises_naming(DataError, "several labels", "label"):
+        read_labelled(f"hf:{tmp_path / 'saved'}")

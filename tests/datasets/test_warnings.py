@@ -39,6 +39,7 @@ PLANTED: dict[str, tuple[Callable[[Path], object], bool, str]] = {
     "1-based": (one_based, False, "labels are 1 to 2"),
     "gaps": (lambda folder: relabel(folder, "1", "500"), False, "labels 1, 2, 3"),
     "unused class": (lambda folder: (folder / "classes.txt").write_text("a\nb\nc\n"), False, "label 2"),
+    "one name twice": (lambda folder: (folder / "classes.txt").write_text("a\na\n"), False, "more than once: a"),
     "only in test": (lambda folder: relabel(folder, "1", "2", ("test",)), False, "test has label 2"),
     "test image in train": (
         lambda folder: shutil.copy(folder / "images/train800_5.png", folder / "images/test_0.png"),

@@ -198,6 +198,14 @@ def test_leaderboard_of_some_rows(two_methods: Path, fake) -> None:
     assert len(vtab_peft.leaderboard(two_methods, "uniform_3ep")) == 2
 
 
+def test_a_table_is_used_in_the_folder_in_which_it_was_made(two_methods: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(two_methods.parent)
+    frame = vtab_peft.load_results(two_methods.name)
+    monkeypatch.chdir("/")
+    with raises_naming(ValueError, "relative"):
+        vtab_peft.leaderboard(frame)
+
+
 def test_compare_returns_the_numbers_of_the_command(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = vtab_peft.compare("lora", "bitfit", two_methods)
     assert main(["compare", "lora", "bitfit", "--results", str(two_methods)]) == 0

@@ -94,8 +94,8 @@ def test_lists_take_commas_and_spaces(tmp_path: Path, monkeypatch: pytest.Monkey
     assert given.tasks == ["a", "b"]
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my,task").mkdir()
-    tasks = parser().parse_args([*RUN, "lora", "--tasks", "my,task", "./x,y"]).tasks
-    assert tasks == ["my,task", "./x,y"]
+    tasks = parser().parse_args([*RUN, "lora", "--tasks", "my,task", "./x,y", "imagefolder:my,task"]).tasks
+    assert tasks == ["my,task", "./x,y", "imagefolder:my,task"]
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

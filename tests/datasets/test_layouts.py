@@ -1,0 +1,75 @@
+"""Layouts of images that people have: a class called train, links in classes, and other spellings in CSV files."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from raises import raises_naming
+from vtab_peft.datasets.folder import folder_task
+from vtab_peft.datasets.importing import image_folder_task, read_labelled
+from vtab_peft.datasets.task import DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def class_folders(tmp_path: Path) -> Callable[..., Path]:
+    """Paint four images into each named folder of `pictures`; return it."""
+
+    def make(*names: str) -> Path:
+        for shade, name in enumerate(names):
+            (tmp_path / "pictures" / name).mkdir(parents=True)
+            for number in range(4):
+                image = Image.new("RGB", (6, 6), (40 * shade, 40 * number, 0))
+                image.save(tmp_path / "pictures" / name / f"{number}.png")
+        return tmp_path / "pictures"
+
+    return make
+
+
+def test_a_class_may_be_called_train(class_folders: Callable[..., Path]) -> None:
+    """Pascal VOC has such a class.  With class folders inside, it is the training set."""
+    assert read_labelled(str(class_folders("car", "plane", "train"))).class_names == ("car", "plane", "train")
+    with raises_naming(DataError, "car/ beside train/"):
+        read_labelled(str(class_folders("train/car", "train/plane")))
+
+
+def test_linked_folders_inside_a_class_are_named(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    root = class_folders("cat", "dog", "dog/young")
+    (root / "dog" / "young").rename(tmp_path / "elsewhere")
+    (root / "dog" / "young").symlink_to(tmp_path / "elsewhere")
+    (root / "bird").symlink_to(tmp_path / "elsewhere")
+    task = image_folder_task(root)
+    assert task.class_names == ("bird", "cat", "dog")
+    (said,) = task.left_out
+    assert str(root / "dog" / "young") in said
+
+
+def test_class_folders_with_a_space_in_their_name_point_to_imagefolder(class_folders: Callable[..., Path]) -> None:
+    root = class_folders("a", "b").rename(class_folders("c").with_name("my pictures"))
+    with raises_naming(DataError, f"imagefolder:{root}"):
+        folder_task(root)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("path,label,split\na.png,x,train\nb.png,y,dev\n", ("'dev'", "validation")),
+        ("path;label\na.png;x\n", ("path;label", "commas")),
+        ("file,class\na.png,x\n", ("file, class",)),
+        ("path,label,split\na.png,x,train\nb.png,y,train\n./a.png,y,test\n", (":4", "./a.png")),
+    ],
+)
+def test_csv_files_are_refused_with_what_was_found(text: str, named: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(text)
+    with raises_naming(DataError, *named):
+        read_labelled(str(tmp_path / "table.csv"))
+
+
+def test_spaces_after_commas_mean_nothing(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text('path, label, split\na.png, "x, big", train\nb.png, y, train\n')
+    assert read_labelled(str(tmp_path / "table.csv")).class_names == ("x, big", "y")
