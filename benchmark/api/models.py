@@ -76,11 +76,12 @@ def apply(
             raise ValueError(f"{method.spec()} is initialised from training images; give examples=(images, labels)")
         _check_examples(vit, examples)
     vit.requires_grad_(False)
+    device = parameters[0].device  # before the model, and with it this parameter, moves to the CPU
     try:
         with _without_classifier(vit):
             backbone = list(vit.cpu().state_dict(keep_vars=True).values())  # keeps them alive, so that ids stay theirs
             method.inject(vit)
-            vit.to(parameters[0].device)
+            vit.to(device)
             if wants_examples(method) and examples is not None:
                 method.prepare(vit, *examples)
                 vit.zero_grad()

@@ -309,3 +309,18 @@ def test_a_plugin_is_loaded_before_its_adapter(as_given: Callable, tmp_path: Pat
     file = tmp_path / "none.py"
     with pytest.raises(PluginError, match=re.escape(str(file))):
         vtab_peft.load_adapter("0123", tmp_path, plugin=as_given(file))
+
+
+def test_a_model_returns_to_its_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: a parameter says that it is on one until `cpu()` moves it in place, as torch does."""
+    places, moved = [torch.device("cuda", 1)], []
+
+    class Elsewhere(nn.Parameter):
+        device = property(lambda _: places[-1])  # pyright: ignore[reportAssignmentType]
+
+    model: Any = vit()
+    model.cls_token = Elsewhere(model.cls_token.detach())
+    monkeypatch.setattr(model, "cpu", lambda: (places.append(torch.device("cpu")), model)[1])
+    monkeypatch.setattr(model, "to", moved.append)
+    vtab_peft.apply(model, "lora")
+    assert moved == [places[0]]
