@@ -19,6 +19,7 @@ from ..execution.locks import list_locks
 from ..reporting.costs import COLUMNS
 from ..reporting.origins import decoder_notes, plugin_notes
 from ..reporting.wording import pluralize
+from ..storage.costs import load_costs
 from ..storage.json_io import StoreError
 from ..storage.predictions import PredictionsDamaged, PredictionsMissing, read_predictions
 from ..storage.schema import Run
@@ -65,6 +66,7 @@ def verify(options: argparse.Namespace) -> int:
     problems += _check_cache({run.spec.task.data for run in runs}, cached, default_root())
     if records_are_valid and (store.root / "boards").is_dir():
         problems += check_derived(store)
+    problems = list(dict.fromkeys(problems))  # rebuilding the tables reads some files again
     for problem in problems:
         print(problem)
     for note in [*decoder_notes(runs), *plugin_notes(runs)]:
@@ -146,12 +148,22 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
     if correct is not None and not (len(correct) and math.isclose(correct.mean(), accuracy)):
         share = correct.mean() if len(correct) else 0.0
         yield f"its accuracy is {accuracy}, but {share} of its predictions are marked as correct"
+    logits, kept = arrays.get("logits"), arrays.get("labels")
+    if logits is not None and (logits.shape[1] != classes or not np.isfinite(logits).all()):
+        yield f"its logits are not finite numbers for {classes} classes"
+    if (logits is None) != (kept is None):
+        yield "it has logits without labels, or labels without logits"
+    labels = kept if labels is None else labels
     if labels is None:
         return
     if len(labels) != len(predictions):
         yield f"{len(predictions)} predictions for {len(labels)} images"
     elif not math.isclose((labels == predictions).mean(), accuracy):
         yield f"its accuracy is {accuracy}, but {(labels == predictions).mean()} of its predictions are correct"
+    elif correct is not None and ((labels == predictions) != correct).any():
+        yield "its marks of correct predictions are those of other images"
+    elif kept is not None and (kept != labels).any():
+        yield "its labels are not those of the task"
 
 
 def _files(folder: Path) -> list[Path]:
@@ -178,6 +190,7 @@ def check_folder(store: Store) -> Iterator[str]:
         if failure.spec.run_id() in stored:
             yield f"{store.failure_path(failure.spec)}: the run has succeeded since; delete it"
     yield from problems
+    yield from load_costs(root)[1]
     shifts, problems = load_shifts(root)
     yield from problems
     for run_id in shifts:

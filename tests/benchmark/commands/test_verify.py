@@ -64,6 +64,23 @@ def test_valid_results_pass(results: Store, capsys: pytest.CaptureFixture[str]) 
     assert said.startswith("3 results checked, 3 ")
 
 
+def test_a_problem_is_counted_once(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    """Rebuilding the tables reads the records of failures and costs again."""
+    main(["report", "--results", str(results.root)])
+    costs(results)
+    (results.root / "failed").mkdir()
+    (results.root / "failed" / f"{'0' * 16}.json").write_text("{")
+    status, said = verify(results, capsys)
+    assert status == 1
+    assert said.endswith("2 problems\n")
+
+
+def test_right_logits_pass(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    with_logits(results)
+    status, said = verify(results, capsys)
+    assert status == 0, said
+
+
 def test_repetition_without_the_first_run_is_valid(results: Store, capsys: pytest.CaptureFixture[str]) -> None:
     """A result may be deleted by removing its files."""
     (second,) = results.root.rglob("*.2.json")
@@ -80,6 +97,19 @@ def predictions_of_others(results: Store) -> None:
 
 def wrongly_marked(results: Store) -> None:
     np.savez_compressed(first(results, ".npz"), predictions=PREDICTED.astype("<u2"), correct=~CORRECT)
+
+
+def with_logits(results: Store, **changes: np.ndarray) -> None:
+    """Keep logits and labels of a run, of which those that are given are wrong."""
+    labels = np.where(CORRECT, PREDICTED, (PREDICTED + 1) % 3).astype("<u2")
+    arrays = {"correct": CORRECT, "labels": labels, "logits": np.eye(3, dtype="<f2")[PREDICTED], **changes}
+    np.savez_compressed(first(results, ".npz"), predictions=PREDICTED.astype("<u2"), **arrays)  # pyright: ignore
+
+
+def costs(results: Store) -> None:
+    path = results.root / "costs" / "vit" / "lora" / "0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
 
 
 def misplaced(results: Store) -> None:
@@ -111,6 +141,10 @@ def leftover(folder: Path) -> None:
         (predictions_of_others, "predictions"),
         (wrongly_marked, "0.375"),
         (lambda r: first(r, ".npz").write_bytes(b"PK"), "predictions"),
+        (lambda r: with_logits(r, correct=np.roll(CORRECT, 1)), "other images"),
+        (lambda r: with_logits(r, logits=np.full((8, 3), np.inf, "<f2")), "logits"),
+        (lambda r: with_logits(r, logits=np.zeros((8, 2), "<f2")), "3 classes"),
+        (costs, "costs/vit/lora/0.json"),
         (misplaced, "/lora"),
         (lambda r: save_file({"x": np.zeros(1)}, first(r).with_suffix(".safetensors")), "adapter"),
         (lambda r: (first(r).parent / "notes.txt").write_text(""), "notes.txt"),
