@@ -93,9 +93,9 @@ def _search(
 def _run_trials(
     options: argparse.Namespace, trials: Sequence[Trials], pool: WorkerPool, store: Store, deadline: float | None
 ) -> SweepResult:
-    """Run the trials that are pending."""
-    pending = [run for own in trials for run in own.pending(store)]
-    total = sum(len(own.runs) for own in trials)
+    """Run the trials that are pending; methods of which one is a variant of another share trials."""
+    pending = list({run.spec.run_id(): run for own in trials for run in own.pending(store)}.values())
+    total = len({run.spec.run_id() for own in trials for run in own.runs})
     say(f"{pluralize(len(pending), 'trial')} of {total} to run{about(pending, one_worker(options))}")
     return sweep(pending, pool, store, deadline, options.grace)
 

@@ -11,7 +11,10 @@ import numpy as np
 import pytest
 from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark.cli import main
+from vtab_peft.benchmark.commands import tune as commands
 from vtab_peft.benchmark.execution.local_pool import LocalBackend
+from vtab_peft.benchmark.execution.scheduler import SweepResult
+from vtab_peft.benchmark.plan import PlannedRun
 from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
 
@@ -146,3 +149,21 @@ def test_impossible_search_is_refused(
     assert all(fact in err for fact in facts)
     assert "Traceback" not in err
     assert not results.exists()
+
+
+def test_a_trial_that_two_methods_share_runs_once(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`partial(blocks=2)` is a variant of `partial`."""
+    planned: list[str] = []
+
+    def sweep(runs: list[PlannedRun], *_: object) -> SweepResult:
+        planned.extend(run.spec.run_id() for run in runs)
+        return SweepResult()
+
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    monkeypatch.setattr(commands, "sweep", sweep)
+    ask = [*BASE, "--tasks", str(make_task()), "--results", str(tmp_path / "results")]
+    main([*ask, "--methods", "partial", "partial(blocks=2)", "--max-configs", "15", "--seeds", "0"])
+    assert 15 < len(planned) == len({*planned}) < 30
+    assert f"{len(planned)} trials of {len(planned)}" in capsys.readouterr().err
