@@ -18,6 +18,9 @@ Reply = TypeVar("Reply")
 
 TICK_SECONDS = 0.5
 """Longest wait before progress and capacity are looked at again (ours)."""
+STARTS = 3
+"""Workers in a row that cannot be reached at their start, after which no further one is spawned in their place (ours).
+"""
 
 
 class WorkerHandle(Protocol):
@@ -57,7 +60,7 @@ class WorkerPool:
 
     def __init__(self, backend: PoolBackend) -> None:
         self._backend = backend
-        self._spawned = self._rejected = 0
+        self._spawned = self._rejected = self._unreached = 0
         self._request: messages.ResolveRequest | None = None
         self._resolved: messages.Resolved | None = None
         self._starting: dict[Future[messages.ResolveReply], WorkerHandle] = {}
@@ -155,13 +158,15 @@ class WorkerPool:
         assert self._resolved is not None
         if isinstance(reply, messages.Resolved):
             if reply.agrees_with(self._resolved):
-                worker.name = reply.worker
+                worker.name, self._unreached = reply.worker, 0
                 self._idle.append(worker)
                 return
             reason = "it has other weights, method versions or plug-in files than the plan"
         else:
             reason = reply.reason
-        self._rejected += not (isinstance(reply, messages.WorkerLost) and reply.node)
+        lost_node = isinstance(reply, messages.WorkerLost) and reply.node
+        self._unreached = self._unreached + 1 if lost_node else 0
+        self._rejected += not lost_node or self._unreached >= STARTS
         progress.say(f"worker {reply.worker} is not used: {reason}")
         worker.stop()
         if self._rejected >= self._backend.capacity():

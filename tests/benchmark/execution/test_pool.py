@@ -20,7 +20,7 @@ from vtab_peft.benchmark.execution.messages import (
     RunFinished,
     WorkerLost,
 )
-from vtab_peft.benchmark.execution.pool import WorkerPool
+from vtab_peft.benchmark.execution.pool import STARTS, WorkerPool
 from vtab_peft.benchmark.execution.progress import Progress
 from vtab_peft.benchmark.execution.scheduler import TRIES
 from vtab_peft.benchmark.storage.store import Store
@@ -199,3 +199,14 @@ def test_a_cluster_without_workers_is_waited_for(sweep: Callable[..., Any]) -> N
     ended = sweep(Flickering(lambda number, _: NODE_DIED if number == 1 else FINISHED))
     assert ended.result.finished == 4
     assert ended.out.count("waiting for the cluster") == 1
+
+
+def test_workers_that_never_start_are_given_up(sweep: Callable[..., Any]) -> None:
+    """As on a node of a cluster that lacks a package."""
+    gone = WorkerLost("the worker cannot be reached", node=True)
+    backend = FakeBackend(lambda *_: FINISHED, 2, lambda number: resolved() if number == 1 else gone)
+    assert sweep(backend, 40).result.finished == 40
+    assert sorted(backend.stopped) == [0, 1, *range(2, 2 + STARTS)]
+    alone = FakeBackend(lambda *_: NODE_DIED, 1, lambda number: resolved() if number == 1 else gone)
+    with pytest.raises(ConfigurationError, match="cannot be reached"):
+        sweep(alone)
