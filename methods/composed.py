@@ -1,5 +1,6 @@
 """Several methods at once, such as `lora(rank=4) + bitfit`: they are injected one after another."""
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -97,8 +98,19 @@ class Composed(Method):
             part.after_step(vit, step, steps)
 
     def merge(self, vit: Any) -> None:
-        for part in reversed(self.parts):
+        """Merge the last part first, or a part before it where that merges into what the other has replaced.
+
+        Raises:
+            TypeError: no order works.
+        """
+        waiting = list(reversed(self.parts))
+        while waiting:
+            part = next((part for part in waiting if _merges(part, vit)), None)
+            if part is None:
+                names = " and ".join(part.spec() for part in waiting)
+                raise TypeError(f"{self.spec()} cannot be merged into the plain model: {names} change the same modules")
             part.merge(vit)
+            waiting.remove(part)
 
 
 def _penalty(part: Method, vit: Any) -> Tensor | None:
@@ -153,6 +165,15 @@ def _combination(kinds: tuple[type[Method], ...]) -> type[Composed]:
     if not all(kind.mergeable() for kind in kinds):
         facts["merge"] = Method.merge
     return type("Composed", (Composed,), facts)
+
+
+def _merges(part: Method, vit: Any) -> bool:
+    """Return True if a part can be merged now, tried on a copy."""
+    try:
+        part.merge(copy.deepcopy(vit))
+    except CANNOT_INJECT:
+        return False
+    return True
 
 
 @torch.no_grad()

@@ -71,6 +71,10 @@ class LoRA(LinearUpdateMethod):
         return self.rank * (inputs + outputs)
 
 
+class FasterB(LowRank):
+    """The update of LoRA+, by whose type its factors are told from those of other methods in a combination."""
+
+
 @method("lora_plus")
 class LoRAPlus(LoRA):
     """Trains B of LoRA at a higher learning rate than A."""
@@ -91,8 +95,11 @@ class LoRAPlus(LoRA):
         if self.ratio <= 0:
             raise ValueError(f"ratio={self.ratio} must be positive")
 
+    def make_update(self, weight: Tensor, bias: Tensor | None) -> Update | Transform:
+        return FasterB(weight, self.rank, self.scale())
+
     def lr_factors(self, vit: nn.Module) -> dict[nn.Parameter, float]:
-        return {module.b: self.ratio for module in vit.modules() if isinstance(module, LowRank)}
+        return {module.b: self.ratio for module in vit.modules() if isinstance(module, FasterB)}
 
 
 @method("rslora")

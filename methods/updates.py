@@ -117,6 +117,8 @@ class UpdatedLinear(nn.Module):
     @torch.no_grad()
     def merged(self) -> nn.Linear:
         """Return the equivalent plain linear map, with a new bias if an update needs one."""
+        if isinstance(self.linear, UpdatedLinear | TransformedLinear):  # of an earlier method in a combination
+            self.linear = self.linear.merged()
         shifts = {part: cast(Update, update).bias_delta() for part, update in self.updates.items()}
         if self.linear.bias is None and any(shift is not None for shift in shifts.values()):
             self.linear.bias = nn.Parameter(self.linear.weight.new_zeros(self.linear.out_features), requires_grad=False)

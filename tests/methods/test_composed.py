@@ -143,3 +143,24 @@ def test_labels_and_published_rows_tell_combinations_apart() -> None:
     assert method_labels(rows) == ["lora(rank=4) + bitfit", "lora + bitfit", "LoRA"]
     assert method_name("lora(rank=4)") == "lora"
     assert method_name("lora(rank=4) + bitfit") == "lora(rank=4) + bitfit"
+
+
+@pytest.mark.parametrize("spec", ["glora + arc", "qgoft + kadaptation(terms=4)", "mlae + kadaptation(terms=4)"])
+def test_parts_merge_in_the_order_that_works(spec: str) -> None:
+    """The adapters of ARC merge into the maps that GLoRA changes; KAdaptation wraps maps that are wrapped already."""
+    checks.check_merge_equivalence(Case(parse(spec)))
+
+
+def test_parts_that_cannot_be_merged_together_are_named() -> None:
+    method = parse("pace + kadaptation(terms=4)")
+    with raises_naming(TypeError, "pace", "kadaptation"):
+        method.merge(inject_copy(tiny("plain"), method).vit)
+
+
+def test_rates_of_a_part_are_those_of_its_own_tensors() -> None:
+    """The side network of DTL has low-rank maps too."""
+    method = parse("lora_plus + dtl")
+    vit = inject_copy(tiny("plain"), method).vit
+    factors = method.lr_factors(vit)
+    assert {name.split(".")[-1] for name, p in vit.named_parameters() if p in factors} == {"b"}
+    assert not any("sides" in name for name, p in vit.named_parameters() if p in factors)
