@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Mapping
-from dataclasses import Field, dataclass, field, fields, replace
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args
@@ -251,21 +251,35 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
 
     Each instance checks its fields against their annotations, see `arguments.coerce`, and then calls `validate`.
 
+    A class of a notebook or script replaces an earlier one of the same name, so that a cell can be run again.
+
     Raises:
+        TypeError: the name is missing, or the class does not inherit from `Method`.
         ValueError: a class attribute such as `version` has another type, the name is taken or is not lower-case
-            letters, digits and underscores, or the class defines `__post_init__`.
+            letters, digits and underscores, a field has no default or the name of a function of `Method`, or the class
+            defines `__post_init__`.
     """
+    if not isinstance(name, str):
+        raise TypeError('the decorator needs a name: write @method("my_method")')
 
     def register(cls: type[M]) -> type[M]:
-        if name in METHODS:
-            raise ValueError(f"method {name!r} is registered twice: by {METHODS[name].__module__} and {cls.__module__}")
+        if not issubclass(cls, Method):
+            raise TypeError(f"method {name!r}: {cls.__name__} must inherit from Method or LinearUpdateMethod")
+        if (known := METHODS.get(name)) and not _is_same_class(known, cls):
+            raise ValueError(f"the method name {name!r} is taken, by {known.__name__} of {known.__module__}")
         if not name.isidentifier() or name != name.lower():
             raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores")
         if "__post_init__" in vars(cls):
             raise ValueError(f"method {name!r} must define validate() instead of __post_init__(), which checks types")
         if problem := wrong_fact(cls):
             raise ValueError(f"method {name!r}: {problem}")
-        METHODS[name] = decorated = dataclass(frozen=True)(cls)
+        decorated = dataclass(frozen=True)(cls)
+        for own in fields(decorated):
+            if callable(getattr(Method, own.name, None)):
+                raise ValueError(f"method {name!r}: the argument {own.name!r} hides Method.{own.name}(); rename it")
+            if own.default is MISSING and own.default_factory is MISSING:
+                raise ValueError(f"method {name!r}: the argument {own.name!r} has no default; give it one")
+        METHODS[name] = decorated
         return decorated
 
     return register
@@ -286,4 +300,9 @@ def method_name(cls: type[Method]) -> str:
     """Return the name under which a class is registered; for a combination those of its parts, as `lora+bitfit`."""
     if cls.part_types:
         return "+".join(map(method_name, cls.part_types))
-    return next(name for name, registered in METHODS.items() if registered is cls)
+    return next(name for name, registered in METHODS.items() if registered is cls or _is_same_class(registered, cls))
+
+
+def _is_same_class(old: type[Method], new: type[Method]) -> bool:
+    """Return True for two definitions of one class of a notebook or script."""
+    return old.__module__ == new.__module__ == "__main__" and old.__qualname__ == new.__qualname__

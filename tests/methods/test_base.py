@@ -192,3 +192,31 @@ def test_scalars_of_numpy_are_those_of_python() -> None:
     lora = METHODS["lora"](rank=np.int64(4), alpha=np.float32(2), sites=np.str_("qk"))
     assert lora == METHODS["lora"](rank=4, alpha=2.0, sites="qk")
     assert {type(value) for value in lora.args().values()} == {int, float, str}
+
+
+def test_the_decorator_needs_a_name_and_a_method() -> None:
+    with raises_naming(TypeError, '@method("my_method")'):
+        method(type("Bare", (Method,), {}))  # pyright: ignore
+    with raises_naming(TypeError, "NotOne", "must inherit from Method"):
+        method("not_one")(type("NotOne", (), {}))  # pyright: ignore
+
+
+@pytest.mark.parametrize(
+    ("body", "named"),
+    [
+        ({"__annotations__": {"rank": int}}, ("'rank'", "no default")),
+        ({"__annotations__": {"args": int}, "args": 3}, ("'args'", "Method.args()", "rename")),
+        ({"__annotations__": {"merge": bool}, "merge": True}, ("'merge'", "Method.merge()", "rename")),
+    ],
+)
+def test_arguments_have_defaults_and_names_of_their_own(body: dict[str, Any], named: tuple[str, ...]) -> None:
+    with raises_naming(ValueError, *named):
+        method("wrong_one")(type("WrongOne", (Method,), body))
+    assert "wrong_one" not in METHODS
+
+
+def test_a_cell_that_defines_a_method_can_be_run_again() -> None:
+    with patch.dict(METHODS):
+        first, second = (method("of_a_cell")(type("OfACell", (Method,), {"__module__": "__main__"})) for _ in range(2))
+        assert METHODS["of_a_cell"] is second
+        assert first().spec() == second().spec() == "of_a_cell"
