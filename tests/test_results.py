@@ -198,12 +198,22 @@ def test_table_of_differences_is_what_the_records_say() -> None:
     assert table in page, f"put this into docs/results.md:\n{table}"
 
 
+ON_FOUR = "sites='qv,fc1,fc2'"
 PAIRS = [
     ("lora", "aoft_lora"),
+    ("lora", "aoft_lora_paper"),
+    ("lora", "aoft_lora_dagger"),
+    ("lora", "aoft_lora_released"),
     ("lora(rank=1)", "aoft_lora"),
     ("lora(rank=1, alpha=1.0)", "aoft_lora"),
+    (f"lora(rank=1, {ON_FOUR})", "aoft_lora_dagger"),
+    (f"lora(rank=1, alpha=1.0, {ON_FOUR})", "aoft_lora_dagger"),
+    ("aoft_lora_dagger", f"aoft_lora({ON_FOUR})"),
+    (f"lora(rank=1, {ON_FOUR})", "lora"),
     ("lora", "adaptformer"),
     ("adaptformer", "aoft_adapter"),
+    ("adaptformer", "aoft_adapter_paper"),
+    ("adaptformer", "aoft_adapter_released"),
     ("adaptformer", "aoft_lora"),
 ]
 
