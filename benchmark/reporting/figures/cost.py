@@ -123,9 +123,8 @@ def _draw(leaderboard: Leaderboard, rows: list[dict[str, Any]], cost: Cost, draw
 
 
 def _is_always_named(spec: str) -> bool:
-    """Return True for LoRA and AOFT, which readers look for first."""
-    name = method_name(spec)
-    return name == "lora" or name.startswith("aoft_")
+    """Return True for LoRA and AOFT with their default arguments, which readers look for first."""
+    return spec == "lora" or (spec.startswith("aoft_") and spec == method_name(spec))
 
 
 def _log_axis(axes: "Axes", cost: Cost) -> np.ndarray:
