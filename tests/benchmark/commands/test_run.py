@@ -155,13 +155,13 @@ def test_damaged_record_is_quarantined_and_its_run_repeated(
 def test_failed_run_is_recorded_and_others_continue(
     make_task: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    results = tmp_path / "results"
-    ask = command(
-        make_task(), results, "--methods", "aoft_lora(rank=128)", "aoft_lora(rank=129)", "linear", "--seeds", "0"
-    )
+    results, plugin = tmp_path / "results", tmp_path / "failing.py"
+    plugin.write_text(FAILING)
+    methods = ("--methods", "lora(rank=2)", "failing", "linear", "--plugin", str(plugin))
+    ask = command(make_task(), results, *methods, "--seeds", "0")
     assert main(ask) == 1
     said = capsys.readouterr()
-    assert "ValueError: rank 129 " in said.err
+    assert "RuntimeError: no luck" in said.err
     assert len(records(results)) == 2
     (failure,) = (results / "failed").iterdir()
     assert "Traceback" in json.loads(failure.read_text())["traceback"]
@@ -170,8 +170,24 @@ def test_failed_run_is_recorded_and_others_continue(
     assert main(["retry", *ask[1:]]) == 1
     said = capsys.readouterr().err
     assert "1 run to do (1 of 3 " in said
-    assert "ValueError: rank 129 " in said
+    assert "RuntimeError: no luck" in said
     assert len(records(results)) == 1, "`retry` skips missing runs that did not fail"
+
+
+FAILING = """
+from vtab_peft.methods import Method, method
+
+
+@method("failing")
+class Failing(Method):
+    \"\"\"Cannot be trained.\"\"\"
+
+    def inject(self, vit):
+        vit.norm.weight.requires_grad_(True)
+
+    def after_step(self, vit, step, steps):
+        raise RuntimeError("no luck")
+"""
 
 
 def start(arguments: list[str]) -> subprocess.Popen[str]:
