@@ -113,7 +113,8 @@ class WorkerPool:
                 if not pending:
                     time.sleep(TICK_SECONDS)
                     continue
-                for future in wait(pending, TICK_SECONDS, FIRST_COMPLETED).done:
+                done = wait(pending, TICK_SECONDS, FIRST_COMPLETED).done
+                for future in filter(done.__contains__, pending):  # in their own order, which a set does not keep
                     if future in self._starting:
                         self._register(self._starting.pop(future), _result(future), progress)
                     else:
