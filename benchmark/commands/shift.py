@@ -31,6 +31,7 @@ from ..engine.device import choose_device, use_device, use_threads
 from ..engine.evaluate import predict
 from ..engine.timing import provenance
 from ..plan import preprocessing_of
+from ..reporting.compare import same_spec
 from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
 from ..storage.layout import Provenance
@@ -92,10 +93,10 @@ def saved_models(
         if saved and (split_suite(suite)[0], name) in wanted:
             names = {run.method_spec, run.spec.method.spec, run.spec.method.name, run.title}
             known |= names
-            if not methods or any(_same(method, name) for method in methods for name in names):
+            if not methods or any(same_spec(method, name) for method in methods for name in names):
                 found[suite, name, preprocessing_of(run.spec)].append(run)
     for method in methods if known else ():
-        if not any(_same(method, name) for name in known):
+        if not any(same_spec(method, name) for name in known):
             raise ValueError(
                 f"no saved model of these tasks is called {method!r}; there are {', '.join(sorted(known))}"
             )
@@ -103,10 +104,6 @@ def saved_models(
         (wanted[split_suite(suite)[0], name], preprocessing, suite, runs)
         for (suite, name, preprocessing), runs in found.items()
     ]
-
-
-def _same(a: str, b: str) -> bool:
-    return a.replace(" ", "") == b.replace(" ", "")
 
 
 class NotRestored(ValueError):

@@ -96,9 +96,8 @@ def agreement(leaderboard: Leaderboard, runs: Iterable[Run], rows: Sequence[Row]
     if len(rows) < 2:
         raise InsufficientData("agreement needs at least two methods")
     tasks = [task for task in leaderboard.tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows)]
-    runs = of_common_seeds(leaderboard, runs, rows, tasks)
+    runs, seeds = of_common_seeds(leaderboard, runs, rows, tasks)
     found = {task: predictions_by_row(leaderboard, runs, rows, task) for task in tasks}
-    seeds = common_seeds(own for by_row in found.values() for own in by_row.values())
     labels = [row["label"] for row in rows]
     within: dict[tuple[str, str], list[Sample]] = {}
     for task in tasks:
@@ -141,8 +140,10 @@ def mean_of(tasks: Sequence[Any]) -> str:
 
 def of_common_seeds(
     leaderboard: Leaderboard, runs: Iterable[Run], rows: Sequence[Row], tasks: Sequence[TaskColumn]
-) -> list[Run]:
-    """Return the runs of the rows and tasks with the seeds that all have; predictions of others are not needed.
+) -> tuple[list[Run], tuple[int, ...]]:
+    """Return the runs of the rows and tasks with the seeds that all have, and these seeds.
+
+    Predictions of other runs are not needed.
 
     Raises:
         InsufficientData: there are no common tasks or seeds.
@@ -154,7 +155,7 @@ def of_common_seeds(
     for run in own:
         found[leaderboard.id.row_identity(run), run.task_id][run.spec.seed] = None
     seeds = common_seeds(found.values())
-    return [run for run in own if run.spec.seed in seeds]
+    return [run for run in own if run.spec.seed in seeds], seeds
 
 
 def predictions_by_row(

@@ -154,7 +154,12 @@ def labels_of(methods: Sequence[str], leaderboards: Sequence[Leaderboard]) -> li
 def _matches(leaderboard: Leaderboard, name: str) -> list[Row]:
     """Return the rows with this label, or else those with this spec; spaces in a spec mean nothing."""
     labelled = [row for row in leaderboard.rows if row["label"] == name]
-    return labelled or [row for row in leaderboard.rows if row["spec"].replace(" ", "") == name.replace(" ", "")]
+    return labelled or [row for row in leaderboard.rows if same_spec(row["spec"], name)]
+
+
+def same_spec(a: str, b: str) -> bool:
+    """Return True if two specs differ at most in spaces."""
+    return a.replace(" ", "") == b.replace(" ", "")
 
 
 def _row(leaderboard: Leaderboard, name: str) -> Row:

@@ -20,7 +20,7 @@ import numpy as np
 
 from ..storage.predictions import Predictions
 from ..storage.schema import Run
-from .agreement import Row, Sample, common_seeds, of_common_seeds, predictions_by_row, summarise
+from .agreement import Row, Sample, of_common_seeds, predictions_by_row, summarise
 from .leaderboards import Leaderboard, TaskColumn
 from .stats import InsufficientData, Interval, levels
 
@@ -87,9 +87,8 @@ def ensembles(
     if len(rows) < 2:
         raise InsufficientData("an ensemble needs at least two methods with validation runs")
     tasks = [task for task in entry.tasks if all(row[f"accuracy_{task.label}"] is not None for row in rows)]
-    val_runs = of_common_seeds(entry, val_runs, rows, tasks)
+    val_runs, seeds = of_common_seeds(entry, val_runs, rows, tasks)
     pools = {task: with_logits(predictions_by_row(entry, val_runs, rows, task), task, "val") for task in tasks}
-    seeds = common_seeds(own for pool in pools.values() for own in pool.values())
     size = min(size or max(2, len(seeds)), len(rows))
     choices = tuple(choose(task, pool, seeds, size) for task, pool in pools.items())
     refits = refits_of(val_runs, runs)

@@ -111,7 +111,8 @@ def _write(
         if table := shift.shift_table(entry, runs, shifts):
             shifted[identity.slug] = table
             problems += table.outdated
-        files = _texts(entry, found, table, drawing) | _figures(entry, runs, found, axes, table, drawing)
+        chosen = of_rows(entry, drawing.methods) if drawing.methods else entry
+        files = _texts(entry, chosen, found, table) | _figures(chosen, runs, found, axes, table, drawing)
         if with_published and comparison.rows:
             files["published.md"] = published_vs_measured.to_markdown(comparison).encode()
         folder = out / "boards" / identity.slug
@@ -168,9 +169,9 @@ def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:
 
 
 def _texts(
-    entry: Leaderboard, found: Significance, shifted: shift.ShiftTable | None, drawing: Drawing
+    entry: Leaderboard, chosen: Leaderboard, found: Significance, shifted: shift.ShiftTable | None
 ) -> dict[str, bytes]:
-    chosen = of_rows(entry, drawing.methods)
+    """Return the tables; that for papers has the chosen rows, or all if none is of this leaderboard."""
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
@@ -191,7 +192,6 @@ def _figures(
     if few_shots.is_draw(entry):  # one figure shows all draws
         return {}
     if drawing.methods:
-        entry = of_rows(entry, drawing.methods)
         drawn = {row["identity"] for row in entry.rows}
         runs = [run for run in runs if entry.id.row_identity(run) in drawn]
         if not runs:

@@ -202,7 +202,7 @@ def test_a_cluster_without_workers_is_waited_for(sweep: Callable[..., Any]) -> N
 
 
 def test_workers_that_never_start_are_given_up(sweep: Callable[..., Any]) -> None:
-    """As on a node of a cluster that lacks a package."""
+    """A node of a cluster may lack a package."""
     gone = WorkerLost("the worker cannot be reached", node=True)
     backend = FakeBackend(lambda *_: FINISHED, 2, lambda number: resolved() if number == 1 else gone)
     assert sweep(backend, 40).result.finished == 40

@@ -96,7 +96,7 @@ def test_trackers_get_every_epoch(
 
 
 def test_a_training_that_begins_again_replaces_its_log(fake: Any, tmp_path: Path) -> None:
-    """As it does with smaller batches, when memory runs out after an epoch."""
+    """A training begins again with smaller batches when memory runs out after an epoch."""
     run: Any = PlannedRun(fake.spec(), *[None] * 3, 1.0)  # type: ignore[arg-type]
     with RunLog(["csv"], tmp_path, run) as log:
         for epoch in (1, 2, 1):

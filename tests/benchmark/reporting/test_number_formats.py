@@ -23,7 +23,7 @@ def test_parameters_that_lie_half_way_go_up(unit, size):
 
 
 ODD = range(1, 2000, 2)
-"""Of 2000 images: so many right are a tie at one decimal, and in binary half of them fall short of it."""
+"""Counts of 2000 images that are ties at one decimal; in binary half of them fall short of the tie."""
 
 
 def test_what_lies_half_way_goes_up():

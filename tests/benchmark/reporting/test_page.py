@@ -95,7 +95,7 @@ def test_rows_say_how_their_method_was_verified(page, put) -> None:
 
 
 def test_every_accuracy_links_to_its_run(page, put, store, tmp_path) -> None:
-    """From the folder of the page, which need not be that of the runs."""
+    """Links begin at the folder of the page, which need not be that of the runs."""
     fill(put)
     data = page()[1]
     (leaderboard,) = data["leaderboards"]
