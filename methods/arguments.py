@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType, UnionType
@@ -110,10 +111,14 @@ def coerce(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
 
 @cache
 def _type_hints(cls: type) -> dict[str, Any]:
-    try:
-        return get_type_hints(cls, include_extras=True)
-    except NameError:  # a plug-in whose annotations cannot be resolved
-        return {}
+    """Return the types of the fields, without those that cannot be resolved, as after an import for type checkers."""
+    hints: dict[str, Any] = {}
+    for base in reversed(cls.__mro__):
+        for name, annotation in vars(base).get("__annotations__", {}).items():
+            alone = type(name, (), {"__annotations__": {name: annotation}, "__module__": base.__module__})
+            with suppress(NameError):
+                hints |= get_type_hints(alone, include_extras=True)
+    return hints
 
 
 def _problem(value: Any, hint: Any) -> str | None:

@@ -50,6 +50,15 @@ def loaded_plugins() -> list[dict[str, str]]:
     return [{"file": path.name, "sha256": sha256} for path, (sha256, _, _) in sorted(_LOADED.items())]
 
 
+def described(error: Exception) -> str:
+    """Return an error's message; if it is no `ValueError`, with its type and the line of the plug-in that raised it."""
+    if isinstance(error, ValueError):
+        return str(error)
+    frames = ((path.name, own_frame(error, path)) for path in _LOADED)
+    where = next((f", in {name}:{frame.lineno}: {frame.line}" for name, frame in frames if frame), "")
+    return f"{type(error).__name__}: {error}{where}"
+
+
 def own_frame(error: BaseException, file: Path) -> traceback.FrameSummary | None:
     """Return the innermost frame of an error in `file`, or None if no line of it was running."""
     frames = traceback.extract_tb(error.__traceback__)

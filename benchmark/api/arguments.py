@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -18,24 +19,25 @@ def parse_arguments(command: str, options: Mapping[str, Any]) -> Any:
     for name, value in options.items():
         if value is None or value is False or (isinstance(value, Mapping) and not value):
             continue
-        words.append(f"--{name.replace('_', '-')}")
+        option = f"--{name.replace('_', '-')}"
         if isinstance(value, Mapping):
-            words += [f"{key}={_setting(setting)}" for key, setting in value.items()]
+            words += [option, *(f"{key}={_setting(setting)}" for key, setting in value.items())]
         elif isinstance(value, Iterable) and not isinstance(value, str):  # also a set, an array or an iterator
-            words += map(word, value)
-        elif value is not True:
-            words.append(word(value))
+            words += [option, *map(word, value)]
+        else:  # one word, since a value may begin with a hyphen
+            words.append(option if value is True else f"{option}={word(value)}")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
             return parser().parse_args(words)
     except SystemExit:
         message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0].strip()
-        on = [name for name, value in options.items() if value is True]
-        if named := [name for name in on if f" {name}: expected" in in_python(message)]:
-            message = f"argument {named[0]}: expected a value, not True"
-        if message.startswith("unrecognized arguments"):
-            message += "; options that are on or off take True or False"
+        subject, _, complaint = in_python(message).partition(": ")
+        for name, value in options.items():
+            if name in re.split(r"\W+", subject) and complaint.startswith("ignored explicit argument"):
+                message = f"argument {name}: is on or off; give True or False, not {value!r:.80}"
+            elif name in re.split(r"\W+", subject) and complaint.startswith("expected") and value is True:
+                message = f"argument {name}: expected a value, not True"
         raise ValueError(in_python(message)) from None
 
 

@@ -151,6 +151,8 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
 
 def path_of(text: str) -> Path:
     """Return a path; `~` is the home folder, which no shell replaces in `--results=~/runs` or in Python."""
+    if not text:  # as from an unset variable of the shell; `Path` would take it for the current folder
+        raise argparse.ArgumentTypeError("the path is empty")
     path = Path(text)
     with suppress(RuntimeError):  # there is no such user: a folder's name may begin with ~
         return path.expanduser()

@@ -64,22 +64,26 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
     return sorted(found, key=lambda variant: sum(variant.args()[name] != own[name] for name in grid))
 
 
-def check_arguments(method: "Method", backbone: "Backbone") -> None:
-    """Raise `ValueError` if the method cannot be injected with its arguments, such as a rank above the width.
+def trainable_params(method: "Method", backbone: "Backbone") -> int:
+    """Return the number of parameters that the method trains on the backbone, without the head.
 
-    Then every run would fail.  Other errors of `inject` are left to the runs, which record them.
+    Raises:
+        ValueError: the method cannot be injected, such as with a rank above the width; then every run would fail.
     """
     import torch
 
-    if method.spec() == method_ref(method).name:  # defaults, which fit
-        return
+    from ...methods import Method
+    from ...methods.base import method_name
+    from ...methods.plugin import described
+
+    closed_form = type(method).expected_params is not Method.expected_params
     try:
         with torch.random.fork_rng(devices=[]):
-            method.inject(copy.deepcopy(backbone.vit))
-    except ValueError as error:
-        raise ValueError(f"{method.spec()} does not fit {backbone.ref.name}: {error}") from None
-    except BaseException:  # a method may raise anything
-        return
+            if closed_form and method.spec() != method_name(type(method)):  # it may count what cannot be injected
+                method.inject(copy.deepcopy(backbone.vit))
+            return method.expected_params(backbone.vit)
+    except Exception as error:
+        raise ValueError(f"{method.spec()} does not fit {backbone.ref.name}: {described(error)}") from None
 
 
 def method_ref(method: "Method") -> MethodRef:
@@ -108,5 +112,5 @@ def method_info(method: "Method", backbone: "Backbone") -> MethodInfo:
         title=method.title,
         lr=method.lr,
         frozen_features=method.frozen_features,
-        trainable_params=method.expected_params(backbone.vit),
+        trainable_params=trainable_params(method, backbone),
     )

@@ -30,7 +30,7 @@ from .messages import (
     RunReply,
     WorkerConfig,
 )
-from .method_info import all_methods, check_arguments, identity, method_info, method_ref, variants_of
+from .method_info import all_methods, identity, method_info, method_ref, variants_of
 from .process import MARK, kill_family
 from .run_log import RunLog
 from .screen import keep_working_without_screen
@@ -97,7 +97,6 @@ class Worker:
         methods = list({method.spec(): method for method in (*fitting, *asked)}.values())
         for method in methods:
             check_backbone(method, backbone.vit)
-            check_arguments(method, backbone)
         info = BackboneInfo(
             ref=backbone.ref,
             weights=request.weights,

@@ -188,6 +188,14 @@ def test_defaults_and_search_values_have_their_type(name: str) -> None:
             coerce(cls, {field: value})
 
 
+def test_an_unresolved_annotation_leaves_other_fields_checked() -> None:
+    """It is legal: an import for type checkers, which others may name in strings."""
+    cls = type("Sparse", (METHODS["lora"],), {"__annotations__": {"mask": "Missing | None"}, "mask": None})
+    assert coerce(cls, {"mask": 3, "alpha": 4})["alpha"] == 4.0
+    with pytest.raises(ValueError, match="rank must be"):
+        coerce(cls, {"rank": "four"})
+
+
 def test_scalars_of_numpy_are_those_of_python() -> None:
     lora = METHODS["lora"](rank=np.int64(4), alpha=np.float32(2), sites=np.str_("qk"))
     assert lora == METHODS["lora"](rank=4, alpha=2.0, sites="qk")

@@ -110,6 +110,8 @@ def test_a_recipe_of_ones_own_is_its_own_leaderboard(
         ({"methods": METHODS["lora"]}, r"instance, LoRA\(\)"),
         ({"seeds": True}, "^argument seeds: expected a value, not True"),
         ({"help": True}, "unknown option help"),
+        ({"again": "yes"}, "^argument again: .* True or False, not 'yes'"),
+        ({"results": ""}, "^argument results: the path is empty"),
     ],
 )
 def test_wrong_options_are_value_errors(wrong: dict, named: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -141,6 +143,11 @@ def test_any_iterable_is_a_list_of_values(values: Any) -> None:
 def test_set_takes_values_of_python(field: str, value: Any) -> None:
     asked = parse_arguments("run", {"methods": "lora", "backbone": "toy_vit", "set": {field: value}})
     assert getattr(choose_recipe("uniform", asked.settings), field) == value
+
+
+def test_a_value_may_begin_with_a_hyphen() -> None:
+    asked = parse_arguments("run", {"methods": "lora", "backbone": "toy_vit", "results": "-mine", "seeds": 3})
+    assert (asked.results, asked.seeds) == (Path("-mine"), [3])
 
 
 @pytest.mark.parametrize("value", [np.True_, np.array(True), True])

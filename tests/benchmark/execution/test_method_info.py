@@ -1,0 +1,41 @@
+"""What a plan finds out about methods, and how it names those that cannot be injected."""
+
+from pathlib import Path
+
+import pytest
+from vtab_peft.benchmark.engine.backbone import load
+from vtab_peft.benchmark.execution.method_info import method_info
+from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods.plugin import load_plugin
+
+BROKEN = """
+from vtab_peft.methods import Method, method
+
+
+@method("misspelled")
+class Misspelled(Method):
+    depth: int = 3
+
+    def inject(self, vit):
+        vit.blocks[self.depth].nothing.weight
+"""
+
+
+@pytest.mark.parametrize("spec", ["misspelled", "misspelled(depth=1)"])
+def test_an_error_of_inject_names_the_method_and_the_line(spec: str, tmp_path: Path) -> None:
+    (tmp_path / "broken.py").write_text(BROKEN)
+    known = set(METHODS)
+    load_plugin(tmp_path / "broken.py")
+    try:
+        with pytest.raises(ValueError, match=r"misspelled.* does not fit toy_vit: AttributeError.* in broken.py:10: "):
+            method_info(parse(spec), load("toy_vit", "random"))
+    finally:
+        for name in set(METHODS) - known:
+            del METHODS[name]
+
+
+def test_a_closed_form_does_not_hide_arguments_that_do_not_fit() -> None:
+    backbone = load("toy_vit", "random")
+    assert method_info(parse("apla"), backbone).trainable_params > 0
+    with pytest.raises(ValueError, match="129"):
+        method_info(parse("apla(rank=129)"), backbone)
