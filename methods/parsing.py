@@ -102,5 +102,14 @@ def _split(spec: str) -> tuple[str, dict[str, Any]]:
         try:
             arguments[keyword.arg] = ast.literal_eval(keyword.value)
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
-            raise ValueError(f"method {spec!r}: the value of {keyword.arg!r} must be a plain literal") from None
+            raise ValueError(f"method {spec!r}: {_not_literal(keyword.arg, keyword.value)}") from None
     return node.func.id, arguments
+
+
+def _not_literal(argument: str, value: ast.expr) -> str:
+    """Return what is wrong with a value that is no literal, such as `qv` without quotes."""
+    if isinstance(value, ast.Name):
+        constant = value.id.capitalize()
+        right = constant if constant in ("True", "False", "None") else repr(value.id)
+        return f"write {argument}={right} instead of {argument}={value.id}"
+    return f"the value of {argument} must be a number, a text in quotes, True, False, None, or a list or dict of them"

@@ -78,12 +78,19 @@ def add_tasks(options: Options) -> None:
     add("--data", type=path_of, metavar="FOLDER", help="folder that contains the suite's task folders")
 
 
-def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
-    """Add the options that select runs: tasks, methods, seeds, backbone, recipe and preprocessing."""
+def add_runs(command: argparse.ArgumentParser, required: bool = True, of_paper: bool = False) -> None:
+    """Add the options that select runs: tasks, methods, seeds, backbone, recipe and preprocessing.
+
+    of_paper: where options are left out, those of a paper are used, and `--help` says so.
+    """
+
+    def default(own: str) -> str:
+        return " (default: the paper's)" if of_paper else f" (default: {own})" if own else ""
+
     runs, recipe, results = (group(command, title) for title in (RUNS, RECIPE, STORED))
     add_tasks(runs)
     add = runs.add_argument
-    specs = "names, titles or specs such as lora or 'lora(rank=4)', or all"
+    specs = f"names, titles or specs such as lora or 'lora(rank=4)', or all{default('')}"
     with_commas(add("--methods", nargs="+", required=required, help=specs))
     add_plugin(runs)
     with_commas(add("--seeds", nargs="+", type=seed, default=[0, 1, 2], help="default: 0 1 2"))
@@ -91,15 +98,17 @@ def add_runs(command: argparse.ArgumentParser, required: bool = True) -> None:
     with_commas(add("--shots", nargs="+", type=positive, default=[], metavar="N", help=few))
     drawn = "seeds that choose the images of --shots (default: 0 1 2)"
     with_commas(add("--shot-seed", nargs="+", type=seed, metavar="SEED", help=drawn))
-    add("--backbone", required=required, help="timm model name with its tag; see `list backbones`")
+    add("--backbone", required=required, help=f"timm model name with its tag; see `list backbones`{default('')}")
     add("--weights", help="a file, hf:OWNER/NAME or random[:SEED] (default: from timm's hub)")
     add = recipe.add_argument
-    names = "name of `list recipes`, or a .toml file (default: uniform)"
-    add("--recipe", default="uniform", choices=RecipeNames(sorted(RECIPES)), metavar="NAME", help=names)
+    names = f"name of `list recipes`, or a .toml file{default('uniform')}"
+    base, own, cubic = (None, None, None) if of_paper else ("uniform", "own", "bicubic")
+    add("--recipe", default=base, choices=RecipeNames(sorted(RECIPES)), metavar="NAME", help=names)
     add_settings(recipe)
-    normalisations = "mean and std of the input (default: own, the backbone's)"
-    add("--normalisation", choices=["own", "half", "imagenet", "none"], default="own", help=normalisations)
-    add("--interpolation", choices=["bicubic", "bilinear"], default="bicubic", help="for resizing (default: bicubic)")
+    mean = "mean and std of the input" + default("own, the backbone's")
+    add("--normalisation", choices=["own", "half", "imagenet", "none"], default=own, help=mean)
+    resizing = f"for resizing{default('bicubic')}"
+    add("--interpolation", choices=["bicubic", "bilinear"], default=cubic, help=resizing)
     adapters = "save trained adapters (of `tune` the refits); repeats runs that were stored without"
     results.add_argument("--save-adapters", "--keep-adapters", dest="keep_adapters", action="store_true", help=adapters)
 

@@ -66,7 +66,8 @@ def declare(commands: Commands) -> None:
     add_split(status)
     of_a_plan = vars(status.parse_args([]))
     # Without defaults, a value of None says that the option was not given.
-    status.set_defaults(of_a_plan=of_a_plan, **dict.fromkeys(of_a_plan))
+    names = {action.dest: action.option_strings[0] for action in status._actions}
+    status.set_defaults(of_a_plan=of_a_plan, option_names=names, **dict.fromkeys(of_a_plan))
     add_results(status)
     add_threads(status)
     last = "list the N runs that ended last (default: 10)"

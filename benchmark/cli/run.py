@@ -67,11 +67,10 @@ def declare(commands: Commands) -> None:
     reproduce = commands.add_parser("reproduce", help=again)
     papers = "aoft, ssf, fact, rlrr, vpt, adapter_plus, osu, e2vpt, vfpt, hydra or dyt"
     reproduce.add_argument("paper", metavar="PAPER", help=papers)
-    add_runs(reproduce, required=False)
+    add_runs(reproduce, required=False, of_paper=True)
     add_sweep(reproduce)
-    given = dict.fromkeys(("recipe", "normalisation", "interpolation"))  # None: as the paper
     rest = {"split": "test", "shard": (1, 1), "again": False, "only_failed": False, "keep_logits": False}
-    reproduce.set_defaults(work="commands.reproduce:reproduce", **given, **rest)
+    reproduce.set_defaults(work="commands.reproduce:reproduce", **rest)
 
     smoke = commands.add_parser("smoke", help="small benchmark without internet, weights or data; takes minutes")
     add_plugin(smoke)

@@ -142,11 +142,17 @@ def check_writable(path: Path) -> None:
 
 
 def check_conditions(baseline: Baseline, planned: Sequence[RunSpec]) -> None:
-    """Raise `BaselineError` if recipe, backbone, seeds or data of the planned runs are not those of the baseline."""
+    """Raise `BaselineError` if the planned runs have conditions or methods that the baseline does not have."""
     if baseline.conditions != _conditions(planned):
         raise BaselineError(
             f"baseline {baseline.path} was made with another recipe, backbone, seeds or task version; "
             f"if this change is intended, create a new one with `smoke --write-baseline {baseline.path}`"
+        )
+    compared = {method for method, *_ in baseline.ranges}
+    if unknown := ", ".join(dict.fromkeys(s.method.spec for s in planned if s.method.spec not in compared)):
+        raise BaselineError(
+            f"baseline {baseline.path} has no ranges for {unknown}, so nothing would be compared; create a new one "
+            f"with the same --plugin and `smoke --write-baseline {baseline.path}`"
         )
 
 

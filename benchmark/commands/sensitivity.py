@@ -21,11 +21,11 @@ from .messages import say, say_all
 SHOWN = (1, 2, 4, 8, 16, 32)
 """Numbers of trials in the table."""
 ABOUT = """\
-Accuracies are in percent, on val200, means over tasks; a point is two images of a task. A slice has the trials that
-differ in one field alone. Plateau: the neighbouring values around the best within one point of it; width: its highest
-value over its lowest, or their difference if the lowest is 0. Expected best: of k trials drawn at random from those
-stored (Dodge et al., EMNLP 2019). Gain: tuned minus default test accuracy, with Student's 95 % interval over seeds;
-both settings were fixed before a test image was opened."""
+Accuracies are in percent, on val200, means over tasks; with 200 images a point is two of them. A slice has the trials
+that differ in one field alone. Plateau: the neighbouring values around the best within one point of it; width: its
+highest value over its lowest, or their difference if the lowest is 0. Expected best: of k trials drawn at random from
+those stored (Dodge et al., EMNLP 2019). Gain: tuned minus default test accuracy, with Student's 95 % interval over
+seeds; both settings were fixed before a test image was opened."""
 
 
 def sensitivity(options: argparse.Namespace) -> int:
@@ -71,7 +71,7 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
         "trials",
         *(f"best of {count}" for count in counts),
         "of all",
-        "trials until 1 point below",
+        "trials to come within 1 point",
     )
     lines = [_expected_row(method, counts) for method in methods]
     sections.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))

@@ -39,7 +39,7 @@ def status(options: argparse.Namespace) -> int:
     """
     given = {name: value for name in options.of_a_plan if (value := getattr(options, name)) is not None}
     if given and not {"methods", "backbone"} <= given.keys():
-        option = f"--{next(iter(given)).replace('_', '-')}"
+        option = options.option_names[next(iter(given))]
         raise ValueError(f"{option} needs --methods and --backbone; without such options, status shows what is stored")
     store = Store(options.results)
     store.require_results_folder()

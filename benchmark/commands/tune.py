@@ -135,7 +135,7 @@ def choices_table(known: Sequence[tuple[Trials, list[float | None]]]) -> str:
         shown += [""] * (4 - len(shown))
         task = trials.data.task.label if isinstance(trials.data, FewShotTask) else trials.data.task.name
         rows.append((trials.method.ref.spec, task, *shown, f"{near} of {len(ranked) - 1}"))
-    header = ("method", "task", "chosen", "val200", "second", "val200", "within an error")
+    header = ("method", "task", "chosen", "val200", "second", "val200", "within 1 s.e.")
     align = ("left", "left", "left", "right", "left", "right", "right")
     return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
 

@@ -163,7 +163,7 @@ def tuned(recipe: Recipe, configurations: int, grid: Grid | None = None) -> Reci
         ValueError: the recipe has settings per task already.
     """
     if recipe.tasks:
-        raise ValueError(f"recipe {recipe.name!r} has settings per task already; tune a recipe without")
+        raise ValueError(f"recipe {recipe.name!r} has settings per task already; give `tune` a recipe that has none")
     search = recipe.search or {"lr_factor": FACTORS, "weight_decay": WEIGHT_DECAYS}
     if grid is not None:
         search = {**grid.fields, **grid.arguments}

@@ -49,9 +49,16 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
     Raises:
         ValueError: the method lacks an argument of the grid, has another value for it, or does not take a value.
     """
+    from ...methods.composed import Composed
+
     if grid is None:
         return method.variants()
     own, default = method.args(), {f.name: f.default for f in fields(method)}
+    if grid and isinstance(method, Composed):
+        raise ValueError(
+            f"--grid tries no arguments of a combination, so not {next(iter(grid))} of {method.spec()}; write them in "
+            "--methods, as in 'lora(rank=4) + bitfit'"
+        )
     for name in grid:
         if name not in own:
             raise ValueError(
@@ -60,7 +67,10 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
             )
         if own[name] != default[name]:
             raise ValueError(f"--grid: {name} is fixed in {method.spec()}; leave it out of one of them")
-    found = [replace(method, **dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
+    try:
+        found = [replace(method, **dict(zip(grid, values, strict=True))) for values in product(*grid.values())]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--grid: {method.spec()}: {error}") from None
     return sorted(found, key=lambda variant: sum(variant.args()[name] != own[name] for name in grid))
 
 

@@ -191,7 +191,19 @@ def _by_point(trials: Sequence[tuple[RunSpec, float]]) -> dict[Point, dict[Task,
 def _settings(spec: RunSpec) -> dict[str, Any]:
     """Return the fields of the recipe and the method's arguments; `method.NAME` is one that is named like a field."""
     recipe = asdict(spec.recipe)
-    return recipe | {f"method.{name}" if name in recipe else name: value for name, value in spec.method.args.items()}
+    own = _flat(spec.method.args)
+    return recipe | {f"method.{name}" if name in recipe else name: value for name, value in own.items()}
+
+
+def _flat(args: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return arguments with those of a part of a combination, or of a tuner of peft, as `lora.rank`; lists as text."""
+    found: dict[str, Any] = {}
+    for name, value in args.items():
+        if isinstance(value, Mapping):
+            found |= _flat(value, f"{prefix}{name}.")
+        else:
+            found[f"{prefix}{name}"] = str(value) if isinstance(value, list | tuple) else value
+    return found
 
 
 def _slice(field: str, table: Mapping[Point, np.ndarray]) -> Slice | None:

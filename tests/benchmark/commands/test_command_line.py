@@ -37,6 +37,14 @@ def test_without_a_command_the_commands_are_listed(words: list[str], capsys: pyt
     assert ("check" if words else "tune") in capsys.readouterr().out
 
 
+def test_help_states_the_defaults_of_reproduce(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["reproduce", "--help"])
+    said = " ".join(capsys.readouterr().out.split())
+    assert said.count("(default: the paper's)") == 5  # methods, backbone, recipe, normalisation, interpolation
+    assert not any(default in said for default in ("uniform", "(default: own", "(default: bicubic"))
+
+
 def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["--version"])

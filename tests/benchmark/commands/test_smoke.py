@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from in_process import LOCAL_BACKEND, InProcessBackend
+from raises import raises_naming
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands import smoke as smoke_module
 from vtab_peft.benchmark.commands.regression_gate import (
@@ -121,6 +122,15 @@ def test_gate_refuses_a_baseline_of_another_recipe(tmp_path: Path, store: Store,
     check_conditions(read_baseline(baseline), [run.spec for run in runs])
     with pytest.raises(BaselineError, match=str(baseline)):
         check_conditions(read_baseline(baseline), [replace(run.spec, recipe_base="other:1") for run in runs])
+
+
+def test_gate_refuses_a_method_that_the_baseline_lacks(tmp_path: Path, store: Store, put) -> None:
+    known, new = put("a", "lora", 0, 0.6), put("a", "my_lora", 0, 0.6)
+    baseline = tmp_path / "baseline.json"
+    write_baseline(baseline, [run for run in store.load_runs()[0] if run.spec == known], test_images=500)
+    check_conditions(read_baseline(baseline), [known])
+    with raises_naming(BaselineError, baseline, "my_lora"):
+        check_conditions(read_baseline(baseline), [known, new])
 
 
 def test_gate_repeats_stored_runs_and_fails_without_new_ones(

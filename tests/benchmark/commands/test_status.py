@@ -117,7 +117,9 @@ def test_failure_of_a_corrected_plugin_is_not_retried(
         ["--tasks", "all"],
         ["--recipe", "uniform"],
         ["--seeds", "0", "1", "2"],
-        ["--keep-adapters"],
+        ["--save-adapters"],
+        ["--set", "lr=1e-3"],
+        ["--shot-seed", "0"],
     ],
     ids=" ".join,
 )

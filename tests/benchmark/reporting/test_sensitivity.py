@@ -109,6 +109,21 @@ def test_slice_names_an_argument_that_is_named_like_a_field(put, store):
     assert [found.field for found in only(store).slices] == ["method.drop_path"]
 
 
+def test_slices_go_over_arguments_inside_combinations(put, store):
+    for rank, accuracy in ((4, 0.5), (8, 0.6)):
+        args = {"lora": {"rank": rank, "sites": ["q", "v"]}, "bitfit": {}}
+        put("cars", "lora + bitfit", 0, accuracy, split="val", args=args)
+    assert [(found.field, found.values) for found in only(store).slices] == [("lora.rank", (4, 8))]
+
+
+def test_slices_go_over_options_of_peft(put, store):
+    for options, accuracy in ((None, 0.4), ({"r": 4, "layers": [0]}, 0.5), ({"r": 8, "layers": [0]}, 0.6)):
+        put("cars", "hf", 0, accuracy, split="val", args={"type": "lora", "options": options})
+    method = only(store)
+    assert (method.trials, method.best) == (3, 0.6)
+    assert [(found.field, found.values) for found in method.slices] == [("options.r", (4, 8))]
+
+
 def test_gain_is_over_the_common_seeds_of_the_test_runs(store, put, fake):
     put_trials(store, put, fake)
     (gain,) = only(store).gains
