@@ -174,6 +174,10 @@ class AOFTLoRA(AOFTUpdates, LinearUpdateMethod):
     title = "AOFT-LoRA"
     equation = r"W' = W + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T"
     targets = "q, v"
+    differs = (
+        "The release also adapts fc1 and fc2, drops the biases of the adapted maps, and has another coefficient in AO. "
+        "Vectors start at zero there, scales at random. `aoft_lora_released` is that code."
+    )
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Update:
         outputs, inputs = weight.shape
@@ -193,6 +197,10 @@ class AOFTLoRAPaper(AOFTLoRA):
     start: VectorInit = "zeros"
     title = "AOFT-LoRA (paper)"
     equation = r"W' = W + AO(q_{up})\,AO(q_{down})^T"
+    differs = (
+        "The release also adapts fc1 and fc2, drops the biases of the adapted maps, and has a scaling vector and "
+        "another coefficient in AO. `aoft_lora_released` is that code."
+    )
     starts_as_identity = False
 
 
@@ -209,6 +217,10 @@ class AOFTLoRADagger(AOFTLoRA):
     sites: str = "qv,fc1,fc2"
     title = "AOFT-LoRA†"
     targets = "q, v, fc1, fc2"
+    differs = (
+        "The release drops the biases of the adapted maps, has another coefficient in AO, and passes no gradient "
+        "through its entry [0, 0]. `aoft_lora_released` is that code."
+    )
     starts_as_identity = False
 
 
@@ -224,3 +236,4 @@ class AOFTLoRAReleased(AOFTLoRADagger):
     title = "AOFT-LoRA (released)"
     equation = AOFTLoRA.equation + r",\ b' = 0"
     evidence = "authors' training"
+    differs = ""

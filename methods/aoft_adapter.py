@@ -49,6 +49,11 @@ class AOFTAdapter(AOFTUpdates):
     title = "AOFT-Adapter"
     equation = r"h \leftarrow h + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T h"
     targets = "after the MLP"
+    differs = (
+        "The release puts adapters on the residual stream, after attention and MLP, each behind a frozen LayerNorm. "
+        "Vectors start at zero there, scales at random, and AO has another coefficient. `aoft_adapter_released` is "
+        "that code."
+    )
     backbones = ("vit", "swin")
 
     def branches(self) -> tuple[str, ...]:
@@ -83,6 +88,10 @@ class AOFTAdapterPaper(AOFTAdapter):
     start: VectorInit = "zeros"
     title = "AOFT-Adapter (paper)"
     equation = r"h \leftarrow h + AO(q_{up})\,AO(q_{down})^T h"
+    differs = (
+        "The release puts adapters on the residual stream, after attention and MLP, each behind a frozen LayerNorm, "
+        "with a scaling vector and another coefficient in AO. `aoft_adapter_released` is that code."
+    )
     starts_as_identity = False
 
 

@@ -74,6 +74,10 @@ class GLoRA(LinearUpdateMethod):
     equation = r"W' = W + W \odot A + B, \quad b' = b + b \odot D + E + W C"
     targets = "qkv, o, fc1, fc2"
     evidence = "authors' training"
+    differs = (
+        "The release trains a supernet, in which each map draws one of 432 forms in each step, and then searches a "
+        "form for each map. Here all maps have one form."
+    )
     version = 2  # version 1 updated q, k and v separately
     search = {"a": ("lora", "vector", "none"), "rank": (4, 8)}
     fused = True

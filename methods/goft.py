@@ -82,6 +82,10 @@ class _Givens(LinearUpdateMethod, Method):
     paper = Paper("ICML", 2024, "2404.04316", "ArthurLeoM/peft-givens")
     targets = "q, v"
     evidence = "authors' module"
+    differs = (
+        "This is the form of the paper and of the first release. The current one pairs each channel with its "
+        "neighbour, as with `form='released'`."
+    )
     search = {"sites": ("qv", "qkvo,fc1,fc2")}  # ours
     backbones = ("vit", "swin")
 

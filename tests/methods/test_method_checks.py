@@ -1,7 +1,9 @@
 """The checks of `method_checks`, on every registered method."""
 
 from collections.abc import Iterable
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args, get_type_hints
 from zlib import crc32
 
 import pytest
@@ -112,6 +114,14 @@ def test_method_passes_the_slow_checks(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_methods_of_the_suite_have_all_facts(name: str) -> None:
     assert not class_checks.missing_facts(METHODS[name])
+
+
+def test_methods_whose_default_is_not_the_released_form_say_so() -> None:
+    for name, cls in METHODS.items():
+        options = {hint for hint in get_type_hints(cls).values() if "released" in get_args(hint)}
+        chosen = {getattr(cls, field.name) for field in fields(cls) if get_type_hints(cls)[field.name] in options}
+        if options and "released" not in chosen and cls.paper is not None and cls.paper.code:
+            assert cls.differs, f"{name} has a released form, which is not its default"
 
 
 @pytest.mark.parametrize(("name", "backbone"), pairs(OTHER_VITS))
