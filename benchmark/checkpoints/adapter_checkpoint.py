@@ -19,9 +19,11 @@ from ...datasets.reading import InvalidFile, naming
 from ...datasets.schema import Invalid
 from ...methods import METHODS, Method, parse
 from ...methods.base import method_name
+from ...methods.composed import run_once
 from ...methods.plugin import plugin_sha256
 from ..canonical import canonical_json
 from ..engine.backbone import Backbone
+from ..engine.errors import is_oom
 from ..engine.injection import Injected, inject, wants_examples
 from ..engine.random_streams import Stream, derive_seed
 from ..engine.trainer import Trained
@@ -111,7 +113,7 @@ def _checked(header: Header, tensors: dict[str, Tensor]) -> AdapterCheckpoint:
     for name, tensor in tensors.items():
         if not name.startswith((_ADAPTER, _HEAD)):
             raise Invalid("belongs neither to the adapter nor to the head", name)
-        if not bool(torch.isfinite(tensor).all()):
+        if not bool(torch.isfinite(tensor.float() if tensor.is_floating_point() else tensor).all()):
             raise Invalid("has numbers that are not finite", name)
     missing = torch.empty(0)
     weight, bias = tensors.pop(_HEAD + "weight", missing), tensors.pop(_HEAD + "bias", missing)
@@ -135,7 +137,8 @@ def restore(
         examples: Returns training images and labels as for `inject`; called only if the method needs them.
 
     Raises:
-        ValueError: The backbone, the method's version, or names or shapes of tensors differ, or examples are missing.
+        ValueError: The backbone, the method's version, or names, shapes or kinds of tensors differ, examples are
+            missing, or an index is out of range.
     """
     spec, method = checkpoint.spec, _method(checkpoint.spec)
     if backbone.ref != spec.backbone:
@@ -160,6 +163,12 @@ def restore(
     if (takes := checkpoint.head.in_features) != (features := injected.vit.num_features):
         raise ValueError(f"the head takes {takes} features, the model has {features}")
     injected.vit.eval()
+    try:
+        run_once(injected.vit)
+    except (IndexError, RuntimeError) as error:
+        if is_oom(error):
+            raise
+        raise ValueError(f"the model with the adapter does not run ({error}); its file is damaged") from None
     return injected
 
 

@@ -39,13 +39,20 @@ class Injected:
         """Load the values of an adapter.
 
         Raises:
-            ValueError: the tensor names are not exactly those of this method.
+            ValueError: the tensor names are not exactly those of this method, or a tensor has numbers of another kind.
         """
         if set(adapter) != set(self.adapter_names):
             differing = sorted(set(adapter) ^ set(self.adapter_names))[:3]
             raise ValueError(
                 f"the adapter belongs to another method or backbone: tensors {', '.join(differing)} differ"
             )
+        own = self.vit.state_dict()
+        for name, tensor in adapter.items():  # torch would round them, or drop imaginary parts
+            given, needed = (
+                (t.is_floating_point(), t.is_complex(), t.dtype == torch.bool) for t in (tensor, own[name])
+            )
+            if given != needed:
+                raise ValueError(f"{name} of the adapter has numbers of {tensor.dtype} instead of {own[name].dtype}")
         self.vit.load_state_dict(dict(adapter), strict=False)
 
     def trainable_params(self) -> int:

@@ -14,8 +14,9 @@ from safetensors.torch import save_file
 from vtab_peft.benchmark.checkpoints import adapter_checkpoint
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
+from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.engine.transforms import preprocess
-from vtab_peft.benchmark.method_checks.tiny_models import sample_images, train_few_steps
+from vtab_peft.benchmark.method_checks.tiny_models import NO_DROP_PATH, sample_images, train_few_steps
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
@@ -112,3 +113,46 @@ def test_data_initialised_method_needs_images_to_restore(fake: SimpleNamespace) 
 def test_method_of_another_plugin_file_is_refused(fake: SimpleNamespace) -> None:
     with raises_naming(ValueError, "abababababab", "lora", "--plugin"):
         restored("lora", fake, plugin="ab" * 32)
+
+
+def changed(method: str, part: str, change: Callable[[torch.Tensor], torch.Tensor], fake: SimpleNamespace) -> Any:
+    """Return an adapter in whose tensors with `part` in their names something changed, and its backbone."""
+    backbone = backbones.load("toy_vit", "random", 32)
+    adapter = inject(backbone.vit, parse(method), NO_DROP_PATH, seed=0).adapter()
+    adapter = {name: change(tensor) if part in name else tensor for name, tensor in adapter.items()}
+    run = fake.spec(method=method, method_version=parse(method).version, backbone=backbone.ref)
+    return adapter_checkpoint.AdapterCheckpoint(run, adapter, torch.nn.Linear(128, 2)), backbone
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "change"),
+    [
+        ("apla", "index", lambda index: index + 1000),
+        ("apla", "index", lambda index: -index - 1000),
+        ("gps", "index", lambda index: index + 100_000),
+    ],
+)
+def test_indices_out_of_range_are_refused(
+    method: str, part: str, change: Callable[[torch.Tensor], torch.Tensor], fake: SimpleNamespace
+) -> None:
+    with raises_naming(ValueError, "adapter", "damaged"):
+        adapter_checkpoint.restore(*changed(method, part, change, fake))
+
+
+@pytest.mark.parametrize(
+    ("method", "part", "dtype"),
+    [
+        *(("lora", "q.a", dtype) for dtype in (torch.int64, torch.complex64, torch.bool)),
+        *(("apla", "index", dtype) for dtype in (torch.float32, torch.bool)),
+    ],
+)
+def test_tensors_of_another_kind_are_refused(method: str, part: str, dtype: torch.dtype, fake: SimpleNamespace) -> None:
+    with raises_naming(ValueError, part, dtype):
+        adapter_checkpoint.restore(*changed(method, part, lambda tensor: tensor.to(dtype), fake))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64, torch.float8_e4m3fn])
+def test_floats_of_other_sizes_are_read(dtype: torch.dtype, fake: SimpleNamespace, tmp_path: Path) -> None:
+    found, backbone = changed("lora", "q.a", lambda tensor: tensor.to(dtype), fake)
+    (tmp_path / "a.safetensors").write_bytes(found.to_bytes())
+    adapter_checkpoint.restore(adapter_checkpoint.read(tmp_path / "a.safetensors"), backbone)
