@@ -53,8 +53,10 @@ class Composed(Method):
         """Inject one part after another.
 
         Raises:
-            ValueError: two parts change the same module, or train the same tensor, or the model does not run.
+            ValueError: two parts change the same module, or train the same tensor, or the model does not run, or no
+                gradient reaches a tensor.
         """
+        owners: dict[nn.Parameter, Method] = {}
         for part in self.parts:
             earlier = {name: p for name, p in vit.named_parameters() if p.requires_grad}
             vit.requires_grad_(False)  # so that what this part trains shows
@@ -72,15 +74,21 @@ class Composed(Method):
                     f"{f' and {len(both) - 1} more' if both[1:] else ''}, which a part before it trains; change the "
                     "order, or combine methods that train different tensors"
                 )
+            owners |= {parameter: part for parameter in vit.parameters() if parameter.requires_grad}
             for parameter in earlier.values():
                 parameter.requires_grad_(True)
         try:
-            run_once(vit)
+            idle = run_once(vit)
         except CANNOT_INJECT as error:
             raise ValueError(
                 f"the model with {self.spec()} does not run: change the order, or combine methods that change "
                 f"different modules ({type(error).__name__}: {error})"
             ) from error
+        if idle:
+            raise ValueError(
+                f"{self.spec()}: no gradient reaches {idle[0]}{f' and {len(idle) - 1} more' if idle[1:] else ''}, "
+                f"which {owners[vit.get_parameter(idle[0])].spec()} trains; change the order, or leave it out"
+            )
 
     def loss(self, vit: Any, logits: Tensor, labels: Tensor, cross_entropy: Loss) -> Tensor:
         own = next((part for part in self.parts if _has_own(type(part), "loss")), super())
@@ -176,14 +184,22 @@ def _merges(part: Method, vit: Any) -> bool:
     return True
 
 
-@torch.no_grad()
-def run_once(vit: Any) -> None:
-    """Compute the features of one black image, to find modules that do not fit together."""
+@torch.enable_grad()
+def run_once(vit: Any) -> list[str]:
+    """Compute the features of one black image, and return the names of trainable tensors that get no gradient.
+
+    So modules show that do not fit together.
+    """
     convolution = patch_convolution(vit)
     image = convolution.weight.new_zeros(1, convolution.in_channels, *vit.patch_embed.img_size)
+    trained = {name: parameter for name, parameter in vit.named_parameters() if parameter.requires_grad}
     training = vit.training
-    vit.eval()(image)
+    features = vit.eval()(image)
     vit.train(training)
+    if not features.requires_grad:
+        return list(trained)
+    gradients = torch.autograd.grad(features.sum(), list(trained.values()), allow_unused=True)
+    return [name for name, gradient in zip(trained, gradients, strict=True) if gradient is None]
 
 
 def _has_own(kind: type[Method], name: str) -> bool:

@@ -45,7 +45,8 @@ def declare(commands: Commands) -> None:
     rerun = commands.add_parser("rerun", help="repeat a stored run by its ID and check that the accuracy agrees")
     add = rerun.add_argument
     add("key", metavar="RUN_ID", help="first characters of a run ID, which is the name of its JSON file")
-    add("--data", type=path_of, metavar="FOLDER", help="the suite's folder, or the task's own folder")
+    folders = "the suite's folder, the task's own folder, or imagefolder:FOLDER"
+    add("--data", type=path_of, metavar="FOLDER", help=folders)
     add("--weights", help="the weights of the stored run, as for `run` (default: from timm's hub)")
     add_plugin(rerun)
     add("--threads", type=positive, help="torch threads (default: as recorded)")

@@ -167,7 +167,10 @@ def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
     if suite in SUITES and (folder is not None or suite in PROCEDURAL_SUITES):
         (task,) = find([name], suite, folder)
     elif folder is None:
-        raise ValueError(f"{suite}/{name} is a task on disk; give its folder with --data FOLDER{hint}")
+        raise ValueError(
+            f"{suite}/{name} is a task on disk; give its folder with --data FOLDER, "
+            f"or with --data {IMAGE_FOLDER}FOLDER if it has class folders{hint}"
+        )
     elif str(folder).startswith(IMAGE_FOLDER):
         (task,) = find([str(folder)], None, None)
     else:

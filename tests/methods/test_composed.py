@@ -124,6 +124,8 @@ def test_impossible_combinations_are_refused(spec: str, facts: tuple[str, ...]) 
         ("adaptformer + bitfit", ("bitfit", "down.bias")),
         ("vpt_deep + lora", ("lora",)),
         ("hst + vpt_deep", ("does not run",)),
+        ("res_tuning + vpt_shallow", ("no gradient", "blocks.0.prompts.tokens")),  # the side network detaches its input
+        ("difffit + res_tuning", ("no gradient", "patch_embed.proj.bias")),
     ],
 )
 def test_parts_that_overlap_are_refused(spec: str, facts: tuple[str, ...]) -> None:
