@@ -83,14 +83,33 @@ def choose_recipe(text: str | Recipe, settings: Sequence[str] = ()) -> Recipe:
     The Python API gives a recipe itself.
 
     Raises:
-        ValueError: there is no such recipe, the file is wrong, or a setting is.  The message names file and field.
+        ValueError: there is no such recipe, the file is wrong, or a setting is.  The message names file and field.  Or
+            no epoch would leave the warm-up's first rate.
     """
     if isinstance(text, Recipe):
         if RECIPES.get(text.name, text) != text:
             raise ValueError(f"{text.name!r} is the name of another recipe; give yours a name of its own")
-        return change(text, parse_settings(settings))
-    base, values, tables = (text, {}, {}) if text in RECIPES else _read(Path(text))
-    return change(RECIPES[base], {**values, **parse_settings(settings)}, tables)
+        chosen = change(text, parse_settings(settings))
+    else:
+        base, values, tables = (text, {}, {}) if text in RECIPES else _read(Path(text))
+        chosen = change(RECIPES[base], {**values, **parse_settings(settings)}, tables)
+    for recipe in [chosen.for_task(task) for task in chosen.tasks] or [chosen]:
+        _check_warm_up(recipe)
+        _check_warm_up(recipe.for_probe())
+    return chosen
+
+
+def _check_warm_up(recipe: Recipe) -> None:
+    """Raise `ValueError` if all epochs have the rate with which the warm-up begins, which may be zero."""
+    begins_at_lr = recipe.warmup_until == "last epoch" and recipe.warmup_epochs <= 1
+    if not recipe.warmup_epochs or begins_at_lr or recipe.warmup_lr >= recipe.lr:
+        return
+    changes = recipe.epochs - recipe.schedule_lag - (recipe.schedule_per == "epoch")  # epochs until the last change
+    if changes <= 0:
+        raise ValueError(
+            f"recipe {recipe.name!r}: {recipe.epochs} epoch{'s' * (recipe.epochs > 1)} would train at the first rate "
+            f"of the warm-up alone, {recipe.warmup_lr:g}; set schedule_per=step schedule_lag=0, or more epochs"
+        )
 
 
 def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, Any]:

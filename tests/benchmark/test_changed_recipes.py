@@ -14,6 +14,7 @@ from in_process import LOCAL_BACKEND, InProcessBackend
 from vtab_peft.benchmark import recipes
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine.backbone import BackboneError, load
+from vtab_peft.benchmark.engine.optim import learning_rate, total_epochs
 from vtab_peft.benchmark.plan import resolve
 from vtab_peft.benchmark.recipes import DERIVED, FIELDS, LIMITS, RECIPES, UNIFORM, choose_recipe
 from vtab_peft.benchmark.spec import Recipe
@@ -123,6 +124,30 @@ def test_tables_hold_for_their_task_alone(write: Callable[[str], str]) -> None:
 def test_wrong_settings_are_refused(settings: list[str], fact: str) -> None:
     with pytest.raises(ValueError, match=re.escape(fact)):
         choose_recipe("uniform", settings)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("epochs", [1, 2, 3])
+def test_short_recipes_leave_the_warm_up_or_are_refused(name: str, epochs: int) -> None:
+    try:
+        changed = choose_recipe(name, [f"epochs={epochs}"])
+    except ValueError as error:
+        assert all(fact in str(error) for fact in ("warm-up", "schedule_per=step"))  # noqa: PT017
+        assert epochs < 3
+        changed = choose_recipe(name, [f"epochs={epochs}", "schedule_per=step", "schedule_lag=0"])
+    for recipe in [changed.for_task(task) for task in changed.tasks] or [changed]:
+        steps = [epoch + step / 10 for epoch in range(total_epochs(recipe)) for step in range(10)]
+        rates = [learning_rate(recipe, step if recipe.schedule_per == "step" else int(step)) for step in steps]
+        assert recipe.lr / 2 < max(rates) <= recipe.lr * (1 + 1e-9)
+
+
+def test_short_probes_and_own_recipes_leave_the_warm_up() -> None:
+    with pytest.raises(ValueError, match="schedule_per=step"):
+        choose_recipe("vpt", ["probe_epochs=1"])
+    with pytest.raises(ValueError, match="schedule_lag=0"):
+        choose_recipe("fact", ["epochs=1", "schedule_per=step"])
+    with pytest.raises(ValueError, match="schedule_per=step"):
+        choose_recipe(replace(RECIPES["fact"], name="mine", epochs=2, warmup_epochs=1))
 
 
 @pytest.mark.parametrize(

@@ -45,7 +45,7 @@ def test_a_small_suite_runs_with_the_settings_of_a_paper(
     monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
     paper, results = PAPERS[name], tmp_path / "results"
     ask = ["reproduce", name, "--tasks", str(make_task()), "--backbone", "toy_vit", "--weights", "random"]
-    ask += ["--threads", "1", "--results", str(results), "--set", "epochs=2", "--seeds", *seeds]
+    ask += ["--threads", "1", "--results", str(results), "--set", "epochs=3", "--seeds", *seeds]
     assert main([*ask, "--dry-run"]) == 0
     assert not results.exists()
     assert main(ask) == 0
