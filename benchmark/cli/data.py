@@ -75,7 +75,7 @@ def declare(commands: Commands) -> None:
 
 
 def _add_folders(command: argparse.ArgumentParser) -> None:
-    command.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="folders, or names as of --tasks")
+    command.add_argument("folders", nargs="*", default=[], metavar="FOLDER", help="task folders, or what --tasks takes")
     add_tasks(command)
 
 

@@ -135,7 +135,7 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     results, execution, ray = (group(command, title) for title in (STORED, EXECUTION, "with Ray"))
     add_results(results)
     results.add_argument("--dry-run", action="store_true", help="print the plan, its progress and a time estimate")
-    logs = "log loss, learning rate and, with --split val, accuracy of each epoch"
+    logs = "log loss and learning rate of each epoch; of runs on val200 also the accuracy"
     with_commas(results.add_argument("--log", nargs="+", choices=LOGS, default=[], help=logs))
     add = execution.add_argument
     add("--max-minutes", type=minutes, metavar="N", help="start no run that is expected to end after N minutes")

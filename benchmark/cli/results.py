@@ -50,7 +50,7 @@ def declare(commands: Commands) -> None:
 
     ensemble = commands.add_parser("ensemble", help="average models that val200 chooses, and test the ensemble once")
     _add_rows(ensemble)
-    members = "methods of an ensemble (default: the number of seeds)"
+    members = "number of methods in an ensemble (default: the number of seeds)"
     ensemble.add_argument("--size", type=positive, metavar="N", help=members)
     ensemble.set_defaults(work="commands.ensemble:run")
 
@@ -58,7 +58,7 @@ def declare(commands: Commands) -> None:
     sensitivity = commands.add_parser("sensitivity", help=what)
     add_results(sensitivity)
     to = "folder of the tables and figures (default: sensitivity/ in the results folder)"
-    sensitivity.add_argument("--to", type=folder, metavar="FOLDER", help=to)
+    sensitivity.add_argument("--output", "--to", dest="to", type=folder, metavar="FOLDER", help=to)
     sensitivity.set_defaults(work="commands.sensitivity:sensitivity")
 
     status = commands.add_parser("status", help="count finished, running, failed and missing runs")

@@ -87,9 +87,10 @@ def declare(commands: Commands) -> None:
 
     speed = commands.add_parser("speed", help="measure images per second of training, and the share of peak FLOP/s")
     add = speed.add_argument
-    specs = "names, titles or specs of methods"
+    specs = "names, titles or specs of methods (default: linear lora aoft_lora full)"
     with_commas(add("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help=specs))
-    add("--backbone", default="vit_tiny_patch16_224.augreg_in21k_ft_in1k", help="timm model name")
+    small = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
+    add("--backbone", default=small, help="timm model name with its tag (default: %(default)s)")
     add("--weights", default="random", help="as for `run` (default: random, which is as fast)")
     add("--batch", nargs="+", type=positive, default=[64], help="batch sizes (default: 64)")
     add("--images", type=positive, metavar="N", help="images per epoch (default: 4096 on a GPU, 80 on a CPU)")
@@ -112,8 +113,10 @@ def declare(commands: Commands) -> None:
     add("--weights", default="random", help="as for `run` (default: random, which costs the same)")
     add = sizes.add_argument
     add("--image-size", type=positive, metavar="N", help="side in pixels (default: the backbone's)")
-    with_commas(add("--batch", nargs="+", type=positive, default=[1, 64], help="of inference (default: 1 64)"))
-    add("--train-batch", type=positive, default=64, metavar="N", help="batch of training (default: 64)")
+    with_commas(
+        add("--batch", nargs="+", type=positive, default=[1, 64], help="batch sizes of inference (default: 1 64)")
+    )
+    add("--train-batch", type=positive, default=64, metavar="N", help="batch size of training (default: 64)")
     images = "images per epoch of training, at least two batches (default: 4096 on a GPU, 80 on a CPU)"
     add("--images", type=positive, metavar="N", help=images)
     execution.add_argument("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")

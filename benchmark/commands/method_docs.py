@@ -87,9 +87,9 @@ _HEAD = """\
 {count} methods.
 
 `--methods "lora(rank=4) + bitfit"` trains several methods together, injected in this order. They
-must train different tensors and change different modules; other combinations are refused before
-anything is trained. Methods that choose tensors with the training images (`gps`, `spt_lora`) cannot
-be combined.
+must train different tensors and change different modules, and gradients must reach all of them;
+other combinations are refused before anything is trained. Methods that choose tensors with the
+training images (`gps`, `spt_lora`) cannot be combined.
 
 - *Parameters*: trainable parameters on `{backbone}` without the head, at the defaults. A test
   compares them with the model.

@@ -40,10 +40,10 @@ def _action(action: argparse.Action) -> dict[str, Any]:
 
 
 def _reads(kind: Callable[[str], Any] | None) -> dict[str, str | None] | str:
-    """Return the values of the samples, or the kind of an option that takes any text as it is."""
+    """Return the values of the samples, or the kind of an option that takes any text, or any path that is not empty."""
     found = {text: _read(kind, text) for text in SAMPLES}
-    for name, whole in (("text", str), ("path", Path)):
-        if found == {text: repr(whole(text)) for text in SAMPLES}:
+    for name, whole, refused in (("text", str, {}), ("path", Path, {"": None})):
+        if found == {text: repr(whole(text)) for text in SAMPLES} | refused:
             return name
     return found
 
