@@ -16,6 +16,7 @@ from tabulate import tabulate
 from toy_vit_transfer import transfer_table
 from vtab_peft.benchmark.reporting import tables
 from vtab_peft.benchmark.reporting.compare import compare
+from vtab_peft.benchmark.reporting.families import FAMILIES
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.report import write
@@ -25,6 +26,7 @@ from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.datasets.tasks import suite_tasks
+from vtab_peft.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -194,7 +196,7 @@ def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> N
 
 def test_table_of_differences_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
-    table = differences_table(stored_runs())
+    table = aligned(differences(stored_runs(), PAIRS), 2)
     assert table in page, f"put this into docs/results.md:\n{table}"
 
 
@@ -218,20 +220,45 @@ PAIRS = [
 ]
 
 
-def differences_table(runs: pd.DataFrame) -> str:
-    """In points, of the mean over the toy suite's tasks, recipe `toy`, with Student's interval over shared seeds."""
+def toy_runs(runs: pd.DataFrame) -> pd.DataFrame:
     of_suite = (runs["suite"] == "toy") & (runs["recipe"] == "toy") & (runs["split"] == "test")
-    chosen = runs[of_suite & (runs["backbone_sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())]
-    accuracy = chosen.pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
+    return runs[of_suite & (runs["backbone_sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())]
+
+
+def differences(runs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """In points, of the mean over the toy suite's tasks, recipe `toy`, with Student's interval over shared seeds."""
+    accuracy = toy_runs(runs).pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
     rows = []
-    for a, b in PAIRS:
+    for a, b in pairs:
         change = 100 * (accuracy.loc[a] - accuracy.loc[b]).dropna()
         means, wins = change.mean(axis=1), int((change.mean() > 0).sum())
-        interval = ends(means) if len(means) >= 3 else "—"
-        rows.append([f"`{a}`", f"`{b}`", len(means), f"{means.mean():+.1f}", interval, f"{wins} of {change.shape[1]}"])
-    head = ["A", "B", "seeds", "A - B", "95 % over seeds", "A better on"]
-    align = ["left", "left", *["right"] * 4]
-    return tabulate(rows, head, tablefmt="pipe", disable_numparse=True, colalign=align)
+        ahead_on = f"{wins} of {change.shape[1]}"
+        rows.append([f"`{a}`", f"`{b}`", len(means), means.mean(), ends(means) if len(means) >= 3 else "—", ahead_on])
+    return pd.DataFrame(rows, columns=["A", "B", "seeds", "A - B", "95 % over seeds", "A better on"])
+
+
+def aligned(table: pd.DataFrame, names: int) -> str:
+    align = [*["left"] * names, *["right"] * (table.shape[1] - names)]
+    shown = table.map(lambda value: f"{value:+.1f}" if isinstance(value, float) else value)
+    return tabulate(shown.to_numpy(), [*shown], tablefmt="pipe", disable_numparse=True, colalign=align)
+
+
+def test_table_of_loras_relatives_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = relatives_table(stored_runs())
+    assert table in page, f"put this into docs/results.md:\n{table}"
+
+
+def relatives_table(runs: pd.DataFrame) -> str:
+    """Of the other methods that update q and v, against LoRA, where three seeds are common."""
+    runs = toy_runs(runs)
+    updates = {name for family in ("low rank", "structured", "orthogonal") for name in FAMILIES[family]}
+    own = runs[runs["spec"].isin([name for name in updates - {"lora"} if METHODS[name].targets == "q, v"])]
+    found = differences(runs, [(name, "lora") for name in sorted(set(own["spec"]))])
+    params = own.groupby("spec")["trainable_params"].max()
+    found.insert(1, "parameters", [f"{params[a[1:-1]]:,.0f}" for a in found["A"]])
+    found = found.query("seeds >= 3").sort_values("A - B", ascending=False, kind="stable").drop(columns=["B", "seeds"])
+    return aligned(found.rename(columns={"A": "method", "A - B": "minus LoRA", "A better on": "better on"}), 1)
 
 
 def oracle_table(runs: pd.DataFrame) -> str:
