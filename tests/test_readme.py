@@ -1,0 +1,57 @@
+"""The README's claims about the repository's results are what the records say."""
+
+import csv
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+
+
+def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
+    """The tables of pairs in docs/results.md and docs/tuning.md are compared with the records below."""
+    pairs = (ROOT / "docs" / "results.md").read_text().partition("|   seeds |   A - B |")[2].partition("\n\n")[0]
+    tuned = re.search(r"\| mean of 6 .*", (ROOT / "docs" / "tuning.md").read_text())
+    assert tuned
+    (board,) = (RESULTS / "boards").glob("toy--toy_vit--toy--24a427")
+    rows = csv.DictReader((board / "leaderboard.csv").read_text().splitlines())
+    means = {(round(float(row["mean_low"]), 1), round(float(row["mean_high"]), 1)) for row in rows if row["mean_low"]}
+    ends = r"([+-]?[\d.]+) to ([+-]?[\d.]+)"
+    known = means | {(float(low), float(high)) for low, high in re.findall(ends, pairs + tuned[0])}
+    readme = (ROOT / "README.md").read_text()
+    question = readme.partition("**Is AOFT better than LoRA?**")[2].partition("```")[0]
+    findings = readme.partition("## What it found so far")[2].partition("* **With 8 images")[0]
+    shown = {(float(low), float(high)) for low, high in re.findall(ends, question + findings)}
+    assert len(shown) >= 8
+    assert shown <= known
+
+
+def test_few_shots_in_the_readme_are_those_of_the_table() -> None:
+    lines = csv.DictReader((ROOT / "docs" / "few-shot" / "few_shots_toy.csv").read_text().splitlines())
+    probe = {line["shots"]: line for line in lines if line["spec"] == "linear"}
+    found = [float(probe["8"][name]) for name in ("difference", "difference_low", "difference_high")]
+    shown = re.search(r"([\d.]+) points above LoRA \(([\d.]+) to ([\d.]+) over", (ROOT / "README.md").read_text())
+    assert shown
+    assert [float(text) for text in shown.groups()] == pytest.approx(found, abs=0.055)  # the table has two digits
+    assert float(probe["16"]["difference_low"]) < 0 < float(probe["16"]["difference_high"])
+
+
+def test_readme_recommends_the_first_of_the_leaderboard_it_shows() -> None:
+    readme = (ROOT / "README.md").read_text()
+    (shown,) = set(re.findall(r"\((results/boards/[^/]+)/", readme))
+    first = next(csv.DictReader((ROOT / shown / "leaderboard.csv").read_text().splitlines()))
+    assert (first["rank"], first["spec"]) == ("1", "lora")
+    assert "Begin with LoRA" in readme
+
+
+def test_loras_rivals_in_the_readme_are_those_of_the_table() -> None:
+    """`test_results.py` compares the table in docs/results.md with the records."""
+    table = (ROOT / "docs" / "results.md").read_text().partition("|   minus LoRA |")[2].partition("\n\n")[0]
+    ends = [(float(low), float(high)) for low, high in re.findall(r"([+-][\d.]+) to ([+-][\d.]+)", table)]
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"None of (\d+) rivals of LoRA .*?(\d+) are\s+below", readme, re.DOTALL)
+    assert shown
+    assert [int(count) for count in shown.groups()] == [len(ends), sum(high < 0 for _, high in ends)]
+    assert not any(low > 0 for low, _ in ends)
