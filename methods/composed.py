@@ -78,7 +78,7 @@ class Composed(Method):
             for parameter in earlier.values():
                 parameter.requires_grad_(True)
         try:
-            idle = run_once(vit)
+            idle = _without_gradient(vit)
         except CANNOT_INJECT as error:
             raise ValueError(
                 f"the model with {self.spec()} does not run: change the order, or combine methods that change "
@@ -184,18 +184,21 @@ def _merges(part: Method, vit: Any) -> bool:
     return True
 
 
-@torch.enable_grad()
-def run_once(vit: Any) -> list[str]:
-    """Compute the features of one black image, and return the names of trainable tensors that get no gradient.
-
-    So modules show that do not fit together.
-    """
+def run_once(vit: Any) -> Tensor:
+    """Return the features of one black image, so that modules show that do not fit together."""
     convolution = patch_convolution(vit)
     image = convolution.weight.new_zeros(1, convolution.in_channels, *vit.patch_embed.img_size)
-    trained = {name: parameter for name, parameter in vit.named_parameters() if parameter.requires_grad}
     training = vit.training
     features = vit.eval()(image)
     vit.train(training)
+    return features
+
+
+@torch.enable_grad()
+def _without_gradient(vit: Any) -> list[str]:
+    """Return the names of trainable tensors that no gradient reaches."""
+    features = run_once(vit)
+    trained = {name: parameter for name, parameter in vit.named_parameters() if parameter.requires_grad}
     if not features.requires_grad:
         return list(trained)
     gradients = torch.autograd.grad(features.sum(), list(trained.values()), allow_unused=True)

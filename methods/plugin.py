@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 
 import timm
@@ -54,7 +55,12 @@ def described(error: Exception) -> str:
     """Return an error's message; if it is no `ValueError`, with its type and the line of the plug-in that raised it."""
     if isinstance(error, ValueError):
         return str(error)
-    frames = ((path.name, own_frame(error, path)) for path in _LOADED)
+    return _with_line(error, _LOADED)
+
+
+def _with_line(error: BaseException, files: Iterable[Path]) -> str:
+    """Return an error's type and message, and its innermost line in the first of the files that was running."""
+    frames = ((file.name, own_frame(error, file)) for file in files)
     where = next((f", in {name}:{frame.lineno}: {frame.line}" for name, frame in frames if frame), "")
     return f"{type(error).__name__}: {error}{where}"
 
@@ -81,9 +87,7 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
     except BaseException as error:  # user code can raise anything
         for registered in set(METHODS) - before:
             del METHODS[registered]
-        frame = own_frame(error, path)
-        where = f", in {path.name}:{frame.lineno}: {frame.line}" if frame else ""
-        raise PluginError(f"plug-in {path} cannot be loaded: {type(error).__name__}: {error}{where}") from None
+        raise PluginError(f"plug-in {path} cannot be loaded: {_with_line(error, [path])}") from None
     new = sorted(set(METHODS) - before)
     registered = {model for model in timm.list_models() if timm.models.model_entrypoint(model).__module__ == name}
     if taken := sorted(registered & models):

@@ -11,7 +11,7 @@ RESULTS = ROOT / "results"
 
 
 def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
-    """The tables of pairs in docs/results.md and docs/tuning.md are compared with the records below."""
+    """`test_results.py` compares the tables of pairs in docs/results.md and docs/tuning.md with the records."""
     pairs = (ROOT / "docs" / "results.md").read_text().partition("|   seeds |   A - B |")[2].partition("\n\n")[0]
     tuned = re.search(r"\| mean of 6 .*", (ROOT / "docs" / "tuning.md").read_text())
     assert tuned

@@ -188,7 +188,7 @@ def toy_runs(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def differences(runs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """In points, of the mean over the toy suite's tasks, recipe `toy`, with Student's interval over shared seeds."""
+    """Compare the means over the toy suite's tasks, recipe `toy`, in points; intervals are over shared seeds."""
     accuracy = toy_runs(runs).pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
     rows = []
     for a, b in pairs:
@@ -212,7 +212,7 @@ def test_table_of_loras_rivals_is_what_the_records_say() -> None:
 
 
 def rivals_table(runs: pd.DataFrame) -> str:
-    """Of the methods that change q and v alone, but for AOFT, against LoRA, where three seeds are common."""
+    """Compare the methods that change q and v alone, but for AOFT, with LoRA where three seeds are common."""
     runs = toy_runs(runs)
     names = {name for name, cls in METHODS.items() if cls.targets == "q, v"} - {"lora", *FAMILIES["AOFT"]}
     own = runs[runs["spec"].isin(names)]

@@ -33,10 +33,10 @@ def parse_arguments(command: str, options: Mapping[str, Any]) -> Any:
     except SystemExit:
         message = errors.getvalue().rpartition("error: ")[2].partition("\nusage: ")[0].strip()
         subject, _, complaint = in_python(message).partition(": ")
-        for name, value in options.items():
-            if name in re.split(r"\W+", subject) and complaint.startswith("ignored explicit argument"):
-                message = f"argument {name}: is on or off; give True or False, not {value!r:.80}"
-            elif name in re.split(r"\W+", subject) and complaint.startswith("expected") and value is True:
+        for name in options.keys() & re.split(r"\W+", subject):
+            if complaint.startswith("ignored explicit argument"):
+                message = f"argument {name}: is on or off; give True or False, not {options[name]!r:.80}"
+            elif complaint.startswith("expected") and options[name] is True:
                 message = f"argument {name}: expected a value, not True"
         raise ValueError(in_python(message)) from None
 

@@ -113,7 +113,7 @@ def _checked(header: Header, tensors: dict[str, Tensor]) -> AdapterCheckpoint:
     for name, tensor in tensors.items():
         if not name.startswith((_ADAPTER, _HEAD)):
             raise Invalid("belongs neither to the adapter nor to the head", name)
-        if not bool(torch.isfinite(tensor.float() if tensor.is_floating_point() else tensor).all()):
+        if not bool(torch.isfinite(tensor.float() if tensor.element_size() == 1 else tensor).all()):
             raise Invalid("has numbers that are not finite", name)
     missing = torch.empty(0)
     weight, bias = tensors.pop(_HEAD + "weight", missing), tensors.pop(_HEAD + "bias", missing)
@@ -164,7 +164,8 @@ def restore(
         raise ValueError(f"the head takes {takes} features, the model has {features}")
     injected.vit.eval()
     try:
-        run_once(injected.vit)
+        with torch.no_grad():
+            run_once(injected.vit)
     except (IndexError, RuntimeError) as error:
         if is_oom(error):
             raise

@@ -1,4 +1,4 @@
-"""What a plan finds out about methods, and how it names those that cannot be injected."""
+"""Test the facts about methods that a plan needs, and how methods that cannot be injected are named."""
 
 from pathlib import Path
 
