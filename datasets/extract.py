@@ -165,9 +165,9 @@ def _entries(archive: Path, folder: Path, budget: _Budget) -> Iterator[Iterator[
             start = file.read(6)
             unpack = next((unpack for magic, unpack in PACKERS.items() if start.startswith(magic)), None)
             file.seek(0)
-            stream = _TarStream(archive, unpack(file) if unpack else file)
+            stream = _TarStream(archive, unpack(file) if unpack else file, compressed=unpack is not None)
             with stream, tarfile.open(fileobj=stream, mode="r:") as tar:
-                yield _tar_entries(tar, folder, stream)
+                yield _tar_entries(tar, folder, stream, budget)
 
 
 def _gunzip(archive: Path, target: Path, budget: _Budget) -> None:
@@ -199,17 +199,31 @@ def _zip_entries(zipped: zipfile.ZipFile, folder: Path) -> Iterator[_Entry]:
 class _TarStream(io.RawIOBase):
     """A tar archive whose headers are limited to `HEADERS` bytes before each entry."""
 
-    def __init__(self, archive: Path, stream: Any) -> None:
-        self.archive, self.stream = archive, stream
+    def __init__(self, archive: Path, stream: Any, compressed: bool) -> None:
+        self.archive, self.stream, self.compressed = archive, stream, compressed
         self.headers: int | None = 0
         """Bytes of headers since the last entry; None while its content is read."""
+        self.last = b""
+        """What the last call read."""
 
     def read(self, size: int = -1) -> bytes:
         if self.headers is not None:
             self.headers += size
             if size < 0 or self.headers > HEADERS:
                 raise _refusal(self.archive, f"an entry has headers of more than {HEADERS:,} bytes")
-        return self.stream.read(size)
+        self.last = self.stream.read(size)
+        return self.last
+
+    def require_end(self, spend: Callable[[int], None]) -> None:
+        """Raise `tarfile.ReadError` if the header that `tarfile` read last is damaged, and not the end of the archive.
+
+        The rest is read as well, because the checksum of compressed data is behind all of it.
+        """
+        whole = self.last.strip(b"\0") == b"" and (self.last != b"" or self.compressed)
+        while rest := self.stream.read(CHUNK):
+            spend(len(rest))
+        if not whole:
+            raise tarfile.ReadError("it ends within its entries, or the header of one is wrong")
 
     def seek(self, offset: int, whence: int = 0) -> int:
         return self.stream.seek(offset, whence)
@@ -222,7 +236,9 @@ class _TarStream(io.RawIOBase):
         super().close()
 
 
-def _tar_entries(tar: tarfile.TarFile, folder: Path, stream: _TarStream) -> Iterator[_Entry]:
+def _tar_entries(tar: tarfile.TarFile, folder: Path, stream: _TarStream, budget: _Budget) -> Iterator[_Entry]:
+    """Yield the entries of a tar archive; `tarfile` takes a damaged header, and a missing rest, for its end."""
+
     def write(info: tarfile.TarInfo, where: str) -> None:
         tar.extract(info.replace(name=where, deep=False), folder, filter="data")
 
@@ -237,6 +253,7 @@ def _tar_entries(tar: tarfile.TarFile, folder: Path, stream: _TarStream) -> Iter
         stream.headers = None
         yield _Entry(info.name, kind, info.size, target, lambda where, info=info: write(info, where))
         stream.headers = 0
+    stream.require_end(budget.spend)
 
 
 def _link_target(name: str, target: str) -> str:

@@ -245,6 +245,28 @@ def test_a_flipped_byte_is_noticed(tmp_path: Path, inside: Path) -> None:
         extract(archive, inside)
 
 
+@pytest.mark.parametrize("name", ["cut.tar", "header.tar", "content.tar.gz", "cut.tar.gz"])
+def test_a_tar_that_ends_early_or_has_another_checksum_is_damaged(name: str, tmp_path: Path, inside: Path) -> None:
+    """`tarfile` alone gives the entries before the damage, and reads no checksum behind the last entry."""
+    plain = make_tar(tmp_path / "x.tar", {f"{number}": os.urandom(512) for number in range(4)}).read_bytes()
+    data = bytearray(plain if name.endswith("tar") else gzip.compress(plain, 0))
+    if name.startswith("cut"):
+        del data[2048 if name == "cut.tar" else -8 :]
+    else:
+        data[2048 if name == "header.tar" else 2800] ^= 1
+    archive = tmp_path / name
+    archive.write_bytes(data)
+    with raises_naming(DataError, archive, "damaged"):
+        extract(archive, inside)
+
+
+def test_a_compressed_tar_needs_no_end_mark(tmp_path: Path, inside: Path) -> None:
+    archive = make_tar(tmp_path / "x.tar", {"a": b"one"}).rename(tmp_path / "x.tar.gz")
+    archive.write_bytes(gzip.compress(archive.read_bytes()[:1024]))
+    extract(archive, inside)
+    assert content(inside) == {"a": b"one"}
+
+
 def test_what_place_leaves_out_is_not_written(tmp_path: Path, inside: Path) -> None:
     archive = make_zip(tmp_path / "x.zip", FILES)
     extract(archive, inside, place=lambda name: name.removeprefix("images/") if name.startswith("images/") else None)
