@@ -124,6 +124,15 @@ def verify_encoded(name: Path | str, data: bytes) -> None:
         _rgb(name, opened)
 
 
+def ending_of(data: bytes) -> str | None:
+    """Return the file ending of an encoded image; None if Pillow cannot identify it."""
+    try:
+        form = Image.open(io.BytesIO(data)).format
+    except DECODE_ERRORS:
+        return None
+    return next((ending for ending, name in Image.registered_extensions().items() if name == form), None)
+
+
 def in_order(
     work: Callable[[Item], Result], items: Iterable[Item], pool: ThreadPoolExecutor
 ) -> Iterator[Result | DataError]:

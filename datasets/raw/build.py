@@ -22,7 +22,7 @@ import numpy as np
 from ..archive import LISTS, UNION, read
 from ..check import check
 from ..official import FGVC, VTAB1K
-from ..pixels import CORES, in_order
+from ..pixels import CORES, ending_of, in_order
 from ..reading import read_bytes
 from ..task import SPLITS, DataError, SplitName, Task
 from .atomic_folder import atomic_folder, recover, remove_abandoned
@@ -33,7 +33,7 @@ HASHED = 2**30
 """Largest raw file in bytes whose SHA-256 goes into the manifest (our choice: a few seconds); else its size does."""
 SIGNATURES = {b"\x89PNG\r\n\x1a\n": ".png", b"\xff\xd8\xff": ".jpg", b"GIF8": ".gif", b"BM": ".bmp"}
 SIGNATURES |= {b"RIFF": ".webp", b"II*\0": ".tif", b"MM\0*": ".tif", b"P5": ".pgm", b"P6": ".ppm"}
-"""File endings by the first bytes of an encoded image."""
+"""File endings by the first bytes of common encoded images; Pillow knows the others."""
 
 Splits = Mapping[SplitName, Examples]
 ProgressFn = Callable[[int, int], None]
@@ -197,11 +197,11 @@ def _write_image(job: tuple[Path, Examples, int]) -> tuple[Path, str]:
         data, ending = png(picture), ".png"
     else:
         data = picture if isinstance(picture, bytes) else read_bytes(picture)
-        endings = [ending for start, ending in SIGNATURES.items() if data.startswith(start)]
-        if not endings:
+        known = next((end for start, end in SIGNATURES.items() if data.startswith(start)), None) or ending_of(data)
+        if known is None:
             name = examples.keys[position] if isinstance(picture, bytes) else picture
             raise DataError(f"{name} is not an image ({len(data):,} bytes, beginning {data[:8]!r}); download it again")
-        ending = picture.suffix if isinstance(picture, Path) else endings[0]
+        ending = picture.suffix if isinstance(picture, Path) else known
     file = target.with_name(target.name + ending)
     file.write_bytes(data)
     return file, hashlib.sha256(data).hexdigest()

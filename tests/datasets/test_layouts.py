@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 from raises import raises_naming
 from vtab_peft.datasets.folder import folder_task
-from vtab_peft.datasets.importing import image_folder_task, read_labelled
+from vtab_peft.datasets.importing import image_folder_task, import_task, read_labelled
+from vtab_peft.datasets.pixels import ending_of
 from vtab_peft.datasets.task import DataError
 
 
@@ -73,3 +74,16 @@ def test_csv_files_are_refused_with_what_was_found(text: str, named: tuple[str, 
 def test_spaces_after_commas_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text('path, label, split\na.png, "x, big", train\nb.png, y, train\n')
     assert read_labelled(str(tmp_path / "table.csv")).class_names == ("x, big", "y")
+
+
+@pytest.mark.parametrize("ending", [".jp2", ".pcx", ".tga", ".ico"])
+def test_every_form_that_pillow_reads_is_kept(ending: str, class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    root = class_folders("a", "b")
+    odd = root / "a" / f"odd{ending}"
+    Image.new("RGB", (16, 16), (200, 0, 0)).save(odd)
+    folder = import_task(str(root), tmp_path / "out").task.folder
+    assert folder is not None
+    (copy,) = folder.glob(f"images/*/*{ending}")
+    assert copy.read_bytes() == odd.read_bytes()
+    endings = Image.registered_extensions()
+    assert endings[ending_of(odd.read_bytes()) or ""] == endings[ending]
