@@ -100,6 +100,7 @@ class PACE(Method):
     evidence = "authors' training"
     search = {"sigma": (0.4, 0.8, 1.2, 2.0), "weight": (0.1, 1.0)}  # ours
     copies = 2
+    needs_whole_batch = True  # its stochastic depth divides by the fraction of images that it keeps
 
     def inject(self, vit: VisionTransformer) -> None:
         for i, block in enumerate(vit.blocks):

@@ -162,7 +162,8 @@ def test_batches_are_halved_until_they_fit(outcome: Callable[..., Outcome], augm
 
 
 def test_batches_of_methods_that_compare_images_stay_whole(outcome: Callable[..., Outcome]) -> None:
-    assert {name for name, cls in METHODS.items() if cls.needs_whole_batch} == {"da_vpt", "da_vpt_plus", "dyt", "hst"}
+    whole = {"da_vpt", "da_vpt_plus", "dyt", "hst", "pace"}
+    assert {name for name, cls in METHODS.items() if cls.needs_whole_batch} == whole
     assert parse("lora + hst").needs_whole_batch
     with pytest.raises(OutOfMemory):
         outcome("hst", Small(trains=3, evaluates=128))
