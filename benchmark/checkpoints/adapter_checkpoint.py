@@ -138,7 +138,7 @@ def restore(
 
     Raises:
         ValueError: The backbone, the method's version, or names, shapes or kinds of tensors differ, examples are
-            missing, or an index is out of range.
+            missing, an index is out of range, or the features are not finite.
     """
     spec, method = checkpoint.spec, _method(checkpoint.spec)
     if backbone.ref != spec.backbone:
@@ -165,11 +165,13 @@ def restore(
     injected.vit.eval()
     try:
         with torch.no_grad():
-            run_once(injected.vit)
+            features = run_once(injected.vit)
     except (IndexError, RuntimeError) as error:
         if is_oom(error):
             raise
         raise ValueError(f"the model with the adapter does not run ({error}); its file is damaged") from None
+    if not features.isfinite().all():  # such as by a negative variance
+        raise ValueError("the model with the adapter computes numbers that are not finite; its file is damaged")
     return injected
 
 

@@ -118,10 +118,11 @@ def test_method_of_another_plugin_file_is_refused(fake: SimpleNamespace) -> None
 def changed(method: str, part: str, change: Callable[[torch.Tensor], torch.Tensor], fake: SimpleNamespace) -> Any:
     """Return an adapter in whose tensors with `part` in their names something changed, and its backbone."""
     backbone = backbones.load("toy_vit", "random", 32)
-    adapter = inject(backbone.vit, parse(method), NO_DROP_PATH, seed=0).adapter()
-    adapter = {name: change(tensor) if part in name else tensor for name, tensor in adapter.items()}
+    fresh = inject(backbone.vit, parse(method), NO_DROP_PATH, seed=0)
+    adapter = {name: change(tensor) if part in name else tensor for name, tensor in fresh.adapter().items()}
     run = fake.spec(method=method, method_version=parse(method).version, backbone=backbone.ref)
-    return adapter_checkpoint.AdapterCheckpoint(run, adapter, torch.nn.Linear(128, 2)), backbone
+    head = torch.nn.Linear(fresh.vit.num_features, 2)
+    return adapter_checkpoint.AdapterCheckpoint(run, adapter, head), backbone
 
 
 @pytest.mark.parametrize(
@@ -130,9 +131,10 @@ def changed(method: str, part: str, change: Callable[[torch.Tensor], torch.Tenso
         ("apla", "index", lambda index: index + 1000),
         ("apla", "index", lambda index: -index - 1000),
         ("gps", "index", lambda index: index + 100_000),
+        ("hst", "running_var", lambda variance: -variance),
     ],
 )
-def test_indices_out_of_range_are_refused(
+def test_values_out_of_range_are_refused(
     method: str, part: str, change: Callable[[torch.Tensor], torch.Tensor], fake: SimpleNamespace
 ) -> None:
     with raises_naming(ValueError, "adapter", "damaged"):
