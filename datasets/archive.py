@@ -32,6 +32,8 @@ LISTS: dict[SplitName, tuple[str, ...]] = {
 UNION = ("train800val200.txt", "trainval.txt")
 MANIFEST = "manifest.json"
 PROVENANCES = ("lossless", "jpeg75", "own")
+IMAGE_FOLDERS = "image_folders"
+"""Folder of the cache with the lists of class folders, and links to them."""
 SHOWN = 10
 """Wrong lines of a list that a message shows (our choice)."""
 HELP = "docs/data.md explains how to get the data and how a folder must look"
@@ -170,6 +172,18 @@ def provenance(task: Task, files: Iterable[str]) -> str:
     if task.suite != "vtab1k":
         return task.provenance
     return "lossless" if all(file.lower().endswith(".png") for file in files) else "jpeg75"
+
+
+def origin(folder: Path) -> Path:
+    """Return the class folders for which the cache holds the lists in `folder`; any other folder is its own origin."""
+    link = folder / "images"
+    return link.readlink() if folder.parent.name == IMAGE_FOLDERS and link.is_symlink() else folder
+
+
+def with_real_paths(text: str, folder: Path | None) -> str:
+    """Return a message with files behind the link `images` of a task folder where the user has put them."""
+    linked = (folder or Path()) / "images"
+    return text.replace(str(linked), str(linked.resolve()))
 
 
 def manifest(folder: Path) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from typing import Any, TypeVar
 import numpy as np
 import PIL
 
-from .archive import provenance, read
+from .archive import provenance, read, with_real_paths
 from .atomic_io import is_complete_array, remove_temp_files, write_array
 from .checksum import checksum, is_intact
 from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
@@ -81,10 +81,6 @@ class CachedTask:
     def training_splits(self, evaluated: SplitName) -> tuple[SplitName, ...]:
         """Return the splits that a run trains on: val is for training too, unless it is evaluated."""
         return ("train", "val") if evaluated == "test" else ("train",)
-
-
-IMAGE_FOLDERS = "image_folders"
-"""Folder below the root with the lists of class folders, and links to them."""
 
 
 def default_root() -> Path:
@@ -268,8 +264,7 @@ class _Builder:
         for result in in_order(work, items, self.pool):
             self.advance(1)
             if isinstance(result, DataError):
-                linked = (self.task.folder or Path()) / "images"  # of class folders: a link to them
-                damaged.append(str(result).replace(str(linked), str(linked.resolve())))
+                damaged.append(with_real_paths(str(result), self.task.folder))
             elif not damaged:
                 yield result
             if len(damaged) == SHOWN:

@@ -6,15 +6,19 @@ Only files with names of the cache are considered, so that this is safe if `VTAB
 import re
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .archive import IMAGE_FOLDERS, origin
 from .atomic_io import DAY, UNFINISHED, is_abandoned
 from .manifest import Manifest, manifests
 from .task import DataError
 
 ARRAY = re.compile(r"[0-9a-f]{64}\.npy")
+LISTS = re.compile(r"[0-9a-f]{64}")
+"""Folder with the lists of class folders."""
 Reason = Literal["unfinished", "damaged", "source gone", "unnamed"]
 """Left by a killed build; an unreadable manifest; a task whose folder is gone; an array that no manifest names."""
 
@@ -35,7 +39,7 @@ class Entry:
     used: float
     """Time of the last use in seconds since 1970."""
     folder: Path | None
-    """Source folder; None for procedural tasks and for old manifests without this field."""
+    """Source folder, or class folders; None for procedural tasks and for old manifests without this field."""
 
     @property
     def source_gone(self) -> bool:
@@ -63,7 +67,7 @@ class CacheReport:
     waiting: int
     """Bytes of arrays without a manifest that are younger than a day and may belong to a running build."""
     bytes: int
-    """Size of all files of the cache, shared arrays counted once."""
+    """Size of all files of the cache but the lists of class folders in use; shared arrays count once."""
 
 
 def survey(root: Path) -> CacheReport:
@@ -76,6 +80,7 @@ def survey(root: Path) -> CacheReport:
     orphaned = {array for entry in gone for array in entry.arrays if _time(array) <= entry.used} - named
     loose = [path for path in arrays if path not in named | orphaned]
     old = [path for path in loose if time.time() - _time(path) > DAY]
+    lists = list(_lists_of_gone(root))
     folders = [root / "images", root / "labels", *(root / "tasks").glob("*")]
     unfinished = [path for folder in folders for path in _files(folder, UNFINISHED)]
     return CacheReport(
@@ -85,11 +90,12 @@ def survey(root: Path) -> CacheReport:
             *_removable(damaged, "damaged"),
             *_removable([entry.manifest for entry in gone], "source gone"),
             *_removable([path for path in arrays if path in orphaned], "source gone"),
+            *_removable(lists, "source gone"),
             *_removable(old, "unnamed"),
             *_removable([path for path in unfinished if is_abandoned(path.name, _time(path))], "unfinished"),
         ),
         waiting=sum(_size(path) for path in loose if path not in old),
-        bytes=sum(map(_size, [*arrays, *unfinished, *damaged, *(entry.manifest for entry in entries)])),
+        bytes=sum(map(_size, [*arrays, *unfinished, *damaged, *lists, *(entry.manifest for entry in entries)])),
     )
 
 
@@ -104,6 +110,9 @@ def prune(found: CacheReport) -> None:
             file.path.unlink(missing_ok=True)
         except OSError as error:
             raise DataError(f"cannot remove {file.path}: {error.strerror}; make its folder writable") from None
+        if LISTS.fullmatch(file.path.parent.name):
+            with suppress(OSError):  # not empty yet
+                file.path.parent.rmdir()
 
 
 def _manifests(root: Path) -> tuple[list[Entry], list[Path]]:
@@ -123,12 +132,19 @@ def _entry(path: Path, manifest: Manifest, root: Path) -> Entry:
         arrays=arrays,
         bytes=sum(map(_size, arrays)),
         used=_time(path),
-        folder=Path(manifest.folder) if manifest.folder else None,
+        folder=origin(Path(manifest.folder)) if manifest.folder else None,
     )
 
 
 def _files(folder: Path, name: re.Pattern[str]) -> Iterator[Path]:
     return (path for path in sorted(folder.glob("*")) if name.fullmatch(path.name))
+
+
+def _lists_of_gone(root: Path) -> Iterator[Path]:
+    """Yield the lists of class folders that are gone, and the link by which they are recognised last."""
+    for folder in _files(root / IMAGE_FOLDERS, LISTS):
+        if not origin(folder).is_dir():
+            yield from sorted(folder.iterdir(), key=lambda path: path.is_symlink())
 
 
 def _removable(paths: Iterable[Path], why: Reason) -> Iterator[Removable]:

@@ -10,8 +10,8 @@ from typing import Literal
 
 import numpy as np
 
-from .archive import HELP, MANIFEST, Problem, examine, manifest, provenance, splits_of
-from .cache import IMAGE_FOLDERS, default_root
+from .archive import HELP, MANIFEST, Problem, examine, manifest, origin, provenance, splits_of, with_real_paths
+from .cache import default_root
 from .labels import label_warnings
 from .manifest import manifests
 from .pixels import CORES, decode, in_order, probe
@@ -76,9 +76,7 @@ def check(task: Task, deep: bool = False, threads: int = CORES) -> CheckResult:
 
 
 def _advice(task: Task, state: DataState) -> str:
-    folder = task.folder or Path()
-    if folder.parent == default_root() / IMAGE_FOLDERS:  # a link in the cache: name the class folders
-        folder = (folder / "images").resolve()
+    folder = origin(task.folder or Path())
     return {
         "found": "ready",
         "missing": f"put the task into {folder}; {HELP}",
@@ -95,8 +93,7 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
         for split in SPLITS:
             for result in in_order(_decoded_hash, splits[split].images, pool):
                 if isinstance(result, DataError):
-                    linked = (task.folder or Path()) / "images"  # of class folders: a link to them
-                    damaged.append(str(result).replace(str(linked), str(linked.resolve())))
+                    damaged.append(with_real_paths(str(result), task.folder))
                 else:
                     hashes[split].append(result)
     if damaged:
@@ -109,7 +106,7 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
     doubled = [str(image) for image, key in zip(splits["test"].images, hashes["test"], strict=True) if key in seen]
     if not doubled:
         return [], []
-    shown = ", ".join(doubled[:SHOWN]) if task.folder else "(procedural)"
+    shown = with_real_paths(", ".join(doubled[:SHOWN]), task.folder) if task.folder else "(procedural)"
     return [], [f"{len(doubled)} test images are byte for byte in train or val: {shown}"]
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 
-from .archive import LISTS, read
+from .archive import IMAGE_FOLDERS, LISTS, read
 from .atomic_io import atomic_write
-from .cache import IMAGE_FOLDERS, default_root
+from .cache import default_root
 from .draw import TRAIN, VAL_SHARE, draw
 from .folder import folder_task
 from .huggingface import PREFIX, from_huggingface

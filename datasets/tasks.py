@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from .archive import origin
 from .folder import folder_task
 from .importing import IMAGE_FOLDER, image_folder_task
 from .official import FGVC, VTAB1K
@@ -61,10 +62,12 @@ def find_valid(names: Sequence[str], suite: str | None, data: Path | None) -> tu
         for task in meant:
             known = found.setdefault((task.suite, task.name), task)
             if known.folder != task.folder:
-                raise DataError(
-                    f"{known.folder} and {task.folder} are both called {task.label}: "
-                    "give one of them another name or suite in its task.toml"
-                )
+                places = [folder for folder in (known.folder, task.folder) if folder]
+                advice = "give one of them another name or suite in its task.toml"
+                if all(origin(folder) != folder for folder in places):
+                    advice = "rename one of the folders, or import one under another name with `vtab-peft data import`"
+                shown = " and ".join(str(origin(folder)) for folder in places)
+                raise DataError(f"{shown} are both called {task.label}: {advice}")
     return list(found.values()), refused
 
 

@@ -1,15 +1,20 @@
 """Layouts of images that people have: a class called train, links in classes, and other spellings in CSV files."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
 from raises import raises_naming
+from vtab_peft.datasets.cache import build
+from vtab_peft.datasets.cache_report import prune, survey
+from vtab_peft.datasets.check import check
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.importing import image_folder_task, import_task, read_labelled
-from vtab_peft.datasets.pixels import ending_of
+from vtab_peft.datasets.pixels import Preprocessing, ending_of
 from vtab_peft.datasets.task import DataError
+from vtab_peft.datasets.tasks import find
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +79,44 @@ def test_csv_files_are_refused_with_what_was_found(text: str, named: tuple[str, 
 def test_spaces_after_commas_mean_nothing(tmp_path: Path) -> None:
     (tmp_path / "table.csv").write_text('path, label, split\na.png, "x, big", train\nb.png, y, train\n')
     assert read_labelled(str(tmp_path / "table.csv")).class_names == ("x, big", "y")
+
+
+def test_two_class_folders_of_one_name_are_named_where_they_lie(
+    class_folders: Callable[..., Path], tmp_path: Path
+) -> None:
+    one = class_folders("a", "b")
+    other = Path(shutil.copytree(one, tmp_path / "elsewhere" / one.name))
+    with raises_naming(DataError, f"{one} and {other}", "data import"):
+        find([f"imagefolder:{one}", f"imagefolder:{other}"], None, None)
+
+
+def test_class_folders_are_named_where_they_lie_also_if_the_cache_is_a_link(
+    class_folders: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "link").symlink_to("cache")
+    monkeypatch.setenv("VTAB_PEFT_CACHE", str(tmp_path / "link"))
+    root = class_folders("a", "b")
+    same = (root / "a" / "0.png").read_bytes()
+    for path in root.glob("*/*"):
+        path.write_bytes(same)
+    (note,) = check(image_folder_task(root), deep=True).notes
+    assert str(root) in note
+    assert str(tmp_path / "cache") not in note
+    (root / "b" / "1.png").write_bytes(b"no image")
+    result = check(image_folder_task(root), deep=True)
+    assert str(tmp_path / "cache") not in f"{result.problems} {result.advice}"
+
+
+def test_the_cache_of_class_folders_that_are_gone_is_pruned(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    root, cache = class_folders("a", "b"), tmp_path / "cache"
+    build(image_folder_task(root), Preprocessing(16, "bicubic"), cache)
+    (entry,) = survey(cache).entries
+    assert (entry.folder, entry.source_gone, survey(cache).useless) == (root, False, ())
+    shutil.rmtree(root)
+    assert survey(cache).entries[0].source_gone
+    prune(survey(cache))
+    assert not [path for path in cache.rglob("*") if not path.is_dir() or path.parent.name == "image_folders"]
 
 
 @pytest.mark.parametrize("ending", [".jp2", ".pcx", ".tga", ".ico"])
