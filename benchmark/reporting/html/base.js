@@ -34,7 +34,7 @@ const above = (a, b) => a > b + ROUNDING;
 /** Format a difference; more digits if rounding would hide on which side of zero it is. */
 const signed = (value, decimals) => {
   if (Math.abs(value) < ROUNDING) return "±0.0";
-  const size = Math.abs(value).toFixed(decimals);
+  const size = fixed(Math.abs(value), decimals);
   return (value > 0 ? "+" : "−") + (Number(size) ? size : Math.abs(value).toPrecision(1));
 };
 const rate = (value) => value.toExponential().replace("e+", "e");

@@ -97,7 +97,7 @@ function outcome(a, b, both) {
   const losses = both.filter(({ change }) => above(0, change)).length;
   const mean = both.reduce((sum, { change }) => sum + change, 0) / both.length;
   const place = above(mean, 0) ? "above" : above(0, mean) ? "below" : "from";
-  return `${a.label} is ${Math.abs(mean).toFixed(2)} points ${place} ${b.label} on average over ${pluralize(both.length, "task")}: ` +
+  return `${a.label} is ${fixed(Math.abs(mean), 2)} points ${place} ${b.label} on average over ${pluralize(both.length, "task")}: ` +
     `better on ${wins}, worse on ${losses}, equal on ${both.length - wins - losses}.`;
 }
 

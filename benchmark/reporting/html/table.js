@@ -68,8 +68,8 @@ function ordered(rows, column, descending) {
   return [...rows].sort((a, b) => {
     const [x, y] = [column.value(a), column.value(b)];
     const gaps = Number(!known(x)) - Number(!known(y));
-    if (column.decimals && Math.abs(x - y) < ROUNDING) return 0;
-    return gaps || (x < y ? -direction : x > y ? direction : 0); // gaps are last in both directions; ties keep the report's order
+    if (gaps || (column.decimals && Math.abs(x - y) < ROUNDING)) return gaps;
+    return x < y ? -direction : x > y ? direction : 0; // gaps are last in both directions; ties keep the report's order
   });
 }
 
@@ -174,7 +174,7 @@ function paperLinks({ name, paper: [year, arxiv, code] }) {
 function shownAsCsv() {
   const shown = columns();
   const quoted = (value) => {
-    const text = typeof value === "string" && /^[=+\-@\t\r]/.test(value) ? `'${value}` : String(value ?? "");
+    const text = typeof value === "string" && /^[=+\-@＝＋－＠]/.test(value) ? `'${value}` : String(value ?? "");
     return /[",\n\r]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   };
   const cells = visible(shown).map((row) => shown.map((column) => (column.kind === "method" ? row.label : column.value(row))));
@@ -207,7 +207,7 @@ function overImages(accuracy, sizes) {
   if (!images) return DASH;
   const square = DATA.wilson ** 2, middle = accuracy + square / (2 * images);
   const half = DATA.wilson * Math.sqrt(accuracy * (1 - accuracy) / images + square / (4 * images * images));
-  return [middle - half, middle + half].map((end) => (100 * end / (1 + square / images)).toFixed(1)).join(" to ");
+  return [middle - half, middle + half].map((end) => fixed(100 * end / (1 + square / images), 1)).join(" to ");
 }
 
 const gapLine = (place) =>

@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlparse
 import pytest
 from browser_page import HOSTILE, column, methods, sort_by
 from scipy import stats
-from vtab_peft.benchmark.reporting.tables import count, percent
+from vtab_peft.benchmark.reporting.tables import count, percent, signed
 
 pytestmark = pytest.mark.browser
 
@@ -48,6 +48,12 @@ def test_numbers_are_rounded_as_in_the_tables(open_page) -> None:
     assert shown == [percent(value) for value in values]
 
 
+def test_differences_are_rounded_as_in_the_tables(open_page) -> None:
+    points = [place / 200 for place in range(-2000, 2001)]  # every tenth is a tie of one decimal
+    shown = open_page().evaluate("values => values.map((value) => signed(value, 1))", points)
+    assert [text.replace("−", "-").removeprefix("±") for text in shown] == [signed(value) for value in points]
+
+
 def test_parameters_are_printed_as_in_the_tables(open_page) -> None:
     numbers = [*range(1200), *range(1005, 120_000, 5), *range(1_005_000, 120_000_000, 5000)]  # half of them ties
     assert open_page().evaluate("numbers => numbers.map(count)", numbers) == [count(number) for number in numbers]
@@ -67,6 +73,9 @@ def test_columns_sort_in_both_directions(open_page) -> None:
     sort_by(page, "dmlab")
     assert column(page, "dmlab")[-1] == "—"  # a gap is last either way
     assert column(page, "dmlab")[0] == "31.0"
+    ordered = "down => ordered([null, 0, 2, null, 1], { decimals: 1, value: (row) => row }, down)"
+    assert page.evaluate(ordered, False) == [0, 1, 2, None, None], "a gap is last also beside an accuracy of 0"
+    assert page.evaluate(ordered, True) == [2, 1, 0, None, None]
 
 
 def test_the_mean_is_chosen_and_ranks_follow(open_page) -> None:
