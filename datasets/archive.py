@@ -88,6 +88,8 @@ def examine(task: Task) -> tuple[dict[SplitName, Listing], list[Problem]]:
         return {}, [Problem("missing", "no folder is known for this task")]
     if not task.folder.is_dir():
         return {}, [Problem("missing", f"there is no folder {task.folder}")]
+    if not os.access(task.folder, os.R_OK | os.X_OK):
+        return {}, [Problem("wrong", f"{task.folder}: the folder cannot be read; change its permissions")]
     listings, problems = read_lists(task.folder, task.classes)
     if not listings and all(problem.state == "partial" for problem in problems):
         return {}, [Problem("missing", f"{task.folder} has no lists in the archive's layout")]
@@ -252,12 +254,14 @@ def _union_problems(folder: Path, listings: dict[SplitName, Listing]) -> list[Pr
 
 
 def _missing_images(folder: Path, listing: Listing) -> list[Problem]:
-    """Report listed images that do not exist; reading whole directories is much faster than one check a file."""
+    """Report listed images and targets of links that do not exist; whole directories are read at once, for speed."""
     present: set[str] = set()
     unreadable: list[Problem] = []
     for parent in sorted({file.rpartition("/")[0] for file in listing.files}):
         try:
-            present.update(f"{parent}/{name}" if parent else name for name in os.listdir(folder / parent))  # noqa: PTH208
+            with os.scandir(folder / parent) as entries:
+                names = [entry.name for entry in entries if not entry.is_symlink() or Path(entry.path).exists()]
+            present.update(f"{parent}/{name}" if parent else name for name in names)
         except FileNotFoundError:
             continue
         except OSError as error:
@@ -265,13 +269,16 @@ def _missing_images(folder: Path, listing: Listing) -> list[Problem]:
     missing = [file for file in listing.files if file not in present]
     if not missing or unreadable:
         return unreadable
-    shown = ", ".join(missing[:3])
-    return [Problem("partial", f"{len(missing)} listed images are not in {folder}: {shown}{_hint(folder, missing)}")]
+    shown, place = ", ".join(missing[:3]), origin(folder)
+    return [Problem("partial", f"{len(missing)} listed images are not in {place}: {shown}{_hint(folder, missing)}")]
 
 
 def _hint(folder: Path, missing: list[str]) -> str:
     """Return why the first missing image may be there under another name, or an empty text."""
     file = missing[0]
+    if (folder / file).is_symlink():
+        link = with_real_paths(str(folder / file), folder)
+        return f"; {link} is a link to {(folder / file).readlink()}, which is not there"
     if "\\" in file and (folder / file.replace("\\", "/")).exists():
         return "; write / instead of \\ in the lists"
     wanted = unicodedata.normalize("NFC", file)

@@ -1,5 +1,6 @@
 """Custom tasks: any folder in the archive's layout."""
 
+import os
 import re
 import reprlib
 from itertools import chain
@@ -36,6 +37,8 @@ def folder_task(path: Path) -> Task:
     folder = path.expanduser().resolve()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; {HELP}")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise DataError(f"{folder}: the folder cannot be read; change its permissions")
     names = class_names(folder)
     classes = len(names) or _highest_label(folder) + 1  # first: it says if the folder has another layout
     facts = _facts(folder)

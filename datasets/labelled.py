@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NoReturn
 
 from PIL import Image
 
@@ -168,15 +168,21 @@ def images_below(folder: Path) -> list[Path]:
     """Return every visible file below `folder` with an image extension that Pillow knows, sorted.
 
     Links that lead nowhere are among them: reading them fails, so that they are not left out in silence.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
     endings = Image.registered_extensions()
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in endings
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-        and (path.is_file() or not path.exists())
-    )
+    found: list[Path] = []
+    for place, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    images = [path for path in found if path.suffix.lower() in endings]
+    return sorted(path for path in images if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
+
+
+def _refuse(error: OSError) -> NoReturn:
+    raise DataError(f"{error.filename}: the folder cannot be read ({error.strerror}); change its permissions")
 
 
 def _linked_folders(folder: Path) -> list[Path]:
@@ -186,4 +192,7 @@ def _linked_folders(folder: Path) -> list[Path]:
 
 
 def _subfolders(root: Path) -> list[Path]:
-    return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    try:
+        return sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith("."))
+    except OSError as error:
+        _refuse(error)

@@ -10,6 +10,7 @@ from tabulate import tabulate
 from ...datasets.cache import default_root
 from ...datasets.cache_report import CacheReport, Reason, prune, survey
 from ...datasets.check import CheckResult, check
+from ...datasets.importing import IMAGE_FOLDER
 from ...datasets.raw.atomic_folder import remove_abandoned
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find_valid
@@ -56,7 +57,7 @@ def _check_tasks(options: argparse.Namespace, deep: bool) -> list[tuple[str, Che
     tasks, refused = find_valid(options.folders or options.tasks, options.suite, options.data)
     results = [(task.label, check(task, deep)) for task in tasks]
     for name, why in refused.items():
-        state = "wrong" if Path(name).expanduser().is_dir() else "missing"
+        state = "wrong" if Path(name.removeprefix(IMAGE_FOLDER)).expanduser().is_dir() else "missing"
         results.append((name, CheckResult(state, problems=(why,), advice="correct it, or remove it from --tasks")))
     return results
 

@@ -1,12 +1,16 @@
 """Layouts of images that people have: a class called train, links in classes, and other spellings in CSV files."""
 
+import errno
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 from raises import raises_naming
+from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets.cache import build
 from vtab_peft.datasets.cache_report import prune, survey
 from vtab_peft.datasets.check import check
@@ -106,6 +110,47 @@ def test_class_folders_are_named_where_they_lie_also_if_the_cache_is_a_link(
     (root / "b" / "1.png").write_bytes(b"no image")
     result = check(image_folder_task(root), deep=True)
     assert str(tmp_path / "cache") not in f"{result.problems} {result.advice}"
+
+
+def test_a_folder_that_cannot_be_read_is_not_left_out(
+    class_folders: Callable[..., Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    root = class_folders("a", "a/young", "b")
+    scandir = os.scandir
+
+    def guarded(folder: Any) -> Any:
+        if Path(folder) == root / "a" / "young":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", guarded)
+    with raises_naming(DataError, root / "a" / "young", "Permission denied"):
+        read_labelled(str(root))
+    assert main(["data", "check", f"imagefolder:{root}"]) == 1
+    assert "wrong" in capsys.readouterr().out
+
+
+def test_a_task_whose_folder_cannot_be_read_is_wrong(
+    make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make_folder()
+    task = folder_task(folder)
+    monkeypatch.setattr(os, "access", lambda path, _mode: Path(path) != folder)
+    assert check(task).state == "wrong"
+    with raises_naming(DataError, folder, "cannot be read"):
+        folder_task(folder)
+
+
+def test_a_link_to_no_image_is_a_missing_image(class_folders: Callable[..., Path]) -> None:
+    root = class_folders("a", "b")
+    (root / "a" / "0.png").unlink()
+    (root / "a" / "0.png").symlink_to("nowhere.png")
+    (root / "b" / "0.png").rename(root / "elsewhere")
+    (root / "b" / "0.png").symlink_to(root / "elsewhere")
+    result = check(image_folder_task(root))
+    assert result.state == "partial"
+    (problem,) = result.problems
+    assert f"{root / 'a' / '0.png'} is a link to nowhere.png" in problem
 
 
 def test_the_cache_of_class_folders_that_are_gone_is_pruned(class_folders: Callable[..., Path], tmp_path: Path) -> None:
