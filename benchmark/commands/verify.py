@@ -21,7 +21,7 @@ from ..reporting.origins import decoder_notes, plugin_notes
 from ..reporting.wording import pluralize
 from ..storage.costs import load_costs
 from ..storage.json_io import StoreError
-from ..storage.predictions import PredictionsDamaged, PredictionsMissing, read_predictions
+from ..storage.predictions import PredictionsDamaged, PredictionsMissing, disagree, read_predictions
 from ..storage.schema import Run
 from ..storage.shifts import load_shifts
 from ..storage.store import Store
@@ -128,6 +128,12 @@ def _check_counts(run: Run) -> Iterator[str]:
     epochs = recipe.epochs + math.ceil(recipe.cooldown_epochs)
     if (losses := run.loss_curve) is not None and len(losses) != epochs:
         yield f"{len(losses)} training losses for {pluralize(epochs, 'epoch')}"
+    best, best_epoch = run.oracle_accuracy, run.oracle_epoch
+    if (best is None) != (best_epoch is None) or (best_epoch or 1) > epochs:
+        yield f"its best test epoch is {best_epoch} of {epochs} with accuracy {best}"
+    method = run.spec.method
+    if " + " not in method.spec and method.spec.partition("(")[0] != method.name:
+        yield f"its method is {method.name}, and its spec names another: {method.spec}"
     for name in ("train_seconds", "eval_seconds", "images_per_second", "peak_bytes", "adapter_bytes"):
         if not getattr(run, name) >= 0:
             yield f"{name} is {getattr(run, name)}"
@@ -151,6 +157,8 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
     logits, kept = arrays.get("logits"), arrays.get("labels")
     if logits is not None and (logits.shape[1] != classes or not np.isfinite(logits).all()):
         yield f"its logits are not finite numbers for {classes} classes"
+    elif logits is not None and disagree(logits, predictions):
+        yield "its logits are those of other predictions"
     if (logits is None) != (kept is None):
         yield "it has logits without labels, or labels without logits"
     labels = kept if labels is None else labels
@@ -164,6 +172,11 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
         yield "its marks of correct predictions are those of other images"
     elif kept is not None and (kept != labels).any():
         yield "its labels are not those of the task"
+    elif run.per_class_accuracy is not None and len(run.per_class_accuracy) == classes:
+        right = labels == predictions
+        by_class = [right[labels == c].mean() if (labels == c).any() else math.nan for c in range(classes)]
+        if not np.allclose(run.per_class_accuracy, by_class, equal_nan=True):
+            yield "its class accuracies are not those of its predictions"
 
 
 def _files(folder: Path) -> list[Path]:

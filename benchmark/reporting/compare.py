@@ -126,7 +126,7 @@ def find_leaderboard(
         titles = zip(boards, distinct_titles(boards), strict=True)
         slugs = "; ".join(f"{board.slug} ({title})" for board, title in titles)
         raise ValueError(
-            f"{len(fits) or 'no'} leaderboards have {' and '.join(map(repr, methods)) or 'test runs'}; "
+            f"{len(fits) or 'no'} leaderboards have {' and '.join(map(repr, methods)) or 'runs'}; "
             + (f"choose one with --board: {slugs}" if fits else f"searched: {slugs}")
         )
     ((chosen, runs),) = fits

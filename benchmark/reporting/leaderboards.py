@@ -130,7 +130,7 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Co
 
     costs: records of any backbones; those of the rows become columns.
     """
-    runs = sorted(runs, key=lambda run: run.run_id)
+    runs = sorted(runs, key=lambda run: (run.created, run.run_id), reverse=True)  # the newest gives titles and groups
     tasks = _task_columns(identity, runs)
     present = {task.group for task in tasks}
     groups = [group for group in VTAB_GROUPS if group in present] + sorted(present - set(VTAB_GROUPS))

@@ -10,7 +10,7 @@ from .differences import Difference, cells
 from .leaderboards import Leaderboard
 from .markup import markdown_table
 from .significance import Significance
-from .stats import ALPHA, LEAST_SEEDS, Interval, PairOverTasks, Ranking
+from .stats import ALPHA, LEAST_SEEDS, TIE, Interval, PairOverTasks, Ranking
 from .tables import DASH, TERMINAL_WIDTH, cut_names, heading, percent
 from .wording import pluralize
 
@@ -99,10 +99,14 @@ def _ranks(ranking: Ranking | str) -> str:
     verdict = "the methods differ" if ranking.friedman_p < ALPHA else "no difference is shown"
     best = ranking.average_ranks[0]
     worse = sum(rank - best > ranking.critical_difference for rank in ranking.average_ranks)
+    first, *tied = [
+        name for name, rank in zip(ranking.methods, ranking.average_ranks, strict=True) if rank - best < TIE
+    ]
+    leads = f"{', '.join([first, *tied[:-1]])} and {tied[-1]} share" if tied else f"{first} has"
     return (
         f"Ranks: {verdict} (Friedman's test, Iman and Davenport's F: {_p(ranking.friedman_p)}). "
-        f"{ranking.methods[0]} has the best average rank, {best:.2f}. Worse by more than Nemenyi's critical "
-        f"difference, {ranking.critical_difference:.2f}: {worse} of the other {len(ranking.methods) - 1}."
+        f"{leads} the best average rank, {best:.2f}. Worse by more than Nemenyi's critical "
+        f"difference, {ranking.critical_difference:.2f}: {worse} of the other {len(ranking.methods) - 1 - len(tied)}."
     )
 
 

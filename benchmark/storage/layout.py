@@ -24,7 +24,7 @@ class _Result(msgspec.Struct):
     images_per_second: float
     peak_bytes: Whole
     adapter_bytes: Whole
-    per_class_accuracy: list[float | None] | None = None
+    per_class_accuracy: list[Accuracy | None] | None = None
     loss_curve: list[float] | None = None
     oracle_accuracy: Accuracy | None = None
     oracle_epoch: Count | None = None

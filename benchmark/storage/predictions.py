@@ -63,9 +63,19 @@ def load_predictions(run: Run) -> Predictions:
         raise PredictionsDamaged(f"{path.name} does not match the hash in its JSON")
     if logits is not None and (logits.shape[1] != run.classes or not np.isfinite(logits).all()):
         raise PredictionsDamaged(f"{path.name} has no finite logit for each of {run.classes} classes")
+    if logits is not None and disagree(logits, classes):
+        raise PredictionsDamaged(f"{path.name} has logits of other predictions")
     if (logits is None) != (labels is None) or (labels is not None and ((classes == labels) != correct).any()):
         raise PredictionsDamaged(f"{path.name} has labels that contradict the rest")
     return Predictions(classes, correct, logits, labels)
+
+
+def disagree(logits: np.ndarray, classes: np.ndarray) -> bool:
+    """Return True if a predicted class has not the largest logit of its image; [images, classes] and [images]."""
+    if classes.max(initial=0) >= logits.shape[1]:
+        return True
+    predicted = np.take_along_axis(logits, classes[:, None].astype(np.intp), axis=1)[:, 0]
+    return bool((predicted < logits.max(axis=1)).any())
 
 
 def load_correct(run: Run) -> np.ndarray:

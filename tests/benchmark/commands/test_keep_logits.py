@@ -75,8 +75,9 @@ def test_softmax_survives_the_rounding() -> None:
         {"logits": np.zeros((10, 10), "<f2", order="F")},
         {"predictions": np.ones(10, "<u2")},
         {"labels": np.zeros(10, "<u2")},
+        {"logits": np.eye(10, dtype="<f2")},
     ],
-    ids=["classes", "nan", "images", "type", "order", "hash", "labels"],
+    ids=["classes", "nan", "images", "type", "order", "hash", "labels", "others"],
 )
 def test_logits_that_contradict_the_record_are_refused(change: dict[str, np.ndarray], store: Store, fake) -> None:
     correct = np.arange(10) < 5

@@ -32,10 +32,10 @@ def results(store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch) -> Store:
     return store
 
 
-def record(fake: Any, accuracy: float = 0.625) -> dict[str, Any]:
+def record(fake: Any, accuracy: float = 0.625, by_class: tuple[float, ...] = (0.75, 0.5, 0.5)) -> dict[str, Any]:
     made = fake.record(accuracy, head_params=3 * 193)
     made["facts"]["classes"] = 3
-    made["result"] |= {"per_class_accuracy": [0.5, 0.5, 0.5], "loss_curve": [1.0, 0.5, 0.25]}
+    made["result"] |= {"per_class_accuracy": list(by_class), "loss_curve": [1.0, 0.5, 0.25]}
     return made
 
 
@@ -99,6 +99,10 @@ def wrongly_marked(results: Store) -> None:
     np.savez_compressed(first(results, ".npz"), predictions=PREDICTED.astype("<u2"), correct=~CORRECT)
 
 
+def edit_method(path: Path, **changes: Any) -> None:
+    edit(path, "spec", method=json.loads(path.read_text())["spec"]["method"] | changes)
+
+
 def with_logits(results: Store, **changes: np.ndarray) -> None:
     """Keep logits and labels of a run, of which those that are given are wrong."""
     labels = np.where(CORRECT, PREDICTED, (PREDICTED + 1) % 3).astype("<u2")
@@ -133,6 +137,10 @@ def leftover(folder: Path) -> None:
         (lambda r: edit(first(r), "result", accuracy=0.75), "0.625"),
         (lambda r: edit(first(r), "result", loss_curve=[1.0]), "3 epochs"),
         (lambda r: edit(first(r), "result", per_class_accuracy=[1.0]), "3 classes"),
+        (lambda r: edit(first(r), "result", per_class_accuracy=[1.0, 2.0, 1.0]), "per_class_accuracy[1]"),
+        (lambda r: edit(first(r), "result", oracle_accuracy=0.7, oracle_epoch=4), "4 of 3"),
+        (lambda r: edit(first(r), "result", oracle_accuracy=0.7), "0.7"),
+        (lambda r: edit_method(first(r), spec="ssf"), "ssf"),
         (lambda r: edit(first(r), "result", trainable_params=10**9), f"{10**9} trainable"),
         (lambda r: edit(first(r), "result", head_params=100), "100 parameters"),
         (lambda r: edit(first(r), "result", train_seconds=-1.0), "train_seconds is -1.0"),
@@ -144,6 +152,7 @@ def leftover(folder: Path) -> None:
         (lambda r: with_logits(r, correct=np.roll(CORRECT, 1)), "other images"),
         (lambda r: with_logits(r, logits=np.full((8, 3), np.inf, "<f2")), "logits"),
         (lambda r: with_logits(r, logits=np.zeros((8, 2), "<f2")), "3 classes"),
+        (lambda r: with_logits(r, logits=np.eye(3, dtype="<f2")[PREDICTED[::-1]]), "logits"),
         (costs, "costs/vit/lora/0.json"),
         (misplaced, "/lora"),
         (lambda r: save_file({"x": np.zeros(1)}, first(r).with_suffix(".safetensors")), "adapter"),
@@ -208,9 +217,14 @@ def test_predictions_are_compared_with_cached_labels(
     guesses = labels.copy()
     guesses[:9] = (guesses[:9] + 1) % 3
     spec = fake.spec("colours", data=data.data)
-    store.save(spec, record(fake, 0.5), guesses, guesses == labels)
+    store.save(spec, record(fake, 0.5, (0.5, 0.5, 0.5)), guesses, guesses == labels)
     status, said = verify(store, capsys)
     assert (status, "1 against" in said) == (0, True)
+
+    edit(store.path(spec), "result", per_class_accuracy=[0.4, 0.5, 0.6])
+    status, said = verify(store, capsys)
+    assert status == 1
+    assert "class accuracies" in said
 
     edit(store.path(spec), "result", accuracy=0.75)
     status, said = verify(store, capsys)

@@ -218,6 +218,19 @@ def test_two_versions_of_the_data_of_a_task_are_two_columns(store, put):
     assert board.rows[0]["accuracy_flowers@bbbbbb"] == 0.9
 
 
+def test_title_and_group_are_those_of_the_newest_run(store, fake):
+    """They are facts of a record, which a user or a newer version may change, and not part of the run ID."""
+    for seed in range(8):
+        for task in ("cars", "flowers"):
+            new = seed == 5
+            record = fake.record(0.5, title="New" if new else "Old", group="new" if new else task)
+            record["provenance"]["created"] = f"2026-11-2{seed + (4 if new else 0)}T10:00:00+00:00"
+            store.save(fake.spec(task, seed=seed), record, np.zeros(4, dtype=np.int64))
+    board = only(store)
+    assert [task.group for task in board.tasks] == ["new", "new"]
+    assert board.rows[0]["label"] == "New"
+
+
 def test_task_versions_are_separate_columns(store, put):
     put("flowers", "lora", 0, 0.5, version=1)
     put("flowers", "lora", 0, 0.9, version=2)

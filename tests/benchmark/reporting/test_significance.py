@@ -132,6 +132,15 @@ def test_equal_means_share_rank_and_win_nothing(store, put):
     assert re.search(r"[+-]0\.0", text) is None
 
 
+def test_methods_share_the_best_average_rank(store, put):
+    for task in range(8):
+        for method, accuracy in (("m0", 0.1), ("m1", 0.5), ("m2", 0.5)):
+            put(f"t{task}", method, 0, accuracy, title=method)
+    said = " ".join(summary(significance_of(store)).split())
+    assert "m1 and m2 share the best average rank, 1.50" in said
+    assert "of the other 1." in said
+
+
 def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
     fill(put)
     found = significance_of(store)
