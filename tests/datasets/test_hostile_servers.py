@@ -69,6 +69,13 @@ def test_redirects_to_elsewhere_are_refused(location: str, tmp_path: Path) -> No
     assert not list(tmp_path.iterdir())
 
 
+def test_a_short_answer_of_unstated_length_is_a_lost_connection(tmp_path: Path) -> None:
+    bodies = [bytes(400), bytes(1000)]
+    with serving(lambda: [OK + b"\r\n", bodies.pop(0)]) as host:
+        download(f"http://{host}/x.bin", tmp_path / "x.bin", KnownFile(1000), waits=(0,))
+    assert (tmp_path / "x.bin").stat().st_size == 1000
+
+
 @pytest.mark.parametrize("url", ["ftp://example.org/x", "file:///etc/passwd", "x"])
 def test_other_protocols_are_refused(url: str, tmp_path: Path) -> None:
     with pytest.raises(DataError):

@@ -141,6 +141,13 @@ def test_a_task_whose_folder_cannot_be_read_is_wrong(
         folder_task(folder)
 
 
+def test_lists_that_cannot_be_written_name_cache_and_folder(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    root = class_folders("a", "b")
+    (tmp_path / "cache").write_text("a file")
+    with raises_naming(DataError, root, tmp_path / "cache", "VTAB_PEFT_CACHE"):
+        image_folder_task(root)
+
+
 def test_a_link_to_no_image_is_a_missing_image(class_folders: Callable[..., Path]) -> None:
     root = class_folders("a", "b")
     (root / "a" / "0.png").unlink()

@@ -37,7 +37,8 @@ const signed = (value, decimals) => {
   const size = fixed(Math.abs(value), decimals);
   return (value > 0 ? "+" : "−") + (Number(size) ? size : Math.abs(value).toPrecision(1));
 };
-const rate = (value) => value.toExponential().replace("e+", "e");
+/** Format a learning rate, as tables.py does; null if tasks have their own. */
+const rate = (value) => (known(value) ? Number(value.toPrecision(3)).toExponential().replace("e+", "e") : "per task");
 const breakable = (name) => name.split(/(?<=_)/).flatMap((part, i) => (i ? [h("wbr"), part] : [part]));
 const known = (value) => value !== null && value !== undefined;
 const td = (look, ...content) => h("td", { className: look }, ...content);
