@@ -32,7 +32,7 @@ def from_huggingface(name: str) -> LabelledImages:
             raise DataError(f"{PREFIX}{name} has the split {split!r}; known are {', '.join(SUBSETS)}")
         image, label = _columns(hub, name, part)
         labels, named = list(part[label]), hasattr(part.features[label], "int2str")
-        if any(value is None or (named and value < 0) for value in labels):
+        if any(value is None or value != value or (named and value < 0) for value in labels):  # NaN is not itself
             raise DataError(f"{PREFIX}{name}: the split {split} has images without a label; remove this split")
         if named:  # each split may number the classes in its own way
             names = list(part.features[label].names)

@@ -87,6 +87,11 @@ def test_rows_without_image_or_label_are_named(hub: Any, tmp_path: Path) -> None
         import_task(f"hf:{tmp_path / 'images'}", tmp_path / "out")
     with raises_naming(DataError, "without a label"):
         read_labelled(f"hf:{tmp_path / 'labels'}")
+    rows = {"image": files, "label": [0.0, 1.0] * 4 + [1.0, float("nan")]}  # tables of pandas have such gaps
+    features = hub.Features({"image": hub.Image(), "label": hub.Value("float32")})
+    hub.Dataset.from_dict(rows, features=features).save_to_disk(str(tmp_path / "numbers"))
+    with raises_naming(DataError, "without a label"):
+        read_labelled(f"hf:{tmp_path / 'numbers'}")
 
 
 def test_data_sets_without_images_or_labels_are_refused(hub: Any, tmp_path: Path) -> None:
