@@ -77,7 +77,7 @@ def open_page(browser, results) -> Iterator:
     """Opens the page; when the test ends, nothing was asked of the network and nothing complained."""
     contexts, complaints = [], []
 
-    def open_page(fragment: str = "", **settings):
+    def open_page(fragment: str = "", folder: Path = results, **settings):
         contexts.append(browser.new_context(**settings))
         contexts[-1].set_default_timeout(10_000)
         page = contexts[-1].new_page()
@@ -85,7 +85,7 @@ def open_page(browser, results) -> Iterator:
         page.on("pageerror", lambda error: complaints.append(str(error)))
         page.on("dialog", lambda dialog: complaints.append(dialog.message))
         page.on("request", lambda request: complaints.append(request.url) if "file:" not in request.url[:5] else None)
-        page.goto((results / "index.html").as_uri() + fragment)
+        page.goto((folder / "index.html").as_uri() + fragment)
         return page
 
     yield open_page

@@ -8,7 +8,8 @@ from urllib.parse import unquote, urlparse
 import pytest
 from browser_page import HOSTILE, column, methods, sort_by
 from scipy import stats
-from vtab_peft.benchmark.reporting.tables import count, percent, signed
+from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.reporting.tables import count, learning_rate, percent, signed
 
 pytestmark = pytest.mark.browser
 
@@ -57,6 +58,21 @@ def test_differences_are_rounded_as_in_the_tables(open_page) -> None:
 def test_parameters_are_printed_as_in_the_tables(open_page) -> None:
     numbers = [*range(1200), *range(1005, 120_000, 5), *range(1_005_000, 120_000_000, 5000)]  # half of them ties
     assert open_page().evaluate("numbers => numbers.map(count)", numbers) == [count(number) for number in numbers]
+
+
+def test_learning_rates_are_printed_as_in_the_tables(open_page) -> None:
+    rates = [1e-3, 2.5e-4, 0.1 / 3, 1, 30]
+    assert open_page().evaluate("rates => rates.map(rate)", rates) == [learning_rate(rate) for rate in rates]
+
+
+def test_tuned_rows_have_settings_per_task(open_page, store, put) -> None:
+    for task, rate, rank in (("cars", 1e-3, 8), ("flowers", 1e-2, 4)):
+        put(task, "lora", 0, 0.5, tuned=True, lr=rate, args={"rank": rank}, spec=f"lora(rank={rank})", asked="lora")
+    write(store, store.root)
+    page = open_page(folder=store.root)
+    assert column(page, "lr") == ["per task"]
+    page.get_by_role("button", name="LoRA", exact=True).click()
+    assert "per task" in page.locator(".detail dl div", has_text="arguments").inner_text()
 
 
 def test_columns_sort_in_both_directions(open_page) -> None:
