@@ -104,8 +104,9 @@ def _attempt(part: PartialDownload, known: KnownFile, progress: ProgressFn) -> N
             part.append(chunk)
             progress(have, offered.length)
             chunk = _read(response)
-    if offered.length is not None and have != offered.length:
-        raise Interrupted(f"the connection was lost after {have:,} of {offered.length:,} bytes")
+    expected = known.size if offered.length is None else offered.length
+    if expected is not None and have < expected:
+        raise Interrupted(f"the connection was lost after {have:,} of {expected:,} bytes")
 
 
 def _headers(have: int, version: FileVersion | None) -> dict[str, str]:

@@ -129,7 +129,7 @@ def image_folder_task(path: Path) -> Task:
     The splits are those of `import_task` with its defaults.  Their lists are kept in the cache.
 
     Raises:
-        DataError: the folder does not exist or has another layout.
+        DataError: the folder does not exist or has another layout, or the cache cannot be written.
     """
     root = path.expanduser().resolve()
     if not root.is_dir():
@@ -143,14 +143,20 @@ def image_folder_task(path: Path) -> Task:
     facts = _facts(root.name, f"class folders: {TRAIN} images in train and val, seed 0")
     texts = {**lists, "classes.txt": "".join(f"{name}\n" for name in images.class_names), "task.toml": facts}
     folder = default_root() / IMAGE_FOLDERS / hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
-    folder.mkdir(parents=True, exist_ok=True)
-    with suppress(FileExistsError):
-        (folder / "images").symlink_to(root)
-    for name, text in texts.items():
-        data = text.encode(errors="surrogateescape")
-        if not (folder / name).exists() or (folder / name).read_bytes() != data:
-            with atomic_write(folder / name) as file:
-                file.write(data)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            (folder / "images").symlink_to(root)
+        for name, text in texts.items():
+            data = text.encode(errors="surrogateescape")
+            if not (folder / name).exists() or (folder / name).read_bytes() != data:
+                with atomic_write(folder / name) as file:
+                    file.write(data)
+    except OSError as error:
+        raise DataError(
+            f"cannot write the lists of {root} to {folder}: {error.strerror}; free some space there, "
+            "or set VTAB_PEFT_CACHE to another folder"
+        ) from None
     return replace(folder_task(folder), left_out=images.left_out)
 
 
