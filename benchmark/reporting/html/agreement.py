@@ -21,8 +21,9 @@ def disagreement(entry: Leaderboard, runs: Sequence[Run]) -> dict[str, Any]:
     """Return labels in the order of a clustering, and for each row its disagreements with those before and itself.
 
     The numbers are means over tasks in percent of the test images, between runs with different seeds where there are
-    several; with itself a row has that of two seeds, or null.  Rows without the predictions of all tasks are left out.
-    Empty for fewer than two rows.
+    several; with itself a row has that of two seeds, or null.  `seeds` holds the seed of each row that has only one,
+    else null: two rows with the same one agree more.  Rows without the predictions of all tasks are left out.  Empty
+    for fewer than two rows.
     """
     by_row: dict[Any, dict[Any, Seeds]] = defaultdict(lambda: defaultdict(dict))
     for run in runs:
@@ -42,7 +43,8 @@ def disagreement(entry: Leaderboard, runs: Sequence[Run]) -> dict[str, Any]:
         row = [between.get((label, other), between.get((other, label))) for other in labels[:last]]
         itself = _mean(found[label], found[label]) if all(len(own) > 1 for own in found[label]) else None
         percent.append([None if value is None else round(100 * value, 1) for value in (*row, itself)])
-    return {"labels": labels, "percent": percent}
+    seeds = [set().union(*found[label]) for label in labels]
+    return {"labels": labels, "percent": percent, "seeds": [min(own) if len(own) == 1 else None for own in seeds]}
 
 
 def _mean(a: Sequence[Seeds], b: Sequence[Seeds]) -> float:

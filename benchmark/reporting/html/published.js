@@ -1,13 +1,14 @@
 // Disagreement of rows, figures, and published beside measured numbers.
 
-/** Show the matrix of disagreements; darker cells agree more. */
+/** Show the matrix of disagreements; darker cells agree more, grey numbers are of two rows with one and the same seed. */
 function showDisagreement() {
-  const { labels = [], percent = [] } = state.leaderboard.disagreement;
+  const { labels = [], percent = [], seeds = [] } = state.leaderboard.disagreement;
   at("disagreement-section").hidden = !labels.length;
   const highest = Math.max(1, ...percent.flat().filter(known));
   const rows = labels.map((label, i) => h("tr", {}, h("th", { scope: "row", className: "text" }, label), labels.map((_, j) => {
     const value = percent[Math.max(i, j)][Math.min(i, j)];
-    const cell = td("heat", h("span", { className: i === j && known(value) ? "best" : "" }, fixed(value, 0)));
+    const look = i === j ? (known(value) ? "best" : "") : known(seeds[i]) && seeds[i] === seeds[j] ? "quiet" : "";
+    const cell = td("heat", h("span", { className: look }, fixed(value, 0)));
     if (known(value)) cell.style.setProperty("--near", (NEAREST * (1 - value / highest)).toFixed(3));
     return cell;
   })));

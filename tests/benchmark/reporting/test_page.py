@@ -240,6 +240,7 @@ def test_disagreement_is_that_of_the_command(store, fake, page) -> None:
     (board,) = page()[1]["leaderboards"]
     found = board["disagreement"]
     assert sorted(found["labels"]) == ["a", "b", "c"]
+    assert dict(zip(found["labels"], found["seeds"], strict=True)) == {"a": None, "b": None, "c": 0}
     shown = {}
     for i, row in enumerate(found["percent"]):
         for j, value in enumerate(row):

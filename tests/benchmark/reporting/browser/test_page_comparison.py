@@ -131,3 +131,4 @@ def test_disagreement_is_shown_where_there_are_predictions(open_page, results) -
     page = open_page(f"#{small}")
     assert page.locator("#disagreement tbody tr").count() == 2
     assert page.locator("#disagreement td").all_inner_texts() == ["\u2014", "0", "0", "\u2014"]
+    assert page.locator("#disagreement td .quiet").all_inner_texts() == ["0", "0"], "both have seed 0 alone"
