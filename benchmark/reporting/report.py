@@ -138,12 +138,22 @@ def _write(
     texts = [to_terminal(part.entry) + summary(part.significance) + _files(out, part) for part in whole]
     texts += few_shots.to_terminal(tables, {part.entry.id for part in shown})
     texts += [shift.to_terminal(table) for part in shown if (table := shifted.get(part.entry.id.slug))]
+    texts += _undrawn(axes, parts)
     text = "\n".join([*texts, *(_published(shown) if with_published else [])])
     return Report(tuple(paths), leaderboards, tuple(problems), text, len(parts) - len(shown))
 
 
 def _files(out: Path, part: LeaderboardReport) -> str:
     return f"{'Figures, ' if part.figures else ''}LaTeX and CSV: {out / 'boards' / part.entry.id.slug}\n"
+
+
+def _undrawn(axes: Sequence[str], parts: Sequence[LeaderboardReport]) -> list[str]:
+    """Name the requested figures that no leaderboard has."""
+    return [
+        f"accuracy_vs_{axis} was not drawn: no leaderboard has two ranked rows with it; `vtab-peft cost` measures it\n"
+        for axis in axes
+        if not any(f"accuracy_vs_{axis}" in part.figures for part in parts)
+    ]
 
 
 def _published(parts: Sequence[LeaderboardReport]) -> list[str]:

@@ -60,6 +60,7 @@ def test_report_adds_columns_and_figures_only_where_costs_are(store, specs, caps
         save_cost(store.root, make_cost(specs[method], milliseconds))
     words = ["--results", str(store.root)]
     assert main(["report", *words, "--x", "latency_ms,images_per_second"]) == 0
+    assert "not drawn" not in capsys.readouterr().out
     (folder,) = (store.root / "boards").iterdir()
     rows = list(csv.reader((folder / "leaderboard.csv").read_text().splitlines()))
     assert [row[: len(plain[0])] for row in rows] == plain
@@ -71,6 +72,12 @@ def test_report_adds_columns_and_figures_only_where_costs_are(store, specs, caps
     assert "out of date" not in capsys.readouterr().out
     assert main(["report", *words]) == 0
     assert not list(folder.glob("accuracy_vs_latency_ms.*")), "figures that nobody asks for are removed"
+
+
+def test_a_figure_that_cannot_be_drawn_is_named(store, specs, capsys):
+    save_cost(store.root, make_cost(specs["lora"], 8.0))
+    assert main(["report", "--results", str(store.root), "--x", "gflops"]) == 0
+    assert "accuracy_vs_gflops was not drawn" in capsys.readouterr().out
 
 
 def test_damaged_costs_are_named_and_left_out(store, specs, capsys):
