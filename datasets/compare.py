@@ -12,6 +12,7 @@ import numpy as np
 from .archive import read_lists
 from .folder import folder_task
 from .pixels import CORES, decode, in_order
+from .reading import expanded
 from .task import SPLITS, DataError, Split, SplitName
 
 
@@ -44,7 +45,7 @@ def task_folders(a: Path, b: Path) -> tuple[list[tuple[str, Path, Path]], list[t
     Raises:
         DataError: a folder does not exist, or they share no task.
     """
-    a, b = (folder.expanduser().resolve() for folder in (a, b))
+    a, b = (expanded(folder).resolve() for folder in (a, b))
     for folder in (a, b):
         if not folder.is_dir():
             raise DataError(f"there is no folder {folder}")

@@ -15,6 +15,7 @@ from urllib.parse import unquote, urlsplit
 from .download import BACKOFF_S, download
 from .extract import extracted, is_archive, merge
 from .raw.source import RawFile, Source
+from .reading import expanded
 from .shared import JPEG, ProgressReporter
 from .task import DataError, Task
 
@@ -84,7 +85,7 @@ def items(tasks: Sequence[Task], raw: Path, sources: Mapping[str, Source]) -> li
             raise ValueError(f"{task.label} cannot be fetched: only tasks of vtab1k and fgvc have original files")
         source = sources[task.name]
         for file in source.files or (SHARED_ONLY,):
-            item = found.setdefault((source.raw, file.path), Item((), raw.expanduser() / source.raw, file))
+            item = found.setdefault((source.raw, file.path), Item((), expanded(raw) / source.raw, file))
             found[source.raw, file.path] = replace(item, tasks=(*item.tasks, task.name))
     return list(found.values())
 

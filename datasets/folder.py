@@ -9,7 +9,7 @@ from typing import Any
 
 from .archive import HELP, LISTS, PROVENANCES, class_names, load, read_lists
 from .labelled import from_class_folders
-from .reading import naming, read_text
+from .reading import expanded, naming, read_text
 from .schema import from_toml
 from .task import SUITES, DataError, Task, nearest
 
@@ -34,7 +34,7 @@ def folder_task(path: Path) -> Task:
         DataError: the folder is missing, a fact is wrong, there are fewer than two classes, or required lists cannot be
             read.
     """
-    folder = path.expanduser().resolve()
+    folder = expanded(path).resolve()
     if not folder.is_dir():
         raise DataError(f"there is no folder {folder}; {HELP}")
     if not os.access(folder, os.R_OK | os.X_OK):

@@ -6,7 +6,7 @@ from typing import Any
 
 from .labelled import SUBSETS, LabelledImages, Listed, Subset, numbered
 from .raw.source import Picture
-from .reading import import_optional
+from .reading import expanded, import_optional
 from .task import DataError
 
 PREFIX = "hf:"
@@ -48,7 +48,7 @@ def from_huggingface(name: str) -> LabelledImages:
 
 def _parts(hub: Any, name: str) -> dict[str, Any]:
     """Return the splits of a data set; `all` for the only one."""
-    folder = Path(name).expanduser()
+    folder = expanded(name)
     try:
         if folder.is_dir() and not any(folder.rglob("*.parquet")):
             loaded = hub.load_from_disk(str(folder))

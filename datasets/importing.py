@@ -22,7 +22,7 @@ from .pixels import CORES, in_order, verify_encoded
 from .raw.atomic_folder import atomic_folder
 from .raw.build import TaskWriter, built_by
 from .raw.source import Examples
-from .reading import read_bytes
+from .reading import expanded, read_bytes
 from .task import SPLITS, DataError, SplitName, Task
 
 IMAGE_FOLDER = "imagefolder:"
@@ -52,7 +52,7 @@ def read_labelled(source: str) -> LabelledImages:
     """
     if source.startswith(PREFIX):
         return from_huggingface(source.removeprefix(PREFIX))
-    path = Path(source).expanduser().resolve()
+    path = expanded(source).resolve()
     if path.is_dir() and any((path / name).exists() for name in chain.from_iterable(LISTS.values())):
         raise DataError(f"{path} is a task already: use --tasks {path}")
     if path.is_dir():
@@ -78,10 +78,10 @@ def import_task(
         DataError: the source cannot be used, images are damaged (all are named, up to `SHOWN`), or the folder is not
             empty or cannot be written.
     """
-    folder = folder.expanduser().resolve()
+    folder = expanded(folder).resolve()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f"{folder} exists already; give a new or empty folder")
-    if (place := Path(source).expanduser()).is_dir() and folder.is_relative_to(place.resolve()):
+    if (place := expanded(source)).is_dir() and folder.is_relative_to(place.resolve()):
         raise DataError(f"{folder} lies in {source}, and would become a class of it; give a folder elsewhere")
     images = read_labelled(source)
     splits = draw(images, train, val_share, seed)
@@ -131,7 +131,7 @@ def image_folder_task(path: Path) -> Task:
     Raises:
         DataError: the folder does not exist or has another layout, or the cache cannot be written.
     """
-    root = path.expanduser().resolve()
+    root = expanded(path).resolve()
     if not root.is_dir():
         raise DataError(f"there is no folder {root}; {IMAGE_FOLDER} takes a folder of class folders")
     images = from_class_folders(root)

@@ -11,6 +11,7 @@ from pathlib import Path
 from .archive import read
 from .folder import folder_task
 from .raw.atomic_folder import atomic_folder
+from .reading import expanded
 from .task import DataError, Task, nearest
 
 LISTS = Path(__file__).parent / "raw" / "noah_lists"
@@ -36,7 +37,7 @@ def noah_task(name: str, images: Path, folder: Path) -> Task:
     """
     if name not in IMAGES:
         raise ValueError(f"NOAH has no lists for {name!r}{nearest(name, IMAGES)}; it has them for {', '.join(IMAGES)}")
-    images, folder = images.expanduser().resolve(), folder.expanduser().resolve()
+    images, folder = expanded(images).resolve(), expanded(folder).resolve()
     if not images.is_dir():
         raise DataError(f"there is no folder {images}; give the original folder of images, {IMAGES[name]}")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):

@@ -29,6 +29,11 @@ class InvalidFile(DataError):
         super().__init__(f"{path}: {self.detail}")
 
 
+def expanded(path: Path | str) -> Path:
+    """Return a path with `~` replaced by the home folder; unlike pathlib, it leaves `~x` if there is no user x."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111
+
+
 def open_regular(path: Path) -> io.BufferedReader:
     """Open a regular file for reading.
 

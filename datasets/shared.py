@@ -18,7 +18,7 @@ from .check import checksums
 from .download import ProgressFn
 from .extract import SUFFIXES, extracted, is_archive
 from .official import VTAB1K
-from .reading import import_optional
+from .reading import expanded, import_optional
 from .task import DataError, Task
 
 
@@ -78,7 +78,7 @@ def fetch_shared(
     for task in tasks:
         if task.suite != "vtab1k":
             raise ValueError(f"the shared archive contains the tasks of vtab1k, not {task.label}")
-    data = data.expanduser()
+    data = expanded(data)
     missing = [task for task in tasks if not (data / task.name).exists()]
     if missing:
         names = [task.name for task in missing]

@@ -10,6 +10,7 @@ from .folder import folder_task
 from .importing import IMAGE_FOLDER, image_folder_task
 from .official import FGVC, VTAB1K
 from .raw.atomic_folder import recover
+from .reading import expanded
 from .task import PROCEDURAL_SUITES, SUITES, DataError, Task, nearest
 from .toy import TOY
 
@@ -109,6 +110,6 @@ def _located(task: Task, data: Path | None) -> Task:
         raise ValueError(
             f"{task.label} needs `--data FOLDER`, the folder that contains {task.name}/ (see docs/data.md)"
         )
-    folder = data.expanduser().resolve() / task.name
+    folder = expanded(data).resolve() / task.name
     recover(folder)
     return replace(task, folder=folder)

@@ -2,6 +2,7 @@
 
 import hashlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Iterable
@@ -25,7 +26,7 @@ def load_plugin(path: Path) -> list[str]:
     Raises:
         PluginError: the file is missing, raises an error, or registers nothing.
     """
-    path = path.expanduser().resolve()
+    path = _absolute(path)
     if path not in _LOADED:
         _LOADED[path] = _load(path)
     return _LOADED[path][2]
@@ -65,10 +66,15 @@ def _with_line(error: BaseException, files: Iterable[Path]) -> str:
     return f"{type(error).__name__}: {error}{where}"
 
 
+def _absolute(path: Path) -> Path:
+    """Return the absolute path; a name such as `~x` stays if there is no user x."""
+    return Path(os.path.expanduser(path)).resolve()  # noqa: PTH111
+
+
 def own_frame(error: BaseException, file: Path) -> traceback.FrameSummary | None:
     """Return the innermost frame of an error in `file`, or None if no line of it was running."""
     frames = traceback.extract_tb(error.__traceback__)
-    return next((frame for frame in reversed(frames) if Path(frame.filename) == file.expanduser().resolve()), None)
+    return next((frame for frame in reversed(frames) if Path(frame.filename) == _absolute(file)), None)
 
 
 def _load(path: Path) -> tuple[str, str, list[str]]:

@@ -10,6 +10,7 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
+from ...datasets.reading import expanded
 from ...methods import Method, parse
 from ...methods.base import check_backbone
 from ..checkpoints.restore import head_name, load_trained
@@ -166,7 +167,7 @@ def load_adapter(
         raise ValueError(f"run must be the beginning of a run ID or a path, not {reprlib.repr(run)}")
     files = [plugin] if isinstance(plugin, str | Path) else plugin
     with python_wording():
-        folder = Path(results).expanduser()
+        folder = expanded(results)
         trained = load_trained(str(run), folder, weights, [Path(file) for file in files], backbone)
     model = trained.injected.vit
     classifier = head_name(model)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...datasets.reading import expanded
 from ..commands.run import execute
 from ..reporting import compare as comparisons
 from ..reporting import leaderboards
@@ -92,7 +93,7 @@ def load_results(folder: str | Path = "results") -> "pd.DataFrame":
     Raises:
         ValueError: The folder holds no results.
     """
-    store = Store(Path(folder).expanduser())
+    store = Store(expanded(folder))
     with python_wording():
         store.require_results_folder()
     runs, problems = store.load_runs()

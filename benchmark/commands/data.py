@@ -3,7 +3,6 @@
 import argparse
 from collections.abc import Sequence
 from datetime import datetime
-from pathlib import Path
 
 from tabulate import tabulate
 
@@ -12,6 +11,7 @@ from ...datasets.cache_report import CacheReport, Reason, prune, survey
 from ...datasets.check import CheckResult, check
 from ...datasets.importing import IMAGE_FOLDER
 from ...datasets.raw.atomic_folder import remove_abandoned
+from ...datasets.reading import expanded
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find_valid
 from ..reporting.wording import pluralize
@@ -53,11 +53,11 @@ def status(options: argparse.Namespace) -> int:
 def _check_tasks(options: argparse.Namespace, deep: bool) -> list[tuple[str, CheckResult]]:
     """Return the label (or the path, if it is not a task) and the check result of each task."""
     if options.data is not None:
-        remove_abandoned(options.data.expanduser())
+        remove_abandoned(options.data)
     tasks, refused = find_valid(options.folders or options.tasks, options.suite, options.data)
     results = [(task.label, check(task, deep)) for task in tasks]
     for name, why in refused.items():
-        state = "wrong" if Path(name.removeprefix(IMAGE_FOLDER)).expanduser().is_dir() else "missing"
+        state = "wrong" if expanded(name.removeprefix(IMAGE_FOLDER)).is_dir() else "missing"
         results.append((name, CheckResult(state, problems=(why,), advice="correct it, or remove it from --tasks")))
     return results
 

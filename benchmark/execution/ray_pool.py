@@ -11,6 +11,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
+from ...datasets.reading import expanded
 from ..plan import PlannedRun
 from .errors import ConfigurationError
 from .local_pool import SupervisedWorker
@@ -79,7 +80,7 @@ class RayBackend:
         self._config = replace(
             config,
             results=config.results.resolve(),
-            plugins=[path.expanduser().resolve() for path in config.plugins],
+            plugins=[expanded(path).resolve() for path in config.plugins],
             concurrent_runs=_fits(1, gpus) if 0 < gpus < 1 else 1,
         )
         if not self.capacity():

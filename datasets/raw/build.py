@@ -23,7 +23,7 @@ from ..archive import LISTS, UNION, read
 from ..check import check
 from ..official import FGVC, VTAB1K
 from ..pixels import CORES, ending_of, in_order
-from ..reading import read_bytes
+from ..reading import expanded, read_bytes
 from ..task import SPLITS, DataError, SplitName, Task
 from .atomic_folder import atomic_folder, recover, remove_abandoned
 from .png import png
@@ -68,13 +68,13 @@ def build(
         DataError: a raw file is missing (with its address) or wrong, an existing folder cannot be used, or the new
             folder cannot be written.
     """
-    folder = data_root.expanduser().resolve() / source.task
+    folder = expanded(data_root).resolve() / source.task
     row = replace(_row(source.task), folder=folder)
     recover(folder)
     remove_abandoned(folder.parent)
     if not again and folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         return _existing(row, folder)
-    raw = raw_root.expanduser() / source.raw
+    raw = expanded(raw_root) / source.raw
     used = _raw_files(row, source, raw)
     try:
         splits = source.read(raw)

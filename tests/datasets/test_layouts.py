@@ -130,6 +130,16 @@ def test_a_folder_that_cannot_be_read_is_not_left_out(
     assert "wrong" in capsys.readouterr().out
 
 
+def test_a_home_of_nobody_is_an_ordinary_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nobodys = "~no-such-user/pets"
+    for arguments in (["check", nobodys], ["check", f"imagefolder:{nobodys}"], ["compare", nobodys, nobodys]):
+        assert main(["data", *arguments]) == 1
+        said = capsys.readouterr()
+        assert nobodys in said.out + said.err
+    assert main(["data", "import", nobodys, "--to", str(tmp_path / "out")]) == 1
+    assert nobodys in capsys.readouterr().err
+
+
 def test_a_task_whose_folder_cannot_be_read_is_wrong(
     make_folder: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
