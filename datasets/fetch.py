@@ -91,22 +91,22 @@ def items(tasks: Sequence[Task], raw: Path, sources: Mapping[str, Source]) -> li
 
 
 def fetch(item: Item, reporter: ProgressReporter, waits: Sequence[float] = BACKOFF_S) -> None:
-    """Download and extract an item unless it is present.
+    """Download and extract an item unless it is present; a file that lies there as it is published is verified.
 
     Raises:
         DataError: the file is unavailable, wrong, cannot be written, or is a manual download.
     """
     state = item.state
-    if state == "present":
-        return
     if state in ("manual", "archive only"):
         raise DataError(item.instructions())
-    if state == "to extract":
+    if state == "to extract" or (state == "present" and not item.is_packed and item.download.is_file()):
         try:
             item.file.known.verify(item.download)
         except DataError as error:
             raise DataError(f"{error}; remove it, and fetch again or get the official file") from None
-    else:
+    if state == "present":
+        return
+    if state == "to fetch":
         _download(item, reporter, waits)
     if item.is_packed:
         _extract(item.download, item.file, reporter)

@@ -78,9 +78,6 @@ def _fetch(wanted: Sequence[Item], raw: Path) -> int:
 def _fetched(item: Item) -> bool:
     named = f"{', '.join(item.tasks)}: {item.file.path}"
     state, begun = item.state, time.monotonic()
-    if state == "present":
-        print(f"{named}: exists", flush=True)
-        return True
     if state in ("manual", "archive only"):
         print(item.instructions(), flush=True)
         return state == "archive only"  # not a file of the raw folder
@@ -92,6 +89,9 @@ def _fetched(item: Item) -> bool:
         return False
     finally:
         printer.close()
+    if state == "present":
+        print(f"{named}: exists", flush=True)
+        return True
     print(f"{named}: in {item.folder}, after {duration(time.monotonic() - begun)}", flush=True)
     if state == "to extract":
         print(f"{item.download} is no longer needed", flush=True)

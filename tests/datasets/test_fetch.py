@@ -70,6 +70,14 @@ def test_a_plain_file_lies_under_its_path(server: FileServer, tmp_path: Path) ->
     assert len(server.requests) == 1
 
 
+def test_a_wrong_file_put_there_by_hand_is_named(server: FileServer, tmp_path: Path) -> None:
+    wanted = item(server, "train_32x32.mat", "/svhn/train_32x32.mat", tmp_path, sha256="0" * 64)
+    wanted.download.write_bytes(b"half of it")
+    with raises_naming(DataError, wanted.download, "0" * 64):
+        fetch(wanted, SILENT)
+    assert names(tmp_path) == {"train_32x32.mat"}
+
+
 def test_an_archive_is_unpacked_and_does_not_stay(server: FileServer, tmp_path: Path) -> None:
     fetch(item(server, "dtd", "/dtd/dtd-r1.0.1.tar.gz", tmp_path), SILENT)
     assert names(tmp_path) == {"dtd/labels/test1.txt", "dtd/images/banded/1.jpg"}
