@@ -54,7 +54,7 @@ def _scenes(root: Path, part: str, label: Label) -> Examples:
         scenes = json.loads(read_text(path, LARGEST_FILE), object_hook=_depths)["scenes"]
         keys = [name for name, _ in scenes]
         labels = [label([float(depth) for depth in depths]) for _, depths in scenes]
-    except (ValueError, TypeError, KeyError, IndexError) as error:
+    except (ValueError, TypeError, KeyError, IndexError, RecursionError) as error:
         raise DataError(f"{path} does not describe scenes with objects ({error}); unpack it again") from None
     if None in labels:
         raise DataError(f"{path}: the objects of {keys[labels.index(None)]} give it no label; unpack it again")

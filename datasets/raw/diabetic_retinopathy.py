@@ -42,9 +42,12 @@ def read(raw: Path) -> dict[SplitName, Examples]:
 
 def _graded(path: Path, images: Path, usage: str | None) -> Examples:
     """Read a table with columns image, level and, if `usage` is given, Usage; keep the rows of that usage."""
-    rows = csv.DictReader(read_text(path).splitlines())
+    try:
+        rows = list(reader := csv.DictReader(read_text(path).splitlines()))
+    except csv.Error as error:
+        raise DataError(f"{path} is not a table ({error}); download it again") from None
     needed = {"image", "level"} | ({"Usage"} if usage else set())
-    if absent := needed - set(rows.fieldnames or ()):
+    if absent := needed - set(reader.fieldnames or ()):
         raise DataError(f"{path} has no column {', '.join(sorted(absent))}; download it again")
     keys, labels = [], []
     for row in rows:

@@ -114,6 +114,7 @@ def test_a_scene_without_a_label_is_named(raw: Path, task: str, depths: list[flo
         lambda text: text.replace('"pixel_coords"', '"pixels"'),
         lambda text: text.replace('"objects"', '"things"'),
         lambda text: text.replace('"scenes"', '"views"'),
+        lambda _: 100_000 * "[",
     ],
 )
 def test_malformed_scenes_are_named(raw: Path, damage: Any) -> None:

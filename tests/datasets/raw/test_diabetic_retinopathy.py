@@ -56,6 +56,7 @@ def test_pictures_are_prepared_from_the_files_their_keys_name(raw: Path) -> None
     [
         ("trainLabels.csv", "image,level\n10_left,\n", "trainLabels.csv: 10_left: ''"),
         ("trainLabels.csv", "image,level\n10_left,5\n", "'5'"),
+        ("trainLabels.csv", f"image,level\n10_left,{200_000 * '5'}\n", "trainLabels.csv"),
         ("trainLabels.csv", "name;grade\n10_left;0\n", "image, level"),
         ("retinopathy_solution.csv", "image,level\n1_left,0\n", "Usage"),
         ("retinopathy_solution.csv", "image,level,Usage\n1_left,0,Public\n", "Private"),
