@@ -6,7 +6,7 @@ Each source becomes `LabelledImages`; draw.py makes the splits of a task from it
 import csv
 import io
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
@@ -78,6 +78,8 @@ def from_class_folders(root: Path) -> LabelledImages:
         left_out += [f"{folder} has no images, so it is no class" for folder, files in by_class.items() if not files]
         links = [link for folder in by_class for link in _linked_folders(folder)]
         left_out += [f"{link} is a link to a folder, which is not followed; move its images here" for link in links]
+        lost = _lost_links(place)
+        left_out += [f"{link} is a link that leads nowhere; restore its target or remove it" for link in lost]
         if loose := sum(path.suffix.lower() in endings and path.is_file() for path in place.iterdir()):
             left_out.append(f"{loose} of the images lie in {place} itself, in no class, and are left out")
         found = [(folder.name, file) for folder, files in by_class.items() for file in files]
@@ -173,12 +175,15 @@ def images_below(folder: Path) -> list[Path]:
         DataError: a folder cannot be read.
     """
     endings = Image.registered_extensions()
-    found: list[Path] = []
+    images = [path for path in _visible_files(folder) if path.suffix.lower() in endings]
+    return sorted(path for path in images if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
+
+
+def _visible_files(folder: Path) -> Iterator[Path]:
+    """Yield everything below `folder` but folders and what is hidden; raise `DataError` like `images_below`."""
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(place, name) for name in names if not name.startswith(".")]
-    images = [path for path in found if path.suffix.lower() in endings]
-    return sorted(path for path in images if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
+        yield from (Path(place, name) for name in names if not name.startswith("."))
 
 
 def _refuse(error: OSError) -> NoReturn:
@@ -189,6 +194,13 @@ def _linked_folders(folder: Path) -> list[Path]:
     """Return the links to folders below `folder`, sorted; hidden ones are left out."""
     below = (Path(place) / name for place, names, _ in os.walk(folder) for name in names if not name.startswith("."))
     return sorted(path for path in below if path.is_symlink())
+
+
+def _lost_links(root: Path) -> list[Path]:
+    """Return the visible links to nothing below `root` that are no images, such as those to folders on another disk."""
+    endings = Image.registered_extensions()
+    others = [path for path in _visible_files(root) if path.suffix.lower() not in endings]
+    return sorted(path for path in others if path.is_symlink() and not path.exists())
 
 
 def _subfolders(root: Path) -> list[Path]:

@@ -59,6 +59,17 @@ def test_linked_folders_inside_a_class_are_named(class_folders: Callable[..., Pa
     assert str(root / "dog" / "young") in said
 
 
+def test_links_to_nothing_are_named(class_folders: Callable[..., Path]) -> None:
+    root = class_folders("cat", "dog")
+    (root / "bird").symlink_to("unmounted")
+    (root / "dog" / "young").symlink_to("young")
+    task = image_folder_task(root)
+    assert task.class_names == ("cat", "dog")
+    bird, young = task.left_out
+    assert str(root / "bird") in bird
+    assert str(root / "dog" / "young") in young
+
+
 def test_class_folders_with_a_space_in_their_name_point_to_imagefolder(class_folders: Callable[..., Path]) -> None:
     root = class_folders("a", "b").rename(class_folders("c").with_name("my pictures"))
     with raises_naming(DataError, f"imagefolder:{root}"):
