@@ -6,7 +6,7 @@ smaller.  Ranks stay on the leaderboard of each draw.
 """
 
 import textwrap
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -107,6 +107,21 @@ def few_shot_tables(leaderboards: Sequence[Leaderboard]) -> list[FewShotTable]:
     return [table for table in tables if table.tasks]
 
 
+def ambiguous(leaderboards: Sequence[Leaderboard]) -> list[str]:
+    """Report tasks that a draw has with several data hashes or versions; the tables leave them out."""
+    return [
+        f"leaderboard {entry.id.slug}: {one_line(', '.join(sorted(names)))} has several data hashes or versions, so "
+        "no few-shot table shows it: delete the outdated runs"
+        for entry in leaderboards
+        if is_draw(entry) and (names := _repeated(entry))
+    ]
+
+
+def _repeated(entry: Leaderboard) -> set[str]:
+    """Return the names that several tasks of a leaderboard have."""
+    return {name for name, number in Counter(task.name for task in entry.tasks).items() if number > 1}
+
+
 def is_draw(entry: Leaderboard) -> bool:
     """Return True for the leaderboard of a few-shot draw."""
     return whole(entry.id) != entry.id
@@ -119,7 +134,7 @@ def whole(identity: LeaderboardId) -> LeaderboardId:
 
 def _table(identity: LeaderboardId, parts: dict[int, list[Leaderboard]]) -> FewShotTable:
     entries = [entry for own in parts.values() for entry in own]
-    common = set.intersection(*({task.name for task in entry.tasks} for entry in entries))
+    common = set.intersection(*({task.name for task in entry.tasks} - _repeated(entry) for entry in entries))
     tasks = tuple(dict.fromkeys(task.name for task in entries[0].tasks if task.name in common))
     known = {row["identity"]: row for entry in entries for row in entry.rows}
     found = {row_id: _points(row_id, parts, tasks) for row_id in known}

@@ -126,6 +126,7 @@ def _write(
         return Report((), (), tuple(problems), _nothing(store, len(stored)), 0)
     leaderboards = tuple(part.entry for part in parts)
     tables = few_shots.few_shot_tables(leaderboards)
+    problems += few_shots.ambiguous(leaderboards)
     paths += _write_few_shots(tables, out, drawing)
     paths += [out / "papers.bib", out / "index.html", out / "README.md"]
     write_atomically(paths[-3], papers.BIBTEX.read_bytes())

@@ -79,6 +79,18 @@ def test_missing_draws_and_tasks_leave_a_gap(store: Store, put) -> None:
     assert "| bitfit | — | 60.0 |" in to_markdown(table)
 
 
+def test_a_task_with_two_data_hashes_is_left_out_and_named(store: Store, put, tmp_path: Path) -> None:
+    for task in ("cars", "flowers"):
+        put_draw(put, 1, 0, 0.5, task=task)
+    assert not write(store, tmp_path).problems
+    for data in ("00" * 8, "ff" * 8):
+        put("flowers", "lora", 0, 0.9, suite="own@1shot.seed0", data=data, title="lora")
+    (table,) = tables(store)
+    assert table.tasks == ("cars",)
+    (problem,) = write(store, tmp_path).problems
+    assert "flowers" in problem
+
+
 def test_tasks_without_a_common_one_have_no_table(store: Store, put) -> None:
     put_draw(put, 1, 0, 0.5)
     put_draw(put, 2, 0, 0.5, task="cars")
