@@ -102,7 +102,7 @@ def from_csv(path: Path) -> LabelledImages:
     Raises:
         DataError: a column or a value is missing, or a split is unknown; the message names the line.
     """
-    reader = csv.DictReader(io.StringIO(read_text(path)), skipinitialspace=True)
+    reader = csv.DictReader(io.StringIO(read_text(path), newline=None), skipinitialspace=True)  # any line ending
     try:
         lines = [(reader.line_num, line) for line in reader]
     except csv.Error as error:
@@ -112,6 +112,8 @@ def from_csv(path: Path) -> LabelledImages:
         advice = "; separate them by commas" if {";", "\t"} & set(found) else ""
         needed = f"no column {' or '.join(sorted(missing))}; needed are path, label and maybe split"
         raise DataError(f"{path} has {needed}; its columns are {found!r:.100}{advice}")
+    if twice := [name for name in COLUMNS if list(reader.fieldnames or ()).count(name) > 1]:
+        raise DataError(f"{path} has the column {twice[0]} more than once; leave one of them")
     rows: dict[Subset, list[tuple[str, str]]] = {}
     spelled: dict[str, str] = {}
     for number, line in lines:
@@ -162,8 +164,8 @@ def numbered(name: str, where: str, listed: Mapping[Subset, Listed], class_names
 
 
 def _is_one_line(text: str) -> bool:
-    """Return True for valid text without line breaks or spaces at its ends."""
-    return text.splitlines() == [text.strip()] and text.encode(errors="replace").decode() == text
+    """Return True for valid text without line breaks, null characters, or spaces at its ends."""
+    return "\0" not in text and text.splitlines() == [text.strip()] and text.encode(errors="replace").decode() == text
 
 
 def images_below(folder: Path) -> list[Path]:

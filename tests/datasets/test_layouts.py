@@ -81,6 +81,8 @@ def test_class_folders_with_a_space_in_their_name_point_to_imagefolder(class_fol
     [
         ("path,label,split\na.png,x,train\nb.png,y,dev\n", ("'dev'", "validation")),
         ("path;label\na.png;x\n", ("path;label", "commas")),
+        ("path,label,label\na.png,x,1\nb.png,y,2\n", ("label more than once",)),
+        ("path,label\na.png,x\nb\0.png,y\n", ("b\\x00.png",)),
         ("file,class\na.png,x\n", ("file, class",)),
         ("path,label,split\na.png,x,train\nb.png,y,train\n./a.png,y,test\n", (":4", "./a.png")),
     ],
@@ -89,6 +91,11 @@ def test_csv_files_are_refused_with_what_was_found(text: str, named: tuple[str, 
     (tmp_path / "table.csv").write_text(text)
     with raises_naming(DataError, *named):
         read_labelled(str(tmp_path / "table.csv"))
+
+
+def test_lines_may_end_as_old_spreadsheets_end_them(tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_bytes(b"path,label\ra.png,x\rb.png,y\r")
+    assert read_labelled(str(tmp_path / "table.csv")).class_names == ("x", "y")
 
 
 def test_spaces_after_commas_mean_nothing(tmp_path: Path) -> None:
