@@ -52,8 +52,8 @@ def verdict(found: Agreement) -> str:
     more, less = sum(one.low > 0 for one in pairs), sum(one.high < 0 for one in pairs)
     rest = f"; {less} less" if less else ""
     return (
-        f"{more} of {pluralize(len(pairs), 'pair')} disagree more than two seeds of one method do{rest}; of "
-        f"{len(pairs) - more - less} nothing can be told."
+        f"Of {pluralize(len(pairs), 'pair')} {more} disagree{'s' if more == 1 else ''} more than two seeds of one "
+        f"method do{rest}; of {len(pairs) - more - less} nothing can be told."
     )
 
 

@@ -128,7 +128,7 @@ def test_methods_are_compared_with_seeds_of_one_method(store: Store, fill: Fill)
     alike = next(interval for pair, interval in beyond.items() if set(pair) == {"c", "d"})
     assert alike.low < 0 < alike.high
     assert all(interval.low > 0 for pair, interval in beyond.items() if set(pair) != {"c", "d"})
-    assert verdict(result).startswith("5 of 6 pairs ")
+    assert verdict(result).startswith("Of 6 pairs 5 disagree ")
     places = [result.labels[place] for place in result.order]
     assert abs(places.index("c") - places.index("d")) == 1
     pair = next(pair for pair in result.means if {pair.a, pair.b} == {"aa", "c"})
