@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from pathlib import Path
@@ -122,7 +123,7 @@ def numerics_of(provenance: Mapping[str, Any], threads: int | None) -> Numerics:
 def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) -> PlannedRun:
     """Return the run of a record; raise `ValueError` if weights, method or data are not those of the record."""
     spec, run = before.spec, before if isinstance(before, Run) else None
-    made_by = " ".join(run.argv) if run else ""
+    made_by = shlex.join(run.argv) if run else ""
     hint = f"; the stored command is: {made_by}" if made_by else ""
     method, recipe = spec.method, spec.recipe
     if method.plugin and not options.plugin:

@@ -1,12 +1,14 @@
 """`rerun`: a run is repeated from its record alone, and the accuracies are compared."""
 
 import json
+import shlex
 from collections.abc import Callable
 from copy import deepcopy
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from in_process import LOCAL_BACKEND
 from vtab_peft.benchmark.cli import main
@@ -61,6 +63,20 @@ def test_run_of_a_plugin_needs_its_file(
     assert main(["rerun", spec.run_id(), "--results", str(store.root)]) == 2
     err = capsys.readouterr().err
     assert all(fact in err for fact in ("mine", "abababababab", "--plugin"))
+
+
+def test_the_stored_command_is_quoted_for_a_shell(
+    store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, lambda *_: SimpleNamespace(close=lambda: None))
+    command = ["vtab-peft", "run", "--tasks", "my pictures", "--methods", "mine(rank=2)"]
+    record = fake.record()
+    record["provenance"]["argv"] = command
+    spec = fake.spec(method="mine", plugin="ab" * 32)
+    store.save(spec, record, np.zeros(4, dtype=np.int16))
+    assert main(["rerun", spec.run_id(), "--results", str(store.root)]) == 2
+    shown = capsys.readouterr().err.rpartition("the stored command is: ")[2]
+    assert shlex.split(shown) == command
 
 
 def changed(part: str, name: str, value: Any) -> Any:
