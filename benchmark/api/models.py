@@ -142,8 +142,8 @@ def merge(vit: nn.Module) -> None:
 def load_adapter(
     run: str | Path,
     results: str | Path = "results",
-    weights: str | None = None,
-    plugin: str | Path | Sequence[str | Path] = (),
+    weights: str | Path | None = None,
+    plugin: str | Path | Sequence[str | Path] | None = (),
     backbone: str | None = None,
 ) -> nn.Module:
     """Return a trained model: the timm backbone with the stored adapter and classifier, in evaluation mode and fp32.
@@ -165,10 +165,10 @@ def load_adapter(
     """
     if not isinstance(run, str | Path):
         raise ValueError(f"run must be the beginning of a run ID or a path, not {reprlib.repr(run)}")
-    files = [plugin] if isinstance(plugin, str | Path) else plugin
+    files = [plugin] if isinstance(plugin, str | Path) else plugin or ()
     with python_wording():
-        folder = expanded(results)
-        trained = load_trained(str(run), folder, weights, [Path(file) for file in files], backbone)
+        given = None if weights is None else str(weights)
+        trained = load_trained(str(run), expanded(results), given, [Path(file) for file in files], backbone)
     model = trained.injected.vit
     classifier = head_name(model)
     model.set_submodule(classifier, trained.checkpoint.head)

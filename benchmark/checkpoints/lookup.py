@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ...datasets.reading import read_json
+from ...datasets.reading import expanded, read_json
 from ..storage.json_io import StoreError
 from ..storage.layout import LARGEST_RECORD
 from ..storage.schema import repetition_of
@@ -26,7 +26,7 @@ def find_adapter(text: str, results: Path) -> Path:
     Raises:
         StoreError: Nothing matches, several runs match, or the run was stored without its adapter.
     """
-    path = Path(text)
+    path = expanded(text)
     if path.is_dir() and (path / EXPORTED).is_file():
         return path / EXPORTED
     if path.suffix in (".safetensors", ".json"):

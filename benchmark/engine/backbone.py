@@ -16,6 +16,7 @@ from timm.models.eva import Eva
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 
+from ...datasets.reading import expanded
 from ...methods.anatomy import VisionModel, blocks_of
 from ...methods.plugin import plugin_of
 from .. import toy_vit
@@ -137,7 +138,7 @@ def load(
 def _file_of(weights: str | None, known: "Facts", on_progress: ProgressFn, download: bool) -> Path:
     if weights is None:
         return known.default_weights(on_progress, download)
-    return hub.download_address(weights, on_progress) if weights.startswith(hub.HUB) else Path(weights)
+    return hub.download_address(weights, on_progress) if weights.startswith(hub.HUB) else expanded(weights)
 
 
 def refusal(vit: nn.Module) -> str:

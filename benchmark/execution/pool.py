@@ -4,9 +4,9 @@ import time
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import replace
-from pathlib import Path
 from typing import Protocol, TypeVar
 
+from ...datasets.reading import expanded
 from ..plan import BackboneInfo, MethodInfo, PlannedRun
 from ..storage.store import Store
 from . import messages
@@ -76,7 +76,7 @@ class WorkerPool:
             ConfigurationError: a name is wrong, or backbone and method do not fit.
             WorkerStartError: the worker died or hung.
         """
-        if request.weights and (path := Path(request.weights)).exists():
+        if request.weights and (path := expanded(request.weights)).exists():
             request = replace(request, weights=str(path.resolve()))
         self._request = request
         self._spawn()

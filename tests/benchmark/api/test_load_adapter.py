@@ -1,6 +1,7 @@
 """`load_adapter` of a stored run."""
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 import vtab_peft
 from in_process import LOCAL_BACKEND, InProcessBackend
 from PIL import Image
+from vtab_peft.benchmark import toy_vit
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.methods.plugin import PluginError
@@ -48,6 +50,27 @@ def test_loaded_adapter_predicts_what_the_run_predicted(
         if method != "vqt":
             vtab_peft.merge(model)
     assert logits.argmax(1).tolist() == np.load(Path(row.path).with_suffix(".npz"))["predictions"].tolist()
+
+
+def test_files_may_be_paths_below_the_home_folder(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    shutil.copy(toy_vit.WEIGHTS, tmp_path / "weights.safetensors")
+    given = {"weights": Path("~/weights.safetensors"), "plugin": None}
+    runs = vtab_peft.run(
+        methods="linear",
+        tasks=make_task(),
+        backbone="toy_vit",
+        recipe="smoke",
+        seeds=0,
+        save_adapters=True,
+        results="~/results",
+        **given,
+    )
+    for text in (runs["path"][0], "~/" + str(Path(runs["path"][0]).relative_to(tmp_path))):
+        assert vtab_peft.load_adapter(text, **given).num_classes == 3
 
 
 def test_missing_adapters_are_refused(tmp_path: Path) -> None:
