@@ -175,7 +175,7 @@ def step_flops(method: Method, backbone: Backbone, recipe: Recipe, batch: int) -
     function of the number of images, known from 2 and 4 images.
     """
     if method.frozen_features:
-        return 3 * 2 * backbone.vit.num_features * NOISE.classes * batch
+        return 2 * 2 * backbone.vit.num_features * NOISE.classes * batch  # no gradient for the features
     images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
     examples = (images[:2], torch.tensor([0, 1])) if wants_examples(method) else None
     vit = inject(backbone.vit, method, recipe, 0, examples).vit.train()

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.throughput import MATRIX, Ticks, counted_flops, step_flops
 from vtab_peft.benchmark.engine.backbone import load
@@ -29,7 +30,8 @@ def test_flops_equal_the_closed_form() -> None:
     forward = forward_flops(vit.embed_dim, len(vit.blocks), vit.patch_embed.num_patches + 1, patch)
     size = backbone.image_size
     assert counted_flops(vit, torch.randn(1, 3, size, size)) == pytest.approx(forward)
-    assert step_flops(parse("linear"), backbone, FP32, 3) == 3 * 6 * vit.num_features * 10, "features are cached"
+    head, features = nn.Linear(vit.num_features, 10), torch.randn(3, vit.num_features)
+    assert step_flops(parse("linear"), backbone, FP32, 3) == counted_flops(head, features), "features are cached"
     lora = step_flops(parse("lora(rank=1)"), backbone, FP32, 2) / 2 / forward
     assert 1.8 < lora < 2.2, "without weight gradients a backward pass costs about one forward pass"
     pixels = 2 * vit.patch_embed.num_patches * 3 * patch**2 * vit.embed_dim  # no gradient of the pixels
