@@ -81,11 +81,16 @@ def parse_grid(texts: Sequence[str]) -> Grid | None:
             raise ValueError(f"--grid: {name} is the same for all trials; use --set {name}={split_list(values)[0]}")
         kind = "fields" if name in FIELDS else "arguments"
         tried = [literal(value) for value in split_list(values)]
-        tried = [checked(name, value, "--grid") for value in tried] if kind == "fields" else tried
+        tried = [checked(name, value, "--grid") if kind == "fields" else _whole(value) for value in tried]
         if name in found[kind]:
             raise ValueError(f"--grid has {name!r} twice; give it once with all its values")
         found[kind][name] = tuple(sorted(set(tried), key=lambda value: (str(type(value)), value)))
     return Grid(**found) if texts else None
+
+
+def _whole(value: Any) -> Any:
+    """Return 8 for 8.0, so that both spellings of an argument are one grid with one leaderboard."""
+    return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 
 def check_grid(grid: Grid, methods: Sequence[MethodInfo]) -> None:

@@ -140,6 +140,11 @@ def test_default_arguments_come_first_if_they_are_in_the_grid(resolve) -> None:
     assert [s.method.ref.spec for s in settings(lora, UNIFORM, grid)[:2]] == ["lora", "lora"]
 
 
+def test_spellings_of_a_number_are_one_grid() -> None:
+    one, other = (tuned(UNIFORM, 2, grid_of(text)) for text in ("alpha=8,16", "alpha=8.0,1.6e1"))
+    assert one.base == other.base
+
+
 @pytest.mark.parametrize(
     ("methods", "texts", "fact"),
     [
