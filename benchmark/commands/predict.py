@@ -21,7 +21,7 @@ from ..engine.device import use_threads
 from ..escaping import csv_text
 from ..plan import preprocessing_of
 from ..reporting.wording import pluralize
-from ..storage.json_io import write_atomically
+from ..storage.json_io import check_writable, write_atomically
 
 COLUMNS = ("file", "class", "name", "probability")
 SHOWN = 5
@@ -32,8 +32,11 @@ def predict(options: argparse.Namespace) -> int:
     """Run `vtab-peft predict FOLDER --adapter RUN`; return 1 if an image or a folder cannot be read.
 
     Raises:
-        ValueError: the folder does not exist or has no images, or the run cannot be restored.
+        ValueError: the output cannot be written, the folder does not exist or has no images, or the run cannot be
+            restored.
     """
+    if options.out:
+        check_writable(options.out)
     found = images_in(options.folder)
     run = load_trained(str(options.adapter), options.results, options.weights, options.plugin, options.backbone)
     use_threads(options.threads)

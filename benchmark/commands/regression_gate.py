@@ -1,6 +1,5 @@
 """The regression gate of `smoke`: compare accuracies and parameter counts with the ranges of a stored baseline."""
 
-import errno
 import json
 import math
 from collections import Counter, defaultdict
@@ -8,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from tempfile import TemporaryFile
 from typing import Annotated, Any, Literal
 
 import msgspec
 from tabulate import tabulate
 
-from ...datasets.atomic_io import PREFIX, make_folder
 from ...datasets.reading import read_json
 from ...datasets.schema import Count, from_json
 from ...datasets.task import DataError
@@ -127,18 +124,6 @@ def read_baseline(path: Path) -> Baseline:
         ranges.append((spec, "parameters", own.parameters, own.parameters))
         ranges += [(spec, what, low, high) for what, (low, high) in sorted(own.accuracy.items())]
     return Baseline(path, stored.conditions, ranges)
-
-
-def check_writable(path: Path) -> None:
-    """Raise `BaselineError` if a baseline cannot be written, before minutes are spent on its contents."""
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        make_folder(path.parent)
-        with TemporaryFile(prefix=PREFIX, dir=path.parent):
-            pass
-    except OSError as error:
-        raise BaselineError(f"cannot write baseline {path}: {error.strerror}; give another file") from None
 
 
 def check_conditions(baseline: Baseline, planned: Sequence[RunSpec]) -> None:

@@ -14,17 +14,10 @@ from ..plan import SweepConfig, make_plan
 from ..recipes import choose_recipe
 from ..reporting.report import write
 from ..reporting.wording import pluralize
+from ..storage.json_io import check_writable
 from ..storage.store import Store
 from .messages import announcement, say
-from .regression_gate import (
-    Baseline,
-    check_conditions,
-    check_writable,
-    compare,
-    diff_table,
-    read_baseline,
-    write_baseline,
-)
+from .regression_gate import Baseline, check_conditions, compare, diff_table, read_baseline, write_baseline
 from .run import cached_tasks, missing_runs, sweep
 
 METHODS = ("linear", "bitfit", "lora", "adaptformer", "aoft_lora")
@@ -39,7 +32,8 @@ def smoke(options: argparse.Namespace) -> int:
     temporary one and removed at the end, unless it holds tracebacks.
 
     Raises:
-        BaselineError: the baseline cannot be read or written (checked before anything runs), or does not apply.
+        BaselineError: the baseline cannot be read, or does not apply.
+        ValueError: the baseline cannot be written (checked before anything runs).
     """
     baseline = read_baseline(options.baseline) if options.baseline else None
     if options.write_baseline:

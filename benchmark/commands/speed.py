@@ -22,7 +22,7 @@ from ..engine.numerics import Numerics
 from ..engine.timing import device_name, provenance
 from ..recipes import choose_recipe, parse_settings
 from ..spec import Recipe
-from ..storage.json_io import write_atomically
+from ..storage.json_io import check_writable, write_atomically
 from .messages import say_all
 from .throughput import IMAGES, Speed, matrix_flops, measure, noise, step_flops
 
@@ -33,6 +33,8 @@ SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_drop
 
 def speed(options: argparse.Namespace) -> int:
     """Run `vtab-peft speed`: measure, print a table, and store it if `--output` is given."""
+    if options.json:
+        check_writable(options.json)
     use_device(device := choose_device(options.device))
     use_threads(options.threads)
     recipe = choose_recipe("uniform", options.settings)

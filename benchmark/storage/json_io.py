@@ -1,5 +1,6 @@
 """Write the files of a results folder; writes are atomic."""
 
+import errno
 import fcntl
 import json
 import os
@@ -7,9 +8,10 @@ import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
-from ...datasets.atomic_io import atomic_write, create, make_folder
+from ...datasets.atomic_io import PREFIX, atomic_write, create, make_folder
 
 
 class StoreError(Exception):
@@ -27,6 +29,18 @@ def write_atomically(path: Path, data: bytes) -> None:
             file.write(data)
     except OSError as error:
         raise unwritable(path, error) from None
+
+
+def check_writable(path: Path) -> None:
+    """Raise `ValueError` if a file that an option names cannot be written, before minutes are spent on its content."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "it is a folder")
+        make_folder(path.parent)
+        with TemporaryFile(prefix=PREFIX, dir=path.parent):
+            pass
+    except OSError as error:
+        raise ValueError(f"cannot write {path}: {error.strerror}; give another file") from None
 
 
 def create_new(path: Path, data: bytes) -> bool:

@@ -142,6 +142,14 @@ def test_file_name_that_is_not_utf8(trained: tuple[Path, Path], tmp_path: Path) 
     assert set(pd.read_csv(out)["file"]) == {r"caf\udce9.png", "café.png"}
 
 
+@pytest.mark.parametrize("command", [["predict", "images", "--adapter", "0"], ["speed", "--device", "cpu"]])
+def test_output_that_is_a_folder_is_refused_at_once(
+    command: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*command, "--output", str(tmp_path)]) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
 def test_folder_without_images_is_refused(trained: tuple[Path, Path], tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none"):
         assert main(["predict", str(folder), "--adapter", str(trained[1].with_suffix(".safetensors"))]) == 2
