@@ -55,3 +55,15 @@ def test_loras_rivals_in_the_readme_are_those_of_the_table() -> None:
     assert shown
     assert [int(count) for count in shown.groups()] == [len(ends), sum(high < 0 for _, high in ends)]
     assert not any(low > 0 for low, _ in ends)
+
+
+def test_leaders_in_the_readme_are_those_of_the_toy_leaderboard() -> None:
+    text = (ROOT / "README.md").read_text()
+    (board,) = (ROOT / "results" / "boards").glob("*" + re.findall(r"--board (\S+)", text)[0])
+    ranks = (board / "significance.md").read_text().partition("| average rank |")[2].splitlines()[2:5]
+    mean = [row["method"] for row in csv.DictReader((board / "leaderboard.csv").read_text().splitlines())][:3]
+    shown = re.search(r"by average rank over tasks\s+(\S+) is followed by (\S+) and (\S+)\.", text)
+    assert shown
+    assert [*shown.groups()] == [line.split("|")[1].strip() for line in ranks]
+    assert mean == ["Mona", "Convpass", "Convpass-attn"]
+    assert re.search(r"means there\*\*: Mona at .*Convpass at .*Convpass in attention alone at", text, re.DOTALL)
