@@ -201,6 +201,9 @@ class Evaluator:
         """Return the alpha of a run, chosen on val now if it is not stored; None if it is not wanted or impossible."""
         if not self.options.wise_ft or (before and before.wise_ft):
             return before.wise_ft if before else None
+        if not run.trainable_params:
+            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: it does not change the backbone")
+            return None
         chooser = run
         if "val" in data.training_splits("test"):
             twin = load_latest(self.store, replace(run.spec, split="val"))

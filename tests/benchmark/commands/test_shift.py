@@ -124,9 +124,10 @@ def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: 
 
 
 @pytest.mark.slow
-def test_wise_ft_for_no_model_ends_with_1(task: Path, results: Path) -> None:
-    """The probe has no twin that never trained on val; what was evaluated is stored all the same."""
+def test_wise_ft_for_no_model_ends_with_1(task: Path, results: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No twin would help the probe, whose backbone is unchanged; what was evaluated is stored all the same."""
     assert ask(task, results, "--methods", "linear", "--wise-ft") == 1
+    assert "--split val" not in capsys.readouterr().err
     assert set(records(results)) == {"linear"}
 
 
