@@ -6,8 +6,9 @@ Each source becomes `LabelledImages`; draw.py makes the splits of a task from it
 import csv
 import io
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -74,11 +75,13 @@ def from_class_folders(root: Path) -> LabelledImages:
     left_out: list[str] = []
     endings = Image.registered_extensions()
     for subset, place in places.items():
-        by_class = {folder: images_below(folder) for folder in _subfolders(place)}
+        below = {folder: list(_visible_files(folder)) for folder in _subfolders(place)}
+        by_class = {folder: _images(files) for folder, files in below.items()}
         left_out += [f"{folder} has no images, so it is no class" for folder, files in by_class.items() if not files]
         links = [link for folder in by_class for link in _linked_folders(folder)]
         left_out += [f"{link} is a link to a folder, which is not followed; move its images here" for link in links]
-        lost = _lost_links(place)
+        beside = [path for path in place.iterdir() if not path.name.startswith(".")]
+        lost = _lost_links(chain(beside, *below.values()))
         left_out += [f"{link} is a link that leads nowhere; restore its target or remove it" for link in lost]
         if loose := sum(path.suffix.lower() in endings and path.is_file() for path in place.iterdir()):
             left_out.append(f"{loose} of the images lie in {place} itself, in no class, and are left out")
@@ -168,21 +171,18 @@ def _is_one_line(text: str) -> bool:
     return "\0" not in text and text.splitlines() == [text.strip()] and text.encode(errors="replace").decode() == text
 
 
-def images_below(folder: Path) -> list[Path]:
-    """Return every visible file below `folder` with an image extension that Pillow knows, sorted.
+def _images(files: Iterable[Path]) -> list[Path]:
+    """Return the files with an image extension that Pillow knows, sorted.
 
     Links that lead nowhere are among them: reading them fails, so that they are not left out in silence.
-
-    Raises:
-        DataError: a folder cannot be read.
     """
     endings = Image.registered_extensions()
-    images = [path for path in _visible_files(folder) if path.suffix.lower() in endings]
+    images = [path for path in files if path.suffix.lower() in endings]
     return sorted(path for path in images if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:
-    """Yield everything below `folder` but folders and what is hidden; raise `DataError` like `images_below`."""
+    """Yield everything below `folder` but folders and what is hidden; raise `DataError` if a folder cannot be read."""
     for place, folders, names in os.walk(folder, onerror=_refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(place, name) for name in names if not name.startswith("."))
@@ -198,10 +198,10 @@ def _linked_folders(folder: Path) -> list[Path]:
     return sorted(path for path in below if path.is_symlink())
 
 
-def _lost_links(root: Path) -> list[Path]:
-    """Return the visible links to nothing below `root` that are no images, such as those to folders on another disk."""
+def _lost_links(files: Iterable[Path]) -> list[Path]:
+    """Return the links to nothing that are no images, such as those to folders on another disk, sorted."""
     endings = Image.registered_extensions()
-    others = [path for path in _visible_files(root) if path.suffix.lower() not in endings]
+    others = [path for path in files if path.suffix.lower() not in endings]
     return sorted(path for path in others if path.is_symlink() and not path.exists())
 
 
