@@ -204,7 +204,7 @@ class _TarStream(io.RawIOBase):
         self.headers: int | None = 0
         """Bytes of headers since the last entry; None while its content is read."""
         self.last = b""
-        """What the last call read."""
+        """Bytes that `read` returned last."""
 
     def read(self, size: int = -1) -> bytes:
         if self.headers is not None:

@@ -1,7 +1,6 @@
 """Options that several commands share, and the types of their values."""
 
 import argparse
-import os
 import re
 from pathlib import Path
 from typing import Any, Protocol
@@ -162,7 +161,9 @@ def path_of(text: str) -> Path:
     """Return a path; `~` is the home folder, which no shell replaces in `--results=~/runs` or in Python."""
     if not text:  # as from an unset variable of the shell; `Path` would take it for the current folder
         raise argparse.ArgumentTypeError("the path is empty")
-    return Path(os.path.expanduser(text))  # noqa: PTH111 - unlike pathlib, it leaves `~x` if there is no user x
+    from ...datasets.reading import expanded  # numpy: not for --help
+
+    return expanded(text)
 
 
 def folder(text: str) -> Path:

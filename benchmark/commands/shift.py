@@ -201,18 +201,9 @@ class Evaluator:
         """Return the alpha of a run, chosen on val now if it is not stored; None if it is not wanted or impossible."""
         if not self.options.wise_ft or (before and before.wise_ft):
             return before.wise_ft if before else None
-        if not run.trainable_params:
-            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: it does not change the backbone")
-            return None
-        chooser = run
-        if "val" in data.training_splits("test"):
-            twin = load_latest(self.store, replace(run.spec, split="val"))
-            if twin is None or not twin.path.with_suffix(".safetensors").exists():
-                say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: it needs the same `run` with --split val")
-                return None
-            chooser = twin
         labels, val = data.labels("val"), []
         try:
+            chooser = self.chooser(run, data)
             model = self.load(chooser, data)
             for alpha in ALPHAS:
                 live = model.live_on(self.device, interpolated(model, alpha))
@@ -222,6 +213,17 @@ class Evaluator:
             say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {error}")
             return None
         return WiseFt(best_alpha(val), chooser.run_id, val, [])
+
+    def chooser(self, run: Run, data: CachedTask) -> Run:
+        """Return the run that never trained on val and chooses alpha for `run`; raise `ValueError` if there is none."""
+        if not run.trainable_params:
+            raise ValueError("it does not change the backbone")
+        if "val" not in data.training_splits("test"):
+            return run
+        twin = load_latest(self.store, replace(run.spec, split="val"))
+        if twin is None or not twin.path.with_suffix(".safetensors").exists():
+            raise ValueError("it needs the same `run` with --split val")
+        return twin
 
     def load(self, run: Run, data: CachedTask) -> TrainedModel:
         adapter, options = str(run.path.with_suffix(".safetensors")), self.options

@@ -21,7 +21,13 @@ from ..reporting.origins import decoder_notes, plugin_notes
 from ..reporting.wording import pluralize
 from ..storage.costs import load_costs
 from ..storage.json_io import StoreError
-from ..storage.predictions import PredictionsDamaged, PredictionsMissing, disagree, read_predictions
+from ..storage.predictions import (
+    PredictionsDamaged,
+    PredictionsMissing,
+    per_class_accuracy,
+    read_predictions,
+    wrong_logits,
+)
 from ..storage.schema import Run
 from ..storage.shifts import load_shifts
 from ..storage.store import Store
@@ -155,10 +161,8 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
         share = correct.mean() if len(correct) else 0.0
         yield f"its accuracy is {accuracy}, but {share} of its predictions are marked as correct"
     logits, kept = arrays.get("logits"), arrays.get("labels")
-    if logits is not None and (logits.shape[1] != classes or not np.isfinite(logits).all()):
-        yield f"its logits are not finite numbers for {classes} classes"
-    elif logits is not None and disagree(logits, predictions):
-        yield "its logits are those of other predictions"
+    if logits is not None and (wrong := wrong_logits(logits, predictions, classes)):
+        yield f"it has {wrong}"
     if (logits is None) != (kept is None):
         yield "it has logits without labels, or labels without logits"
     labels = kept if labels is None else labels
@@ -173,8 +177,7 @@ def _check_predictions(run: Run, arrays: dict[str, np.ndarray], labels: np.ndarr
     elif kept is not None and (kept != labels).any():
         yield "its labels are not those of the task"
     elif run.per_class_accuracy is not None and len(run.per_class_accuracy) == classes:
-        right = labels == predictions
-        by_class = [right[labels == c].mean() if (labels == c).any() else math.nan for c in range(classes)]
+        by_class = np.array(per_class_accuracy(labels == predictions, labels, classes), float)  # None becomes NaN
         if not np.allclose(run.per_class_accuracy, by_class, equal_nan=True):
             yield "its class accuracies are not those of its predictions"
 

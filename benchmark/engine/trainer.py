@@ -23,6 +23,7 @@ from ...datasets.cache import CachedTask
 from ...methods import Method
 from ...methods.initial_values import trunc_normal_
 from ..spec import Recipe, RunSpec
+from ..storage.predictions import per_class_accuracy
 from .backbone import Backbone
 from .epoch import EpochFacts
 from .errors import WHOLE_BATCH, OutOfMemory, divergence, is_oom, loss_term, one_line_message
@@ -132,9 +133,7 @@ def train_and_evaluate(
     head_params = sum(p.numel() for p in trained.head.parameters())
     result = RunResult(
         accuracy=float(correct.mean()),
-        per_class_accuracy=[
-            float(correct[labels == c].mean()) if (labels == c).any() else None for c in range(data.classes)
-        ],
+        per_class_accuracy=per_class_accuracy(correct, labels, data.classes),
         loss_curve=trained.loss_curve,
         trainable_params=trained.injected.trainable_params(),
         head_params=head_params,

@@ -61,21 +61,27 @@ def load_predictions(run: Run) -> Predictions:
         raise PredictionsDamaged(f"{path.name} contradicts the accuracy in its JSON")
     if hashlib.sha256(classes.tobytes()).hexdigest() != run.predictions_sha256:
         raise PredictionsDamaged(f"{path.name} does not match the hash in its JSON")
-    if logits is not None and (logits.shape[1] != run.classes or not np.isfinite(logits).all()):
-        raise PredictionsDamaged(f"{path.name} has no finite logit for each of {run.classes} classes")
-    if logits is not None and disagree(logits, classes):
-        raise PredictionsDamaged(f"{path.name} has logits of other predictions")
+    if logits is not None and (wrong := wrong_logits(logits, classes, run.classes)):
+        raise PredictionsDamaged(f"{path.name} has {wrong}")
     if (logits is None) != (labels is None) or (labels is not None and ((classes == labels) != correct).any()):
         raise PredictionsDamaged(f"{path.name} has labels that contradict the rest")
     return Predictions(classes, correct, logits, labels)
 
 
-def disagree(logits: np.ndarray, classes: np.ndarray) -> bool:
-    """Return True if a predicted class has not the largest logit of its image; [images, classes] and [images]."""
-    if classes.max(initial=0) >= logits.shape[1]:
-        return True
-    predicted = np.take_along_axis(logits, classes[:, None].astype(np.intp), axis=1)[:, 0]
-    return bool((predicted < logits.max(axis=1)).any())
+def wrong_logits(logits: np.ndarray, predictions: np.ndarray, classes: int) -> str:
+    """Return what is wrong with logits [images, classes] of the predictions [images]; empty if nothing is."""
+    if logits.shape[1] != classes or not np.isfinite(logits).all():
+        return f"logits that are not finite numbers for {classes} classes"
+    if predictions.max(initial=0) < classes:
+        predicted = np.take_along_axis(logits, predictions[:, None].astype(np.intp), axis=1)[:, 0]
+        if (predicted == logits.max(axis=1)).all():
+            return ""
+    return "logits of other predictions"
+
+
+def per_class_accuracy(correct: np.ndarray, labels: np.ndarray, classes: int) -> list[float | None]:
+    """Return the accuracy of each class in [0, 1]; None for a class without an example."""
+    return [float(correct[labels == c].mean()) if (labels == c).any() else None for c in range(classes)]
 
 
 def load_correct(run: Run) -> np.ndarray:
