@@ -2,14 +2,14 @@
 
 The names in `__all__` are public: they change only with an entry in CHANGELOG.md.  All other modules may change.
 Names are imported when they are first used, because torch takes seconds to import and most of them do not need it.
+None is imported here: in a clone called `vtab-peft`, which is no name of a package, pytest imports this file alone.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .benchmark import __version__
-
 if TYPE_CHECKING:
+    from .benchmark import __version__
     from .benchmark.api.models import adapter, apply, load_adapter, merge, plain_vit, trainable
     from .benchmark.api.results import compare, leaderboard, load_results, published, run, to_bencheval
     from .benchmark.spec import Recipe
@@ -39,7 +39,7 @@ _MODULES = {
     **dict.fromkeys(
         ("compare", "leaderboard", "load_results", "published", "run", "to_bencheval"), "benchmark.api.results"
     ),
-    **{"Recipe": "benchmark.spec", "Method": "methods", "method": "methods"},
+    **{"Recipe": "benchmark.spec", "Method": "methods", "method": "methods", "__version__": "benchmark"},
 }
 """Module of each public name."""
 

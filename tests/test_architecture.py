@@ -8,9 +8,12 @@ import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib import import_module
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
+import vtab_peft
+from vtab_peft import benchmark
 from vtab_peft.benchmark.cli import parser
 
 ROOT = Path(__file__).parents[1]
@@ -86,6 +89,15 @@ def test_every_folder_of_code_is_installed() -> None:
     folders = {".".join(["vtab_peft", *path.relative_to(ROOT).parts[:-1]]) for path in SOURCES}
     assert folders <= set(setuptools["packages"]) == set(setuptools["package-dir"])
     assert all((ROOT / folder).is_dir() for folder in setuptools["package-dir"].values())
+
+
+def test_the_checkout_may_have_a_name_that_no_package_can_have() -> None:
+    """pytest imports the `__init__.py` beside `tests/`, outside any package if the folder is called `vtab-peft`."""
+    spec = spec_from_file_location("__init__", ROOT / "__init__.py")
+    assert spec
+    assert spec.loader
+    spec.loader.exec_module(module_from_spec(spec))
+    assert vtab_peft.__version__ == benchmark.__version__
 
 
 def test_datasets_is_not_a_regular_package() -> None:
