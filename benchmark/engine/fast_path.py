@@ -18,6 +18,8 @@ from ...methods.anatomy import VisionModel
 
 TOLERANCE = 1e-3
 """Largest accepted difference of features, relative to the largest feature.  Ours: 100 times the rounding of fp32."""
+MOVE = 0.05
+"""Standard deviation of what is added to trainable tensors for the comparison with timm (ours, as for tiny models)."""
 
 
 def make_fast(vit: VisionModel, precision: str, device: str) -> None:
@@ -69,17 +71,17 @@ def _take_over(new: nn.Module, old: nn.Module) -> None:
 def prune_last_block_to_cls(vit: VisionModel) -> bool:
     """Compute only the class token in the last block, if pooling reads only that token.  Returns True if applied.
 
-    The block stays as it is in these cases: a method has replaced the block or its attention; dropout behind the
-    queries, keys and values would draw other random numbers; the result differs from timm's (with a warning).  All
-    other modules that methods add there treat each token separately, as the contract of methods requires.
+    The block stays as it is in these cases: a method has replaced the block, its attention or their `forward`, or hooks
+    it; dropout behind the queries, keys and values would draw other random numbers; the result differs from timm's
+    (with a warning), as where a module that a method has added there reads several tokens.
     """
     if not isinstance(vit, VisionTransformer):
         return False
     last = vit.blocks[-1]
-    if type(last) is not Block or vit.global_pool != "token" or vit.attn_pool is not None:
+    if not _is_exactly(last, Block) or vit.global_pool != "token" or vit.attn_pool is not None:
         return False
     attention = last.attn
-    if type(attention) is not Attention or getattr(attention, "gate", None) is not None:
+    if not _is_exactly(attention, Attention) or getattr(attention, "gate", None) is not None:
         return False
     behind_qkv = {*last.modules()} - {*last.norm1.modules()} - {*attention.qkv.modules()}
     if any(isinstance(module, nn.Dropout) and module.p for module in behind_qkv):
@@ -88,8 +90,9 @@ def prune_last_block_to_cls(vit: VisionModel) -> bool:
     difference = _difference_from_timm(vit, last, pruned)
     if not difference <= TOLERANCE:  # also if it is not a number
         warnings.warn(
-            f"timm {timm.__version__} computes the last block in another way than our shortcut "
-            f"(relative difference {difference:.1e}); the shortcut is not used, which costs some speed",
+            f"timm {timm.__version__}, or a module of the method that reads several tokens, computes the last block in "
+            f"another way than our shortcut (relative difference {difference:.1e}); the shortcut is not used, which "
+            "costs some speed",
             stacklevel=2,
         )
         return False
@@ -97,25 +100,37 @@ def prune_last_block_to_cls(vit: VisionModel) -> bool:
     return True
 
 
+def _is_exactly(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Return True if a module computes what its class does, without hooks and without a `forward` of its own."""
+    hooked = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return type(module) is kind and "forward" not in vars(module) and not any(hooked)
+
+
 @torch.no_grad()
 def _difference_from_timm(vit: VisionTransformer, last: nn.Module, pruned: nn.Module) -> float:
     """Compare the features of two images with one block, the last or the pruned one, through timm's forward pass.
 
-    Other blocks are left out, so that the check costs little.
+    Other blocks are left out, so that the check costs little.  Trainable tensors are moved meanwhile, because what a
+    method adds has initially no effect.
     """
-    parameter = next(vit.parameters())
-    images = torch.randn(2, 3, *cast(Any, vit.patch_embed).img_size, generator=torch.Generator().manual_seed(0))
+    parameter, generator = next(vit.parameters()), torch.Generator().manual_seed(0)
+    images = torch.randn(2, 3, *cast(Any, vit.patch_embed).img_size, generator=generator)
     images = images.to(parameter.device, parameter.dtype)
     blocks, training = vit.blocks, vit.training
+    initial = {p: p.detach().clone() for p in last.parameters() if p.requires_grad}
     features = []
     try:
         vit.eval()
+        for trained in initial:
+            trained += MOVE * torch.randn(trained.shape, generator=generator).to(trained)
         for block in (last, pruned):
             vit.blocks = nn.Sequential(block.eval())
             features.append(vit(images))
     finally:
         vit.blocks = blocks
         vit.train(training)
+        for trained, value in initial.items():
+            trained.copy_(value)
     expected, found = features
     return float((found - expected).abs().max() / expected.abs().max())
 
@@ -168,7 +183,8 @@ def prepare_for_bf16(vit: nn.Module, device: str) -> None:
 def _is_patch_embedding(module: nn.Module) -> bool:
     """Return True for a convolution that reads each pixel exactly once."""
     return (
-        type(module) is nn.Conv2d
+        _is_exactly(module, nn.Conv2d)
+        and isinstance(module, nn.Conv2d)
         and module.kernel_size == module.stride
         and module.kernel_size > (1, 1)
         and (module.padding, module.dilation, module.groups) == ((0, 0), (1, 1), 1)

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -144,6 +145,42 @@ def test_a_block_that_differs_from_timms_stays(monkeypatch: pytest.MonkeyPatch) 
     assert vit.blocks[-1] is last
     assert vit.training == training
     assert torch.equal(vit(images), expected)
+
+
+@pytest.mark.parametrize("place", ["", ".attn"])
+def test_a_hooked_or_patched_last_block_stays(place: str) -> None:
+    """What a method adds by a hook or by an instance's `forward` is no module of the copied block."""
+    for patch in (
+        lambda module: module.register_forward_hook(lambda _, args, output: output),
+        lambda module: module.register_forward_pre_hook(lambda _, args: args),
+        lambda module: setattr(module, "forward", partial(type(module).forward, module)),
+    ):
+        vit = tiny("plain")
+        last = vit.blocks[-1]
+        patch(vit.get_submodule(f"blocks.1{place}"))
+        assert not prune_last_block_to_cls(vit)
+        assert vit.blocks[-1] is last
+
+
+class Mixing(nn.Module):
+    """Adds a multiple of the mean over tokens; initially none of it."""
+
+    def __init__(self, norm: nn.Module) -> None:
+        super().__init__()
+        self.norm, self.share = norm, nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:  # [b, n, d]
+        return self.norm(x) + self.share * x.mean(dim=1, keepdim=True)
+
+
+def test_a_module_that_will_read_several_tokens_keeps_the_block_whole() -> None:
+    vit = tiny("plain")
+    last, mixing = vit.blocks[-1], Mixing(vit.blocks[-1].norm2)
+    last.norm2 = mixing
+    with pytest.warns(UserWarning, match="several tokens"):
+        assert not prune_last_block_to_cls(vit)
+    assert vit.blocks[-1] is last
+    assert mixing.share.item() == 0.0
 
 
 def test_the_comparison_with_timm_draws_no_random_numbers() -> None:
