@@ -120,17 +120,6 @@ def write_array(path: Path, shape: tuple[int, ...], dtype: np.dtype, parts: Iter
             file.write(np.ascontiguousarray(part).data)
 
 
-def is_complete_array(path: Path) -> bool:
-    """Return True if `path` is an array file of the length that its header states."""
-    try:
-        if path.is_file():  # a pipe would block
-            np.load(path, mmap_mode="r")
-            return True
-    except (OSError, ValueError, EOFError):
-        pass
-    return False
-
-
 def remove_temp_files(folder: Path) -> None:
     """Remove the temporary files of killed processes from `folder`."""
     for path in abandoned(folder.glob(f"{PREFIX}*")):

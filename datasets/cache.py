@@ -28,12 +28,13 @@ import numpy as np
 import PIL
 
 from .archive import provenance, read, with_real_paths
-from .atomic_io import is_complete_array, remove_temp_files, write_array
+from .atomic_io import remove_temp_files, write_array
 from .checksum import checksum, is_intact
 from .identity import ImageInfos, Splits, data_hash, images_key, source_fingerprint
 from .labels import label_warnings, repetition_warnings
 from .manifest import Manifest, manifests, name_of, read_manifest
 from .pixels import CORES, Preprocessing, decode, in_order, probe
+from .reading import is_complete_array
 from .task import SPLITS, DataError, SplitName, Task
 
 FORMAT = 1

@@ -1,13 +1,17 @@
 """Read files and import optional packages; failures become `DataError`s that say what to do."""
 
 import io
+import math
 import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar
+from tokenize import TokenError
+from typing import IO, Any, TypeVar
+
+import numpy as np
 
 from .schema import DEEPEST, Invalid, from_json
 from .task import DataError
@@ -84,6 +88,32 @@ def read_text(path: Path, limit: int = LARGEST_TEXT) -> str:
         return read_bytes(path, limit).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InvalidFile(path, f"is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+
+
+def read_array_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
+    """Read the header of a `.npy` file and return shape and kind of its array.
+
+    Raises:
+        ValueError: it is damaged, or the array is not in C order.
+    """
+    try:
+        np.lib.format.read_magic(file)  # numpy writes version 1 for every plain array
+        shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
+    except (TokenError, SyntaxError, TypeError) as error:  # numpy parses the header as Python
+        raise ValueError(f"its array has a damaged header: {error}") from None
+    if fortran:
+        raise ValueError("its array is in Fortran order")
+    return shape, kind
+
+
+def is_complete_array(path: Path) -> bool:
+    """Return True if `path` is an array file of the length that its header states."""
+    try:
+        with open_regular(path) as file:
+            shape, kind = read_array_header(file)
+            return os.fstat(file.fileno()).st_size == file.tell() + math.prod(shape) * kind.itemsize
+    except (OSError, ValueError, InvalidFile):
+        return False
 
 
 @contextmanager

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ...datasets.atomic_io import PREFIX, abandoned, is_complete_array
+from ...datasets.atomic_io import PREFIX, abandoned
 from ...datasets.cache import default_root
 from ...datasets.manifest import Manifest, manifests
-from ...datasets.reading import InvalidFile
+from ...datasets.reading import InvalidFile, is_complete_array
 from ..checkpoints.header import read_header
 from ..execution.locks import list_locks
 from ..reporting.costs import COLUMNS

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ...datasets.reading import InvalidFile, read_regular
+from ...datasets.reading import InvalidFile, read_array_header, read_regular
 from .schema import Run
 
 LARGEST = 1 << 28
@@ -115,10 +115,9 @@ def _array(archive: zipfile.ZipFile, name: str) -> np.ndarray:
     if archive.getinfo(f"{name}.npy").file_size > LARGEST:
         raise ValueError(f"`{name}` has more than {LARGEST:,} bytes")
     stream = io.BytesIO(archive.read(f"{name}.npy"))
-    np.lib.format.read_magic(stream)  # numpy writes version 1 for every plain array
-    shape, fortran, kind = np.lib.format.read_array_header_1_0(stream)
+    shape, kind = read_array_header(stream)
     data = stream.read()
     wanted, axes = KINDS[name]
-    if kind != wanted or len(shape) != axes or fortran or math.prod(shape) * kind.itemsize != len(data):
+    if kind != wanted or len(shape) != axes or math.prod(shape) * kind.itemsize != len(data):
         raise ValueError(f"`{name}` is {kind} {shape}, not {wanted} of {axes} axes")
     return np.frombuffer(data, kind).reshape(shape)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..reading import import_optional, require_regular
+from ..reading import import_optional, read_array_header, require_regular
 from ..task import DataError, SplitName
 from .source import Examples, Source, original_files, tfds_order
 
@@ -88,11 +88,8 @@ def _hdf5_blocks(path: Path) -> Iterator[np.ndarray]:
 
 def _npz_blocks(path: Path, packed: bool) -> Iterator[np.ndarray]:
     with zipfile.ZipFile(path) as archive, archive.open("imgs_packed.npy" if packed else "imgs.npy") as file:
-        np.lib.format.read_magic(file)  # numpy writes version 1 for every plain array
-        shape, fortran, kind = np.lib.format.read_array_header_1_0(file)
+        shape, kind = read_array_header(file)
         _examine(shape, kind, (512,) if packed else (64, 64))
-        if fortran:
-            raise ValueError("its array is in Fortran order")
         size = int(np.prod(shape[1:]))
         for start in range(0, shape[0], BLOCK):
             count = min(BLOCK, shape[0] - start)

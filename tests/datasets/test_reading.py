@@ -1,20 +1,21 @@
 """Tests of reading: only regular files of a bounded size, and messages that say why an image is not found."""
 
+import io
 import os
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 from vtab_peft.benchmark.cli import main
 from vtab_peft.datasets import reading
 from vtab_peft.datasets.archive import examine
-from vtab_peft.datasets.atomic_io import is_complete_array
 from vtab_peft.datasets.check import check
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.pixels import decode, probe
-from vtab_peft.datasets.reading import read_bytes
+from vtab_peft.datasets.reading import is_complete_array, read_array_header, read_bytes
 from vtab_peft.datasets.task import DataError
 
 MakeFolder = Callable[..., Path]
@@ -49,6 +50,29 @@ def test_files_over_the_limit_are_refused(tmp_path: Path) -> None:
 def test_a_pipe_is_no_array(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "x.npy")
     assert not is_complete_array(tmp_path / "x.npy")
+
+
+def test_an_array_with_a_damaged_header_is_incomplete(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((3, 4), np.uint8))
+    good = path.read_bytes()
+    assert is_complete_array(path)
+    with path.open("rb") as file:
+        assert read_array_header(file) == ((3, 4), np.uint8)
+    refused = 0
+    for position in range(8, 70):
+        for byte in b"([{'\0":
+            damaged = good[:position] + bytes([byte]) + good[position + 1 :]
+            path.write_bytes(damaged)
+            try:
+                read_array_header(io.BytesIO(damaged))
+            except ValueError:  # numpy raises TokenError for most of these
+                assert not is_complete_array(path), (position, byte)
+                refused += 1
+    assert refused > 200
+    for damaged in (good[:-1], good + b"0", good[:50], b""):
+        path.write_bytes(damaged)
+        assert not is_complete_array(path), damaged
 
 
 @pytest.mark.parametrize(
