@@ -22,6 +22,8 @@ BEST = (
 HEADS = ("method", "difference", "seeds", "over seeds", "over seeds\nand images", "McNemar's p\nby seed")
 LONGEST = 30
 """Characters of a method's name in the terminal."""
+COLUMNS = 10
+"""Columns of wins, ties and losses (our choice): with 100 no row can be followed."""
 
 
 def summary(significance: Significance) -> str:
@@ -44,7 +46,7 @@ def to_page(leaderboard: Leaderboard, significance: Significance) -> str:
         markdown(f"{leaderboard.epochs} · {heading(leaderboard)[1]}") + ".",
         *(_differences(significance.from_best) if significance.from_best else _over_tasks(significance)),
         "## Wins, ties, losses",
-        "Number of tasks on which the row's method is better than, equal to and worse than the column's.",
+        _columns(len(leaderboard.rows)),
         _win_matrix(leaderboard, significance),
         "## Intervals over seeds",
         markdown(_seeds(significance)),
@@ -160,11 +162,20 @@ def _pair_table(pairs: Sequence[PairOverTasks] | str) -> str:
     return markdown_table(("A", "B", "A wins/ties/loses", "uncorrected", "Holm"), rows, "lrrrr")
 
 
+def _columns(rows: int) -> str:
+    """Say what the columns of `_win_matrix` are."""
+    text = "Number of tasks on which the row's method is better than, equal to and worse than the column's."
+    if rows <= COLUMNS:
+        return text
+    return f"{text} Columns are the first {COLUMNS} methods; `vtab-peft compare` has every other pair."
+
+
 def _win_matrix(leaderboard: Leaderboard, significance: Significance) -> str:
     names = [row["label"] for row in leaderboard.rows]
+    columns = names[:COLUMNS]
     counts = {pair: "/".join(map(str, wins)) for pair, wins in significance.wins.items()}
-    rows = [(f"{i}. {markdown(a)}", *(counts.get((a, b), DASH) for b in names)) for i, a in enumerate(names, start=1)]
-    return markdown_table(("method", *map(str, range(1, len(names) + 1))), rows, "l" + "r" * len(names))
+    rows = [(f"{i}. {markdown(a)}", *(counts.get((a, b), DASH) for b in columns)) for i, a in enumerate(names, start=1)]
+    return markdown_table(("method", *map(str, range(1, len(columns) + 1))), rows, "l" + "r" * len(columns))
 
 
 def _interval_table(leaderboard: Leaderboard, intervals: Mapping[tuple[str, str], Interval | str]) -> str:

@@ -24,7 +24,7 @@ def fill(put, tasks: int = 8, methods: int = 3, seeds: int = 1) -> None:
     for task in range(tasks):
         for method in range(methods):
             for seed in range(seeds):
-                accuracy = 0.2 + 0.1 * method + 0.01 * rng.random()
+                accuracy = 0.2 + 0.05 * method + 0.01 * rng.random()
                 put(f"t{task}", f"m{method}", seed, accuracy, title=f"Method {method}")
 
 
@@ -150,6 +150,18 @@ def test_a_method_that_always_wins_has_rank_one_and_all_wins(store, put):
     assert found.wins["Method 2", "Method 0"] == (8, 0, 0)
     assert found.wins["Method 0", "Method 2"] == (0, 0, 8)
     assert {pair.p for pair in found.pairs} == {2 / 2**8}  # the floor of 8 tasks
+
+
+def test_wins_are_shown_against_the_first_ten(store, put):
+    fill(put, methods=13)
+    entry, runs = only_with_runs(store)
+    page = to_page(entry, significance(entry, runs))
+    (table,) = [block for block in page.split("\n\n") if block.startswith("| method | 1 |")]
+    head, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    assert head == ["method", *map(str, range(1, 11))]
+    assert len(rows) == 13
+    assert rows[0] == ["1. Method 12", "—", *9 * ["8/0/0"]]
+    assert rows[12] == ["13. Method 0", *10 * ["0/0/8"]]
 
 
 def test_a_group_of_four_tasks_is_refused_with_the_reason(store, put):
