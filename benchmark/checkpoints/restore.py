@@ -34,6 +34,9 @@ from .lookup import find_adapter, record_of
 
 LARGEST = 1024
 """Largest number of threads or images in a batch that is taken from a record (our choice)."""
+TOLERANCE = 1e-2
+"""Largest accepted difference between the features of a merged model and the trained one, relative to the largest
+feature (ours: 1000 times the rounding of fp32)."""
 TOY_AS_TIMM = {"patch_size": 16, "embed_dim": 128, "depth": 4, "num_heads": 4}
 """Arguments of timm's `vit_tiny_patch16_224` that build `toy_vit`; a test compares the two."""
 
@@ -71,14 +74,24 @@ class TrainedModel:
         """Return a plain backbone with the adapter merged into its weights.
 
         Raises:
-            NotMergeable: The method cannot be merged.
+            NotMergeable: The method cannot be merged, or changes more than weights.
         """
         vit = copy.deepcopy(self.injected.vit).to(dtype)
         try:
             self.method.merge(vit)
         except TypeError as error:
             raise NotMergeable(str(error)) from None
-        return vit.float() if dtype == torch.float32 else vit
+        vit = vit.float() if dtype == torch.float32 else vit
+        plain, weights = copy.deepcopy(self.backbone.vit).to(dtype).eval(), vit.state_dict()
+        if set(weights) == set(plain.state_dict()):
+            plain.load_state_dict(weights)
+            difference = _difference(plain, self.injected.vit)
+            if not difference <= TOLERANCE:
+                raise NotMergeable(
+                    f"the features of the plain model with the merged weights of {self.method.spec()} differ by "
+                    f"{difference:.1e} of the largest: its `merge` is wrong, or it changes more than weights"
+                )
+        return vit
 
     @property
     def numerics(self) -> Numerics:
@@ -152,6 +165,15 @@ def load_trained(
 
     injected = adapter_checkpoint.restore(found, backbone, examples if data else None)
     return TrainedModel(file, found, record, backbone, injected)
+
+
+@torch.no_grad()
+def _difference(one: VisionModel, other: VisionModel) -> float:
+    """Compare the features of one image of noise, relative to the largest."""
+    size, generator = cast(Any, other.patch_embed).img_size, torch.Generator().manual_seed(0)
+    image = torch.randn(1, 3, *size, generator=generator)
+    found, expected = (vit(image.to(next(vit.parameters()))).float() for vit in (one, other))
+    return float((found - expected).abs().max() / expected.abs().max())
 
 
 def timm_arguments(backbone: Backbone, classes: int) -> tuple[str, dict[str, Any]]:

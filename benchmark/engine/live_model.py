@@ -1,8 +1,8 @@
-"""The model on the device.  Successive runs reuse it, so that it is compiled once.
+"""The model on the device.  Successive runs reuse a compiled one, so that it is compiled once.
 
-Each run starts from a fresh injected copy of the backbone.  If the loaded model has the same tensors (names, shapes,
-trainability), only the values are copied into it and the compiled code stays.  Otherwise the copy replaces the model.
-Both ways give the same result, bit for bit where the arithmetic is deterministic.
+Each run starts from a fresh injected copy of the backbone.  If it is compiled, and the loaded model has the same
+tensors (names, shapes, trainability), only the values are copied into it and the compiled code stays.  Otherwise the
+copy replaces the model.  Both ways give the same result, bit for bit where the arithmetic is deterministic.
 """
 
 import os
@@ -52,12 +52,9 @@ class LiveModel:
         """Load a freshly injected backbone; return it as loaded, and True if it replaced the previous model."""
         key = model_key(spec)
         self._spec, self._image_size = spec, image_size
-        if self._vit is not None and key == self._key and _same_tensors(self._vit, fresh.vit):
-            with torch.no_grad():
-                for old, new in zip(_tensors(self._vit).values(), _tensors(fresh.vit).values(), strict=True):
-                    old.copy_(new)
-            self._vit.zero_grad()
+        if self.compiles and self._vit is not None and key == self._key and copy_tensors(fresh.vit, self._vit):
             return replace(fresh, vit=self._vit), False
+        self._vit = self._forward = None  # frees the memory of the previous model
         if key != self._key:
             self.numerics = self._requested
         vit = fresh.vit.to(self.device)
@@ -162,13 +159,25 @@ def model_key(spec: RunSpec) -> str:
     )
 
 
+@torch.no_grad()
+def copy_tensors(fresh: nn.Module, loaded: nn.Module) -> bool:
+    """Copy the values of a fresh model into a loaded one; return False if the loaded one has other tensors."""
+    new, old = _tensors(fresh), _tensors(loaded)
+    if not _same_tensors(new, old):
+        return False
+    for name, tensor in old.items():
+        tensor.copy_(new[name])
+    loaded.zero_grad()
+    return True
+
+
 def _tensors(module: nn.Module) -> dict[str, Tensor]:
     """Return every parameter and buffer under each of its names, including buffers that are not saved."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
     return parameters | dict(module.named_buffers(remove_duplicate=False))
 
 
-def _same_tensors(loaded: nn.Module, fresh: nn.Module) -> bool:
+def _same_tensors(new: dict[str, Tensor], old: dict[str, Tensor]) -> bool:
     """Return True if both models have the same tensors, values aside."""
-    a, b = ([(n, t.shape, t.dtype, t.requires_grad) for n, t in _tensors(m).items()] for m in (loaded, fresh))
+    a, b = ([(n, t.shape, t.dtype, t.requires_grad) for n, t in tensors.items()] for tensors in (new, old))
     return a == b

@@ -78,7 +78,8 @@ def trainable_params(method: "Method", backbone: "Backbone") -> int:
     """Return the number of parameters that the method trains on the backbone, without the head.
 
     Raises:
-        ValueError: the method cannot be injected, such as with a rank above the width; then every run would fail.
+        ValueError: the method cannot be injected, such as with a rank above the width; then every run would fail.  Or
+            it has parameters that no run would train.
     """
     import torch
 
@@ -91,9 +92,15 @@ def trainable_params(method: "Method", backbone: "Backbone") -> int:
         with torch.random.fork_rng(devices=[]):
             if closed_form and method.spec() != method_name(type(method)):  # it may count what cannot be injected
                 method.inject(copy.deepcopy(backbone.vit))
-            return method.expected_params(backbone.vit)
+            params = method.expected_params(backbone.vit)
     except Exception as error:
         raise ValueError(f"{method.spec()} does not fit {backbone.ref.name}: {described(error)}") from None
+    if method.frozen_features and params:
+        raise ValueError(
+            f"{method.spec()} has frozen_features = True, with which a run trains the head alone, and {params:,} "
+            "trainable parameters; remove frozen_features from the class"
+        )
+    return params
 
 
 def method_ref(method: "Method") -> MethodRef:

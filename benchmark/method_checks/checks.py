@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from ...methods import Method
 from ..engine.fast_path import prepare_for_bf16, prune_last_block_to_cls
 from ..engine.injection import Injected, inject
+from ..engine.live_model import copy_tensors
 from .class_checks import check_class_attributes, check_spec_roundtrip
-from .tiny_models import NO_DROP_PATH, STEPS, Case, inject_copy, sample_images
+from .tiny_models import NO_DROP_PATH, STEPS, Case, inject_copy, sample_images, train_few_steps, train_injected
 
 Check = Callable[[Case], None]
 
@@ -48,6 +49,21 @@ def check_starts_as_identity(case: Case) -> None:
 def check_loss_terms(case: Case) -> None:
     """`loss` and `penalty` return scalar tensors that require grad, or for `penalty` None."""
     _ = case.trained  # each step of the training refuses other values
+
+
+def check_trains_parameters(case: Case) -> None:
+    """The method trains parameters of the model and no other tensors; with `frozen_features`, it trains none."""
+    vit, sizes = case.trained[0].vit, _trainable(case.trained[0])
+    registered = {id(p) for p in vit.parameters()}
+    if others := [tuple(leaf.shape) for leaf in _leaves(vit(sample_images())) if id(leaf) not in registered]:
+        found = f"the model also trains tensors that are no parameters of it, of shape {_some(map(str, {*others}))}"
+        raise case.failure(found, "Use nn.Parameter for tensors, and nn.ModuleList for lists of modules")
+    if case.method.frozen_features and sizes:
+        found = f"frozen_features is True, but {sum(sizes.values()):,} parameters are trainable: {_some(sizes)}"
+        raise case.failure(found, "Remove frozen_features, with which a run trains the head alone")
+    if not case.method.frozen_features and not sizes:
+        advice = "Set new parameters on modules of the model, or unfreeze its own by requires_grad_(True)"
+        raise case.failure("no parameter is trainable", advice)
 
 
 def check_gradients_reach_all(case: Case) -> None:
@@ -104,6 +120,22 @@ def check_deterministic(case: Case) -> None:
         raise case.failure(f"two injections with one seed differ in {_some(differing)}", advice)
 
 
+def check_reused_model(case: Case) -> None:
+    """A model that was trained before trains in the same way again, once it has the values of a fresh one.
+
+    Compiled models are reused from run to run.
+    """
+    used, fresh = train_few_steps(case.vit, case.method)[0], inject_copy(case.vit, case.method)
+    if not copy_tensors(fresh.vit, used.vit):
+        return  # a run would use the fresh one
+    for injected in (used, fresh):
+        train_injected(injected, case.method)
+    first, second = fresh.adapter(), used.adapter()
+    if differing := [name for name in first if not torch.equal(first[name], second[name])]:
+        advice = "Keep state that changes, such as a step counter, in a buffer: `self.register_buffer(...)`"
+        raise case.failure(f"a second training in the same model differs in {_some(differing)}", advice)
+
+
 def check_adapter_roundtrip(case: Case) -> None:
     """A fresh model with a loaded adapter computes exactly the trained features."""
     injected, _ = case.trained
@@ -153,6 +185,12 @@ def check_merge_equivalence(case: Case) -> None:
     if not _close(merged, expected):
         found = f"the features of the merged model differ by up to {_distance(merged, expected)}"
         raise case.failure(found, "Merge all trained parameters, also into the bias; or do not define `merge`")
+    if set(weights := injected.vit.state_dict()) == set(plain):
+        loaded = replace(case).vit
+        loaded.load_state_dict(weights)
+        if not _close(alone := loaded(sample_images()), expected):
+            found = f"the merged weights give a plain model features that differ by up to {_distance(alone, expected)}"
+            raise case.failure(found, "Let `merge` undo what `inject` changed beside weights, such as an activation")
 
 
 def check_token_independence(case: Case) -> None:
@@ -217,11 +255,13 @@ CHECKS: tuple[Check, ...] = (
     check_output_shape,
     check_starts_as_identity,
     check_loss_terms,
+    check_trains_parameters,
     check_gradients_reach_all,
     check_frozen_unchanged,
     check_backbone_unchanged,
     check_parameter_count,
     check_deterministic,
+    check_reused_model,
     check_adapter_roundtrip,
     check_adapter_contents,
     check_merge_equivalence,
@@ -246,6 +286,18 @@ def reason_to_skip(check: Check, method: Method) -> str:
 def _trainable(injected: Injected) -> dict[str, int]:
     """Return the sizes of all trainable tensors by name."""
     return {name: p.numel() for name, p in injected.vit.named_parameters() if p.requires_grad}
+
+
+def _leaves(output: Tensor) -> list[Tensor]:
+    """Return the tensors that require grad from which a tensor was computed."""
+    waiting, seen, leaves = [output.grad_fn], set(), []
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting += [earlier for earlier, _ in node.next_functions]
+            leaves += [node.variable] if hasattr(node, "variable") else []
+    return leaves
 
 
 def _same(left: dict[str, Tensor], right: dict[str, Tensor], name: str) -> bool:

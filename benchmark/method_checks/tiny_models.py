@@ -140,7 +140,13 @@ def inject_copy(vit: VisionTransformer, method: Method, seed: int = 0) -> Inject
 
 def train_few_steps(vit: VisionTransformer, method: Method, seed: int = 0) -> tuple[Injected, set[str]]:
     """Train for `STEPS` steps with a random head; also return the names of tensors that had a gradient."""
-    injected, images = inject_copy(vit, method, seed), sample_images()
+    injected = inject_copy(vit, method, seed)
+    return injected, train_injected(injected, method)
+
+
+def train_injected(injected: Injected, method: Method) -> set[str]:
+    """Train an injected model as `train_few_steps` does and return the names of tensors that had a gradient."""
+    images = sample_images()
     torch.manual_seed(7)
     head = nn.Linear(injected.vit.num_features, 5)
     labels = torch.arange(len(images)) % 5
@@ -159,4 +165,4 @@ def train_few_steps(vit: VisionTransformer, method: Method, seed: int = 0) -> tu
         with_gradient |= {name for name, p in trainable if p.grad is not None and p.grad.abs().max() > 0}
         method.after_step(injected.vit, step, STEPS)
     injected.vit.eval()
-    return injected, with_gradient
+    return with_gradient

@@ -5,6 +5,7 @@ import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -187,3 +188,19 @@ def test_timm_preprocesses_as_in_training(
     by_timm = transform(Image.open(tmp_path / "picture.png"))
     decoded = decode(tmp_path / "picture.png", Preprocessing(32, "bicubic", framing))  # pyright: ignore
     torch.testing.assert_close(by_timm, trained.input(torch.from_numpy(decoded)[None])[0], rtol=0, atol=1e-6)
+
+
+def test_a_merge_that_leaves_more_than_weights_is_refused(
+    make_trained: Callable[[str], TrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exported files hold weights alone, so a changed activation would be lost."""
+    plain_inject = METHODS["lora"].inject
+
+    def inject(self: Any, vit: Any) -> None:
+        plain_inject(self, vit)
+        vit.blocks[0].mlp.act = torch.nn.ReLU()
+
+    monkeypatch.setattr(METHODS["lora"], "inject", inject)
+    for form in (exporting.merged, exporting.peft):
+        with pytest.raises(ValueError, match=r"more than weights.*--as adapter"):
+            form(make_trained("lora"))

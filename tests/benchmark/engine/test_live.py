@@ -39,7 +39,7 @@ def result_of(
 
 
 def test_a_model_of_the_same_kind_keeps_its_tensors(backbone: backbones.Backbone, data: CachedTask) -> None:
-    live = LiveModel(CPU, Numerics())
+    live = LiveModel(CPU, Numerics(engine="compiled"))
 
     def load(name: str, seed: int = 0, spec: str = "") -> tuple[Injected, bool]:
         fresh = inject(backbone.vit, parse(name), QUIET, seed)
@@ -59,6 +59,17 @@ def test_a_model_of_the_same_kind_keeps_its_tensors(backbone: backbones.Backbone
     assert all(torch.equal(value, expected[name]) for name, value in second.vit.state_dict().items())
     assert load("lora(alpha=80.0)")[1], "same tensors, other mathematics"
     assert load("lora(rank=2)", spec="lora(alpha=80.0)")[1], "other shapes"
+
+
+def test_an_eager_model_is_replaced(backbone: backbones.Backbone, data: CachedTask) -> None:
+    """So that no attribute of a module, such as a counter of steps, passes from run to run."""
+    live = LiveModel(CPU, Numerics())
+    loaded = [
+        live.load(inject(backbone.vit, parse("lora"), QUIET, 0), spec_of("lora", backbone, data), backbone.image_size)
+        for _ in range(2)
+    ]
+    assert [is_new for _, is_new in loaded] == [True, True]
+    assert live.vit is loaded[1][0].vit is not loaded[0][0].vit
 
 
 def test_evaluation_batches_have_one_shape(

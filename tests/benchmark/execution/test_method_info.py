@@ -39,3 +39,10 @@ def test_a_closed_form_does_not_hide_arguments_that_do_not_fit() -> None:
     assert method_info(parse("apla"), backbone).trainable_params > 0
     with pytest.raises(ValueError, match="129"):
         method_info(parse("apla(rank=129)"), backbone)
+
+
+def test_parameters_that_no_run_would_train_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With frozen features a run computes them once and trains the head alone."""
+    monkeypatch.setattr(METHODS["bitfit"], "frozen_features", True)
+    with pytest.raises(ValueError, match="frozen_features"):
+        method_info(parse("bitfit"), load("toy_vit", "random"))

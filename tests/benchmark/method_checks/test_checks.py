@@ -1,11 +1,13 @@
 """Tests of the checks: for every check there are methods that fail only this check."""
 
+import inspect
 import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 from unittest.mock import patch
 
+import broken_after_training
 import broken_methods
 import pytest
 from right_method import BREAKERS, Right
@@ -37,7 +39,8 @@ def register(cls: type[Method]) -> None:
 
 def broken_by(cls: type[Method], checks: list[Check], backbone: str) -> dict[Check, str]:
     register(cls)
-    said = {check: run_check(check, Case(parse("tried"), backbone), Path(broken_methods.__file__)) for check in checks}
+    file = Path(inspect.getfile(cls))
+    said = {check: run_check(check, Case(parse("tried"), backbone), file) for check in checks}
     return {check: text for check, text in said.items() if text}
 
 
@@ -54,8 +57,8 @@ def test_each_broken_method_has_one_fault(check: Check, cls: type[Method], says:
 def test_the_compile_check_fails_only_a_broken_method() -> None:
     with patch.dict(METHODS):
         assert not broken_by(Right, list(SLOW_CHECKS), "plain")
-    broken = broken_by(broken_methods.DecidesByValues, list(SLOW_CHECKS), "plain")
-    says = next(says for _, cls, says in BREAKERS if cls is broken_methods.DecidesByValues)
+    broken = broken_by(broken_after_training.DecidesByValues, list(SLOW_CHECKS), "plain")
+    says = next(says for _, cls, says in BREAKERS if cls is broken_after_training.DecidesByValues)
     assert re.search(says, broken[checks.check_compiles])
 
 
