@@ -122,9 +122,9 @@ def leaderboard(runs: "str | Path | pd.DataFrame" = "results", name: str = "") -
     )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two rows of a leaderboard; `str` is the text of `vtab-peft compare`."""
+    """Two rows of a leaderboard; `print`, or the last line of a notebook's cell, shows the text of the command."""
 
     tasks: "pd.DataFrame"
     """One row per task, and one for the mean over several tasks (`mean of n`); accuracies in [0, 1].
@@ -137,7 +137,7 @@ class Comparison:
     text: str
     """The printed comparison."""
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return self.text
 
 
@@ -158,7 +158,8 @@ def compare(
     import pandas as pd
 
     where = runs if isinstance(runs, str | Path) else "the given runs"
-    found = comparisons.find_rows(_leaderboards(runs), word(a), word(b), leaderboard, where)
+    with python_wording():
+        found = comparisons.find_rows(_leaderboards(runs), word(a), word(b), leaderboard, where)
     entry, _, row_a, row_b = found
     try:
         over_tasks = comparisons.over_tasks(entry, row_a, row_b)

@@ -39,7 +39,7 @@ def find_adapter(text: str, results: Path) -> Path:
             "load merged models with timm and peft folders with peft"
         )
     if not found and not results.is_dir():
-        raise StoreError(f"there is no results folder {results} and no file {text}; give another --results")
+        raise StoreError(f"there is no results folder {results} and no file {text}; set --results to another folder")
     if not found:
         raise StoreError(f"no run in {results} begins with {text!r}, and no such file exists.{_suggested(text, runs)}")
     return _beside(max(found, key=repetition_of))

@@ -13,7 +13,7 @@ from importlib import import_module
 from .. import __version__
 from ..escaping import escaped_output
 from . import checkpoints, data, methods, results, run
-from .parsing import Parser
+from .parsing import Parser, describe
 
 EXAMPLES = """\
 examples:
@@ -83,4 +83,5 @@ def parser() -> argparse.ArgumentParser:
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for group in (methods, run, results, checkpoints, data):
         group.declare(commands)
+    describe(top)
     return top

@@ -1,15 +1,16 @@
 """The commands that open trained adapters: `analyze`, `export`, `predict`, `shift`."""
 
-import argparse
-
 from .options import (
+    EXECUTION,
     RESULTS,
     Commands,
+    Options,
     add_device,
     add_plugin,
     add_results,
     add_tasks,
     add_threads,
+    group,
     path_of,
     with_commas,
 )
@@ -49,19 +50,20 @@ def declare(commands: Commands) -> None:
     predict.set_defaults(work="commands.predict:predict")
 
     shift = commands.add_parser("shift", help="evaluate saved adapters on corrupted images and on further test lists")
-    add_tasks(shift)
-    add = shift.add_argument
+    runs, model, execution = (group(shift, title) for title in ("what to test", "the model", EXECUTION))
+    add_tasks(runs)
+    add = runs.add_argument
     names = "names or specs (default: all stored runs with adapters)"
     with_commas(add("--methods", nargs="+", default=[], help=names))
     wise = "also evaluate weights between pretrained and merged ones, chosen on val; see docs/shift.md"
     add("--wise-ft", action="store_true", help=wise)
-    add_device(shift)
-    add_threads(shift)
-    _add_model(shift)
+    _add_model(model)
+    add_device(execution)
+    add_threads(execution)
     shift.set_defaults(work="commands.shift:shift")
 
 
-def _add_model(command: argparse.ArgumentParser) -> None:
+def _add_model(command: Options) -> None:
     """Add what is needed to restore a trained model."""
     allowed = "the backbone of the run; allows downloading its weights (default: only those on this machine)"
     command.add_argument("--backbone", metavar="NAME", help=allowed)

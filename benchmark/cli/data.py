@@ -7,7 +7,7 @@ from .options import Commands, add_tasks, fraction, path_of, positive, seed
 
 def declare(commands: Commands) -> None:
     """Add the commands `data ...`."""
-    data = commands.add_parser("data", help="check, fetch, build and cache data")
+    data = commands.add_parser("data", help="check, fetch, build, import and cache data")
     family = data.add_subparsers(required=True, metavar="COMMAND")
 
     check = family.add_parser("check", help="check that the data of each task is complete, and print what to do next")

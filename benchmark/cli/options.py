@@ -54,13 +54,13 @@ def add_results(options: Options) -> None:
 
 def add_plugin(options: Options) -> None:
     """Add `--plugin`."""
-    files = "Python files that define more methods"
+    files = "Python files that define more methods or backbones"
     options.add_argument("--plugin", nargs="+", type=path_of, default=[], metavar="FILE", help=files)
 
 
 def add_threads(options: Options) -> None:
     """Add `--threads`."""
-    options.add_argument("--threads", type=positive, default=2, help="torch threads (default: 2)")
+    options.add_argument("--threads", type=positive, default=2, help="CPU threads of each process (default: 2)")
 
 
 def add_device(options: Options) -> None:
@@ -73,7 +73,8 @@ def add_tasks(options: Options) -> None:
     """Add the options that select tasks."""
     add = options.add_argument
     add("--suite", help="vtab1k, fgvc or toy; not needed for task folders given by path")
-    with_commas(add("--tasks", nargs="+", default=["all"], help="task names, groups, all, or paths of folders"))
+    tasks = "names or groups of tasks, paths of task folders, or imagefolder:PATH with class folders (default: all)"
+    with_commas(add("--tasks", nargs="+", default=["all"], help=tasks))
     add("--data", type=path_of, metavar="FOLDER", help="folder that contains the suite's task folders")
 
 
@@ -121,7 +122,8 @@ def add_settings(options: Options) -> None:
 def add_split(command: argparse.ArgumentParser) -> None:
     """Add the options of `run`, `retry` and `status` that `tune` does not have."""
     add = group(command, RUNS).add_argument
-    add("--split", choices=["test", "val"], default="test", help="val: train on train800, evaluate on val200")
+    split = "test: train on all 1000 images; val: train on train800, evaluate on val200 (default: test)"
+    add("--split", choices=["test", "val"], default="test", help=split)
     add("--shard", type=part, default=(1, 1), metavar="I/N", help="run part I of N parts of equal cost")
     add = group(command, STORED).add_argument
     add("--oracle", action="store_true", help="also record the best test epoch; rankings do not use it")

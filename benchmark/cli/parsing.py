@@ -44,13 +44,9 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def _short_usage(self) -> str:
-        """Return the usage in one line: what is required, and that there are options."""
-        needed = [
-            " ".join([*action.option_strings[:1], str(action.metavar or _choices(action) or action.dest.upper())])
-            for action in self._actions
-            if action.required
-        ]
-        return " ".join([self.prog, *needed, *(["[options]"] if self._subparsers is None else [])])
+        """Return the usage in one line: what is required, other arguments without name, and `[options]`."""
+        shown = [_shown(action) for action in self._actions if action.required or not action.option_strings]
+        return " ".join([self.prog, *shown, *(["[options]"] if self._subparsers is None else [])])
 
     def _get_values(self, action: argparse.Action, arg_strings: list[str]) -> Any:
         if getattr(action, "commas", False):
@@ -86,6 +82,23 @@ class Parser(argparse.ArgumentParser):
 
 def _choices(action: argparse.Action) -> str:
     return f"{{{','.join(map(str, action.choices))}}}" if action.choices else ""
+
+
+def _shown(action: argparse.Action) -> str:
+    """Return an argument as in a usage: `--methods METHODS ...` where several values may follow."""
+    value = str(action.metavar or _choices(action) or action.dest.upper())
+    words = [*action.option_strings[:1], value, *(["..."] if action.nargs in ("+", "*") else [])]
+    return " ".join(words) if action.required else f"[{' '.join(words)}]"
+
+
+def describe(command: argparse.ArgumentParser) -> None:
+    """Let `--help` of each command begin with what the list of commands says of it."""
+    for group in command._actions:
+        if isinstance(group, argparse._SubParsersAction):
+            for listed in group._choices_actions:
+                one, text = group.choices[listed.dest], str(listed.help)
+                one.description = one.description or f"{text[0].upper()}{text[1:]}."
+                describe(one)
 
 
 def _parts(text: str) -> list[str]:

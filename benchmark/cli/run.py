@@ -49,7 +49,7 @@ def declare(commands: Commands) -> None:
     add("--data", type=path_of, metavar="FOLDER", help=folders)
     add("--weights", help="the weights of the stored run, as for `run` (default: from timm's hub)")
     add_plugin(rerun)
-    add("--threads", type=positive, help="torch threads (default: as recorded)")
+    add("--threads", type=positive, help="CPU threads (default: as recorded)")
     add_device(rerun)
     add_results(rerun)
     rerun.set_defaults(work="commands.rerun:rerun")
@@ -73,7 +73,7 @@ def declare(commands: Commands) -> None:
     rest = {"split": "test", "shard": (1, 1), "again": False, "only_failed": False, "keep_logits": False}
     reproduce.set_defaults(work="commands.reproduce:reproduce", **rest)
 
-    smoke = commands.add_parser("smoke", help="small benchmark without internet, weights or data; takes minutes")
+    smoke = commands.add_parser("smoke", help="run a small benchmark without internet, weights or data, in minutes")
     add_plugin(smoke)
     add_settings(smoke)
     add_device(smoke)
@@ -86,25 +86,29 @@ def declare(commands: Commands) -> None:
     smoke.set_defaults(work="commands.smoke:smoke")
 
     speed = commands.add_parser("speed", help="measure images per second of training, and the share of peak FLOP/s")
-    add = speed.add_argument
+    runs, sizes, execution, stored = (group(speed, title) for title in (RUNS, "sizes", EXECUTION, STORED))
+    add = runs.add_argument
     specs = "names, titles or specs of methods (default: linear lora aoft_lora full)"
     with_commas(add("--methods", nargs="+", default=["linear", "lora", "aoft_lora", "full"], help=specs))
     small = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
     add("--backbone", default=small, help="timm model name with its tag (default: %(default)s)")
     add("--weights", default="random", help="as for `run` (default: random, which is as fast)")
+    add_settings(runs)
+    add = sizes.add_argument
     add("--batch", nargs="+", type=positive, default=[64], help="batch sizes (default: 64)")
     add("--images", type=positive, metavar="N", help="images per epoch (default: 4096 on a GPU, 80 on a CPU)")
+    add = execution.add_argument
     add("--precision", choices=["bf16", "fp32"], default="bf16", help="default: bf16")
-    add_settings(speed)
     add("--engine", nargs="+", choices=ENGINES, default=["eager"], help="default: eager")
-    add_device(speed)
-    add_threads(speed)
+    add_device(execution)
+    add_threads(execution)
+    add = stored.add_argument
     add("--output", "--json", dest="json", type=path_of, metavar="FILE", help="store the results as JSON")
     speed.set_defaults(work="commands.speed:speed")
 
     what = "measure and store what methods cost: time, memory, FLOPs and bytes"
     cost = commands.add_parser("cost", help=what)
-    cost.description = "Measure training steps and inference; `speed` measures how well training uses a device."
+    cost.description = f"M{what[1:]}; `speed` measures how well training uses a device."
     runs, sizes, execution, stored = (group(cost, title) for title in (RUNS, "sizes", EXECUTION, STORED))
     add = runs.add_argument
     with_commas(add("--methods", nargs="+", required=True, help="names, titles or specs of methods, or all"))

@@ -14,7 +14,7 @@ from .show_tables import show_tables
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run `vtab-peft agreement`: print the tables and, with `--to`, write them with the figure; return the exit status.
+    """Run `vtab-peft agreement`: print the tables; with `--output` also write them and the figure.
 
     Raises:
         ValueError: no or several leaderboards have the methods, or predictions are missing.

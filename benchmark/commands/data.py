@@ -67,7 +67,10 @@ def _table(results: Sequence[tuple[str, CheckResult]]) -> str:
         (label, result.state, *(result.counts.get(split, "") for split in SPLITS), result.provenance)
         for label, result in results
     ]
-    return tabulate(rows, ("task", "state", *SPLITS, "provenance"), tablefmt="simple")
+    align = ("left", "left", *["right"] * len(SPLITS), "left")
+    return tabulate(
+        rows, ("task", "state", *SPLITS, "provenance"), tablefmt="simple", disable_numparse=True, colalign=align
+    )
 
 
 def cache(options: argparse.Namespace) -> int:
@@ -96,7 +99,8 @@ def _contents(found: CacheReport) -> str:
         for entry in found.entries
     ]
     headers = ("task", "form", "size", "last used", "source")
-    table = tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", "right", "left", "left"))
+    align = ("left", "left", "right", "left", "left")
+    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
     total = f"{found.root} has {size_text(found.bytes)}; shared images count once"
     free = sum(file.bytes for file in found.useless)
     hint = [f"`vtab-peft data cache --prune` would free {size_text(free)}"] if found.useless else []

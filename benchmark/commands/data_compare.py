@@ -37,7 +37,8 @@ def compare_data(options: argparse.Namespace) -> int:
                     f"{name}, {found.split}: {pluralize(abs(more), 'image')} more in {'A' if more > 0 else 'B'}"
                 )
     headers = ("task", "split", "images A", "images B", "same pixels", "at the same place", "largest difference")
-    print(tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", *["right"] * 5)))
+    align = ("left", "left", *["right"] * 5)
+    print(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align))
     print("\nthe same pixels and labels, in the same order" if equal else "\n".join(["", *notes]))
     return 0 if equal else 1
 

@@ -54,7 +54,8 @@ def _plan(wanted: Sequence[Item]) -> int:
         for item in wanted
     ]
     headers = ("task", "file", "size", "state", "source")
-    print(tabulate(rows, headers, tablefmt="simple", colalign=("left", "left", "right", "left", "left")))
+    align = ("left", "left", "right", "left", "left")
+    print(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align))
     for item in wanted:
         if item.state in ("manual", "archive only"):
             print(item.instructions())
@@ -102,7 +103,7 @@ def _shared(tasks: Sequence[Task], data: Path, options: argparse.Namespace) -> i
     """Fetch task folders of the shared archive (`--archive`), which need no build."""
     if options.dry_run:
         rows = [(task.name, "present" if task.folder and task.folder.exists() else "to fetch") for task in tasks]
-        print(tabulate(rows, ("task", "state"), tablefmt="simple"))
+        print(tabulate(rows, ("task", "state"), tablefmt="simple", disable_numparse=True))
         return 0
     printer = ProgressPrinter(sys.stderr)
     try:

@@ -62,7 +62,8 @@ def show(options: argparse.Namespace) -> int:
         left_out = WIDE if what == "backbones" and style == "text" and not options.names else ()
         shown = [{key: _text(value) for key, value in row.items() if key not in left_out} for row in rows]
         tablefmt = "pipe" if style == "markdown" else "simple"
-        print(tabulate(shown, headers="keys", tablefmt=tablefmt, disable_numparse=True))
+        align = ["right" if any(type(row[key]) is int for row in rows) else "left" for key in shown[0]]
+        print(tabulate(shown, headers="keys", tablefmt=tablefmt, disable_numparse=True, colalign=align))
     return 0
 
 
@@ -151,7 +152,9 @@ def _text(value: Any) -> Any:
     if isinstance(value, dict):
         return ", ".join(value)
     if isinstance(value, list | tuple):
-        return "/".join(f"{number:g}" for number in value)
+        return "/".join(_text(number) if isinstance(number, int) else f"{number:g}" for number in value)
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
     return "" if value is None else value

@@ -35,7 +35,7 @@ def announcement(
     seconds = sum(run.seconds for run in todo)
     notes = [f"{len(runs) - len(todo) - never_tried} of {len(runs)} stored already"] if len(runs) > len(todo) else []
     if never_tried:
-        notes.append(f"{never_tried} did not fail; use `vtab-peft run` for them")
+        notes.append(f"{never_tried} neither stored nor failed, left to `vtab-peft run`")
     done = f" ({'; '.join(notes)})" if notes else ""
     slow = backbone.on_gpu and engine == "eager" and seconds > LONG_SECONDS
     advice = "; --engine compiled_graphs is faster for a sweep of this length" if slow else ""

@@ -86,7 +86,8 @@ def _of_plan(
     for run in runs:
         counts[run.spec.task.suite][states[run.spec.run_id()]] += 1
     rows = [(suite, *(of[state] for state in STATES), sum(of.values())) for suite, of in counts.items()]
-    lines = [tabulate(rows, ("suite", *STATES, "total"), tablefmt="simple")]
+    align = ("left", *["right"] * (len(STATES) + 1))
+    lines = [tabulate(rows, ("suite", *STATES, "total"), tablefmt="simple", disable_numparse=True, colalign=align)]
     if unread:
         lines.append(unread_note(unread))
     return [
@@ -140,7 +141,9 @@ def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure], lo
     repeated = Counter(_group(run.spec) for run in runs if run.repetition > 1)
     failed = Counter(_group(failure.spec) for failure in failures)
     rows = [(*group, done[group], repeated[group], failed[group]) for group in sorted({*done, *failed})]
-    lines = [tabulate(rows, (*columns, "done", "repeated", "failed"), tablefmt="simple")] if rows else []
+    headers, align = (*columns, "done", "repeated", "failed"), [*["left"] * len(columns), *["right"] * 3]
+    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    lines = [table] if rows else []
     total = f"{store.root}/ contains {pluralize(len(runs), 'result')} and {pluralize(len(failures), 'failed run')}"
     return [*lines, total, *_running(locks), *_failed(store, failures)]
 

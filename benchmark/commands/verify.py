@@ -114,7 +114,7 @@ def _lacking_proof(run: Run, level: int) -> Iterator[str]:
     if level == 0:
         yield "has no predictions beside it; commit its .npz, or make it with `vtab-peft rerun`"
     if not made.get("git_sha") or made.get("git_dirty"):
-        yield "was not made from a commit; commit your changes and repeat it with `run --again`"
+        yield "was not made from a commit; commit your changes and repeat it with `run --repeat`"
     if run.spec.method.plugin or made.get("plugins"):
         yield "was made beside plug-in files; add the method to methods/, and repeat it"
     if not run.created:

@@ -26,8 +26,9 @@ NOTES = (
 
 def to_text(found: Agreement, leaderboard: Leaderboard, by_task: bool = False, style: str = "simple") -> str:
     """Return the tables as text; `style` is a table format of tabulate."""
-    parts = [_tables(mean_of(found.tasks), found.means, style)]
-    if by_task:
+    several = len(found.tasks) > 1
+    parts = [_tables(mean_of(found.tasks) if several else found.tasks[0], found.means, style)]
+    if by_task and several:
         parts += [_tables(task, [pair for pair in found.by_task if pair.task == task], style) for task in found.tasks]
     notes = [*NOTES, interval_note(found), verdict(found)]
     below = "\n".join(notes if style == "simple" else [f"- {note}" for note in notes])
@@ -50,10 +51,11 @@ def verdict(found: Agreement) -> str:
     if not pairs:
         return "Whether methods differ by more than seeds do: no answer, because that needs two seeds of each method."
     more, less = sum(one.low > 0 for one in pairs), sum(one.high < 0 for one in pairs)
-    rest = f"; {less} less" if less else ""
+    unclear = len(pairs) - more - less
+    rest = (f"; {less} less" if less else "") + (f"; of {unclear} nothing can be told" if unclear else "")
     return (
         f"Of {pluralize(len(pairs), 'pair')} {more} disagree{'s' if more == 1 else ''} more than two seeds of one "
-        f"method do{rest}; of {len(pairs) - more - less} nothing can be told."
+        f"method do{rest}."
     )
 
 
@@ -69,7 +71,7 @@ def _tables(task: str, pairs: Sequence[Pair], style: str) -> str:
         for pair in between[:MOST_PAIRS]
     ]
     left = len(between) - len(rows)
-    more = f" (the {len(rows)} that differ most; --to writes all)" if left else ""
+    more = f" (the {len(rows)} that differ most; --output writes all)" if left else ""
     parts.append((f"{task}: two methods{more}", ("A", "B", *HEADS, "beyond seeds", "same seed"), rows))
     texts = []
     for title, head, body in parts:

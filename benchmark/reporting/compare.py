@@ -114,7 +114,7 @@ def find_leaderboard(
         ValueError: a method is on no leaderboard, or no or several leaderboards have all methods.
     """
     if not found:
-        raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or another --results")
+        raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or set --results to another folder")
     named = [entry for entry in found if name in entry[0].id.slug]
     if not named:
         slugs = ", ".join(entry[0].id.slug for entry in found)
@@ -127,7 +127,7 @@ def find_leaderboard(
         slugs = "; ".join(f"{board.slug} ({title})" for board, title in titles)
         raise ValueError(
             f"{len(fits) or 'no'} leaderboards have {' and '.join(map(repr, methods)) or 'runs'}; "
-            + (f"choose one with --board: {slugs}" if fits else f"searched: {slugs}")
+            + (f"choose one with --leaderboard: {slugs}" if fits else f"searched: {slugs}")
         )
     ((chosen, runs),) = fits
     return chosen, runs, [_row(chosen, method) for method in methods]

@@ -14,8 +14,10 @@ from .wording import pluralize
 
 def to_text(found: Ensembles, entry: Leaderboard, style: str = "simple") -> str:
     """Return the tables as text; `style` is a table format of tabulate."""
+    choices = [[choice.task.label, choice.ranking[0], members_of(choice)] for choice in found.choices]
     rows = [[text, sizes_of(found)[name], *_cells(found.mean, name)] for name, text in STRATEGIES.items()]
-    head = ("prediction", "members", found.mean.task, "gain (95 %)")
+    over = found.mean.task if len(choices) > 1 else choices[0][0]
+    head = ("prediction", "members", over, "gain (95 %)")
     gains = tabulate(rows, head, style, disable_numparse=True, colalign=("left", "right", "right", "right"))
     tasks = [
         [one.task, *(percent(one.accuracy[name]) for name in STRATEGIES), _gain(one.gain["chosen"])]
@@ -23,8 +25,8 @@ def to_text(found: Ensembles, entry: Leaderboard, style: str = "simple") -> str:
     ]
     names = ("task", "best", "its seeds", "chosen", "all", "vote", "gain of chosen (95 %)")
     each = tabulate(tasks, names, style, disable_numparse=True, colalign=("left", *["right"] * 6))
-    choices = [[choice.task.label, choice.ranking[0], members_of(choice)] for choice in found.choices]
-    chosen = tabulate(choices, ("task", "best on val200", "chosen on val200 (in how many ensembles)"), style)
+    heads = ("task", "best on val200", "chosen on val200 (in how many ensembles)")
+    chosen = tabulate(choices, heads, style, disable_numparse=True)
     notes = [
         "Accuracy in percent.  averaged: the mean of the probabilities.  Choices were made on val200, by runs trained",
         "on train800, and each ensemble was tested once.  gain: over the best method on val200, mean over seeds.",

@@ -300,7 +300,7 @@ class Store:
         if not any((self.root / name).is_dir() for name in ("runs", "failed", "claims")):
             there = f"{self.root} holds no results: it has no runs/"
             what = there if self.root.is_dir() else f"there is no results folder {self.root}"
-            raise ValueError(f"{what}; give another --results, or let `vtab-peft run` finish a run first")
+            raise ValueError(f"{what}; set --results to another folder, or let `vtab-peft run` finish a run first")
 
 
 def _folder_names(spec: RunSpec) -> tuple[str, str, str, str]:

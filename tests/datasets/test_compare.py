@@ -37,6 +37,14 @@ def test_equal_pixels_in_another_format_are_equal(
     ]
 
 
+def test_names_that_look_like_numbers_stay(
+    make_task_in: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = (make_task_in(tmp_path / side, name="2024.10") for side in "ab")
+    assert main(["data", "compare", str(a), str(b)]) == 0
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines()[2:5]} == {"2024.10"}
+
+
 def test_another_order_has_the_same_pixels_elsewhere(copies: tuple[Path, Path]) -> None:
     a, b = copies
     lines = (b / "test.txt").read_text().splitlines(keepends=True)

@@ -216,7 +216,7 @@ def test_a_table_is_used_in_the_folder_in_which_it_was_made(two_methods: Path, m
 def test_compare_returns_the_numbers_of_the_command(two_methods: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = vtab_peft.compare("lora", "bitfit", two_methods)
     assert main(["compare", "lora", "bitfit", "--results", str(two_methods)]) == 0
-    assert str(found) == capsys.readouterr().out.rstrip("\n")
+    assert str(found) == repr(found) == capsys.readouterr().out.rstrip("\n")
     tasks = found.tasks.set_index("task")
     assert list(tasks.index) == ["cars", "flowers", "mean of 2"]
     frame = vtab_peft.load_results(two_methods)
@@ -232,6 +232,14 @@ def test_compare_returns_the_numbers_of_the_command(two_methods: Path, capsys: p
     assert str(vtab_peft.compare(METHODS["lora"](), METHODS["bitfit"](), two_methods)) == str(found)
     with pytest.raises(ValueError, match="ssf"):
         vtab_peft.compare("lora", "ssf", frame)
+
+
+def test_the_leaderboard_of_a_comparison_is_asked_for_in_words_of_python(two_methods: Path, put: Any) -> None:
+    for method in ("lora", "bitfit"):
+        put("flowers", method, 0, 0.5, suite="other")
+    with raises_naming(ValueError, "2 leaderboards", "with leaderboard: ") as raised:
+        vtab_peft.compare("lora", "bitfit", two_methods)
+    assert "--leaderboard" not in str(raised.value)
 
 
 def test_published_has_every_printed_number() -> None:

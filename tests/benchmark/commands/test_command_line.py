@@ -53,6 +53,21 @@ def test_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.parametrize("command", list(leaves(parser())), ids=lambda command: command.prog)
+def test_help_begins_with_what_the_command_does(command: argparse.ArgumentParser) -> None:
+    usage, sentence, *_ = command.format_help().split("\n\n")
+    assert usage.startswith("usage: ")
+    assert sentence[0].isupper()
+    assert sentence.endswith(".")
+
+
+def test_usage_marks_arguments_of_several_values() -> None:
+    usages = {command.prog: command.format_help().split("\n\n")[0] for command in leaves(parser())}
+    assert usages["vtab-peft run"] == "usage: vtab-peft run --methods METHODS ... --backbone BACKBONE [options]"
+    assert usages["vtab-peft analyze"] == "usage: vtab-peft analyze RUN ... [options]"
+    assert usages["vtab-peft data fetch"] == "usage: vtab-peft data fetch [TASK ...] [options]"
+
+
+@pytest.mark.parametrize("command", list(leaves(parser())), ids=lambda command: command.prog)
 def test_help_fits_a_screen_or_is_grouped(command: argparse.ArgumentParser, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     lines = command.format_help().splitlines()

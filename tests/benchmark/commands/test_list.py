@@ -28,7 +28,7 @@ def test_json_lists_contain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     tasks = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     assert [tasks["caltech101"][split] for split in ("train", "val", "test")] == [800, 200, [6084, 6085]]
     assert main(["list", "tasks"]) == 0
-    assert "6084/6085" in capsys.readouterr().out
+    assert "6,084/6,085" in capsys.readouterr().out
     assert main(["list", "backbones", "--json"]) == 0
     backbones = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
     clip = {"image_size": 336, "mean": [0.48145466, 0.4578275, 0.40821073], "std": [0.26862954, 0.26130258, 0.27577711]}
@@ -40,6 +40,17 @@ def test_json_lists_contain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
     assert backbones["vit_small_patch16_dinov3.lvd1689m"]["licence"] == "dinov3-license"
     order = [(row["class"], row["parameters"]) for row in backbones.values()]
     assert order == sorted(order)
+
+
+def test_numbers_are_aligned_and_have_separators(capsys: pytest.CaptureFixture[str]) -> None:
+    """In lists of tasks and backbones, as in that of methods."""
+    for what, name, number in (("tasks", "dsprites_loc", "73,728"), ("backbones", "toy_vit", "894,080")):
+        assert main(["list", what]) == 0
+        head, rule, *lines = capsys.readouterr().out.splitlines()
+        row = next(line for line in lines if name in line)
+        column = "test" if what == "tasks" else "parameters"
+        assert rule[head.index(column) + len(column) - 1 :][:2] == "- ", "the heading ends with its column"
+        assert row[: head.index(column) + len(column)].endswith(number)
 
 
 def test_named_backbones_are_shown_with_their_preprocessing(capsys: pytest.CaptureFixture[str]) -> None:

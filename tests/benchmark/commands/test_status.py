@@ -48,6 +48,14 @@ def test_folder_is_counted_by_leaderboard(
     locks.close()
 
 
+def test_a_suite_that_looks_like_a_number_keeps_its_name(
+    store: Store, put: Callable[..., Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    put("flowers", "lora", 0, 0.5, suite="1e3")
+    assert main(["status", "--results", str(store.root)]) == 0
+    assert capsys.readouterr().out.splitlines()[2].split()[0] == "1e3"
+
+
 def test_a_failure_beside_the_result_is_to_be_deleted(
     store: Store, put: Callable[..., Any], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,7 +12,7 @@ from leaderboards import only_with_runs
 from sklearn.metrics import cohen_kappa_score, jaccard_score
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.reporting.agreement import MEASURES, agreement, cluster, measure, sample, summarise
-from vtab_peft.benchmark.reporting.agreement_text import to_csv, verdict
+from vtab_peft.benchmark.reporting.agreement_text import to_csv, to_text, verdict
 from vtab_peft.benchmark.reporting.stats import InsufficientData, student
 from vtab_peft.benchmark.storage.predictions import Predictions, load_predictions
 from vtab_peft.benchmark.storage.store import Store
@@ -161,6 +161,15 @@ def test_with_few_seeds_intervals_are_over_images(store: Store, fill: Fill, seed
     assert (pair.beyond_seeds is None) == (seeds == 1)
     assert all(one.low < one.estimate < one.high for one in pair.measures.values())
     assert len(result.means) == (1 if seeds == 1 else 3)
+
+
+def test_one_task_is_called_by_its_name(store: Store, fill: Fill) -> None:
+    """A mean of one task is that task, and its tables are printed once."""
+    fill("aa", tasks=1, own=0.5)
+    fill("bbb", tasks=1, own=0.5)
+    entry, _ = only_with_runs(store)
+    text = to_text(found(store), entry, by_task=True)
+    assert [text.count(part) for part in ("task0: two methods", "mean of 1", "of 0 ")] == [1, 0, 0]
 
 
 def test_the_same_files_come_out_again(store: Store, fill: Fill, tmp_path: Any) -> None:
