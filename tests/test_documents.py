@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from vtab_peft.benchmark.cli import EXAMPLES, parser
+from vtab_peft.benchmark.recipes import FIELDS
+from vtab_peft.methods import parse
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = {path.relative_to(ROOT).as_posix(): path for path in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]}
@@ -56,7 +58,21 @@ EVERY += [("--help", line.strip().partition(" ")[2]) for line in EXAMPLES.splitl
 
 @pytest.mark.parametrize(("source", "line"), EVERY, ids=[f"{source}: {line}" for source, line in EVERY])
 def test_what_the_documents_tell_to_type_is_a_command(source, line) -> None:
-    PARSER.parse_args(shlex.split(line))
+    options = PARSER.parse_args(shlex.split(line))
+    for text in getattr(options, "grid", ()):
+        name = text.partition("=")[0]
+        assert name in FIELDS or all(name in parse(method).args() for method in options.methods), name
+
+
+@pytest.mark.parametrize(("source", "line"), EVERY, ids=[f"{source}: {line}" for source, line in EVERY])
+def test_documents_use_one_name_of_an_option(source, line) -> None:
+    """The first one that `--help` shows."""
+    command, words = PARSER, shlex.split(line)
+    while groups := [action for action in command._actions if isinstance(action, argparse._SubParsersAction)]:
+        command, words = groups[0].choices[words[0]], words[1:]
+    for action in command._actions:
+        for other in {*action.option_strings[1:]} - {"--help", "-h"}:
+            assert other not in words, f"{other} is {action.option_strings[0]}"
 
 
 def spans(text: str) -> list[str]:

@@ -89,6 +89,10 @@ def test_pages_count_the_methods() -> None:
     on_vit = [cls for cls in methods.METHODS.values() if "vit" in cls.backbones and not cls.stands_for_many]
     plain = sum(cls.needs is None for cls in on_vit)
     assert f"`--methods all` means {len(on_vit)} methods on a plain ViT ({plain} without" in clusters
+    per_method = {"VTAB-1k": 19 * 5, "FGVC": 5 * 5, "`tune` VTAB-1k": 19 * 15, "`tune` FGVC": 5 * 15}
+    for sweep, runs in per_method.items():
+        (stated,) = re.findall(rf"\| {sweep}, (\d+) methods, \d+ \w+ \| ([\d,]+) \|", clusters)
+        assert stated == (str(len(on_vit)), f"{len(on_vit) * runs:,}")
     compared = sum(cls.evidence in ("authors' training", "authors' module") for cls in methods.METHODS.values())
     assert compared > int(re.findall(r"(?i)more\s+than (\d+) methods give the same numbers", readme)[0]) > compared - 20
     assert f"`peft` adds {len(on_vit) - plain} methods of Hugging Face peft" in readme
