@@ -115,22 +115,28 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def to_markdown(heading: Sequence[str], angles: Table, sizes: Table, bounds: Table) -> str:
-    """Return `analysis.md`; sections without rows are skipped."""
+def to_text(heading: str, angles: Table, sizes: Table, bounds: Table, style: str = "pipe") -> str:
+    """Return the tables; sections without rows are skipped.
+
+    style: "pipe" for Markdown (`analysis.md`), "simple" for a terminal.
+    """
     tables = ((angles, ANGLE_COLUMNS), (sizes, SIZE_COLUMNS), (bounds, BOUND_COLUMNS))
-    blocks = ["# Analysis of trained adapters", *map(markdown, heading)]
+    blocks = ["# Analysis of trained adapters", markdown(heading) if style == "pipe" else heading]
     for about, (rows, columns) in zip((ABOUT_ANGLES, ABOUT_SIZES, ABOUT_BOUNDS), tables, strict=True):
-        blocks += [about, _table(rows, columns)] if rows or columns is ANGLE_COLUMNS else []
+        blocks += [about, _table(rows, columns, style)] if rows or columns is ANGLE_COLUMNS else []
+    if style != "pipe":
+        blocks = [block.lstrip("# ") for block in blocks]
     return "\n\n".join(blocks) + "\n"
 
 
-def _table(rows: Table, columns: dict[str, str]) -> str:
+def _table(rows: Table, columns: dict[str, str], style: str) -> str:
     lines = []
     for row in rows:
         texts = {"of_weight": DASH if row.get("relative") is None else f"{100 * row['relative']:.1f} %"}
         if "dimension" in row:
             texts["vectors"] = ", ".join(filter(None, (row["side"], row["when"])))
             texts["by_chance"] = f"{degrees(row['dimension'] ** -0.5):.2f}"
-        lines.append([markdown(column.format_map(row | texts)) for column in columns.values()])
+        cells = [column.format_map(row | texts) for column in columns.values()]
+        lines.append([markdown(cell) for cell in cells] if style == "pipe" else cells)
     align = ["left" if name in ("of", "vectors", "matrix") else "right" for name in columns]
-    return tabulate(lines, list(columns), "pipe", colalign=align, disable_numparse=True)
+    return tabulate(lines, list(columns), style, colalign=align, disable_numparse=True)

@@ -13,7 +13,7 @@ from ...datasets.tasks import find
 from ..analysis.adapters import AdapterAnalysis, analyze_adapter, analyze_weights
 from ..analysis.angles import Group
 from ..analysis.figures import angles, sizes
-from ..analysis.report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_markdown
+from ..analysis.report import angle_rows, bound_rows, rounded, size_rows, to_csv, to_text
 from ..checkpoints.restore import TrainedModel, load_trained
 from ..plan import preprocessing_of
 from ..reporting.drawing import FORMATS
@@ -43,19 +43,21 @@ def analyze(options: argparse.Namespace) -> int:
     images = [_training_images(run, options) for run in runs]
     weights = analyze_weights(runs[0])
     found = [analyze_adapter(run, own) for run, own in zip(runs, images, strict=True)]
-    files = render(runs, weights, found)
+    files, text = render(runs, weights, found)
     folder = options.results / "analysis" if options.to is options.default_to else options.to
     for name, content in files.items():
         write_atomically(folder / name, content)
     for name in set(FILES) - files.keys():  # an earlier analysis may have written them
         (folder / name).unlink(missing_ok=True)
-    print(files["analysis.md"].decode(), end="")
+    print(text, end="")
     print(f"analysis: {folder}", file=sys.stderr)
     return 0
 
 
-def render(runs: list[TrainedModel], weights: list[Group], found: list[AdapterAnalysis]) -> dict[str, bytes]:
-    """Return the contents of the non-empty files among `FILES`, by name."""
+def render(
+    runs: list[TrainedModel], weights: list[Group], found: list[AdapterAnalysis]
+) -> tuple[dict[str, bytes], str]:
+    """Return the contents of the non-empty files among `FILES`, by name, and the text for the terminal."""
     groups = [*weights, *(group for own in found for group in own.angles)]
     learned = [size for own in found for size in own.sizes]
     angle_table, size_table = angle_rows(groups), size_rows(learned)
@@ -66,7 +68,7 @@ def render(runs: list[TrainedModel], weights: list[Group], found: list[AdapterAn
     recipes = ", ".join(dict.fromkeys(run.spec.recipe.name for run in runs))
     caption = f"{spec.backbone.name} · {tasks}"
     names = ", ".join(f"{run.spec.method.spec} {run.spec.run_id()}" for run in runs)
-    heading = [f"{caption} · recipe {recipes} · runs: {names}"]
+    shown = f"{caption} · recipe {recipes} · runs: {names}", angle_table, size_table, bound_table
     data = {
         "backbone": asdict(spec.backbone),
         "cells": [{"key": run.spec.run_id(), "spec": run.spec.to_json()} for run in runs],
@@ -75,15 +77,16 @@ def render(runs: list[TrainedModel], weights: list[Group], found: list[AdapterAn
         "bounds": [{"of": own.label, **asdict(bound)} for own in found for bound in own.bounds],
     }
     texts = {
-        "analysis.md": to_markdown(heading, angle_table, size_table, bound_table),
+        "analysis.md": to_text(*shown),
         **{f"{name}.csv": to_csv(rows) for name, rows in tables.items() if rows},
         "analysis.json": json.dumps(rounded(data), indent=1, sort_keys=True) + "\n",
     }
-    return {
+    files = {
         **{name: text.encode() for name, text in texts.items()},
         **angles(groups, caption),
         **sizes(size_table, caption),
     }
+    return files, to_text(*shown, style="simple")
 
 
 def _training_images(run: TrainedModel, options: argparse.Namespace) -> np.ndarray | None:

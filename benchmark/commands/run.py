@@ -286,7 +286,7 @@ def dry_run(
                 estimate_of(todo[name]),
             )
         )
-    header = ("method", "trainable (no head)", "lr", "done", "to run", "estimate")
+    header = ("method", "trainable (no head)", "lr", "done", "to do", "estimate")
     seeds = " ".join(map(str, config.seeds))
     print(
         f"{backbone.ref.name}, recipe {config.recipe.name}, seeds {seeds}, {pluralize(len(tasks), 'task')}, "
@@ -294,7 +294,7 @@ def dry_run(
     )
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
     total = pluralize(len(runs), "run")
-    print(f"\n{len(missing)} of {total} to run, estimate {estimate_of(missing, one_worker(options))}")
+    print(f"\n{len(missing)} of {total} to do, estimate {estimate_of(missing, one_worker(options))}")
     if unread:
         print(unread_note(unread))
 

@@ -96,7 +96,7 @@ def _run_trials(
     """Run the trials that are pending; methods of which one is a variant of another share trials."""
     pending = list({run.spec.run_id(): run for own in trials for run in own.pending(store)}.values())
     total = len({run.spec.run_id() for own in trials for run in own.runs})
-    say(f"{pluralize(len(pending), 'trial')} of {total} to run{about(pending, one_worker(options))}")
+    say(f"{pluralize(len(pending), 'trial')} of {total} to do{about(pending, one_worker(options))}")
     return sweep(pending, pool, store, deadline, options.grace)
 
 
@@ -155,7 +155,7 @@ def _run_refits(
 ) -> SweepResult:
     """Run the refits that are missing."""
     missing = missing_runs(store, _by_seed(refits))
-    say(f"{pluralize(len(missing), 'refit')} of {sum(map(len, refits))} to run{about(missing, one_worker(options))}")
+    say(f"{pluralize(len(missing), 'refit')} of {sum(map(len, refits))} to do{about(missing, one_worker(options))}")
     return sweep(missing, pool, store, deadline, options.grace)
 
 
@@ -175,7 +175,7 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
         f"{pluralize(search.configurations, 'setting')} per method and task on val200, "
         f"then seeds {seeds} on test; {pluralize(len(tasks), 'task')}, on {search.backbone.device}\n"
     )
-    header = ("method", "grid", "trials done", "to run", "chosen", "refits done", "to run", "estimate")
+    header = ("method", "grid", "trials done", "to do", "chosen", "refits done", "to do", "estimate")
     print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
     print(f"\nin all: {estimate_of([*chain(*runs)])} with one worker\n\n{rates_table(search, methods)}")
     if unread:

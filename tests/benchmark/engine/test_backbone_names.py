@@ -139,7 +139,7 @@ def test_methods_of_the_suite_run_on_a_backbone_of_a_plug_in(
     changed.write_text(PLUGIN.read_text() + "\n# another file\n")
     capsys.readouterr()
     assert main([*ask, "--results", str(tmp_path / "r"), "--plugin", str(changed), "--dry-run"]) == 0
-    assert "2 of 2 runs to run" in capsys.readouterr().out
+    assert "2 of 2 runs to do" in capsys.readouterr().out
 
 
 def test_a_backbone_without_configuration_has_the_defaults_of_timm(tmp_path: Path) -> None:
