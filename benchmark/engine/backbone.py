@@ -239,7 +239,8 @@ def _check_name(name: str, weights: str | None) -> None:
     architecture, _, tag = name.partition(".")
     tagged = timm.list_pretrained(f"{architecture}.*")
     if not tag and timm.list_models(architecture):
-        if weights is None:
+        refused = not plugin_of(_module(name)) and not _may_be_supported(architecture)  # `load` says why
+        if weights is None and not refused:
             advice = f"use one of: {', '.join(tagged)}; or " if tagged else ""
             raise BackboneError(f"backbone {name!r} does not say which weights; {advice}give --weights FILE")
     elif name not in tagged:

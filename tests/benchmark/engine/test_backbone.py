@@ -137,6 +137,8 @@ def test_random_weights_have_a_hash_for_each_seed() -> None:
         ("vit_base_patch16_224.augreg_in21", ("vit_base_patch16_224.augreg_in21k",)),
         ("vit_bse_patch16_224.augreg_in21k", ("vit_bse_patch16_224",)),
         ("resnet50.a1_in1k", ("resnet50.a1_in1k", "timm.models.resnet")),
+        ("convnext_tiny", ("'convnext_tiny'", "timm.models.convnext")),
+        ("vit_small_r26_s32_224", ("'vit_small_r26_s32_224'", "HybridEmbed")),
         ("deit3_base_patch16_224.fb_in1k", ("nowhere.safetensors",)),
         ("../etc/passwd", ("'../etc/passwd'", "list backbones")),
     ],
