@@ -1,10 +1,12 @@
 """The `Method` base class, the `@method` decorator and the registry of all methods."""
 
 import copy
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
+from keyword import iskeyword
 from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args
 
 from torch import Tensor, nn
@@ -255,9 +257,9 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
 
     Raises:
         TypeError: the name is missing, or the class does not inherit from `Method`.
-        ValueError: a class attribute such as `version` has another type, the name is taken or is not lower-case
-            letters, digits and underscores, a field has no default or the name of a function of `Method`, or the class
-            defines `__post_init__`.
+        ValueError: a class attribute such as `version` has another type, the name is taken, is a word such as `all` or
+            is not lower-case letters, digits and underscores, a field has no default or the name of a function of
+            `Method`, or the class defines `__post_init__`.
     """
     if not isinstance(name, str):
         raise TypeError('the decorator needs a name: write @method("my_method")')
@@ -266,9 +268,11 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
         if not issubclass(cls, Method):
             raise TypeError(f"method {name!r}: {cls.__name__} must inherit from Method or LinearUpdateMethod")
         if (known := METHODS.get(name)) and not _is_same_class(known, cls):
-            raise ValueError(f"the method name {name!r} is taken, by {known.__name__} of {known.__module__}")
-        if not name.isidentifier() or name != name.lower():
-            raise ValueError(f"method name {name!r} must be lower-case letters, digits and underscores")
+            raise ValueError(f"the method name {name!r} is taken, by {known.__name__} of {_source(known)}")
+        if not (name.isidentifier() and name.isascii()) or name != name.lower():
+            raise ValueError(f"method name {name!r} must be lower-case letters (a to z), digits and underscores")
+        if iskeyword(name) or name == "all":
+            raise ValueError(f"method name {name!r} has another meaning in --methods; choose another")
         if "__post_init__" in vars(cls):
             raise ValueError(f"method {name!r} must define validate() instead of __post_init__(), which checks types")
         if problem := wrong_fact(cls):
@@ -301,6 +305,11 @@ def method_name(cls: type[Method]) -> str:
     if cls.part_types:
         return "+".join(map(method_name, cls.part_types))
     return next(name for name, registered in METHODS.items() if registered is cls or _is_same_class(registered, cls))
+
+
+def _source(cls: type[Method]) -> str:
+    """Return the module of a class, or the file if that is a plug-in, whose module has a made-up name."""
+    return cls.__module__ if "." in cls.__module__ else getattr(sys.modules.get(cls.__module__), "__file__", "__main__")
 
 
 def _is_same_class(old: type[Method], new: type[Method]) -> bool:

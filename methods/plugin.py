@@ -52,6 +52,18 @@ def loaded_plugins() -> list[dict[str, str]]:
     return [{"file": path.name, "sha256": sha256} for path, (sha256, _, _) in sorted(_LOADED.items())]
 
 
+def edited_plugins() -> list[str]:
+    """Return the plug-in files that were edited after this process had loaded them, which it does once."""
+    return [str(path) for path, (sha256, _, _) in sorted(_LOADED.items()) if _is_edited(path, sha256)]
+
+
+def _is_edited(path: Path, sha256: str) -> bool:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest() != sha256
+    except OSError:
+        return False
+
+
 def described(error: Exception) -> str:
     """Return an error's message; if it is no `ValueError`, with its type and the line of the plug-in that raised it."""
     if isinstance(error, ValueError):
@@ -77,11 +89,22 @@ def own_frame(error: BaseException, file: Path) -> traceback.FrameSummary | None
     return next((frame for frame in reversed(frames) if Path(frame.filename) == _absolute(file)), None)
 
 
+def _one_file(error: BaseException, path: Path) -> str:
+    """Return advice if the plug-in imports a module that lies beside it."""
+    name = (error.name or "").partition(".")[0] if isinstance(error, ModuleNotFoundError) else ""
+    if not name or not (path.with_name(f"{name}.py").exists() or path.with_name(name).is_dir()):
+        return ""
+    return (
+        f". A plug-in is one file, whose hash is in run IDs: put what it needs of {name} into {path.name}. If edits of "
+        f"{name} shall not change run IDs, add its folder to PYTHONPATH"
+    )
+
+
 def _load(path: Path) -> tuple[str, str, list[str]]:
     if not path.is_file():
         raise PluginError(f"no plug-in file at {path}")
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    name = f"vtab_peft_plugin_{sha256[:16]}"
+    name = f"vtab_peft_plugin_{hashlib.sha256(f'{sha256} {path}'.encode()).hexdigest()[:16]}"
     before, models = set(METHODS), set(timm.list_models())
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
@@ -93,7 +116,9 @@ def _load(path: Path) -> tuple[str, str, list[str]]:
     except BaseException as error:  # user code can raise anything
         for registered in set(METHODS) - before:
             del METHODS[registered]
-        raise PluginError(f"plug-in {path} cannot be loaded: {_with_line(error, [path])}") from None
+        raise PluginError(
+            f"plug-in {path} cannot be loaded: {_with_line(error, [path])}{_one_file(error, path)}"
+        ) from None
     new = sorted(set(METHODS) - before)
     registered = {model for model in timm.list_models() if timm.models.model_entrypoint(model).__module__ == name}
     if taken := sorted(registered & models):

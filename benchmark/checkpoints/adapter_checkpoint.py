@@ -20,7 +20,7 @@ from ...datasets.schema import Invalid
 from ...methods import METHODS, Method, parse
 from ...methods.base import method_name
 from ...methods.composed import run_once
-from ...methods.plugin import plugin_sha256
+from ...methods.plugin import edited_plugins, plugin_sha256
 from ..canonical import canonical_json
 from ..engine.backbone import Backbone
 from ..engine.errors import is_oom
@@ -192,5 +192,6 @@ def _method(spec: RunSpec) -> Method:
         trained, here = (
             f"plug-in {text[:12]}" if text else f"the built-in {asked.name}" for text in (asked.plugin, file)
         )
-        raise ValueError(f"the run was trained with {trained}, this is {here}; give its file as --plugin FILE")
+        edited = "".join(f"; {name} was edited after this process loaded it: restart it" for name in edited_plugins())
+        raise ValueError(f"the run was trained with {trained}, this is {here}; give its file as --plugin FILE{edited}")
     return method

@@ -23,7 +23,7 @@ from ...datasets.cache import CachedTask
 from ...datasets.reading import InvalidFile
 from ...methods import Method, parse
 from ...methods.anatomy import VisionModel
-from ...methods.plugin import load_plugin
+from ...methods.plugin import described, load_plugin, plugin_sha256
 from ..engine.backbone import Backbone, BackboneError, load
 from ..engine.device import choose_device, precision_notes, use_device, use_threads
 from ..engine.errors import free_memory, is_oom, one_line_message
@@ -38,7 +38,7 @@ from ..reporting.tables import count
 from ..storage.costs import SCHEMA, Cost, Form, Inference, Latency, Setup, Training, load_cost, path_of, save_cost
 from ..storage.layout import Provenance
 from .messages import say, say_all
-from .throughput import IMAGES, NOISE, counted_flops, measure_training, noise, step_flops
+from .throughput import IMAGES, NOISE, check_methods, counted_flops, measure_training, noise, step_flops
 
 PASSES, SECONDS, MOST = 3, 2.0, 200
 """A latency is the median of at least 3 passes, of as many as fit into 2 seconds, of at most 200 (ours)."""
@@ -89,12 +89,14 @@ def _stored(path: Path) -> Cost | None:
 
 
 def _methods(names: Sequence[str], backbone: Backbone) -> list[Method]:
-    if "all" not in names:
-        return [parse(name) for name in names]
-    found, notes = all_methods(backbone)
+    """Return the methods that the names mean, each once; raise `ValueError` if one does not fit the backbone."""
+    asked = [parse(name) for name in names if name != "all"]
+    found, notes = all_methods(backbone) if "all" in names else ([], [])
     for note in notes:
         say(note)
-    return found
+    methods = list({method.spec(): method for method in (*found, *asked)}.values())
+    check_methods(methods, backbone)
+    return methods
 
 
 def measure_cost(method: Method, backbone: Backbone, setup: Setup, data: CachedTask, device: torch.device) -> Cost:
@@ -117,9 +119,11 @@ def measure_cost(method: Method, backbone: Backbone, setup: Setup, data: CachedT
         form, vit = deployed_form(method, injected.vit)
         deployed = as_trained if form == "trained" else _inference(vit, setup, device)
     except Exception as error:
-        if not is_oom(error):
+        if is_oom(error):
+            raise ValueError(f"{method.spec()}: a batch does not fit into memory: {one_line_message(error)}") from None
+        if plugin_sha256(method) is None:
             raise
-        raise ValueError(f"{method.spec()}: a batch does not fit into memory: {one_line_message(error)}") from None
+        raise ValueError(f"{method.spec()} cannot be measured: {described(error)}") from None
     return Cost(
         schema=SCHEMA,
         backbone=backbone.ref.name,

@@ -24,7 +24,7 @@ from ..recipes import choose_recipe, parse_settings
 from ..spec import Recipe
 from ..storage.json_io import check_writable, write_atomically
 from .messages import say_all
-from .throughput import IMAGES, Speed, matrix_flops, measure, noise, step_flops
+from .throughput import IMAGES, Speed, check_methods, matrix_flops, measure, noise, step_flops
 
 CLIPPING = ("clip_norm", "clip_value")
 SETTINGS = ("image_size", "augmentation", "optimizer", "drop_path", "branch_dropout", "mlp_dropout", *CLIPPING)
@@ -45,6 +45,7 @@ def speed(options: argparse.Namespace) -> int:
         backbone = load(options.backbone, options.weights, recipe.image_size)
     except BackboneError as error:
         raise ValueError(str(error)) from None
+    check_methods(methods, backbone)
     say_all(precision_notes(device, options.precision, "use --precision fp32"))
     limit = matrix_flops(device, options.precision)
     where = f"{options.backbone} on {device_name(device)}, {options.precision}"

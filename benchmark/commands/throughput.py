@@ -7,7 +7,7 @@ so start-up and compilation are not included.
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,12 +21,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.task import SPLITS, SplitName, Task
 from ...methods import Method
+from ...methods.base import check_backbone
 from ..engine.backbone import Backbone
 from ..engine.evaluate import predict
 from ..engine.injection import inject, wants_examples
 from ..engine.live_model import LiveModel
 from ..engine.timing import now, peak_memory, reset_peak_memory
 from ..engine.trainer import Trained, train
+from ..execution.method_info import trainable_params
 from ..plan import BackboneInfo, MethodInfo, SweepConfig, make_plan
 from ..spec import MethodRef, Recipe, RunSpec
 
@@ -64,6 +66,13 @@ class TrainingSpeed:
     images_per_second: float
     peak_bytes: int
     trained: Trained
+
+
+def check_methods(methods: Iterable[Method], backbone: Backbone) -> None:
+    """Raise `ValueError` if a method does not fit the backbone, before the first is measured."""
+    for method in methods:
+        check_backbone(method, backbone.vit)
+        trainable_params(method, backbone)
 
 
 def measure(
@@ -168,13 +177,13 @@ def spec_of(method: Method, backbone: Backbone, data: CachedTask, recipe: Recipe
 
 
 def step_flops(method: Method, backbone: Backbone, recipe: Recipe, batch: int) -> int:
-    """Return the FLOPs of a training step with `batch` images; those of the head alone if features are cached.
+    """Return the FLOPs of a training step with `batch` images; those of the head alone if its features are cached.
 
     The whole last block is counted, as is usual, although the engine computes only its class token.  Head and loss are
     left out.  Work that does not depend on the batch, such as making a weight, is counted once: the FLOPs are a linear
     function of the number of images, known from 2 and 4 images.
     """
-    if method.frozen_features:
+    if method.frozen_features and recipe.augmentation == "none":
         return 2 * 2 * backbone.vit.num_features * NOISE.classes * batch  # no gradient for the features
     images = torch.randn(4, 3, backbone.image_size, backbone.image_size)
     examples = (images[:2], torch.tensor([0, 1])) if wants_examples(method) else None

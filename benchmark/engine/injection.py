@@ -29,7 +29,7 @@ class Injected:
     def adapter(self) -> dict[str, Tensor]:
         """Copy the adapter to the CPU; checkpoint, method and adapter determine the whole model."""
         state = self.vit.state_dict()
-        return {name: state[name].detach().to("cpu", copy=True) for name in self.adapter_names}
+        return {name: state[name].detach().to("cpu", copy=True).contiguous() for name in self.adapter_names}
 
     def adapter_bytes(self) -> int:
         """Return the size of the adapter as a safetensors file."""

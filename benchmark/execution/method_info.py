@@ -100,6 +100,12 @@ def trainable_params(method: "Method", backbone: "Backbone") -> int:
             f"{method.spec()} has frozen_features = True, with which a run trains the head alone, and {params:,} "
             "trainable parameters; remove frozen_features from the class"
         )
+    if not (params or method.frozen_features or type(method).prepare is not Method.prepare):
+        raise ValueError(
+            f"{method.spec()} trains no parameter of {backbone.ref.name}: let `inject` set new ones on modules of the "
+            "model, or unfreeze its own. If it only changes features that no training changes, set frozen_features = "
+            "True in the class"
+        )
     return params
 
 

@@ -58,6 +58,9 @@ def check_trains_parameters(case: Case) -> None:
     if others := [tuple(leaf.shape) for leaf in _leaves(vit(sample_images())) if id(leaf) not in registered]:
         found = f"the model also trains tensors that are no parameters of it, of shape {_some(map(str, {*others}))}"
         raise case.failure(found, "Use nn.Parameter for tensors, and nn.ModuleList for lists of modules")
+    if unusual := [name for name, p in vit.named_parameters() if p.requires_grad and p.dtype != torch.float32]:
+        found = f"{_some(f'{name} ({vit.get_parameter(name).dtype})' for name in unusual)} is trainable and not float32"
+        raise case.failure(found, "Keep parameters in torch.float32, a complex one as two real parts")
     if case.method.frozen_features and sizes:
         found = f"frozen_features is True, but {sum(sizes.values()):,} parameters are trainable: {_some(sizes)}"
         raise case.failure(found, "Remove frozen_features, with which a run trains the head alone")
@@ -121,10 +124,7 @@ def check_deterministic(case: Case) -> None:
 
 
 def check_reused_model(case: Case) -> None:
-    """A model that was trained before trains in the same way again, once it has the values of a fresh one.
-
-    Compiled models are reused from run to run.
-    """
+    """A trained model with the values of a fresh one trains as that does, because runs reuse a compiled model."""
     used, fresh = train_few_steps(case.vit, case.method)[0], inject_copy(case.vit, case.method)
     if not copy_tensors(fresh.vit, used.vit):
         return  # a run would use the fresh one
@@ -159,7 +159,8 @@ def check_adapter_contents(case: Case) -> None:
     norms = [name for name, module in injected.vit.named_modules() if isinstance(module, batch_norms)]
     statistics = {f"{name}.{kind}" for name in norms for kind in ("running_mean", "running_var")}
     adapter = injected.adapter()
-    saved = {name: t for name, t in adapter.items() if t.is_floating_point() and name not in statistics}
+    numbers = {name: t for name, t in adapter.items() if t.is_floating_point() or t.is_complex()}
+    saved = {name: tensor for name, tensor in numbers.items() if name not in statistics}
     if sum(tensor.numel() for tensor in saved.values()) != injected.trainable_params():
         more = [name for name in saved if name not in _trainable(injected)]
         found = f"the adapter would also contain {_some(more)}" if more else "the adapter contains other tensors"

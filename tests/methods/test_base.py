@@ -53,6 +53,12 @@ def test_wrong_specs_are_refused_with_help(spec: str, facts: tuple[str, ...]) ->
     assert_refused(spec, *facts)
 
 
+@pytest.mark.parametrize("name", ["all", "lambda", "méthode", "\ufb01ne", "1x", "A"])
+def test_names_that_no_command_could_mean_are_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="method name"):
+        method(name)(type("Own", (Method,), {}))
+
+
 @given(st.text(max_size=60))
 def test_any_text_is_a_method_or_a_value_error(text: str) -> None:
     try:

@@ -153,6 +153,28 @@ class ClaimsFrozenFeatures(Right):
     frozen_features = True
 
 
+class Complex(Gained):
+    """The fused optimiser takes no complex tensors."""
+
+    def __init__(self, norm: nn.LayerNorm) -> None:
+        super().__init__(norm)
+        self.turn = nn.Parameter(torch.zeros(1, dtype=torch.complex64))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * (1 + self.turn.real)
+
+
+@breaks(checks.check_trains_parameters, r"blocks.0.norm1.turn \(torch.complex64\).* is trainable and not float32")
+class TrainsComplexTensors(Right):
+    """Has a complex parameter."""
+
+    part = Complex
+    merge = Method.merge
+
+    def expected_params(self, vit: VisionTransformer) -> int:
+        return super().expected_params(vit) + len(vit.blocks)
+
+
 class Unused(Gained):
     def __init__(self, norm: nn.LayerNorm) -> None:
         super().__init__(norm)

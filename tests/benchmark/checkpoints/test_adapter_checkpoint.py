@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,7 +22,8 @@ from vtab_peft.benchmark.storage.json_io import StoreError
 from vtab_peft.datasets.cache import Preprocessing, build
 from vtab_peft.datasets.folder import folder_task
 from vtab_peft.datasets.reading import InvalidFile
-from vtab_peft.methods import parse
+from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods.plugin import load_plugin
 
 BASE = ("run", "--backbone", "toy_vit", "--weights", "random", "--recipe", "smoke", "--threads", "1", "--seeds", "0")
 
@@ -99,6 +101,23 @@ def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tup
         return injected.vit(sample_images()), adapter_checkpoint.restore(found, backbone).vit(sample_images())
 
 
+def test_a_transposed_parameter_is_stored(fake: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """safetensors refuses tensors that are not contiguous, which a run learnt after its training."""
+    plain_inject = METHODS["lora"].inject
+
+    def inject(self: Any, vit: Any) -> None:
+        plain_inject(self, vit)
+        for parameter in vit.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.t().contiguous().t()
+
+    monkeypatch.setattr(METHODS["lora"], "inject", inject)
+    injected, _ = train_few_steps(backbones.load("toy_vit", "random", 32).vit, parse("lora"))
+    assert injected.adapter_bytes() > 0
+    learned, loaded = restored("lora", fake)
+    assert torch.equal(learned, loaded)
+
+
 @pytest.mark.parametrize("method", ["gps", "sct"])
 def test_adapter_stores_choices_made_from_images(method: str, fake: SimpleNamespace) -> None:
     learned, loaded = restored(method, fake)
@@ -113,6 +132,20 @@ def test_data_initialised_method_needs_images_to_restore(fake: SimpleNamespace) 
 def test_method_of_another_plugin_file_is_refused(fake: SimpleNamespace) -> None:
     with raises_naming(ValueError, "abababababab", "lora", "--plugin"):
         restored("lora", fake, plugin="ab" * 32)
+
+
+def test_a_plugin_file_edited_in_one_session_is_named(fake: SimpleNamespace, tmp_path: Path) -> None:
+    """A process loads a file once, so a method that was edited between two runs of a notebook is the first one."""
+    file, text = (
+        tmp_path / "edited.py",
+        "from vtab_peft.methods.lora import LoRA\nfrom vtab_peft.methods import method\n",
+    )
+    file.write_text(text + "method('edited')(type('Edited', (LoRA,), {'__module__': __name__}))\n")
+    with patch.dict(METHODS):
+        load_plugin(file)
+        file.write_text("# edited\n" + file.read_text())
+        with raises_naming(ValueError, "abababababab", str(file), "restart"):
+            restored("edited", fake, plugin="ab" * 32)
 
 
 def changed(method: str, part: str, change: Callable[[torch.Tensor], torch.Tensor], fake: SimpleNamespace) -> Any:

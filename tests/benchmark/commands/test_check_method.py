@@ -202,6 +202,19 @@ def test_an_error_on_loading_names_the_users_line(tmp_path: Path) -> None:
     file.write_text("class\n")
     with raises_naming(plugin.PluginError, "SyntaxError", "line 1"):
         plugin.load_plugin(file)
+    (tmp_path / "own_layers.py").touch()
+    file.write_text("from own_layers import Layer\n")
+    with raises_naming(plugin.PluginError, "own_layers", "one file", "PYTHONPATH"):
+        plugin.load_plugin(file)
+
+
+def test_a_taken_name_shows_the_file_that_has_it(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.py", tmp_path / "second.py"
+    for file in (first, second):
+        file.write_text((PLUGINS / "good.py").read_text().replace('"good"', '"mine"'))
+    plugin.load_plugin(first)
+    with raises_naming(plugin.PluginError, "'mine'", "taken", str(first)):
+        plugin.load_plugin(second)
 
 
 def test_the_page_names_the_commands_without_plugins() -> None:

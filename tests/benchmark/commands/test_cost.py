@@ -3,6 +3,7 @@
 import copy
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from vtab_peft.benchmark.engine.injection import inject
 from vtab_peft.benchmark.recipes import UNIFORM
 from vtab_peft.benchmark.storage.costs import Cost, load_cost, load_costs, path_of, save_cost
 from vtab_peft.datasets.reading import InvalidFile
-from vtab_peft.methods import parse
+from vtab_peft.methods import METHODS, parse
 
 STILL = replace(UNIFORM, drop_path=0.0)
 
@@ -118,6 +119,37 @@ def test_costs_are_stored_once(stored: tuple[Path, list[str]], monkeypatch: pyte
     assert [cost.training.images for cost in measured] == [6]
     assert main([*words, "--repeat"]) == 0
     assert len(measured) == 3
+
+
+def test_all_and_other_methods_are_each_measured_once(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
+    monkeypatch.setattr(command, "all_methods", lambda _: ([parse("lora"), parse("linear")], []))
+    names = ["all", "LoRA", "lora(rank=4)", "lora(rank=8)"]
+    assert [method.spec() for method in command._methods(names, backbone)] == ["lora", "linear", "lora(rank=4)"]
+
+
+@pytest.mark.parametrize("words", ["cost --train-batch 2", "speed"])
+def test_a_method_that_does_not_fit_is_named_before_any_is_measured(
+    words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([*words.split(), "--backbone", "toy_vit", "--methods", "lora", "apla(rank=1000)"]) == 2
+    assert "apla(rank=1000) does not fit toy_vit" in (said := capsys.readouterr().err)
+    assert "lora:" not in said
+
+
+def test_an_error_of_a_plug_in_has_no_traceback(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    plain = "@method('unmerged')\nclass Unmerged(BitFit):\n    def merge(self, vit):\n        vit.nothing.fold()\n"
+    imports = "from vtab_peft.methods import method\nfrom vtab_peft.methods.baselines import BitFit\n"
+    Path("unmerged.py").write_text(imports + plain)
+    words = "cost --backbone toy_vit --precision fp32 --train-batch 2 --images 4 --batch 1 --device cpu --threads 1"
+    with patch.dict(METHODS):
+        assert main([*words.split(), "--plugin", "unmerged.py", "--methods", "unmerged"]) == 2
+    assert "unmerged cannot be measured: AttributeError" in (said := capsys.readouterr().err)
+    assert "in unmerged.py:6: vit.nothing.fold()" in said
+    assert "Traceback" not in said
 
 
 def test_a_record_belongs_to_its_name(stored: tuple[Path, list[str]], capsys: pytest.CaptureFixture[str]) -> None:

@@ -68,6 +68,15 @@ def test_speed_prints_a_table_and_stores_it(
         assert row["train_images_per_second"] > 0 < row["evaluation_images_per_second"]
 
 
+def test_the_probe_computes_features_of_augmented_images_in_each_step() -> None:
+    """Cached features would be those of other images, so the training computes them again."""
+    backbone, probe = load("toy_vit", "random"), parse("linear")
+    cached, computed = (
+        step_flops(probe, backbone, replace(UNIFORM, augmentation=augmentation), 8) for augmentation in ("none", "flip")
+    )
+    assert computed > 1000 * cached
+
+
 def test_unknown_backbone_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["speed", "--backbone", "vit_tiny"]) == 2
     assert "vit_tiny" in capsys.readouterr().err
