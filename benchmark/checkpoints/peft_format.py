@@ -42,7 +42,8 @@ def lora(model: TrainedModel) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ValueError: The model is more than a low-rank change of linear layers; the message says why.
     """
     if is_from_eva(model.backbone.vit):
-        raise ValueError("timm's Eva computes queries, keys and values without the layer that peft would replace")
+        reason = "timm's Eva computes queries, keys and values without the layer that peft would replace"
+        raise ValueError(f"{reason}; use --as merged or --as adapter")
     changes = _changes(model)
     factors = {name: _factors(name, change.weight, model) for name, change in changes.items()}
     ranks = {name: len(down) for name, (down, _) in factors.items()}

@@ -190,7 +190,7 @@ def with_head(backbone: Backbone, vit: nn.Module, head: nn.Linear) -> nn.Module:
     """Return the plain timm model with the weights of a backbone and a head.
 
     Raises:
-        ValueError: `vit` has other tensors than the plain model.
+        NotMergeable: `vit` has other tensors than the plain model, such as a new bias.
     """
     name, arguments = timm_arguments(backbone, head.out_features)
     plain = timm.create_model(name, pretrained=False, **arguments)
@@ -198,7 +198,7 @@ def with_head(backbone: Backbone, vit: nn.Module, head: nn.Linear) -> nn.Module:
     state = timm_tensors(cast(VisionTransformer, vit), plain) if isinstance(plain, Eva) else vit.state_dict()
     state = {**state, **{f"{prefix}.{part}": tensor for part, tensor in head.state_dict().items()}}
     if odd := sorted(set(state) ^ set(plain.state_dict())):
-        raise ValueError(f"the merged model differs from the plain {name} in {', '.join(odd[:3])}")
+        raise NotMergeable(f"the merged model differs from the plain {name} in {', '.join(odd[:3])}")
     plain.load_state_dict(state)
     return plain.eval()
 

@@ -167,9 +167,20 @@ def test_an_export_that_fails_leaves_nothing_and_an_empty_folder_is_taken(
     assert {path.name for path in asked.to.iterdir()} == {"model.safetensors", "config.json", "README.md"}
 
 
-def test_refused_merge_names_another_form(make_trained: Callable[[str], TrainedModel]) -> None:
+def test_refused_merge_names_another_form(
+    make_trained: Callable[[str], TrainedModel], monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ValueError, match="--as adapter"):
         exporting.merged(make_trained("adaptformer"))
+    plain_merge = METHODS["lora"].merge
+
+    def merge(self: Any, vit: Any) -> None:
+        plain_merge(self, vit)
+        vit.register_buffer("more", torch.zeros(1))  # as a bias where the plain model has none
+
+    monkeypatch.setattr(METHODS["lora"], "merge", merge)
+    with pytest.raises(ValueError, match=r"differs from the plain .* in more; .*--as adapter"):
+        exporting.merged(make_trained("lora"))
 
 
 @pytest.mark.parametrize("framing", exporting.CROPS)
