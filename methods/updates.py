@@ -238,6 +238,8 @@ class LinearUpdateMethod(Method):
     """True if query, key and value are updated as one linear map."""
 
     def validate(self) -> None:
+        if not hasattr(self, "sites"):
+            raise ValueError(f'{type(self).__name__} has no `sites`; add a field such as `sites: str = "qv"`')
         parse_sites(self.sites, self.fused)
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Update | Transform:

@@ -187,6 +187,18 @@ def test_arguments_of_another_kind_are_refused(spec: str, facts: tuple[str, ...]
     assert_refused(spec, *facts)
 
 
+def test_a_linear_update_without_sites_is_refused() -> None:
+    with patch.dict(METHODS), raises_naming(ValueError, "Siteless", "`sites`"):
+
+        @method("siteless")
+        class Siteless(LinearUpdateMethod):
+            """Says nothing of the maps that it modifies."""
+
+            rank: int = 2
+
+        Siteless()
+
+
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_defaults_and_search_values_have_their_type(name: str) -> None:
     cls = METHODS[name]
