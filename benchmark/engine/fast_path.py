@@ -5,7 +5,7 @@ compared with timm 1.0.26 to 1.0.31, and are compared with the installed timm ea
 """
 
 import warnings
-from typing import Any, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 import timm
 import torch
@@ -15,6 +15,8 @@ from timm.models.vision_transformer import Block, VisionTransformer
 from torch import Tensor, nn
 
 from ...methods.anatomy import VisionModel
+
+M = TypeVar("M", bound=nn.Module)
 
 TOLERANCE = 1e-3
 """Largest accepted difference of features, relative to the largest feature.  Ours: 100 times the rounding of fp32."""
@@ -100,7 +102,7 @@ def prune_last_block_to_cls(vit: VisionModel) -> bool:
     return True
 
 
-def _is_exactly(module: nn.Module, kind: type[nn.Module]) -> bool:
+def _is_exactly(module: nn.Module, kind: type[M]) -> TypeGuard[M]:
     """Return True if a module computes what its class does, without hooks and without a `forward` of its own."""
     hooked = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     return type(module) is kind and "forward" not in vars(module) and not any(hooked)
@@ -184,7 +186,6 @@ def _is_patch_embedding(module: nn.Module) -> bool:
     """Return True for a convolution that reads each pixel exactly once."""
     return (
         _is_exactly(module, nn.Conv2d)
-        and isinstance(module, nn.Conv2d)
         and module.kernel_size == module.stride
         and module.kernel_size > (1, 1)
         and (module.padding, module.dilation, module.groups) == ((0, 0), (1, 1), 1)

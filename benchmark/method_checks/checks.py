@@ -297,7 +297,7 @@ def _leaves(output: Tensor) -> list[Tensor]:
         if node is not None and node not in seen:
             seen.add(node)
             waiting += [earlier for earlier, _ in node.next_functions]
-            leaves += [node.variable] if hasattr(node, "variable") else []
+            leaves += [leaf] if (leaf := getattr(node, "variable", None)) is not None else []
     return leaves
 
 
