@@ -12,7 +12,8 @@ RESULTS = ROOT / "results"
 
 def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
     """`test_results.py` compares the tables of pairs in docs/results.md and docs/tuning.md with the records."""
-    pairs = (ROOT / "docs" / "results.md").read_text().partition("|   seeds |   A - B |")[2].partition("\n\n")[0]
+    page = (ROOT / "docs" / "results.md").read_text()
+    pairs = " ".join(part.partition("\n\n")[0] for part in page.split("|   seeds |   A - B |")[1:])
     tuned = re.search(r"\| mean of 6 .*", (ROOT / "docs" / "tuning.md").read_text())
     assert tuned
     (board,) = (RESULTS / "boards").glob("toy--toy_vit--toy--24a427")
@@ -57,9 +58,26 @@ def test_loras_rivals_in_the_readme_are_those_of_the_table() -> None:
     assert not any(low > 0 for low, _ in ends)
 
 
+def test_differences_after_100_epochs_are_those_of_the_leaderboard() -> None:
+    (board,) = (RESULTS / "boards").glob("own--*--uniform--ec3ac0")
+    lines = csv.DictReader((board / "leaderboard.csv").read_text().splitlines())
+    rows = {line["spec"]: line for line in lines}
+    photographs = ("caltech101", "cifar10", "dtd_10cls", "oxford_flowers102_89cls")
+    differences = [
+        sum(float(rows["lora"][f"accuracy_{task}"]) - float(rows["aoft_lora"][f"accuracy_{task}"]) for task in tasks)
+        / len(tasks)
+        for tasks in (photographs, ("dsprites_loc", "dsprites_ori"))
+    ]
+    page = (ROOT / "docs" / "results.md").read_text()
+    shown = re.search(r"LoRA is then ([\d.]+)\s+points above AOFT-LoRA on four .*? and ([\d.]+) on the shapes", page)
+    assert shown
+    assert [float(text) for text in shown.groups()] == [round(difference, 1) for difference in differences]
+    assert f"one seed, it is {shown[1]} points above AOFT-LoRA." in (ROOT / "README.md").read_text()
+
+
 def test_leaders_in_the_readme_are_those_of_the_toy_leaderboard() -> None:
     text = (ROOT / "README.md").read_text()
-    (board,) = (ROOT / "results" / "boards").glob("*" + re.findall(r"--board (\S+)", text)[0])
+    (board,) = (ROOT / "results" / "boards").glob("*" + re.findall(r"--leaderboard (\S+)", text)[0])
     ranks = (board / "significance.md").read_text().partition("| average rank |")[2].splitlines()[2:5]
     mean = [row["method"] for row in csv.DictReader((board / "leaderboard.csv").read_text().splitlines())][:3]
     shown = re.search(r"by average rank over tasks\s+(\S+) is followed by (\S+) and (\S+)\.", text)

@@ -158,7 +158,7 @@ def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> N
 
 def test_table_of_differences_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
-    table = aligned(differences(stored_runs(), PAIRS), 2)
+    table = aligned(differences(by_task(toy_runs(stored_runs())), PAIRS), 2)
     assert table in page, f"put this into docs/results.md:\n{table}"
 
 
@@ -187,9 +187,13 @@ def toy_runs(runs: pd.DataFrame) -> pd.DataFrame:
     return runs[of_suite & (runs["backbone_sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())]
 
 
-def differences(runs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """Compare the means over the toy suite's tasks, recipe `toy`, in points; intervals are over shared seeds."""
-    accuracy = toy_runs(runs).pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
+def by_task(runs: pd.DataFrame) -> pd.DataFrame:
+    """Return the accuracies of specs and seeds that have every task, a column for each task."""
+    return runs.pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
+
+
+def differences(accuracy: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
+    """Compare the means over tasks, in points; intervals are over shared seeds."""
     rows = []
     for a, b in pairs:
         change = 100 * (accuracy.loc[a] - accuracy.loc[b]).dropna()
@@ -197,6 +201,29 @@ def differences(runs: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFram
         ahead_on = f"{wins} of {change.shape[1]}"
         rows.append([f"`{a}`", f"`{b}`", len(means), means.mean(), ends(means) if len(means) >= 3 else "—", ahead_on])
     return pd.DataFrame(rows, columns=["A", "B", "seeds", "A - B", "95 % over seeds", "A better on"])
+
+
+def test_table_of_aoft_on_photographs_is_what_the_records_say() -> None:
+    page = (ROOT / "docs" / "results.md").read_text()
+    table = photographs_table(stored_runs())
+    assert table in page, f"put this into docs/results.md:\n{table}"
+
+
+SHAPES = ["dsprites_loc", "dsprites_ori"]
+"""The mini tasks whose images are drawn."""
+PHOTOGRAPH_PAIRS = [("lora", "aoft_lora"), ("lora(rank=1)", "aoft_lora"), ("lora", "aoft_lora_dagger")]
+
+
+def photographs_table(runs: pd.DataFrame) -> str:
+    """Compare AOFT-LoRA with LoRA on the mini tasks of ViT-Tiny, photographs and shapes separately."""
+    own = (runs["suite"] == "own") & (runs["recipe"] == "uniform_3ep") & (runs["split"] == "test")
+    alike = (runs["normalisation"] == HALF) & (runs["interpolation"] == "bicubic") & (runs["provenance"] == "own")
+    accuracy = by_task(runs[own & alike])
+    parts = {"photographs": accuracy.drop(columns=SHAPES), "shapes": accuracy[SHAPES]}
+    tables = {name: differences(part, PHOTOGRAPH_PAIRS) for name, part in parts.items()}
+    for name, table in tables.items():
+        table.insert(2, "images", name)
+    return aligned(pd.concat(tables.values()).sort_index(kind="stable"), 3)
 
 
 def aligned(table: pd.DataFrame, names: int) -> str:
@@ -216,7 +243,7 @@ def rivals_table(runs: pd.DataFrame) -> str:
     runs = toy_runs(runs)
     names = {name for name, cls in METHODS.items() if cls.targets == "q, v"} - {"lora", *FAMILIES["AOFT"]}
     own = runs[runs["spec"].isin(names)]
-    found = differences(runs, [(name, "lora") for name in sorted(set(own["spec"]))])
+    found = differences(by_task(runs), [(name, "lora") for name in sorted(set(own["spec"]))])
     params = own.groupby("spec")["trainable_params"].max()
     found.insert(1, "parameters", [f"{params[a[1:-1]]:,.0f}" for a in found["A"]])
     found = found.query("seeds >= 3").sort_values("A - B", ascending=False, kind="stable").drop(columns=["B", "seeds"])
