@@ -29,7 +29,7 @@ class Bad(Method):
     title, paper, equation, targets, evidence = "Bad", None, "", "", "closed form"
 
     def expected_params(self, vit):
-        return 0
+        return 1  # the plan refuses methods that train nothing
 
 
 @method("crashes")
