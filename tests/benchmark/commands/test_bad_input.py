@@ -27,9 +27,9 @@ from vtab_peft.datasets.task import DataError
         pytest.param(
             *(["--methods", "lora", "--weights", "absent.safetensors"], "absent.safetensors"), marks=pytest.mark.slow
         ),
-        (["--methods", "vpt_deep(dropout=1.5)"], "dropout"),
+        pytest.param(*(["--methods", "vpt_deep(dropout=1.5)"], "dropout"), marks=pytest.mark.slow),
         (["--methods", "lora", "apla(rank=129)"], "apla(rank=129) does not fit toy_vit"),
-        (["--methods", "consolidator(group_width=129)"], "group_width=129"),
+        pytest.param(*(["--methods", "consolidator(group_width=129)"], "group_width=129"), marks=pytest.mark.slow),
         (["--methods", "lora", "--tasks", "cifar"], "--suite vtab1k"),
         (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifr", "--data", "."], "cifar"),
         (["--methods", "lora", "--suite", "vtab1k", "--tasks", "cifar"], "--data"),
