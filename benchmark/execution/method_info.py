@@ -86,6 +86,7 @@ def trainable_params(method: "Method", backbone: "Backbone") -> int:
     from ...methods import Method
     from ...methods.base import method_name
     from ...methods.plugin import described
+    from ..engine.injection import wants_examples
 
     closed_form = type(method).expected_params is not Method.expected_params
     try:
@@ -100,7 +101,7 @@ def trainable_params(method: "Method", backbone: "Backbone") -> int:
             f"{method.spec()} has frozen_features = True, with which a run trains the head alone, and {params:,} "
             "trainable parameters; remove frozen_features from the class"
         )
-    if not (params or method.frozen_features or type(method).prepare is not Method.prepare):
+    if not (params or method.frozen_features or wants_examples(method)):
         raise ValueError(
             f"{method.spec()} trains no parameter of {backbone.ref.name}: let `inject` set new ones on modules of the "
             "model, or unfreeze its own. If it only changes features that no training changes, set frozen_features = "

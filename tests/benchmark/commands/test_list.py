@@ -43,7 +43,7 @@ def test_json_lists_contain_numbers(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_numbers_are_aligned_and_have_separators(capsys: pytest.CaptureFixture[str]) -> None:
-    """In lists of tasks and backbones, as in that of methods."""
+    """Align the lists of tasks and backbones as that of methods."""
     for what, name, number in (("tasks", "dsprites_loc", "73,728"), ("backbones", "toy_vit", "894,080")):
         assert main(["list", what]) == 0
         head, rule, *lines = capsys.readouterr().out.splitlines()

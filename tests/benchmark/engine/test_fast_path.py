@@ -149,7 +149,7 @@ def test_a_block_that_differs_from_timms_stays(monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("place", ["", ".attn"])
 def test_a_hooked_or_patched_last_block_stays(place: str) -> None:
-    """What a method adds by a hook or by an instance's `forward` is no module of the copied block."""
+    """The copied block would lack what a method adds by a hook or by an instance's `forward`."""
     for patch in (
         lambda module: module.register_forward_hook(lambda _, args, output: output),
         lambda module: module.register_forward_pre_hook(lambda _, args: args),

@@ -42,7 +42,7 @@ def test_a_closed_form_does_not_hide_arguments_that_do_not_fit() -> None:
 
 
 def test_a_method_that_trains_nothing_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that returns a new model from `inject`."""
+    """Refuse, for example, a method that returns a new model from `inject`."""
     monkeypatch.setattr(METHODS["layernorm"], "inject", lambda self, vit: None)
     monkeypatch.setattr(METHODS["layernorm"], "expected_params", lambda self, vit: 0)
     with pytest.raises(ValueError, match=r"layernorm.* trains no parameter"):
@@ -50,7 +50,7 @@ def test_a_method_that_trains_nothing_is_refused(monkeypatch: pytest.MonkeyPatch
 
 
 def test_parameters_that_no_run_would_train_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With frozen features a run computes them once and trains the head alone."""
+    """A run with frozen features computes them once and trains the head alone."""
     monkeypatch.setattr(METHODS["bitfit"], "frozen_features", True)
     with pytest.raises(ValueError, match="frozen_features"):
         method_info(parse("bitfit"), load("toy_vit", "random"))
