@@ -179,7 +179,9 @@ class Evaluator:
         model = self.load(run, data)
         found = [*known, *self.outcomes(model, model.injected.vit, missing, folder)]
         if wise:
-            more = self.outcomes(model, interpolated(model, wise.alpha), missing_wise, folder) if missing_wise else []
+            more: list[Outcome] = []
+            if missing_wise:
+                more = self.outcomes(model, next(interpolated(model, [wise.alpha])), missing_wise, folder)
             wise = msgspec.structs.replace(wise, tests=of(tests, [*wise.tests, *more]))
         origin = cast(Provenance, provenance(self.device, sys.argv, model.numerics))
         return Shift(SCHEMA, run.run_id, run.predictions_sha256, of(tests, found), origin, wise)
@@ -205,8 +207,8 @@ class Evaluator:
         try:
             chooser = self.chooser(run, data)
             model = self.load(chooser, data)
-            for alpha in ALPHAS:
-                live = model.live_on(self.device, interpolated(model, alpha))
+            for alpha, vit in zip(ALPHAS, interpolated(model, ALPHAS), strict=True):
+                live = model.live_on(self.device, vit)
                 head = copy.deepcopy(model.checkpoint.head).to(self.device)
                 val.append((alpha, float((predict(live, head, data.images("val")) == labels).mean())))
         except ValueError as error:
