@@ -5,10 +5,9 @@ from math import degrees
 from statistics import fmean
 from typing import Any
 
-from tabulate import tabulate
-
 from ..escaping import csv_text, markdown
 from ..reporting.tables import DASH
+from ..reporting.text_table import text_table
 from .angles import Group
 from .bounds import Bound
 from .spectra import Size
@@ -115,16 +114,16 @@ def rounded(value: Any) -> Any:
     return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
-def to_text(heading: str, angles: Table, sizes: Table, bounds: Table, style: str = "pipe") -> str:
+def to_text(heading: str, angles: Table, sizes: Table, bounds: Table, style: str = "markdown") -> str:
     """Return the tables; sections without rows are skipped.
 
-    style: "pipe" for Markdown (`analysis.md`), "simple" for a terminal.
+    style: "markdown" for `analysis.md`, "simple" for a terminal.
     """
     tables = ((angles, ANGLE_COLUMNS), (sizes, SIZE_COLUMNS), (bounds, BOUND_COLUMNS))
-    blocks = ["# Analysis of trained adapters", markdown(heading) if style == "pipe" else heading]
+    blocks = ["# Analysis of trained adapters", markdown(heading) if style == "markdown" else heading]
     for about, (rows, columns) in zip((ABOUT_ANGLES, ABOUT_SIZES, ABOUT_BOUNDS), tables, strict=True):
         blocks += [about, _table(rows, columns, style)] if rows or columns is ANGLE_COLUMNS else []
-    if style != "pipe":
+    if style != "markdown":
         blocks = [block.lstrip("# ") for block in blocks]
     return "\n\n".join(blocks) + "\n"
 
@@ -136,7 +135,6 @@ def _table(rows: Table, columns: dict[str, str], style: str) -> str:
         if "dimension" in row:
             texts["vectors"] = ", ".join(filter(None, (row["side"], row["when"])))
             texts["by_chance"] = f"{degrees(row['dimension'] ** -0.5):.2f}"
-        cells = [column.format_map(row | texts) for column in columns.values()]
-        lines.append([markdown(cell) for cell in cells] if style == "pipe" else cells)
-    align = ["left" if name in ("of", "vectors", "matrix") else "right" for name in columns]
-    return tabulate(lines, list(columns), style, colalign=align, disable_numparse=True)
+        lines.append([column.format_map(row | texts) for column in columns.values()])
+    align = "".join("l" if name in ("of", "vectors", "matrix") else "r" for name in columns)
+    return text_table(list(columns), lines, align, style)

@@ -4,9 +4,8 @@ import json
 import shlex
 from typing import Any
 
-from tabulate import tabulate
-
 from ..escaping import markdown, terminal
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from .restore import TrainedModel, head_name, timm_arguments, with_head
 
@@ -25,7 +24,7 @@ def card(model: TrainedModel, form: str, folder: str) -> str:
     title = f"# {markdown(spec.method.spec)} on {markdown(spec.task.name)} ({markdown(spec.backbone.name)})"
     parts = [head, title, WHAT[form], _how(model, form, folder)]
     for name, rows in tables:
-        table = tabulate([[key, markdown(str(value))] for key, value in rows], ["", ""], "pipe", disable_numparse=True)
+        table = text_table(["", ""], rows, "ll", "markdown")
         parts.append(f"## {name}\n\n{table}")
     if model.class_names:
         names = ", ".join(f"{index} {markdown(name)}" for index, name in enumerate(model.class_names))

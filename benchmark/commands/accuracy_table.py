@@ -4,8 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from statistics import fmean
 
-from tabulate import tabulate
-
+from ..reporting.text_table import text_table
 from ..storage.schema import Run
 
 
@@ -24,5 +23,4 @@ def accuracy_table(runs: Iterable[Run], decimals: int) -> str:
         [method, *(f"{fmean(by_task[task]):.{decimals}f}" if task in by_task else "" for task in tasks)]
         for method, by_task in found.items()
     ]
-    align = ["left", *["right"] * len(tasks)]
-    return tabulate(rows, header, "simple", disable_numparse=True, colalign=align) if rows else ""
+    return text_table(header, rows, "l" + "r" * len(tasks)) if rows else ""

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     boards = [(leaderboard(identity, own), own) for identity, own in by_leaderboard(stored)]
     entry, runs, rows = find_leaderboard(boards, options.methods, options.board, options.results)
     found = agreement(entry, runs, rows or entry.rows)
-    page = to_text(found, entry, by_task=True, style="github") + "\n"
+    page = to_text(found, entry, by_task=True, style="markdown") + "\n"
     text = to_text(found, entry, options.by_task)
     show_tables("agreement", text, options.to, to_csv(found), page, lambda: draw(found, entry))
     return 1 if problems else 0

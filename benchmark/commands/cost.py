@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import cast
 
 import torch
-from tabulate import tabulate
 from torch import Tensor, nn
 
 from ...datasets.cache import CachedTask
@@ -35,6 +34,7 @@ from ..engine.timing import device_name, now, provenance
 from ..execution.method_info import all_methods, method_ref
 from ..recipes import UNIFORM
 from ..reporting.tables import count
+from ..reporting.text_table import text_table
 from ..storage.costs import SCHEMA, Cost, Form, Inference, Latency, Setup, Training, load_cost, path_of, save_cost
 from ..storage.layout import Provenance
 from .messages import say, say_all
@@ -212,9 +212,7 @@ def table(costs: Sequence[Cost]) -> str:
     ]
     times = [f"ms, batch {batch}" for batch in batches]
     header = ("method", "params", "adapter kB", "step ms", "peak MB", "step GFLOP", "deployed", "GFLOP", *times)
-    right = ["right"] * (2 + len(times))
-    align = ("left", *["right"] * 5, "left", *right[1:])
-    return tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=align)
+    return text_table(header, lines, "lrrrrrlr" + "r" * len(times))
 
 
 def _change(cost: Cost, value: Callable[[Inference], float], decimals: int) -> str:

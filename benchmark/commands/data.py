@@ -4,8 +4,6 @@ import argparse
 from collections.abc import Sequence
 from datetime import datetime
 
-from tabulate import tabulate
-
 from ...datasets.cache import default_root
 from ...datasets.cache_report import CacheReport, Reason, prune, survey
 from ...datasets.check import CheckResult, check
@@ -14,6 +12,7 @@ from ...datasets.raw.atomic_folder import remove_abandoned
 from ...datasets.reading import expanded
 from ...datasets.task import SPLITS
 from ...datasets.tasks import find_valid
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 
 REASONS: dict[Reason, str] = {
@@ -67,10 +66,7 @@ def _table(results: Sequence[tuple[str, CheckResult]]) -> str:
         (label, result.state, *(result.counts.get(split, "") for split in SPLITS), result.provenance)
         for label, result in results
     ]
-    align = ("left", "left", *["right"] * len(SPLITS), "left")
-    return tabulate(
-        rows, ("task", "state", *SPLITS, "provenance"), tablefmt="simple", disable_numparse=True, colalign=align
-    )
+    return text_table(("task", "state", *SPLITS, "provenance"), rows, "ll" + "r" * len(SPLITS) + "l")
 
 
 def cache(options: argparse.Namespace) -> int:
@@ -99,8 +95,7 @@ def _contents(found: CacheReport) -> str:
         for entry in found.entries
     ]
     headers = ("task", "form", "size", "last used", "source")
-    align = ("left", "left", "right", "left", "left")
-    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
+    table = text_table(headers, rows, "llrll")
     total = f"{found.root} has {size_text(found.bytes)}; shared images count once"
     free = sum(file.bytes for file in found.useless)
     hint = [f"`vtab-peft data cache --prune` would free {size_text(free)}"] if found.useless else []

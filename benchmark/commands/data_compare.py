@@ -3,10 +3,9 @@
 import argparse
 from pathlib import Path
 
-from tabulate import tabulate
-
 from ...datasets.compare import SplitComparison, compare_tasks, task_folders
 from ..reporting.tables import DASH
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 
 SHOWN = 3
@@ -37,8 +36,7 @@ def compare_data(options: argparse.Namespace) -> int:
                     f"{name}, {found.split}: {pluralize(abs(more), 'image')} more in {'A' if more > 0 else 'B'}"
                 )
     headers = ("task", "split", "images A", "images B", "same pixels", "at the same place", "largest difference")
-    align = ("left", "left", *["right"] * 5)
-    print(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align))
+    print(text_table(headers, rows, "ll" + "r" * 5))
     print("\nthe same pixels and labels, in the same order" if equal else "\n".join(["", *notes]))
     return 0 if equal else 1
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
-from tabulate import tabulate
 from tqdm import tqdm
 
 from ...datasets.download import ProgressFn
@@ -16,6 +15,7 @@ from ...datasets.raw.sources import SOURCES, find_official
 from ...datasets.shared import COPIES, fetch_shared
 from ...datasets.task import DataError, Task
 from ..execution.progress import advance, duration
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from .data import size_text
 
@@ -54,8 +54,7 @@ def _plan(wanted: Sequence[Item]) -> int:
         for item in wanted
     ]
     headers = ("task", "file", "size", "state", "source")
-    align = ("left", "left", "right", "left", "left")
-    print(tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align))
+    print(text_table(headers, rows, "llrll"))
     for item in wanted:
         if item.state in ("manual", "archive only"):
             print(item.instructions())
@@ -103,7 +102,7 @@ def _shared(tasks: Sequence[Task], data: Path, options: argparse.Namespace) -> i
     """Fetch task folders of the shared archive (`--archive`), which need no build."""
     if options.dry_run:
         rows = [(task.name, "present" if task.folder and task.folder.exists() else "to fetch") for task in tasks]
-        print(tabulate(rows, ("task", "state"), tablefmt="simple", disable_numparse=True))
+        print(text_table(("task", "state"), rows, "ll"))
         return 0
     printer = ProgressPrinter(sys.stderr)
     try:

@@ -38,6 +38,6 @@ def run(options: argparse.Namespace) -> int:
     if options.size and options.size > len(rows):
         raise ValueError(f"--size {options.size}: there are {len(rows)} methods, and each is a member at most once")
     found = ensembles(entry, val_runs, stored, rows, options.size)
-    page = to_text(found, entry, style="github") + "\n"
+    page = to_text(found, entry, style="markdown") + "\n"
     show_tables("ensemble", to_text(found, entry), options.to, to_csv(found), page, lambda: draw(found, entry))
     return 1 if problems else 0

@@ -7,11 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from tabulate import tabulate
-
 from ...datasets.task import nearest
 from ...datasets.tasks import table
 from ..recipes import RECIPES
+from ..reporting.text_table import text_table
 
 Row = dict[str, Any]
 
@@ -61,9 +60,9 @@ def show(options: argparse.Namespace) -> int:
     else:
         left_out = WIDE if what == "backbones" and style == "text" and not options.names else ()
         shown = [{key: _text(value) for key, value in row.items() if key not in left_out} for row in rows]
-        tablefmt = "pipe" if style == "markdown" else "simple"
-        align = ["right" if any(type(row[key]) is int for row in rows) else "left" for key in shown[0]]
-        print(tabulate(shown, headers="keys", tablefmt=tablefmt, disable_numparse=True, colalign=align))
+        align = "".join("r" if any(type(row[key]) is int for row in rows) else "l" for key in shown[0])
+        table_style = "markdown" if style == "markdown" else "simple"
+        print(text_table([*shown[0]], [[*row.values()] for row in shown], align, table_style))
     return 0
 
 
@@ -92,7 +91,7 @@ def _recipe_tables(rows: list[Row]) -> str:
 def _recipe_table(rows: list[Row]) -> str:
     fields = [field for field in rows[0] if field not in ("name", "source", "tasks", "search")]
     lines = [[field, *(_recipe_value(row, field) for row in rows)] for field in fields]
-    return tabulate(lines, ["", *(row["name"] for row in rows)], tablefmt="simple", disable_numparse=True)
+    return text_table(["", *(row["name"] for row in rows)], lines, "l" * (1 + len(rows)))
 
 
 def _recipe_value(row: Row, field: str) -> Any:

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
-from tabulate import tabulate
-
 from ..reporting.method_evidence import MethodEvidence, load
+from ..reporting.text_table import text_table
 
 COUNTED_ON = "vit_base_patch16_224"
 """The backbone for which parameters are counted."""
@@ -33,14 +32,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     ]
     widths = [None] * (len(shown[0]) - 1) + [max(30, shutil.get_terminal_size().columns - 76)]
-    lines = tabulate(
-        shown,
-        headers="keys",
-        tablefmt="simple",
-        disable_numparse=True,
-        colalign=_align(shown),
-        maxcolwidths=widths if sys.stdout.isatty() else None,
-    )
+    lines = _table(shown, "simple", widths if sys.stdout.isatty() else None)
     return (
         f"{lines}\n\n{len(rows)} methods. params: trainable on {COUNTED_ON} without head, at the defaults.\n"
         "start: relative change of toy_vit's features at initialisation; `same` is exactly the pretrained model.\n"
@@ -63,7 +55,7 @@ def page(rows: Sequence[dict[str, Any]]) -> str:
         for row in rows
     ]
     lines = [_HEAD.format(count=len(rows), backbone=COUNTED_ON)]
-    lines.append(tabulate(summary, headers="keys", tablefmt="pipe", disable_numparse=True, colalign=_align(summary)))
+    lines.append(_table(summary, "pipe"))
     for row in rows:
         lines += ["", *_section(row)]
     return "\n".join([*lines, "", _DECLINED])
@@ -227,5 +219,6 @@ def _yes(fact: bool) -> str:
     return "yes" if fact else "no"
 
 
-def _align(rows: Sequence[dict[str, Any]]) -> list[str]:
-    return ["right" if heading.startswith("param") or heading == "start" else "left" for heading in rows[0]]
+def _table(rows: Sequence[dict[str, Any]], style: str, widths: Sequence[int | None] | None = None) -> str:
+    align = "".join("r" if heading.startswith("param") or heading == "start" else "l" for heading in rows[0])
+    return text_table([*rows[0]], [[*row.values()] for row in rows], align, style, widths)

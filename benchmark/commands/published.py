@@ -8,8 +8,6 @@ from dataclasses import asdict
 from statistics import fmean
 from typing import Any
 
-from tabulate import tabulate
-
 from ...datasets.tasks import suite_tasks
 from ..reporting.published import (
     MEANS,
@@ -23,6 +21,7 @@ from ..reporting.published import (
     recomputed_range,
 )
 from ..reporting.tables import DASH, TERMINAL_WIDTH, fixed
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from .published_overview import MEAN_NAMES, overview
 
@@ -113,7 +112,7 @@ def _block(suite: str, architecture: str, rows: list[PublishedRow]) -> str:
     ]
     short = {"mean_19": "of 19", "mean_groups": "of groups", "mean_5": "of 5"}
     columns = [f"{short[mean]},\n{how}" for how in ("recomputed", "printed") for mean in means]
-    table = _table(["printed as", "params M", *columns, "sources"], lines, right=range(1, len(columns) + 2))
+    table = text_table(["printed as", "params M", *columns, "sources"], lines, "l" + "r" * (len(columns) + 1) + "l")
     title = f"{suite} · {architecture} · {pluralize(len(rows), 'row')}, {len(bundles)} different"
     if len(bundles) == 1:
         return f"{title}\n\n{table}"
@@ -122,13 +121,8 @@ def _block(suite: str, architecture: str, rows: list[PublishedRow]) -> str:
         [MEAN_NAMES.get(name, name), how, *_ends(s), *map(str, (s.rows, s.on_test, s.not_on_test))]
         for name, how, s in ranges(suite, rows)
     ]
-    differences_table = _table(head, differences, right=range(2, 8))
+    differences_table = text_table(head, differences, "llrrrrrr")
     return f"{title}\n\n{table}\n\nRange over papers (percent):\n\n{differences_table}"
-
-
-def _table(head: list[str], lines: list[list[str]], right: range) -> str:
-    align = ["right" if column in right else "left" for column in range(len(head))]
-    return tabulate(lines, head, "simple", colalign=align, disable_numparse=True)
 
 
 def _order(bundle: list[PublishedRow]) -> tuple[float, str]:

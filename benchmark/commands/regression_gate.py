@@ -10,12 +10,12 @@ from statistics import fmean
 from typing import Annotated, Any, Literal
 
 import msgspec
-from tabulate import tabulate
 
 from ...datasets.reading import read_json
 from ...datasets.schema import Count, from_json
 from ...datasets.task import DataError
 from ..canonical import fingerprint
+from ..reporting.text_table import text_table
 from ..spec import RunSpec
 from ..storage.json_io import write_atomically
 from ..storage.schema import Run
@@ -158,7 +158,7 @@ def diff_table(verdicts: Iterable[Verdict]) -> str:
     if not rows:
         return f"gate: all {len(verdicts)} values are inside their ranges"
     header = ("method", "what", "now", "allowed", "")
-    return "gate:\n" + tabulate(rows, header, tablefmt="simple", disable_numparse=True)
+    return "gate:\n" + text_table(header, rows, "lllll")
 
 
 def _by_method(runs: Sequence[Run]) -> list[tuple[str, dict[str, float], int]]:

@@ -10,8 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from tabulate import tabulate
-
 from ...datasets.task import nearest
 from ...datasets.tasks import suite_tasks
 from ..recipes import TABLES
@@ -20,6 +18,7 @@ from ..reporting.published import load as load_published
 from ..reporting.published_vs_measured import method_name, range_text
 from ..reporting.stats import InsufficientData, over_seeds
 from ..reporting.tables import DASH, fixed, signed
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from ..spec import TaskRef
 from ..storage.schema import Run
@@ -120,7 +119,7 @@ def table(paper: Paper, spec: str, runs: Sequence[Run]) -> str:
     else:
         seeds = f"{min(counts)} to {max(counts)} seeds"
         head, lines = [*head, "seeds"], [[*line, str(n)] for line, n in zip(lines, counts, strict=True)]
-    shown = tabulate(lines, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])
+    shown = text_table(head, lines, "l" + "r" * (len(head) - 1))
     return f"{spec}: {seeds}\n{shown}"
 
 

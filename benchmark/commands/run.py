@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tabulate import tabulate
 from tqdm import tqdm
 
 from ...datasets import cache
@@ -23,6 +22,7 @@ from ..execution.scheduler import SweepResult
 from ..execution.signals import GRACE_SECONDS, Terminated, graceful_shutdown
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig, make_plan, resolve, shard
 from ..recipes import choose_recipe
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from ..spec import OTHERS, Recipe
 from ..storage.json_io import create_folder
@@ -292,7 +292,7 @@ def dry_run(
         f"{backbone.ref.name}, recipe {config.recipe.name}, seeds {seeds}, {pluralize(len(tasks), 'task')}, "
         f"on {backbone.device}\n"
     )
-    print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 5)))
+    print(text_table(header, rows, "l" + "r" * 5))
     total = pluralize(len(runs), "run")
     print(f"\n{len(missing)} of {total} to do, estimate {estimate_of(missing, one_worker(options))}")
     if unread:

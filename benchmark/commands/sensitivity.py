@@ -4,7 +4,6 @@ import argparse
 from collections.abc import Sequence
 
 import numpy as np
-from tabulate import tabulate
 
 from ..escaping import csv_text, one_line
 from ..reporting.drawing import FOR_PAPERS
@@ -13,6 +12,7 @@ from ..reporting.figures.style import image_files, paper_style
 from ..reporting.leaderboard_id import LeaderboardId
 from ..reporting.sensitivity import WITHIN, MethodSensitivity, Slice, sensitivities
 from ..reporting.tables import DASH, ends, percent, signed
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from ..storage.json_io import write_atomically
 from ..storage.store import Store
@@ -62,7 +62,7 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
     plateaus = [(method, found) for method in methods for found in method.slices]
     heads = ("method", "field", "values", "best", "accuracy", "plateau", "width")
     lines = [_plateau_row(method, found) for method, found in plateaus]
-    sections = [tabulate(lines, heads, tablefmt="github", disable_numparse=True)] if lines else []
+    sections = [text_table(heads, lines, "lllrrrr", "markdown")] if lines else []
     most = max(len(method.expected) for method in methods)
     counts = [count for count in SHOWN if count <= most]
     heads = (
@@ -74,10 +74,10 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
         "trials to come within 1 point",
     )
     lines = [_expected_row(method, counts) for method in methods]
-    sections.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+    sections.append(text_table(heads, lines, "l" + "r" * (len(counts) + 4), "markdown"))
     heads = ("method", "tuned as", "tasks", "seeds", "default", "tuned", "gain", "95 % over seeds")
     if lines := [line for method in methods for line in _gain_rows(method)]:
-        sections.append(tabulate(lines, heads, tablefmt="github", disable_numparse=True))
+        sections.append(text_table(heads, lines, "llrrrrrr", "markdown"))
     return "\n\n".join([f"# {title}", ABOUT, *sections]) + "\n"
 
 

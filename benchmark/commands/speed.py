@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import asdict, replace
 
 import torch
-from tabulate import tabulate
 
 from ...methods import Method, parse
 from ..engine.backbone import Backbone, BackboneError, load
@@ -21,6 +20,7 @@ from ..engine.live_model import LiveModel
 from ..engine.numerics import Numerics
 from ..engine.timing import device_name, provenance
 from ..recipes import choose_recipe, parse_settings
+from ..reporting.text_table import text_table
 from ..spec import Recipe
 from ..storage.json_io import check_writable, write_atomically
 from .messages import say_all
@@ -112,4 +112,4 @@ def table(rows: list[Speed]) -> str:
         for row in rows
     ]
     header = ("method", "engine", "batch", "train img/s", "test img/s", "GFLOP/img", "of limit", "compile s", "peak GB")
-    return tabulate(lines, header, tablefmt="simple", disable_numparse=True, colalign=("left", "left", *["right"] * 7))
+    return text_table(header, lines, "ll" + "r" * 7)

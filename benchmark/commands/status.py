@@ -5,8 +5,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Collection, Sequence
 
-from tabulate import tabulate
-
 from ...datasets.tasks import find
 from ..engine.numerics import Numerics
 from ..escaping import one_line
@@ -15,6 +13,7 @@ from ..execution.locks import RunLock, list_locks
 from ..execution.messages import WorkerConfig
 from ..execution.progress import duration
 from ..plan import PlannedRun, make_plan, shard
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from ..spec import RunSpec
 from ..storage.schema import Failure, Run
@@ -86,8 +85,7 @@ def _of_plan(
     for run in runs:
         counts[run.spec.task.suite][states[run.spec.run_id()]] += 1
     rows = [(suite, *(of[state] for state in STATES), sum(of.values())) for suite, of in counts.items()]
-    align = ("left", *["right"] * (len(STATES) + 1))
-    lines = [tabulate(rows, ("suite", *STATES, "total"), tablefmt="simple", disable_numparse=True, colalign=align)]
+    lines = [text_table(("suite", *STATES, "total"), rows, "l" + "r" * (len(STATES) + 1))]
     if unread:
         lines.append(unread_note(unread))
     return [
@@ -132,7 +130,7 @@ def _last(runs: Sequence[Run], number: int) -> list[str]:
         for run in latest
     ]
     header = ("ended", "run ID", "task", "method", "recipe", "seed", "split", "accuracy")
-    return [tabulate(rows, header, tablefmt="simple", disable_numparse=True)]
+    return [text_table(header, rows, "lllllrlr")]
 
 
 def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure], locks: Locks) -> list[str]:
@@ -141,9 +139,8 @@ def _of_store(store: Store, runs: Sequence[Run], failures: Sequence[Failure], lo
     repeated = Counter(_group(run.spec) for run in runs if run.repetition > 1)
     failed = Counter(_group(failure.spec) for failure in failures)
     rows = [(*group, done[group], repeated[group], failed[group]) for group in sorted({*done, *failed})]
-    headers, align = (*columns, "done", "repeated", "failed"), [*["left"] * len(columns), *["right"] * 3]
-    table = tabulate(rows, headers, tablefmt="simple", disable_numparse=True, colalign=align)
-    lines = [table] if rows else []
+    header = (*columns, "done", "repeated", "failed")
+    lines = [text_table(header, rows, "l" * len(columns) + "rrr")] if rows else []
     total = f"{store.root}/ contains {pluralize(len(runs), 'result')} and {pluralize(len(failures), 'failed run')}"
     return [*lines, total, *_running(locks), *_failed(store, failures)]
 

@@ -5,8 +5,6 @@ import math
 from collections.abc import Iterable, Sequence
 from itertools import chain, product, zip_longest
 
-from tabulate import tabulate
-
 from ...datasets.cache import CachedTask
 from ...datasets.few_shots import FewShotTask
 from ...datasets.task import Task
@@ -16,6 +14,7 @@ from ..execution.scheduler import SweepResult
 from ..execution.signals import Terminated
 from ..plan import BackboneInfo, MethodInfo, PlannedRun, SweepConfig
 from ..recipes import choose_recipe
+from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from ..spec import Recipe
 from ..storage.store import Store
@@ -136,8 +135,7 @@ def choices_table(known: Sequence[tuple[Trials, list[float | None]]]) -> str:
         task = trials.data.task.label if isinstance(trials.data, FewShotTask) else trials.data.task.name
         rows.append((trials.method.ref.spec, task, *shown, f"{near} of {len(ranked) - 1}"))
     header = ("method", "task", "chosen", "val200", "second", "val200", "within 1 s.e.")
-    align = ("left", "left", "left", "right", "left", "right", "right")
-    return tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=align)
+    return text_table(header, rows, "lllrlrr")
 
 
 def _in_words(setting: Setting, trials: Trials) -> str:
@@ -176,7 +174,7 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
         f"then seeds {seeds} on test; {pluralize(len(tasks), 'task')}, on {search.backbone.device}\n"
     )
     header = ("method", "grid", "trials done", "to do", "chosen", "refits done", "to do", "estimate")
-    print(tabulate(rows, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 7)))
+    print(text_table(header, rows, "l" + "r" * 7))
     print(f"\nin all: {estimate_of([*chain(*runs)])} with one worker\n\n{rates_table(search, methods)}")
     if unread:
         print(f"\n{unread_note(unread)}")
@@ -187,7 +185,7 @@ def rates_table(search: Search, methods: Sequence[MethodInfo], style: str = "sim
     """Return a table of the learning rates that each method tries with its default arguments."""
     header = ("method", "learning rates at the default arguments", "trials there", "with other arguments")
     rows = [search.rates_at_default(method) for method in methods]
-    return tabulate(rows, header, tablefmt=style, disable_numparse=True, colalign=("left", "left", "right", "right"))
+    return text_table(header, rows, "llrr", style)
 
 
 def _plan_row(

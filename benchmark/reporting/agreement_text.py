@@ -3,13 +3,12 @@
 import math
 from collections.abc import Sequence
 
-from tabulate import tabulate
-
 from ..escaping import csv_text
 from .agreement import MEASURES, Agreement, Pair, mean_of
 from .leaderboards import Leaderboard
 from .stats import Interval
 from .tables import DASH, fixed, heading, signed
+from .text_table import text_table
 from .wording import pluralize
 
 MOST_PAIRS = 45
@@ -25,7 +24,7 @@ NOTES = (
 
 
 def to_text(found: Agreement, leaderboard: Leaderboard, by_task: bool = False, style: str = "simple") -> str:
-    """Return the tables as text; `style` is a table format of tabulate."""
+    """Return the tables as text; `style` is that of `text_table`."""
     several = len(found.tasks) > 1
     parts = [_tables(mean_of(found.tasks) if several else found.tasks[0], found.means, style)]
     if by_task and several:
@@ -75,8 +74,8 @@ def _tables(task: str, pairs: Sequence[Pair], style: str) -> str:
     parts.append((f"{task}: two methods{more}", ("A", "B", *HEADS, "beyond seeds", "same seed"), rows))
     texts = []
     for title, head, body in parts:
-        align = ["left" if name in ("method", "A", "B") else "right" for name in head]
-        texts.append(f"{title}\n\n{tabulate(body, head, style, disable_numparse=True, colalign=align)}")
+        align = "".join("l" if name in ("method", "A", "B") else "r" for name in head)
+        texts.append(f"{title}\n\n{text_table(head, body, align, style)}")
     return "\n\n".join(texts)
 
 

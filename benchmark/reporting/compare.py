@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
-from tabulate import tabulate
-
 from ..storage.schema import Run
 from ..storage.store import Store
 from . import stats
@@ -16,6 +14,7 @@ from .leaderboard_id import by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, leaderboard
 from .stats import ALPHA, InsufficientData, PairOverTasks
 from .tables import DASH, heading, percent
+from .text_table import text_table
 
 SHOWN = 4
 """Run IDs without predictions that are named for each task (ours)."""
@@ -51,7 +50,7 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         if one.reason:
             reasons.append(f"{one.task}: {one.reason}.")
     heads = ("task", "A", "B", "A - B", "95 %\nover seeds", "95 % over seeds\nand images", "McNemar's p\nby seed")
-    table = tabulate(lines, heads, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 6))
+    table = text_table(heads, lines, "l" + "r" * 6)
     notes = [
         "A, B, A - B: means over the common seeds.  Over seeds: Student's t interval of the differences.",
         "Over seeds and images: root of the sum of squares of Student's half-widths over seeds and over images.",

@@ -2,31 +2,30 @@
 
 from collections import Counter
 
-from tabulate import tabulate
-
 from ..escaping import csv_text
 from .ensembles import STRATEGIES, Choice, Ensembles, Outcome
 from .leaderboards import Leaderboard
 from .stats import Interval
 from .tables import DASH, ends, heading, percent, signed
+from .text_table import text_table
 from .wording import pluralize
 
 
 def to_text(found: Ensembles, entry: Leaderboard, style: str = "simple") -> str:
-    """Return the tables as text; `style` is a table format of tabulate."""
+    """Return the tables as text; `style` is that of `text_table`."""
     choices = [[choice.task.label, choice.ranking[0], members_of(choice)] for choice in found.choices]
     rows = [[text, sizes_of(found)[name], *_cells(found.mean, name)] for name, text in STRATEGIES.items()]
     over = found.mean.task if len(choices) > 1 else choices[0][0]
     head = ("prediction", "members", over, "gain (95 %)")
-    gains = tabulate(rows, head, style, disable_numparse=True, colalign=("left", "right", "right", "right"))
+    gains = text_table(head, rows, "lrrr", style)
     tasks = [
         [one.task, *(percent(one.accuracy[name]) for name in STRATEGIES), _gain(one.gain["chosen"])]
         for one in found.by_task
     ]
     names = ("task", "best", "its seeds", "chosen", "all", "vote", "gain of chosen (95 %)")
-    each = tabulate(tasks, names, style, disable_numparse=True, colalign=("left", *["right"] * 6))
+    each = text_table(names, tasks, "l" + "r" * 6, style)
     heads = ("task", "best on val200", "chosen on val200 (in how many ensembles)")
-    chosen = tabulate(choices, heads, style, disable_numparse=True)
+    chosen = text_table(heads, choices, "lll", style)
     notes = [
         "Accuracy in percent.  averaged: the mean of the probabilities.  Choices were made on val200, by runs trained",
         "on train800, and each ensemble was tested once.  gain: over the best method on val200, mean over seeds.",

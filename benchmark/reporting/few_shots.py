@@ -12,8 +12,6 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
-from tabulate import tabulate
-
 from ...datasets.few_shots import split_suite
 from ..escaping import csv_text, markdown, one_line
 from .leaderboard_id import LeaderboardId
@@ -21,6 +19,7 @@ from .leaderboards import Leaderboard, method_labels
 from .markup import markdown_table
 from .stats import LEAST_SEEDS, Interval, levels, over_seeds
 from .tables import DASH, TERMINAL_WIDTH, percent, signed
+from .text_table import text_table
 from .wording import pluralize
 
 
@@ -208,8 +207,7 @@ def to_terminal(tables: Sequence[FewShotTable], shown: Collection[LeaderboardId]
 def _plain(table: FewShotTable) -> str:
     lines = [textwrap.fill(table.heading, TERMINAL_WIDTH, break_on_hyphens=False)]
     for (head, *rows), note in _parts(table):
-        align = ["left", *["right"] * len(table.draws)]
-        lines.append(tabulate(rows, head, "simple", disable_numparse=True, colalign=align))
+        lines.append(text_table(head, rows, "l" + "r" * len(table.draws)))
         lines.append(textwrap.fill(note, TERMINAL_WIDTH, break_on_hyphens=False))
     return "\n\n".join(lines) + "\n"
 

@@ -9,13 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tabulate import tabulate
-
 from ..escaping import markdown
 from .leaderboards import Leaderboard
 from .markup import markdown_table
 from .published import MEANS, PublishedRange, PublishedRow, Source, published_range, recomputed_range
 from .tables import DASH, TERMINAL_WIDTH, cut, fixed
+from .text_table import text_table
 
 HEADING = "Published and measured"
 CAUTION = (
@@ -111,7 +110,7 @@ def to_terminal(comparison: PublishedComparison, leaderboard: Leaderboard) -> st
         cells = [text for mean in means for text in _cells(row.columns[mean])]
         lines.append([cut(row.label, 24), *cells, str(len(row.sources))])
     head = ["method", *(f"{mean}\n{what}" for mean in means for what in ("measured", "published")), "sources"]
-    table = tabulate(lines, head, "simple", disable_numparse=True, colalign=["left", *["right"] * (len(head) - 1)])
+    table = text_table(head, lines, "l" + "r" * (len(head) - 1))
     title = f"{HEADING}: {leaderboard.id.title}"
     return "\n".join([title, "", table, "", textwrap.fill(CAUTION, TERMINAL_WIDTH), ""])
 

@@ -12,7 +12,6 @@ from statistics import fmean
 from typing import Any
 
 import msgspec
-from tabulate import tabulate
 
 from ...datasets.corruptions import CORRUPTIONS
 from ..escaping import csv_text, markdown
@@ -22,6 +21,7 @@ from .leaderboards import Leaderboard
 from .markup import markdown_table
 from .stats import LEAST_SEEDS, Interval, over_seeds
 from .tables import DASH, TERMINAL_WIDTH, heading, percent
+from .text_table import text_table
 
 TRAINED, WISE_FT = "trained", "WiSE-FT"
 SHARED = ("clean", "corrupted", "gap", *CORRUPTIONS)
@@ -189,9 +189,7 @@ def to_markdown(table: ShiftTable) -> str:
 def to_terminal(table: ShiftTable) -> str:
     """Return a plain table for the terminal, without the single corruptions."""
     head, *rows = cells(table, ("clean", "corrupted", "gap", *table.lists))
-    text = tabulate(
-        rows, head, "simple", disable_numparse=True, colalign=["left", "left", *["right"] * (len(head) - 2)]
-    )
+    text = text_table(head, rows, "ll" + "r" * (len(head) - 2))
     return f"Shifted tests · {heading(table.entry)[0]}\n\n{text}\n\n{textwrap.fill(NOTE, TERMINAL_WIDTH)}\n"
 
 

@@ -3,8 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-from tabulate import tabulate
-
 from ..escaping import markdown
 from .differences import Difference, cells
 from .leaderboards import Leaderboard
@@ -12,6 +10,7 @@ from .markup import markdown_table
 from .significance import Significance
 from .stats import ALPHA, LEAST_SEEDS, TIE, Interval, PairOverTasks, Ranking
 from .tables import DASH, TERMINAL_WIDTH, cut_names, heading, percent
+from .text_table import text_table
 from .wording import pluralize
 
 BEST = (
@@ -31,8 +30,7 @@ def summary(significance: Significance) -> str:
     if found := significance.from_best:
         names = cut_names(list(found), LONGEST)
         rows = [[name, *shown] for name, shown in zip(names, map(_difference, found.values()), strict=True)]
-        align = ["left", *["right"] * (len(HEADS) - 1)]
-        table = tabulate(rows, HEADS, "simple", disable_numparse=True, colalign=align)
+        table = text_table(HEADS, rows, "l" + "r" * (len(HEADS) - 1))
         below = map(_filled, [*_missing(found), _seeds(significance)])
         return "\n".join([_filled(BEST), "", table, "", *below, ""])
     statements = [_ranks(significance.ranking), _pairs(significance.pairs), _seeds(significance)]

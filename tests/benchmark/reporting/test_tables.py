@@ -21,6 +21,7 @@ from vtab_peft.benchmark.reporting.tables import (
     to_csv,
     to_terminal,
 )
+from vtab_peft.benchmark.reporting.text_table import text_table
 
 MINI = {
     **dict.fromkeys(["caltech101", "oxford_flowers102_89cls", "dtd_10cls", "cifar10"], "natural"),
@@ -213,6 +214,12 @@ def test_no_name_breaks_a_markdown_table(hostile):
     assert len({len(re.findall(r"(?<!\\)\|", line)) for line in lines}) == 1
     assert "<script>" not in to_markdown(hostile)
     assert not re.search(r"(?<!\\)`", "\n".join(lines))
+
+
+def test_no_cell_breaks_a_text_table_in_markdown():
+    lines = text_table(["a|b", "n"], [[HOSTILE, 1], ["plain", None]], "lr", "markdown").splitlines()
+    assert [len(re.findall(r"(?<!\\)\|", line)) for line in lines] == [3] * 4
+    assert lines[1].endswith("-:|")
 
 
 def test_markdown_shows_the_name_itself():
