@@ -44,25 +44,33 @@ def sensitivity(options: argparse.Namespace) -> int:
         files = render(identity, methods)
         for name, data in files.items():
             write_atomically(folder / identity.slug / name, data)
-        print(files["sensitivity.md"].decode())
+        print(f"{title_of(identity)}\n\n{tables(methods)}\n")
+    print(f"{ABOUT}\n")
     say(f"sensitivity of {pluralize(len(found), 'set')} of trials: {folder}")
     return 1 if problems or unread else 0
 
 
 def render(identity: LeaderboardId, methods: Sequence[MethodSensitivity]) -> dict[str, bytes]:
     """Return the files of one set of trials by name."""
-    title = one_line(f"{identity.suite} · {identity.backbone} · {identity.recipe}")
+    title = title_of(identity)
     with paper_style():
         drawn = {"slices": draw_slices(methods, title), "expected_best": draw_expected(methods, title)}
         figures = image_files(drawn, FOR_PAPERS)
-    return {"sensitivity.md": _page(title, methods).encode(), "slices.csv": _csv(methods).encode(), **figures}
+    page = f"# {title}\n\n{ABOUT}\n\n{tables(methods, 'markdown')}\n"
+    return {"sensitivity.md": page.encode(), "slices.csv": _csv(methods).encode(), **figures}
 
 
-def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
+def title_of(identity: LeaderboardId) -> str:
+    """Return a line that names the trials."""
+    return one_line(f"{identity.suite} · {identity.backbone} · {identity.recipe}")
+
+
+def tables(methods: Sequence[MethodSensitivity], style: str = "simple") -> str:
+    """Return the tables of slices, expected best and gains; `style` is that of `text_table`."""
     plateaus = [(method, found) for method in methods for found in method.slices]
     heads = ("method", "field", "values", "best", "accuracy", "plateau", "width")
     lines = [_plateau_row(method, found) for method, found in plateaus]
-    sections = [text_table(heads, lines, "lllrrrr", "markdown")] if lines else []
+    sections = [text_table(heads, lines, "lllrrrr", style)] if lines else []
     most = max(len(method.expected) for method in methods)
     counts = [count for count in SHOWN if count <= most]
     heads = (
@@ -74,20 +82,24 @@ def _page(title: str, methods: Sequence[MethodSensitivity]) -> str:
         "trials to come within 1 point",
     )
     lines = [_expected_row(method, counts) for method in methods]
-    sections.append(text_table(heads, lines, "l" + "r" * (len(counts) + 4), "markdown"))
+    sections.append(text_table(heads, lines, "l" + "r" * (len(counts) + 4), style))
     heads = ("method", "tuned as", "tasks", "seeds", "default", "tuned", "gain", "95 % over seeds")
     if lines := [line for method in methods for line in _gain_rows(method)]:
-        sections.append(text_table(heads, lines, "llrrrrrr", "markdown"))
-    return "\n\n".join([f"# {title}", ABOUT, *sections]) + "\n"
+        sections.append(text_table(heads, lines, "llrrrrrr", style))
+    return "\n\n".join(sections)
 
 
 def _plateau_row(method: MethodSensitivity, found: Slice) -> tuple[str, ...]:
     low, high = found.plateau
     best = found.best
-    width = DASH if low == high else f"{high / low:.3g} x" if low > 0 else f"{high - low:g}"
+    width = DASH if low == high else _times(high / low) if low > 0 else f"{high - low:g}"
     values = ", ".join(f"{value:g}" for value in found.values)
     accuracy = percent(float(found.means[best]))
     return (method.title, found.field, values, f"{found.values[best]:g}", accuracy, plateau_in_words(found), width)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.3g} x" if ratio < 999.5 else f"{ratio:,.0f} x"
 
 
 def plateau_in_words(found: Slice) -> str:
