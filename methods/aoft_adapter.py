@@ -47,6 +47,8 @@ class AOFTAdapter(AOFTUpdates):
 
     after: Literal["mlp", "attn", "both"] = "mlp"
     title = "AOFT-Adapter"
+    paper = AOFTUpdates.paper
+    evidence = "paper only"
     equation = r"h \leftarrow h + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T h"
     targets = "after the MLP"
     differs = (
@@ -106,6 +108,7 @@ class AOFTAdapterReleased(AOFTUpdates):
     scale: ScaleInit = "uniform"
     start: VectorInit = "zeros"
     title = "AOFT-Adapter (released)"
+    paper = AOFTUpdates.paper
     evidence = "authors' module"
     equation = r"x \leftarrow x + AO(q_{up})\,\mathrm{diag}(\lambda)\,AO(q_{down})^T\,\mathrm{LN}(x)"
     targets = "residual stream, after attention and MLP"

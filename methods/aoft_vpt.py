@@ -43,6 +43,7 @@ class AOFTVPT(AOFT):
     title = "AOFT-VPT"
     paper = Paper("ICCV", 2025, "2507.13260")  # the released code has no prompts
     equation = r"[x_{cls}, \_, x] \leftarrow \mathrm{Block}_l([x_{cls}, AO(q_l)^T, x])"
+    evidence = "paper only"
     targets = "tokens of every block"
     search = {"tokens": (1, 5, 10, 50, 100)}  # VPT's grid; here tokens cost no parameters
     starts_as_identity = False

@@ -54,42 +54,6 @@ DESCRIPTIONS: dict[Any, str] = {
 """Types as error messages name them."""
 
 
-LARGEST_VERSION = 2**31 - 1
-"""Highest version of a method (ours)."""
-FACTS: dict[str, tuple[tuple[type, ...], str]] = {
-    **dict.fromkeys(("title", "equation", "targets", "differs"), ((str,), "valid text")),
-    "version": ((int,), f"a whole number from 1 to {LARGEST_VERSION}"),
-    "copies": ((int,), "a whole number from 1"),
-    "lr": ((int, float, NoneType), "a positive number or None"),
-    "search": ((dict,), "a dictionary of tuples"),
-    **dict.fromkeys(("frozen_features", "needs_whole_batch"), ((bool,), "True or False")),
-}
-"""Class attributes of a method that reach records, tables or the plan: their types, and how messages name them."""
-
-
-def wrong_fact(cls: Any) -> str | None:
-    """Return what is wrong with a class attribute of a method, or None."""
-    for name, (types, wanted) in FACTS.items():
-        value = getattr(cls, name)
-        valid = type(value) in types and _is_sound(value)
-        if not valid:
-            return f"{name} must be {wanted}, not {value!r:.60}"
-    return None
-
-
-def _is_sound(value: Any) -> bool:
-    """Return True for a value of the right type that tables and records can hold."""
-    match value:
-        case str():
-            return _is_plain(value)
-        case bool() | None:
-            return True
-        case int() | float():
-            return 0 < value <= LARGEST_VERSION
-        case _:
-            return all(type(key) is str and isinstance(values, tuple) for key, values in value.items())
-
-
 def coerce(cls: type, arguments: dict[str, Any]) -> dict[str, Any]:
     """Check arguments against the annotations of `cls`; scalars of numpy, and whole numbers in float fields, convert.
 
@@ -152,13 +116,13 @@ def _fits(value: Any, hint: Any) -> bool:
     if origin is float:
         return type(value) in (int, float) and abs(value) <= sys.float_info.max
     if origin in (int, bool, str, NoneType):
-        return type(value) is origin and (origin is not str or _is_plain(value))
+        return type(value) is origin and (origin is not str or is_plain(value))
     if isinstance(origin, type) and origin is not Any and not isinstance(value, cast(type, origin)):
         return False
-    return _is_plain(value)
+    return is_plain(value)
 
 
-def _is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> bool:
     """Return True if JSON can represent the value exactly."""
     try:
         text = json.dumps(value, allow_nan=False, ensure_ascii=False)

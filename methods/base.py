@@ -7,33 +7,20 @@ from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from importlib.util import find_spec
 from itertools import product
 from keyword import iskeyword
-from typing import Any, ClassVar, Literal, TypeVar, dataclass_transform, get_args
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 from torch import Tensor, nn
 
 from .anatomy import FAMILIES, Family, backbone_family
-from .arguments import coerce, wrong_fact
+from .arguments import coerce
+from .facts import EVIDENCE as EVIDENCE
+from .facts import Evidence, Paper, without_inherited, wrong_fact
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Maps logits [n, classes] and labels [n] to their mean loss."""
 
 METHODS: dict[str, type["Method"]] = {}
 """Registered methods by name."""
-
-Evidence = Literal[
-    "authors' training", "authors' module", "reference implementation", "closed form", "paper only", "none"
-]
-"""How an implementation was verified, from the strongest grade to the weakest; `evidence.csv` names the proof of each.
-
-authors' training: the loss of each training step equals that of the authors' code.
-authors' module: outputs and gradients equal numbers computed with the authors' code.
-reference implementation: the same, with code of others, such as Hugging Face peft.
-closed form: the definition leaves no choice.
-paper only: a test implements the paper's equations a second time and compares.
-none: not verified, the default for plug-ins.
-"""
-
-EVIDENCE: tuple[str, ...] = get_args(Evidence)
 
 
 def later(*, default: Any) -> Any:
@@ -42,21 +29,6 @@ def later(*, default: Any) -> Any:
     Run IDs leave it out at its default, which means the earlier behaviour.
     """
     return field(default=default, metadata={"later": True})
-
-
-@dataclass(frozen=True)
-class Paper:
-    """The publication of a method."""
-
-    venue: str
-    """Conference or journal, "arXiv" for a preprint."""
-    year: int
-    arxiv: str | None = None
-    code: str | None = None
-    """Official code, as owner/name on GitHub."""
-
-    def __str__(self) -> str:
-        return f"{self.venue} {self.year}"
 
 
 @dataclass(frozen=True)
@@ -275,6 +247,7 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
             raise ValueError(f"method name {name!r} has another meaning in --methods; choose another")
         if "__post_init__" in vars(cls):
             raise ValueError(f"method {name!r} must define validate() instead of __post_init__(), which checks types")
+        without_inherited(cls, Method)
         if problem := wrong_fact(cls):
             raise ValueError(f"method {name!r}: {problem}")
         decorated = dataclass(frozen=True)(cls)

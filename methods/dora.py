@@ -31,6 +31,7 @@ class DoRA(LoRA):
     title = "DoRA"
     paper = Paper("ICML", 2024, "2402.09353", "NVlabs/DoRA")
     equation = r"W' = m \odot \frac{W + \frac{\alpha}{r} B A}{\lVert W + \frac{\alpha}{r} B A \rVert_{row}}"
+    evidence = "authors' module"
 
     def make_update(self, weight: Tensor, bias: Tensor | None) -> Transform:
         return Decomposed(weight, self.rank, self.scale())

@@ -270,6 +270,7 @@ class TinyLoRA(FromPeft):
     title = "TinyLoRA"
     paper = Paper("arXiv", 2026, "2602.04118")
     equation = r"W' = W + U \Sigma^{1/2} \left(\textstyle\sum_i v_i P_i\right) \Sigma^{1/2} V^\top,\ P_i \text{ random}"
+    evidence = "reference implementation"
     differs = f"{DIFFERS}."
     search = {"rank": (2, 8), "length": (16, 64)}
 

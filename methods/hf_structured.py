@@ -25,6 +25,7 @@ class RoAd(FromPeft):
         r"\begin{pmatrix} y_i \\ y_j \end{pmatrix} \leftarrow \alpha \begin{pmatrix} \cos\theta & -\sin\theta \\"
         r" \sin\theta & \cos\theta \end{pmatrix} \begin{pmatrix} y_i \\ y_j \end{pmatrix}"
     )
+    evidence = "reference implementation"
     differs = f"{DIFFERS}. The group is ours, as peft's 64 does not divide every width."
     search = {"variant": (1, 2, 4)}
 
@@ -67,6 +68,7 @@ class C3A(FromPeft):
     title = "C³A"
     paper = Paper("ACL Findings", 2025, "2407.19342")
     equation = r"W' = W + \tfrac{1}{in} (\mathrm{circ}(c_{ij}))_{ij}"
+    evidence = "reference implementation"
     differs = f"{DIFFERS}. The block is ours, as peft's 256 does not divide every width."
     search = {"block": (16, 32, 64)}
     starts_as_identity = False
@@ -87,6 +89,7 @@ class SuperTuning(FromPeft):
     title = "Super-Tuning"
     paper = Paper("arXiv", 2026, "2607.09287")
     equation = r"W' = W + S,\ S \text{ zero where } |W| \text{ is not among the largest}"
+    evidence = "reference implementation"
     differs = f"{DIFFERS}."
     search = {"share": (0.003, 0.01, 0.03)}
 

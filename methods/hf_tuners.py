@@ -53,6 +53,7 @@ class BOFT(FromPeft):
     title = "BOFT"
     paper = Paper("ICLR", 2024, "2311.06243", "wy1iu/butterfly-oft")
     equation = r"W' = s \odot (W R^\top),\ R = \mathrm{diag}((I - S_k)(I + S_k)^{-1}),\ S_k^\top = -S_k"
+    evidence = "reference implementation"
     search = {"block": (4, 8, 16)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:
@@ -101,6 +102,7 @@ class VeRA(FromPeft):
     title = "VeRA"
     paper = Paper("ICLR", 2024, "2310.11454", "huggingface/peft")
     equation = r"W' = W + \mathrm{diag}(b)\, B\, \mathrm{diag}(d)\, A"
+    evidence = "reference implementation"
     search = {"rank": (64, 256, 1024)}
 
     def tuner(self) -> tuple[str, dict[str, Any]]:

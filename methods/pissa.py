@@ -48,6 +48,7 @@ class PiSSA(LoRA):
     equation = (
         r"W' = W - \tfrac{\alpha}{r} B_0 A_0 + \tfrac{\alpha}{r} B A,\ \tfrac{\alpha}{r} B_0 A_0 = U_r S_r V_r^\top"
     )
+    evidence = "authors' module"
     search = {"rank": (4, 8, 16)}  # ours: alpha cancels initially, and the paper sets it to the rank
 
     def validate(self) -> None:

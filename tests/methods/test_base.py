@@ -15,6 +15,7 @@ from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.methods import METHODS, LinearUpdateMethod, Method, method, parse
 from vtab_peft.methods.arguments import PositiveInt, coerce
+from vtab_peft.methods.base import Paper
 from vtab_peft.methods.lora import LoRA
 
 
@@ -241,6 +242,40 @@ def test_arguments_have_defaults_and_names_of_their_own(body: dict[str, Any], na
     with raises_naming(ValueError, *named):
         method("wrong_one")(type("WrongOne", (Method,), body))
     assert "wrong_one" not in METHODS
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        ("paper", "CVPR 2024"),
+        ("paper", Paper("CVPR", "2024")),  # pyright: ignore[reportArgumentType]
+        ("paper", Paper("CVPR", 2024, code=7)),  # pyright: ignore[reportArgumentType]
+        ("evidence", 3),
+        ("evidence", "obvious"),
+        ("backbones", "vit"),
+        ("backbones", ("vit", "resnet")),
+        ("backbones", ()),
+        ("needs", True),
+        ("starts_as_identity", "no"),
+        ("stands_for_many", 1),
+        ("restores_without_examples", None),
+        ("version", 0),
+    ],
+)
+def test_facts_of_another_kind_are_refused_at_registration(fact: str, value: Any) -> None:
+    with raises_naming(ValueError, "'wrong_one'", f"{fact} must be ", repr(value)[:60]):
+        method("wrong_one")(type("WrongOne", (Method,), {fact: value}))
+    assert "wrong_one" not in METHODS
+
+
+def test_a_method_of_another_file_inherits_no_paper_and_no_evidence() -> None:
+    """It may compute something else; what its fields and `inject` bring along stays."""
+    with patch.dict(METHODS):
+        child = method("child")(type("Child", (LoRA,), {"equation": "W"}))
+        grandchild = method("grandchild")(type("Grandchild", (child,), {}))
+    for cls in (child, grandchild):
+        assert (cls.title, cls.paper, cls.equation, cls.evidence, cls.differs) == ("", None, "W", "none", "")
+        assert (cls.targets, cls.search, cls.backbones) == (LoRA.targets, LoRA.search, LoRA.backbones)
 
 
 def test_a_cell_that_defines_a_method_can_be_run_again() -> None:

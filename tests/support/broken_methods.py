@@ -9,7 +9,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from vtab_peft.benchmark.method_checks import checks
 from vtab_peft.methods import Method
-from vtab_peft.methods.base import Loss
+from vtab_peft.methods.base import Loss, Paper
 
 
 @breaks(checks.check_class_attributes, "does not end with a period")
@@ -17,12 +17,12 @@ class NoSentence(Right):
     """Has a sentence without period"""
 
 
-@breaks(checks.check_class_attributes, "`title` is annotated.*`evidence` is not one of authors.*`search` names gian")
+@breaks(checks.check_class_attributes, "`title` is annotated.*`paper` is before 2017.*`search` names gian")
 class HasWrongAttributes(Right):
     """Has invalid class attributes."""
 
     title: str = "A hyper-parameter now"
-    evidence = "obvious"
+    paper = Paper("NeurIPS", 1987)
     search = {"gian": (1.0,)}
 
 

@@ -34,7 +34,8 @@ def registry() -> Iterator[None]:
 
 def register(cls: type[Method]) -> None:
     """Register a subclass as "tried", as a class can be decorated once only."""
-    method("tried")(type(cls.__name__, (cls,), {"__doc__": cls.__doc__}))
+    body = {"__doc__": cls.__doc__, "__module__": cls.__module__}  # facts are inherited within a file
+    method("tried")(type(cls.__name__, (cls,), body))
 
 
 def broken_by(cls: type[Method], checks: list[Check], backbone: str) -> dict[Check, str]:
