@@ -33,6 +33,8 @@ SSF uses 5e-5 and 5e-2, AOFT 5e-5 to 0.5."""
 ORDER = 2
 """Version of the order in which settings are tried; refits after another order have another leaderboard.
 Version 1 drew all settings after the first at random, so a method with a larger grid tried fewer learning rates."""
+SPELLED = {"True": True, "False": False, "None": None}
+"""Values of arguments as they are written in spec strings."""
 SEED = 0
 """Seed of every trial (ours: more settings help the choice more than more seeds)."""
 
@@ -80,16 +82,16 @@ def parse_grid(texts: Sequence[str]) -> Grid | None:
         if name in OF_ALL_TASKS:
             raise ValueError(f"--grid: {name} is the same for all trials; use --set {name}={split_list(values)[0]}")
         kind = "fields" if name in FIELDS else "arguments"
-        tried = [literal(value) for value in split_list(values)]
-        tried = [checked(name, value, "--grid") if kind == "fields" else _whole(value) for value in tried]
+        tried = [checked(name, literal(v), "--grid") if kind == "fields" else _argument(v) for v in split_list(values)]
         if name in found[kind]:
             raise ValueError(f"--grid has {name!r} twice; give it once with all its values")
         found[kind][name] = tuple(sorted(set(tried), key=lambda value: (str(type(value)), value)))
     return Grid(**found) if texts else None
 
 
-def _whole(value: Any) -> Any:
-    """Return 8 for 8.0, so that both spellings of an argument are one grid with one leaderboard."""
+def _argument(text: str) -> Any:
+    """Return an argument's value, spelled as in a spec or as `literal` reads it; 8.0 and 8 are one value."""
+    value = SPELLED[text] if text in SPELLED else literal(text)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
 
 

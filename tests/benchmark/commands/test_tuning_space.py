@@ -140,6 +140,16 @@ def test_default_arguments_come_first_if_they_are_in_the_grid(resolve) -> None:
     assert [s.method.ref.spec for s in settings(lora, UNIFORM, grid)[:2]] == ["lora", "lora"]
 
 
+def test_arguments_are_spelled_as_in_specs(resolve) -> None:
+    assert grid_of("scale=True,False", "maybe=None,3,'None'").arguments == {
+        "scale": (False, True),
+        "maybe": (None, 3, "None"),
+    }
+    grid = grid_of("scale=False,true")
+    _, (goft,) = resolve("goft", grid=grid.arguments)
+    assert [setting.method.ref.args["scale"] for setting in settings(goft, UNIFORM, grid)] == [True, False]
+
+
 def test_spellings_of_a_number_are_one_grid() -> None:
     one, other = (tuned(UNIFORM, 2, grid_of(text)) for text in ("alpha=8,16", "alpha=8.0,1.6e1"))
     assert one.base == other.base
