@@ -183,7 +183,18 @@ class Method:
         """Return this method and the valid combinations of its `search` grid.
 
         Arguments that differ from their defaults are kept fixed.
+
+        Raises:
+            ValueError: a value of the grid does not have the type of its field.
         """
+        for name, values in self.search.items():
+            for value in values:
+                try:
+                    coerce(type(self), {name: value})
+                except ValueError as error:
+                    raise ValueError(
+                        f"{self.spec()}: its `search` has a wrong value, correct it in the class: {error}"
+                    ) from None
         free = [f.name for f in fields(self) if f.name in self.search and getattr(self, f.name) == f.default]
         found = {self.spec(): self}
         for values in product(*(self.search[name] for name in free)):
@@ -256,6 +267,8 @@ def method(name: str) -> Callable[[type[M]], type[M]]:
                 raise ValueError(f"method {name!r}: the argument {own.name!r} hides Method.{own.name}(); rename it")
             if own.default is MISSING and own.default_factory is MISSING:
                 raise ValueError(f"method {name!r}: the argument {own.name!r} has no default; give it one")
+        if unknown := [field for field in decorated.search if field not in decorated.__dataclass_fields__]:
+            raise ValueError(f"method {name!r}: search names {unknown[0]}, which is no argument; correct or remove it")
         METHODS[name] = decorated
         return decorated
 

@@ -246,7 +246,8 @@ def _check_name(name: str, weights: str | None) -> None:
     elif name not in tagged:
         close = nearest_backbones(name, tagged or names())
         hint = f"; did you mean {' or '.join(close)}?" if close else "."
-        raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} See `list backbones`")
+        where = "See `list backbones`, or give the plug-in that registers it as --plugin FILE"
+        raise BackboneError(f"no backbone {name!r} in timm {timm.__version__}{hint} {where}")
 
 
 def _random_seed(weights: str | None) -> int | None:

@@ -268,6 +268,15 @@ def test_facts_of_another_kind_are_refused_at_registration(fact: str, value: Any
     assert "wrong_one" not in METHODS
 
 
+def test_a_search_grid_has_arguments_of_the_method_and_values_of_their_type() -> None:
+    with raises_naming(ValueError, "'wrong_one'", "search", "rnak"):
+        method("wrong_one")(type("WrongOne", (LoRA,), {"search": {"rnak": (1, 2)}}))
+    with patch.dict(METHODS):
+        mistyped: Any = method("mistyped")(type("Mistyped", (LoRA,), {"search": {"rank": (4, 2.5)}}))
+        with raises_naming(ValueError, "mistyped", "search", "rank", "2.5"):
+            mistyped().variants()
+
+
 def test_a_method_of_another_file_inherits_no_paper_and_no_evidence() -> None:
     """It may compute something else; what its fields and `inject` bring along stays."""
     with patch.dict(METHODS):

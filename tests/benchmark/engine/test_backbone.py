@@ -140,7 +140,7 @@ def test_random_weights_have_a_hash_for_each_seed() -> None:
         ("convnext_tiny", ("'convnext_tiny'", "timm.models.convnext")),
         ("vit_small_r26_s32_224", ("'vit_small_r26_s32_224'", "HybridEmbed")),
         ("deit3_base_patch16_224.fb_in1k", ("nowhere.safetensors",)),
-        ("../etc/passwd", ("'../etc/passwd'", "list backbones")),
+        ("../etc/passwd", ("'../etc/passwd'", "list backbones", "--plugin FILE")),
     ],
 )
 def test_wrong_names_are_refused(name: str, facts: tuple[str, ...]) -> None:
