@@ -150,13 +150,14 @@ class Evaluator:
                 try:
                     record = self.complete(run, data, before[run.run_id], wise[run.run_id], tests, folder)
                 except NotRestored as error:
-                    say(f"left out: {run.method_spec}, seed {run.spec.seed}: {error}")
+                    say(f"left out: {run.method_spec}, seed {run.spec.seed}, run {run.run_id}: {error}")
                     continue
                 changed = record != before[run.run_id]
                 self.new, self.stored = self.new + changed, self.stored + (not changed)
                 if changed:
                     save_shift(self.store.root, merged(record, self.load_record(run)))
-                    say(f"{data.task.label} · {run.method_spec} · seed {run.spec.seed}: {summary(record)}")
+                    name = f"{run.method_spec} · seed {run.spec.seed}, run {run.run_id}"
+                    say(f"{data.task.label} · {name}: {summary(record)}")
 
     def complete(
         self,

@@ -148,11 +148,17 @@ def test_a_method_that_learns_from_examples_is_restored(task: Path, tmp_path: Pa
     assert records(folder)["spt_lora"].tests[0].accuracy == run.accuracy
 
 
-def test_a_damaged_adapter_is_left_out_and_others_go_on(task: Path, results: Path) -> None:
+def test_a_damaged_adapter_is_left_out_and_others_go_on(
+    task: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     (damaged,) = (results / "runs").rglob("linear/*.safetensors")
     damaged.write_bytes(b"nothing")
     assert ask(task, results) == 0
     assert set(records(results)) == {"lora"}
+    lines = capsys.readouterr().err.splitlines()
+    evaluated = next((results / "shift").glob("*.json")).stem
+    for run_id in (damaged.stem, evaluated):  # method and seed do not tell runs of two backbones or recipes apart
+        assert sum(f"run {run_id}:" in line for line in lines) == 1
     for file in (results / "runs").rglob("*.safetensors"):
         file.write_bytes(b"nothing")
     (results / "shift").rename(results / "earlier")
