@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from .anatomy import FAMILIES, Family, backbone_family
 from .arguments import coerce
-from .facts import EVIDENCE as EVIDENCE
 from .facts import Evidence, Paper, without_inherited, wrong_fact
 
 Loss = Callable[[Tensor, Tensor], Tensor]

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from .anatomy import FAMILIES, patch_convolution
-from .base import EVIDENCE, Loss, Method, check_backbone, method_name
+from .base import Loss, Method, check_backbone, method_name
+from .facts import EVIDENCE
 
 CANNOT_INJECT = (AttributeError, IndexError, KeyError, RuntimeError, TypeError)
 """Errors of `inject` where another method has replaced a module that it looks for."""
