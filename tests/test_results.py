@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from vtab_peft.benchmark.reporting.families import FAMILIES
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.report import write
+from vtab_peft.benchmark.reporting.sensitivity import sensitivities
 from vtab_peft.benchmark.reporting.stats import Interval
 from vtab_peft.benchmark.reporting.tables import percent, to_terminal
 from vtab_peft.benchmark.storage.schema import to_frame
@@ -28,6 +30,7 @@ from vtab_peft.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
+VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
 def stored_runs() -> pd.DataFrame:
@@ -50,18 +53,38 @@ def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
         assert rebuilt[name].read_text() == (RESULTS / name).read_text(), name
 
 
-def test_tuned_differences_in_the_docs_are_those_of_the_records() -> None:
-    found = vtab_peft.compare("lora", "aoft_lora", RESULTS, leaderboard="toy--toy_vit--toy_tuned5").tasks
+@pytest.mark.parametrize(
+    ("board", "recipe"),
+    [
+        ("toy--toy_vit--toy_tuned5", "toy_vit/toy/*/*/toy_tuned5-*.json"),
+        (f"own--{VIT_TINY}--uniform_3ep_tuned4", f"{VIT_TINY}/own/*/*/uniform_3ep_tuned4*.json"),
+    ],
+    ids=["toy", "photographs"],
+)
+def test_tuned_differences_in_the_docs_are_those_of_the_records(board: str, recipe: str) -> None:
+    found = vtab_peft.compare("lora", "aoft_lora", RESULTS, leaderboard=board).tasks
     rates = {}
-    for path in (RESULTS / "chosen" / "toy_vit" / "toy").glob("*/*/toy_tuned5-*.json"):
+    for path in (RESULTS / "chosen").glob(recipe):
         choice = json.loads(path.read_text())
         rates[choice["task"].partition("/")[2], choice["method"]] = f"{choice['chosen']['lr']:.0e}".replace("e-0", "e-")
+    assert len(rates) == 2 * (len(found) - 1)
     page = (ROOT / "docs" / "tuning.md").read_text()
     for row in found.itertuples():
         own = [rates.get((row.task, method), "") for method in ("lora", "aoft_lora")]
         numbers = [percent(row.a), percent(row.b), tables.signed(100 * row.difference)]
         numbers.append(tables.ends(Interval(row.difference, row.low, row.high)))
         assert f"| {' | '.join([row.task, *own, *numbers])} |".replace("  ", " ") in page
+
+
+def test_gains_of_tuning_in_the_docs_are_those_of_the_records() -> None:
+    page = " ".join((ROOT / "docs" / "tuning.md").read_text().split())
+    found = sensitivities(Store(RESULTS).load_runs()[0], [])
+    gains = [gain for methods in found.values() for method in methods for gain in method.gains if gain.tasks > 4]
+    assert len(gains) == 4
+    for gain in gains:
+        assert gain.interval
+        mean, low, high = (f"{100 * x:.1f}" for x in (gain.tuned - gain.default, gain.interval.low, gain.interval.high))
+        assert re.search(rf"{mean}( points)? \({low} to {high}\)", page), (mean, low, high)
 
 
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])
