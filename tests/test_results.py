@@ -234,7 +234,12 @@ def test_table_of_aoft_on_photographs_is_what_the_records_say() -> None:
 
 SHAPES = ["dsprites_loc", "dsprites_ori"]
 """The mini tasks whose images are drawn."""
-PHOTOGRAPH_PAIRS = [("lora", "aoft_lora"), ("lora(rank=1)", "aoft_lora"), ("lora", "aoft_lora_dagger")]
+PHOTOGRAPH_PAIRS = [
+    ("lora", "aoft_lora"),
+    ("lora(rank=1)", "aoft_lora"),
+    ("lora", "aoft_lora_dagger"),
+    (f"lora(rank=1, {ON_FOUR})", "aoft_lora_dagger"),
+]
 
 
 def photographs_table(runs: pd.DataFrame) -> str:
