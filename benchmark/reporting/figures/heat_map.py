@@ -7,7 +7,7 @@ import numpy as np
 
 from ..leaderboards import Leaderboard
 from ..markup import task_name
-from ..tables import DASH, ROUNDING, fixed
+from ..tables import DASH, fixed
 from .style import INK, add_axes, page_width, short, text_width, write_title
 
 if TYPE_CHECKING:
@@ -34,9 +34,11 @@ def draw(leaderboard: Leaderboard, part: slice = slice(None)) -> "Figure | None"
     cells = [[row[f"accuracy_{task.label}"] for task in leaderboard.tasks] for row in leaderboard.rows]
     accuracy = 100 * np.array(cells, dtype=float)  # None becomes NaN
     below = np.nanmax(accuracy, axis=0) - accuracy
+    printed = np.vectorize(lambda value: float(fixed(value)))(accuracy)
+    best = printed == np.nanmax(printed, axis=0)  # bold as in the tables: equal numbers look equal
     lowest = np.nanmax(below)
     worst = min(WORST, 5 * max(1, int(np.ceil(lowest / 5))))
-    accuracy, below = accuracy[part], below[part]
+    accuracy, below, best = accuracy[part], below[part], best[part]
     # Inches; task names are rotated by 60 degrees.
     left, right = 0.1 + text_width(labels), max(0.06, 0.5 * text_width(tasks[-1:]) - 0.05)
     bottom, height, top = 0.42, 0.155 * len(labels), 0.38 + 0.87 * text_width(tasks)
@@ -45,7 +47,7 @@ def draw(leaderboard: Leaderboard, part: slice = slice(None)) -> "Figure | None"
     axes = add_axes(figure, left, bottom, width - left - right, height)
     colours = LinearSegmentedColormap.from_list("below", [BEST, "#ffffff"])
     image = axes.imshow(below, cmap=colours, vmin=0, vmax=worst, aspect="auto", interpolation="nearest")
-    _write_cells(axes, accuracy, below < ROUNDING)
+    _write_cells(axes, accuracy, best)
     for index, (task, following) in enumerate(pairwise(leaderboard.tasks)):
         if task.group != following.group:
             axes.axvline(index + 0.5, color="white", lw=2)

@@ -187,7 +187,7 @@ def test_zero_parameters_are_left_of_the_smallest(store, put):
 
 def test_heat_map_shows_every_cell_and_the_best(store, put):
     fill(put, {"LoRA": (100, 0.8), "SSF": (100, 0.6)}, seeds=1)
-    put("flowers", "half", 0, 0.7, title="Half")
+    put("flowers", "half", 0, 0.7996, title="Half")
     axes = drawn(store, "tasks").axes[0]
     cells = {text.get_position(): (text.get_text(), text.get_fontweight()) for text in axes.texts}
     assert [label.get_text() for label in axes.get_yticklabels()] == ["LoRA", "SSF", "Half"]
@@ -195,7 +195,7 @@ def test_heat_map_shows_every_cell_and_the_best(store, put):
     assert cells == {
         **{(0, 0): ("80.0", "bold"), (1, 0): ("80.0", "bold")},
         **{(0, 1): ("60.0", "normal"), (1, 1): ("60.0", "normal")},
-        **{(0, 2): ("—", "normal"), (1, 2): ("70.0", "normal")},
+        **{(0, 2): ("—", "normal"), (1, 2): ("80.0", "bold")},
     }
 
 
