@@ -13,12 +13,12 @@ import argparse
 
 import torch
 from measured import save
-from tabulate import tabulate
 from torch import Tensor, nn
 from vtab_peft.benchmark.engine.backbone import Backbone, load
 from vtab_peft.benchmark.engine.fast_path import make_fast
 from vtab_peft.benchmark.engine.injection import inject, wants_examples
 from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.benchmark.reporting.text_table import text_table
 from vtab_peft.methods import parse
 
 IMAGES = 2
@@ -75,7 +75,7 @@ def main() -> None:
     keys = ("weights", "gradients_and_moments", "kept_per_image", "total")
     header = ("method", "weights", "gradients, moments", "activations per image", f"total at batch {options.batch}")
     cells = [(row["method"], *(f"{row[key] / 1e9:.3f} GB" for key in keys)) for row in rows]
-    print(tabulate(cells, header, tablefmt="simple", disable_numparse=True, colalign=("left", *["right"] * 4)))
+    print(text_table(header, cells, "l" + "r" * 4))
     name = options.backbone.partition(".")[0]
     save(f"memory_{name}", {"backbone": options.backbone, "rows": rows}, torch.device("cpu"))
 

@@ -17,7 +17,6 @@ from typing import Any
 
 import torch
 from measured import save
-from tabulate import tabulate
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 from vtab_peft.benchmark.commands.throughput import noise, spec_of
@@ -27,6 +26,7 @@ from vtab_peft.benchmark.engine.numerics import ENGINES, Numerics
 from vtab_peft.benchmark.engine.timing import now
 from vtab_peft.benchmark.engine.trainer import train
 from vtab_peft.benchmark.recipes import UNIFORM
+from vtab_peft.benchmark.reporting.text_table import text_table
 from vtab_peft.methods import parse
 
 STEPS = {"cuda": 20, "cpu": 10}
@@ -116,7 +116,7 @@ def table(rows: list[dict[str, Any]]) -> str:
     body = [(kind, *(f"{100 * row['shares'].get(kind, 0):.0f} %" for row in rows)) for kind in kinds]
     body.append(("ms a step", *(f"{row['ms_per_step']:.0f}" for row in rows)))
     header = ("", *(f"{row['method']}, {row['engine']}, batch {row['batch']}" for row in rows))
-    return tabulate(body, header, tablefmt="github", disable_numparse=True, colalign=("left", *["right"] * len(rows)))
+    return text_table(header, body, "l" + "r" * len(rows), "github")
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ RESULTS = ROOT / "results"
 
 
 def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
-    """`test_results.py` compares the tables of pairs in docs/results.md and docs/tuning.md with the records."""
+    """`test_results.py` and `test_tuned_results.py` compare the tables of pairs in the docs with the records."""
     page = (ROOT / "docs" / "results.md").read_text()
     pairs = " ".join(part.partition("\n\n")[0] for part in page.split("|   seeds |   A - B |")[1:])
     tuned = re.findall(r"\| mean of \d .*", (ROOT / "docs" / "tuning.md").read_text())

@@ -2,26 +2,21 @@
 
 import hashlib
 import json
-import re
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-import vtab_peft
-from leaderboards import leaderboards
 from scipy import stats
 from tabulate import tabulate
 from toy_vit_transfer import transfer_table
-from vtab_peft.benchmark.reporting import tables
 from vtab_peft.benchmark.reporting.compare import compare
 from vtab_peft.benchmark.reporting.families import FAMILIES
 from vtab_peft.benchmark.reporting.leaderboard_id import by_leaderboard
 from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.report import write
-from vtab_peft.benchmark.reporting.sensitivity import sensitivities
-from vtab_peft.benchmark.reporting.stats import Interval
-from vtab_peft.benchmark.reporting.tables import percent, to_terminal
+from vtab_peft.benchmark.reporting.tables import percent
+from vtab_peft.benchmark.reporting.text_table import text_table
 from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
@@ -30,7 +25,6 @@ from vtab_peft.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
-VIT_TINY = "vit_tiny_patch16_224.augreg_in21k_ft_in1k"
 
 
 def stored_runs() -> pd.DataFrame:
@@ -51,40 +45,6 @@ def test_derived_texts_are_up_to_date(tmp_path: Path) -> None:
     assert texts
     for name in texts:
         assert rebuilt[name].read_text() == (RESULTS / name).read_text(), name
-
-
-@pytest.mark.parametrize(
-    ("board", "recipe"),
-    [
-        ("toy--toy_vit--toy_tuned5", "toy_vit/toy/*/*/toy_tuned5-*.json"),
-        (f"own--{VIT_TINY}--uniform_3ep_tuned4", f"{VIT_TINY}/own/*/*/uniform_3ep_tuned4*.json"),
-    ],
-    ids=["toy", "photographs"],
-)
-def test_tuned_differences_in_the_docs_are_those_of_the_records(board: str, recipe: str) -> None:
-    found = vtab_peft.compare("lora", "aoft_lora", RESULTS, leaderboard=board).tasks
-    rates = {}
-    for path in (RESULTS / "chosen").glob(recipe):
-        choice = json.loads(path.read_text())
-        rates[choice["task"].partition("/")[2], choice["method"]] = f"{choice['chosen']['lr']:.0e}".replace("e-0", "e-")
-    assert len(rates) == 2 * (len(found) - 1)
-    page = (ROOT / "docs" / "tuning.md").read_text()
-    for row in found.itertuples():
-        own = [rates.get((row.task, method), "") for method in ("lora", "aoft_lora")]
-        numbers = [percent(row.a), percent(row.b), tables.signed(100 * row.difference)]
-        numbers.append(tables.ends(Interval(row.difference, row.low, row.high)))
-        assert f"| {' | '.join([row.task, *own, *numbers])} |".replace("  ", " ") in page
-
-
-def test_gains_of_tuning_in_the_docs_are_those_of_the_records() -> None:
-    page = " ".join((ROOT / "docs" / "tuning.md").read_text().split())
-    found = sensitivities(Store(RESULTS).load_runs()[0], [])
-    gains = [gain for methods in found.values() for method in methods for gain in method.gains if gain.tasks > 4]
-    assert len(gains) == 4
-    for gain in gains:
-        assert gain.interval
-        mean, low, high = (f"{100 * x:.1f}" for x in (gain.tuned - gain.default, gain.interval.low, gain.interval.high))
-        assert re.search(rf"{mean}( points)? \({low} to {high}\)", page), (mean, low, high)
 
 
 @pytest.mark.parametrize("readme", [WEIGHTS.parent / "README.md"], ids=["toy_vit/README.md"])
@@ -120,9 +80,7 @@ def starts_table(runs: pd.DataFrame, tasks: list[str]) -> str:
             row += [by_seed.loc[spec].count(), ahead(by_seed.loc[spec] - by_seed.loc["aoft_lora"])]
         rows.append(row)
     header = ["spec", *tasks, "mean", *(["seeds", "against the default"] if several else [])]
-    return tabulate(
-        rows, header, tablefmt="pipe", disable_numparse=True, colalign=("left", *["right"] * (len(header) - 1))
-    )
+    return text_table(header, rows, "l" + "r" * (len(header) - 1), "pipe")
 
 
 def ahead(differences: pd.Series) -> str:
@@ -156,14 +114,6 @@ def test_every_choice_is_the_best_of_trials_that_are_there() -> None:
         assert choice["chosen"] == choice["tried"][int(trials["accuracy"].to_numpy().argmax())]
         won.add(choice["chosen"]["val_key"])
     assert justified == won
-
-
-def test_the_tuned_board_in_the_docs_is_what_the_records_say() -> None:
-    page = (ROOT / "docs" / "tuning.md").read_text()
-    tuned = [entry for entry in leaderboards(Store(RESULTS)) if entry.id.recipe == "smoke_tuned5"]
-    assert [to_terminal(board) in page for board in tuned] == [True], (
-        f"put this into docs/tuning.md:\n{to_terminal(tuned[0])}"
-    )
 
 
 def test_the_comparison_in_the_docs_is_what_the_records_say(tmp_path: Path) -> None:
@@ -255,9 +205,8 @@ def photographs_table(runs: pd.DataFrame) -> str:
 
 
 def aligned(table: pd.DataFrame, names: int) -> str:
-    align = [*["left"] * names, *["right"] * (table.shape[1] - names)]
     shown = table.map(lambda value: f"{value:+.1f}" if isinstance(value, float) else value)
-    return tabulate(shown.to_numpy(), [*shown], tablefmt="pipe", disable_numparse=True, colalign=align)
+    return text_table([*shown], shown.to_numpy().tolist(), "l" * names + "r" * (table.shape[1] - names), "pipe")
 
 
 def test_table_of_loras_rivals_is_what_the_records_say() -> None:
@@ -333,5 +282,4 @@ def preprocessing_table(runs: pd.DataFrame) -> str:
     rows = [
         [task, f"`{spec}`", *(cell(spec, task, name) for name in PREPROCESSINGS)] for task in tasks for spec in SPECS
     ]
-    align = ["left", "left", *["right"] * len(PREPROCESSINGS)]
-    return tabulate(rows, ["task", "method", *PREPROCESSINGS], tablefmt="pipe", disable_numparse=True, colalign=align)
+    return text_table(["task", "method", *PREPROCESSINGS], rows, "ll" + "r" * len(PREPROCESSINGS), "pipe")
