@@ -41,7 +41,7 @@ class Paper:
 LARGEST_VERSION = 2**31 - 1
 """Highest version of a method (ours)."""
 OWN = ("title", "paper", "equation", "evidence", "differs")
-"""Facts that lists and tables show.  Methods of other files do not inherit them, which may compute something else."""
+"""Facts that lists and tables show.  A method of another file may compute something else and does not inherit them."""
 
 TYPES: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(("title", "equation", "targets", "differs"), ((str,), "valid text")),
@@ -68,8 +68,7 @@ def wrong_fact(cls: Any) -> str | None:
     """Return what is wrong with a class attribute of a method, or None."""
     for name, (types, wanted) in TYPES.items():
         value = getattr(cls, name)
-        valid = type(value) in types and _is_sound(name, value)
-        if not valid:
+        if type(value) not in types or not _is_sound(name, value):
             return f"{name} must be {wanted}, not {value!r:.60}"
     return None
 
