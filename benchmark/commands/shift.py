@@ -8,7 +8,7 @@ import argparse
 import copy
 import sys
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -36,7 +36,7 @@ from ..reporting.wording import pluralize
 from ..storage.json_io import StoreError
 from ..storage.layout import Provenance
 from ..storage.schema import Run
-from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, merged, path_of, save_shift
+from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, path_of, save_shift
 from ..storage.store import Store
 from .messages import load_latest, say
 from .report import write_report
@@ -132,60 +132,106 @@ class Evaluator:
         for run in runs:
             if run not in same:
                 say(f"left out: {run.run_id} was trained on other images or labels than {data.task.label} has now")
-        before = {run.run_id: self.load_record(run) for run in same}
-        wise = {run.run_id: self.wise_ft(run, data, before[run.run_id]) for run in same}  # before test is opened
-        tests = shifted_tests(data) if same else []
-        counts = [evaluations_left(before[run.run_id], wise[run.run_id], tests) for run in same]
-        total = sum(counts)
-        self.with_wise_ft += sum(found is not None for found in wise.values())
-        is_shown = sys.stderr.isatty()
-        if total and not is_shown:
-            models = pluralize(sum(count > 0 for count in counts), "model")
-            say(f"{data.task.label}: {pluralize(total, 'evaluation')} of {models}")
-        with (
-            scratch_folder() as folder,
-            tqdm(desc=data.task.name, total=total, unit=" tests", leave=False, disable=not is_shown) as self.bar,
-        ):
+        known = {run.run_id: self.load_record(run) for run in same}
+        if self.options.wise_ft:
+            known |= self.choose_alphas(data, [run for run in same if not has_wise_ft(known[run.run_id])], known)
+        self.with_wise_ft += sum(map(has_wise_ft, known.values()))
+        tests = shifted_tests(data) if same else []  # opened once every alpha is stored
+        left = [evaluations_left(known[run.run_id], tests) for run in same]
+        models = pluralize(sum(count > 0 for count in left), "model")
+        with scratch_folder() as folder, self.progress(data, sum(left), f"of {models}"):
             for run in same:
+                before = known[run.run_id]
                 try:
-                    record = self.complete(run, data, before[run.run_id], wise[run.run_id], tests, folder)
+                    record = self.complete(run, data, before, tests, folder)
                 except NotRestored as error:
-                    say(f"left out: {run.method_spec}, seed {run.spec.seed}, run {run.run_id}: {error}")
+                    say(f"left out: {name_of(run)}: {error}")
                     continue
-                changed = record != before[run.run_id]
+                changed = record != before
                 self.new, self.stored = self.new + changed, self.stored + (not changed)
                 if changed:
-                    save_shift(self.store.root, merged(record, self.load_record(run)))
-                    name = f"{run.method_spec} · seed {run.spec.seed}, run {run.run_id}"
-                    say(f"{data.task.label} · {name}: {summary(record)}")
+                    save_shift(self.store.root, record)
+                    say(f"{data.task.label} · {name_of(run)}: {summary(record)}")
+
+    def progress(self, data: CachedTask, total: int, purpose: str) -> "tqdm[Any]":
+        """Return the bar of a task's evaluations; where there is no terminal, say how many there are."""
+        is_shown = sys.stderr.isatty()
+        if total and not is_shown:
+            say(f"{data.task.label}: {pluralize(total, 'evaluation')} {purpose}")
+        self.bar = tqdm(desc=f"{data.task.name} {purpose}", total=total, leave=False, disable=not is_shown)
+        return self.bar
+
+    def choose_alphas(
+        self, data: CachedTask, runs: Sequence[Run], known: Mapping[str, Shift | None]
+    ) -> dict[str, Shift]:
+        """Return run ID -> record with the alpha of WiSE-FT, chosen on val and stored, of the runs that can have it."""
+        choosers: list[tuple[Run, Run]] = []
+        found: dict[str, Shift] = {}
+        for run in runs:
+            try:
+                choosers.append((run, self.chooser(run, data)))
+            except ValueError as error:
+                say(f"no WiSE-FT for {name_of(run)}: {error}")
+        models = pluralize(len(choosers), "model")
+        with self.progress(data, len(choosers) * len(ALPHAS), f"on val, to choose alpha of {models}"):
+            for run, chooser in choosers:
+                try:
+                    model = self.load(chooser, data)
+                    val = self.accuracies_on_val(model, data)
+                except ValueError as error:
+                    say(f"no WiSE-FT for {name_of(run)}: {error}")
+                    continue
+                before = known[run.run_id]
+                wise = WiseFt(best_alpha(val), chooser.run_id, val, [])
+                found[run.run_id] = self.record(run, before.tests if before else [], wise, model)
+                save_shift(self.store.root, found[run.run_id])
+        return found
+
+    def accuracies_on_val(self, model: TrainedModel, data: CachedTask) -> list[tuple[float, float]]:
+        """Return each alpha with its accuracy on val; raise `ValueError` if the method cannot be merged."""
+        labels, val = data.labels("val"), []
+        for alpha, vit in zip(ALPHAS, interpolated(model, ALPHAS), strict=True):
+            live = model.live_on(self.device, vit)
+            head = copy.deepcopy(model.checkpoint.head).to(self.device)
+            val.append((alpha, float((predict(live, head, data.images("val")) == labels).mean())))
+            self.bar.update()
+        return val
+
+    def chooser(self, run: Run, data: CachedTask) -> Run:
+        """Return the run that never trained on val and chooses alpha for `run`; raise `ValueError` if there is none."""
+        if not run.trainable_params:
+            raise ValueError("it does not change the backbone")
+        if "val" not in data.training_splits("test"):
+            return run
+        twin = load_latest(self.store, replace(run.spec, split="val"))
+        if twin is None or not twin.path.with_suffix(".safetensors").exists():
+            raise ValueError("it needs the same `run` with --split val")
+        return twin
 
     def complete(
-        self,
-        run: Run,
-        data: CachedTask,
-        before: Shift | None,
-        wise: WiseFt | None,
-        tests: Sequence[ShiftedTest],
-        folder: Path,
+        self, run: Run, data: CachedTask, before: Shift | None, tests: Sequence[ShiftedTest], folder: Path
     ) -> Shift:
         """Return the record with every test, the stored one if nothing is missing.
 
         Raises:
             NotRestored: the model is not available here.
         """
-        known = before.tests if before else []
-        missing, missing_wise = lacking(tests, known), lacking(tests, wise.tests) if wise else []
-        if before and not missing and not missing_wise:
+        if before and not evaluations_left(before, tests):
             return before
+        known, wise = (before.tests, before.wise_ft) if before else ([], None)
         model = self.load(run, data)
-        found = [*known, *self.outcomes(model, model.injected.vit, missing, folder)]
+        found = [*known, *self.outcomes(model, model.injected.vit, lacking(tests, known), folder)]
         if wise:
             more: list[Outcome] = []
-            if missing_wise:
-                more = self.outcomes(model, next(interpolated(model, [wise.alpha])), missing_wise, folder)
+            if missing := lacking(tests, wise.tests):
+                more = self.outcomes(model, next(interpolated(model, [wise.alpha])), missing, folder)
             wise = msgspec.structs.replace(wise, tests=of(tests, [*wise.tests, *more]))
+        return self.record(run, of(tests, found), wise, model)
+
+    def record(self, run: Run, tests: list[Outcome], wise: WiseFt | None, model: TrainedModel) -> Shift:
+        """Return the record of a run, made here and now."""
         origin = cast(Provenance, provenance(self.device, sys.argv, model.numerics))
-        return Shift(SCHEMA, run.run_id, run.predictions_sha256, of(tests, found), origin, wise)
+        return Shift(SCHEMA, run.run_id, run.predictions_sha256, tests, origin, wise)
 
     def outcomes(
         self, model: TrainedModel, vit: VisionModel, tests: Sequence[ShiftedTest], folder: Path
@@ -199,34 +245,6 @@ class Evaluator:
             found.append(Outcome(test.name, test.severity, test.data, len(labels), int((predictions == labels).sum())))
             self.bar.update()
         return found
-
-    def wise_ft(self, run: Run, data: CachedTask, before: Shift | None) -> WiseFt | None:
-        """Return the alpha of a run, chosen on val now if it is not stored; None if it is not wanted or impossible."""
-        if not self.options.wise_ft or (before and before.wise_ft):
-            return before.wise_ft if before else None
-        labels, val = data.labels("val"), []
-        try:
-            chooser = self.chooser(run, data)
-            model = self.load(chooser, data)
-            for alpha, vit in zip(ALPHAS, interpolated(model, ALPHAS), strict=True):
-                live = model.live_on(self.device, vit)
-                head = copy.deepcopy(model.checkpoint.head).to(self.device)
-                val.append((alpha, float((predict(live, head, data.images("val")) == labels).mean())))
-        except ValueError as error:
-            say(f"no WiSE-FT for {run.method_spec}, seed {run.spec.seed}: {error}")
-            return None
-        return WiseFt(best_alpha(val), chooser.run_id, val, [])
-
-    def chooser(self, run: Run, data: CachedTask) -> Run:
-        """Return the run that never trained on val and chooses alpha for `run`; raise `ValueError` if there is none."""
-        if not run.trainable_params:
-            raise ValueError("it does not change the backbone")
-        if "val" not in data.training_splits("test"):
-            return run
-        twin = load_latest(self.store, replace(run.spec, split="val"))
-        if twin is None or not twin.path.with_suffix(".safetensors").exists():
-            raise ValueError("it needs the same `run` with --split val")
-        return twin
 
     def load(self, run: Run, data: CachedTask) -> TrainedModel:
         adapter, options = str(run.path.with_suffix(".safetensors")), self.options
@@ -251,9 +269,20 @@ def lacking(tests: Sequence[ShiftedTest], known: Sequence[Outcome]) -> list[Shif
     return [test for test in tests if (test.name, test.severity, test.data) not in done]
 
 
-def evaluations_left(before: Shift | None, wise: WiseFt | None, tests: Sequence[ShiftedTest]) -> int:
+def evaluations_left(record: Shift | None, tests: Sequence[ShiftedTest]) -> int:
     """Return the number of evaluations that a model lacks."""
-    return len(lacking(tests, before.tests if before else [])) + (len(lacking(tests, wise.tests)) if wise else 0)
+    wise = record.wise_ft if record else None
+    return len(lacking(tests, record.tests if record else [])) + (len(lacking(tests, wise.tests)) if wise else 0)
+
+
+def has_wise_ft(record: Shift | None) -> bool:
+    """Return whether the alpha of WiSE-FT is chosen."""
+    return record is not None and record.wise_ft is not None
+
+
+def name_of(run: Run) -> str:
+    """Return what tells a run from the others of its task, for messages."""
+    return f"{run.method_spec} · seed {run.spec.seed}, run {run.run_id}"
 
 
 def of(tests: Sequence[ShiftedTest], found: Sequence[Outcome]) -> list[Outcome]:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import msgspec
 
+from ...datasets.reading import InvalidFile
 from ...datasets.schema import Count, Invalid, Positive, from_json
 from .layout import Accuracy, Provenance
 from .side_records import RecordKind
@@ -73,7 +74,7 @@ class Shift(msgspec.Struct, frozen=True):
     predictions_sha256: str
     """That of the run's record."""
     tests: list[Outcome]
-    """One per test; `clean` has the test images that are corrupted."""
+    """One per test; `clean` has the test images that are corrupted.  Empty if only alpha was chosen so far."""
     provenance: Provenance
     wise_ft: WiseFt | None = None
 
@@ -89,13 +90,13 @@ def _parse(data: bytes, path: Path) -> Shift:
         raise Invalid("is from a newer version", "schema")
     if shift.key != path.stem:
         raise Invalid("is not the run ID in the file name", "key")
-    for tests in (shift.tests, *([shift.wise_ft.tests] if shift.wise_ft else [])):
+    for tests in (shift.tests, shift.wise_ft.tests if shift.wise_ft else []):
         if any(test.correct > test.images for test in tests):
             raise Invalid("counts more correct images than images", "tests")
         names = {(test.name, test.severity) for test in tests}
         if len(names) < len(tests):
             raise Invalid("has a test twice", "tests")
-        if ("clean", 0) not in names or not any(severity for _, severity in names):
+        if names and (("clean", 0) not in names or not any(severity for _, severity in names)):
             raise Invalid("lacks the clean test or every corruption", "tests")
     return shift
 
@@ -105,15 +106,20 @@ load_shift = SHIFTS.load
 
 
 def save_shift(root: Path, shift: Shift) -> Path:
-    """Write a record in place of an earlier one of the run; errors as `RecordKind.save`."""
-    return SHIFTS.save(path_of(root, shift.key), shift)
+    """Write a record in place of an earlier one of the run; errors as `RecordKind.save`.
 
-
-def merged(new: Shift, stored: Shift | None) -> Shift:
-    """Return the new record, with what only the stored one has: outcomes of other tests, and WiSE-FT.
-
-    Another machine may lack a list, and another command may have stored outcomes meanwhile.
+    What only the earlier one of the same model has is kept, outcomes of other tests and WiSE-FT: another machine may
+    lack a list, and another command may have stored outcomes meanwhile.
     """
+    path = path_of(root, shift.key)
+    try:
+        stored = load_shift(path) if path.exists() else None
+    except InvalidFile:
+        stored = None
+    return SHIFTS.save(path, _merged(shift, stored))
+
+
+def _merged(new: Shift, stored: Shift | None) -> Shift:
     if stored is None or stored.predictions_sha256 != new.predictions_sha256:
         return new
     wise = new.wise_ft or stored.wise_ft

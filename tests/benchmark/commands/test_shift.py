@@ -116,6 +116,38 @@ def test_draws_choose_alpha_with_their_own_model(task: Path, tmp_path: Path, res
     assert record.wise_ft.chosen_by == record.key
 
 
+def interrupt(*_: Any) -> None:
+    raise KeyboardInterrupt
+
+
+def test_alphas_are_not_chosen_again_after_an_interruption(
+    task: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as interrupted:
+        interrupted.setattr(shift_command, "shifted_tests", interrupt)
+        assert ask(task, results, "--methods", "lora", "--wise-ft") == 130
+    chosen = records(results)["lora"].wise_ft
+    assert chosen
+    monkeypatch.setattr(shift_command, "ALPHAS", ())
+    assert ask(task, results, "--methods", "lora") == 0
+    wise = records(results)["lora"].wise_ft
+    assert wise
+    assert (wise.alpha, wise.val, len(wise.tests)) == (chosen.alpha, chosen.val, 6)
+
+
+def test_a_damaged_record_is_announced_once_and_written_again(
+    task: Path, results: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask(task, results, "--methods", "linear") == 0
+    (path,) = (results / "shift").glob("*.json")
+    before = records(results)["linear"]
+    path.write_bytes(b"{")
+    capsys.readouterr()
+    assert ask(task, results, "--methods", "linear") == 0
+    assert sum(str(path) in line for line in capsys.readouterr().err.splitlines()) == 1
+    assert records(results)["linear"].tests == before.tests
+
+
 def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: Path) -> None:
     for file in results.rglob("*.safetensors"):
         file.unlink()

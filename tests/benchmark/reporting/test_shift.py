@@ -10,7 +10,7 @@ from vtab_peft.benchmark.reporting.report import write
 from vtab_peft.benchmark.reporting.shift import ShiftTable, shift_table
 from vtab_peft.benchmark.reporting.stats import over_seeds
 from vtab_peft.benchmark.storage.schema import Run
-from vtab_peft.benchmark.storage.shifts import SCHEMA, Outcome, Shift, WiseFt, load_shifts, merged, path_of, save_shift
+from vtab_peft.benchmark.storage.shifts import SCHEMA, Outcome, Shift, WiseFt, load_shifts, path_of, save_shift
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.datasets.corruptions import CORRUPTIONS
 
@@ -102,16 +102,6 @@ def test_methods_are_compared_on_the_same_images(store: Store, runs: list[Run]) 
     assert sketches["bitfit"].mean == pytest.approx(23 / 40)
     assert len(table.outdated) == len(runs) / 2
     assert [row.values["clean"].mean for row in table.rows] == pytest.approx([0.8, 0.8])
-
-
-def test_what_another_command_stored_stays() -> None:
-    here = Shift(SCHEMA, "r", "p", outcomes(80, 40), {})
-    there = Shift(SCHEMA, "r", "p", outcomes(70, 30, 20), {}, WiseFt(0.5, "r", [(0.5, 0.5)], outcomes(60, 50)))
-    both = merged(here, there)
-    assert both.tests == outcomes(80, 40, 20)
-    assert both.wise_ft == there.wise_ft
-    assert merged(here, None) == here
-    assert merged(here, Shift(SCHEMA, "r", "an earlier repetition", there.tests, {}, there.wise_ft)) == here
 
 
 def test_report_writes_table_and_figure_again_alike(store: Store, runs: list[Run], tmp_path: Path) -> None:

@@ -58,6 +58,22 @@ def test_contradictions_are_not_written(changes: dict[str, Any], tmp_path: Path)
     assert not path_of(tmp_path, KEY).exists()
 
 
+def test_a_chosen_alpha_is_stored_before_any_test(tmp_path: Path) -> None:
+    chosen = shift(tests=[], wise_ft=WiseFt(0.5, KEY, [(0.5, 0.9)], []))
+    assert load_shift(save_shift(tmp_path, chosen)) == chosen
+
+
+def test_what_only_the_earlier_record_of_a_model_has_is_kept(tmp_path: Path) -> None:
+    better = [msgspec.structs.replace(TESTS[0], correct=10), *TESTS[1:-1]]
+    path = save_shift(tmp_path, shift())
+    save_shift(tmp_path, shift(tests=better, wise_ft=None))
+    assert load_shift(path) == shift(tests=[*better, TESTS[-1]])
+    other = shift(tests=better, wise_ft=None, predictions_sha256="a1" * 32)
+    assert load_shift(save_shift(tmp_path, other)) == other
+    path.write_bytes(b"damaged")
+    assert load_shift(save_shift(tmp_path, shift())) == shift()
+
+
 def test_damaged_records_are_named(tmp_path: Path) -> None:
     save_shift(tmp_path, shift())
     other = path_of(tmp_path, "f" * 16)
