@@ -143,7 +143,10 @@ def restore(
     spec, method = checkpoint.spec, _method(checkpoint.spec)
     if backbone.ref != spec.backbone:
         trained, here = (f"{ref.name} with the weights {ref.sha256[:12]}" for ref in (spec.backbone, backbone.ref))
-        raise ValueError(f"the run was trained on {trained}, and this is {here}; give its weights as --weights FILE")
+        raise ValueError(
+            f"the run was trained on {trained}, and this is {here}; give what it was trained on as --weights: a file, "
+            "hf:OWNER/NAME or random[:SEED]"
+        )
     needs_examples = wants_examples(method) and not method.restores_without_examples
     if needs_examples and examples is None:
         raise ValueError(

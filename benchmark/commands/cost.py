@@ -36,6 +36,7 @@ from ..recipes import UNIFORM
 from ..reporting.tables import count
 from ..reporting.text_table import text_table
 from ..storage.costs import SCHEMA, Cost, Form, Inference, Latency, Setup, Training, load_cost, path_of, save_cost
+from ..storage.json_io import require_writable
 from ..storage.layout import Provenance
 from .messages import say, say_all
 from .throughput import IMAGES, NOISE, check_methods, counted_flops, measure_training, noise, step_flops
@@ -64,6 +65,7 @@ def cost(options: argparse.Namespace) -> int:
         batches=tuple(sorted(set(options.batch))),
     )
     methods = _methods(options.methods, backbone)
+    require_writable(options.results / "costs")
     images = max((options.images or IMAGES[device.type]) // setup.train_batch, 2) * setup.train_batch
     found: list[Cost] = []
     with noise({"train": images, "val": 1, "test": 1}, backbone.image_size) as data:

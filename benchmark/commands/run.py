@@ -25,7 +25,7 @@ from ..recipes import choose_recipe
 from ..reporting.text_table import text_table
 from ..reporting.wording import pluralize
 from ..spec import OTHERS, Recipe
-from ..storage.json_io import create_folder
+from ..storage.json_io import require_writable
 from ..storage.schema import Run
 from ..storage.store import Store
 from .accuracy_table import accuracy_table
@@ -204,7 +204,7 @@ def sweep(
         StoreError: the results folder cannot be created.
         Terminated: SIGTERM was received; the current run had `grace_seconds` to finish.
     """
-    create_folder(store.root / "runs")  # `status` knows it before the first run has ended
+    require_writable(store.root / "runs")  # `status` knows it before the first run has ended
     progress = Progress(runs)
     try:
         with graceful_shutdown(grace_seconds):

@@ -33,7 +33,7 @@ from ..engine.timing import provenance
 from ..plan import preprocessing_of
 from ..reporting.compare import same_spec
 from ..reporting.wording import pluralize
-from ..storage.json_io import StoreError
+from ..storage.json_io import StoreError, require_writable
 from ..storage.layout import Provenance
 from ..storage.schema import Run
 from ..storage.shifts import SCHEMA, Outcome, Shift, WiseFt, accuracies, load_shift, path_of, save_shift
@@ -59,6 +59,7 @@ def shift(options: argparse.Namespace) -> int:
     groups = saved_models(store, tasks, options.methods)
     if not groups:
         raise ValueError("no stored test run of these tasks has its adapter; train with `run --save-adapters`")
+    require_writable(store.root / "shift")
     use_device(device := choose_device(options.device))
     use_threads(options.threads)
     evaluator = Evaluator(store, device, options)

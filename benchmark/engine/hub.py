@@ -42,7 +42,7 @@ def download(
             return Path(cached[0])
         raise BackboneError(
             f"the weights of {name} are not on this machine, and the name comes from a file; give --backbone {name} "
-            f"to download them, or a file of them as --weights FILE"
+            f"to download them, or as --weights a file of them, or random[:SEED] if the run was trained on those"
         )
     is_new = not cached
     if is_new:

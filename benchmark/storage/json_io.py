@@ -51,12 +51,14 @@ def create_new(path: Path, data: bytes) -> bool:
         raise unwritable(path, error) from None
 
 
-def create_folder(path: Path) -> None:
-    """Create a folder of results, and those above it; raise `StoreError` if that is not possible."""
+def require_writable(folder: Path) -> None:
+    """Create a folder of results if necessary; raise `StoreError` if it cannot be written, before time is spent."""
     try:
-        make_folder(path)
+        make_folder(folder)
+        with TemporaryFile(prefix=PREFIX, dir=folder):
+            pass
     except OSError as error:
-        raise unwritable(path, error) from None
+        raise unwritable(folder, error) from None
 
 
 @contextmanager

@@ -137,6 +137,16 @@ def test_a_method_that_does_not_fit_is_named_before_any_is_measured(
     assert "lora:" not in said
 
 
+def test_a_folder_that_cannot_be_written_ends_it_before_any_is_measured(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "costs").write_text("a file")
+    words = ["cost", "--train-batch", "2", "--backbone", "toy_vit", "--methods", "linear"]
+    assert main([*words, "--results", str(tmp_path)]) == 1
+    assert str(tmp_path / "costs") in (said := capsys.readouterr().err)
+    assert "linear:" not in said
+
+
 def test_an_error_of_a_plug_in_has_no_traceback(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -148,6 +148,14 @@ def test_a_damaged_record_is_announced_once_and_written_again(
     assert records(results)["linear"].tests == before.tests
 
 
+def test_a_folder_that_cannot_be_written_ends_it_before_any_evaluation(
+    task: Path, results: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (results / "shift").write_text("a file")
+    monkeypatch.setattr(shift_command, "predict", None)
+    assert ask(task, results) == 1
+
+
 def test_runs_without_adapters_are_refused(task: Path, tmp_path: Path, results: Path) -> None:
     for file in results.rglob("*.safetensors"):
         file.unlink()
