@@ -4,16 +4,8 @@ import difflib
 
 from ...methods import Method, parse
 from ...methods.base import method_name
+from ...methods.facts import TYPES
 from .tiny_models import Case, CheckFailed
-
-FACTS = ("title", "paper", "equation", "targets", "evidence", "differs")
-"""Class attributes that lists and tables show; a plug-in may omit them."""
-
-SETTINGS = (
-    *("version", "lr", "search", "frozen_features", "starts_as_identity", "needs", "stands_for_many", "backbones"),
-    *("restores_without_examples", "copies", "needs_whole_batch"),
-)
-"""Class attributes that control how a method is run."""
 
 
 def missing_facts(cls: type[Method]) -> list[str]:
@@ -54,7 +46,7 @@ def check_class_attributes(case: Case) -> None:
     method, cls = case.method, type(case.method)
     year = cls.paper.year if cls.paper else 2017
     wrong = {
-        **{f"`{name}` is annotated, which makes it a field": name in method.args() for name in (*FACTS, *SETTINGS)},
+        **{f"`{name}` is annotated, which makes it a field": name in method.args() for name in TYPES},
         "the year of `paper` is before 2017": year < 2017,
         "the docstring's first line does not end with a period": not (_first_line(cls) or ".").endswith("."),
     }
