@@ -4,6 +4,7 @@ The metadata holds run ID and spec.  Together with the backbone that the spec na
 `restore` refuses backbones and methods that do not match.  Nothing is unpickled.
 """
 
+import io
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ from ..engine.trainer import Trained
 from ..spec import RunSpec
 from ..storage.json_io import StoreError
 from ..storage.layout import LARGEST_CLASSES
-from .header import Header, parse_header, read_header
+from .header import Header, parse_header, read_intact, tensors_sha256
 
 _HEAD, _ADAPTER = "head.", "adapter."
 ADVICE = "train the run with --save-adapters (of `vtab-peft run` or `tune`)"
@@ -67,7 +68,8 @@ def _to_bytes(
     spec: RunSpec, tensors: dict[str, Tensor], classes: Sequence[str], record: dict[str, Any] | None
 ) -> bytes:
     """Return the file; raise `Invalid` if a reader would refuse it."""
-    facts = ({"classes": list(classes)} if classes else {}) | ({"record": record} if record else {})
+    facts: dict[str, Any] = {"tensors": tensors_sha256(io.BytesIO(save(tensors)))}
+    facts |= ({"classes": list(classes)} if classes else {}) | ({"record": record} if record else {})
     texts = {"key": spec.run_id(), "spec": canonical_json(spec.to_json()), "facts": canonical_json(facts)}
     parse_header(texts, Path(f"{spec.run_id()}.safetensors"))
     return in_order(save(tensors, texts))
@@ -92,12 +94,12 @@ def read(path: Path) -> AdapterCheckpoint:
 
     Raises:
         StoreError: The file does not exist or cannot be read.
-        InvalidFile: The file is not a checkpoint, contradicts itself, or has numbers that are not finite.
+        InvalidFile: The file is not a checkpoint, is damaged, contradicts itself, or has numbers that are not finite.
     """
     if not path.exists():
         raise StoreError(f"{path} does not exist; {ADVICE}")
     try:
-        header = read_header(path)
+        header = read_intact(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in list(file.keys())}
     except OSError as error:

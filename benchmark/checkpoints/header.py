@@ -1,13 +1,16 @@
 """The metadata of an adapter file, read and checked without torch."""
 
+import hashlib
+import json
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import msgspec
 from safetensors import SafetensorError, safe_open
 
 from ...datasets.reading import InvalidFile, naming, open_regular
 from ...datasets.schema import Invalid, from_json
+from ..canonical import canonical_json
 from ..spec import RunSpec, SpecText
 from ..storage.layout import LARGEST_CLASSES
 from ..storage.schema import parse_run
@@ -18,6 +21,8 @@ class Facts(msgspec.Struct, omit_defaults=True):
 
     classes: list[str] = []
     """Names of the classes; empty if the task has none."""
+    tensors: str = ""
+    """That of `tensors_sha256`; empty in files of versions before 0.5."""
     record: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     """The run's record, in an exported file."""
 
@@ -27,6 +32,8 @@ class Header(NamedTuple):
 
     spec: RunSpec
     classes: list[str]
+    tensors: str
+    """That of `tensors_sha256`; empty in files of versions before 0.5."""
     record: dict[str, Any] | None
 
 
@@ -45,6 +52,34 @@ def read_header(path: Path) -> Header:
         raise InvalidFile(path, f"is not a safetensors file ({error})") from None
     with naming(path):
         return parse_header(metadata, path)
+
+
+def read_intact(path: Path) -> Header:
+    """Read the metadata of an adapter file, and check its tensors against their hash.
+
+    Raises:
+        OSError: The file cannot be opened.
+        InvalidFile: As `read_header`, or the tensors are not those that were stored.
+    """
+    header = read_header(path)
+    if header.tensors:
+        with open_regular(path) as file:
+            if tensors_sha256(file) != header.tensors:
+                raise InvalidFile(path, "is damaged: its tensors are not those that were stored")
+    return header
+
+
+def tensors_sha256(file: BinaryIO) -> str:
+    """Return the hash of the names, types, shapes and bytes of a valid safetensors file, without its metadata.
+
+    The format is 8 bytes with the length of a JSON header, the header, and the tensors (safetensors' README).
+    """
+    entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    entries.pop("__metadata__", None)
+    digest = hashlib.sha256(canonical_json(entries).encode())
+    while block := file.read(1 << 20):
+        digest.update(block)
+    return digest.hexdigest()
 
 
 def parse_header(metadata: dict[str, str], path: Path) -> Header:
@@ -67,4 +102,4 @@ def parse_header(metadata: dict[str, str], path: Path) -> Header:
         if stored.run_id != spec.run_id():
             raise Invalid("is the record of another run", "facts.record.key")
         record = from_json(text, dict[str, Any])
-    return Header(spec, facts.classes, record)
+    return Header(spec, facts.classes, facts.tensors, record)

@@ -14,7 +14,7 @@ from ...datasets.atomic_io import PREFIX, abandoned
 from ...datasets.cache import default_root
 from ...datasets.manifest import Manifest, manifests
 from ...datasets.reading import InvalidFile, is_complete_array
-from ..checkpoints.header import read_header
+from ..checkpoints.header import read_intact
 from ..execution.locks import list_locks
 from ..reporting.costs import COLUMNS
 from ..reporting.origins import decoder_notes, plugin_notes
@@ -253,6 +253,6 @@ def _check_cache(used: Collection[str], cached: Sequence[Manifest], root: Path) 
 
 def _run_id_of(adapter: Path) -> str | None:
     try:
-        return read_header(adapter).spec.run_id()
+        return read_intact(adapter).spec.run_id()
     except (InvalidFile, OSError):
         return None

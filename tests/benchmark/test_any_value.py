@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from mutations import JUNK, adapter_places, mutated, mutated_adapter, paths_in, renamed
 from PIL import Image
 from shifts import make_shift
-from vtab_peft.benchmark.checkpoints.header import read_header
+from vtab_peft.benchmark.checkpoints.header import read_intact
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.commands.regression_gate import BaselineError, read_baseline
 from vtab_peft.benchmark.execution.locks import RunLock, list_locks
@@ -123,7 +123,7 @@ def folder(
 READERS: dict[str, Callable[[Store, Path], Any]] = {
     "record": lambda store, path: store.load(path),
     "failure": lambda store, path: store.load_failure_at(path),
-    "adapter": lambda _, path: read_header(path),
+    "adapter": lambda _, path: read_intact(path),
     "baseline": lambda _, path: read_baseline(path),
     "cost": lambda _, path: load_cost(path),
     "shift": lambda _, path: load_shift(path),

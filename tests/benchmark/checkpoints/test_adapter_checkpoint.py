@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from raises import raises_naming
+from safetensors import safe_open
 from safetensors.torch import save_file
 from vtab_peft.benchmark.checkpoints import adapter_checkpoint
 from vtab_peft.benchmark.cli import main
@@ -191,3 +192,19 @@ def test_floats_of_other_sizes_are_read(dtype: torch.dtype, fake: SimpleNamespac
     found, backbone = changed("lora", "q.a", lambda tensor: tensor.to(dtype), fake)
     (tmp_path / "a.safetensors").write_bytes(found.to_bytes())
     adapter_checkpoint.restore(adapter_checkpoint.read(tmp_path / "a.safetensors"), backbone)
+
+
+def test_a_changed_number_is_refused_and_a_file_without_hash_is_read(fake: SimpleNamespace, tmp_path: Path) -> None:
+    found, _ = changed("lora", "q.a", torch.clone, fake)
+    file = tmp_path / "a.safetensors"
+    file.write_bytes(found.to_bytes())
+    with safe_open(file, framework="pt") as stored:
+        metadata, tensors = stored.metadata(), {name: stored.get_tensor(name) for name in list(stored.keys())}
+    save_file(tensors, file, metadata)
+    assert adapter_checkpoint.read(file).spec == found.spec
+    for changes in ({"head.bias": tensors["head.bias"] + 1e-6}, {"head.more": torch.zeros(1)}):
+        save_file(tensors | changes, file, metadata)
+        with raises_naming(InvalidFile, "a.safetensors", "damaged"):
+            adapter_checkpoint.read(file)
+    save_file(tensors, file, {name: metadata[name] for name in ("key", "spec")})
+    assert adapter_checkpoint.read(file).spec == found.spec
