@@ -138,13 +138,21 @@ def test_a_backbone_that_one_part_does_not_support_is_refused() -> None:
         inject_copy(tiny("Swin"), parse("lora + dyt"))
 
 
-def test_labels_and_published_rows_tell_combinations_apart() -> None:
+def labels_of(*specs: str) -> list[str]:
     facts = {"method_version": 1, "plugin": None, "args": "{}", "lr": 1e-3}
+    return method_labels([{"method": parse(spec).title, "spec": spec, **facts} for spec in specs])
+
+
+def test_labels_and_published_rows_tell_combinations_apart() -> None:
     specs = ("lora(rank=4) + bitfit", "lora + bitfit", "lora(rank=4)")
-    rows = [{"method": parse(spec).title, "spec": spec, **facts} for spec in specs]
-    assert method_labels(rows) == ["lora(rank=4) + bitfit", "lora + bitfit", "LoRA"]
+    assert labels_of(*specs) == ["lora(rank=4) + bitfit", "lora + bitfit", "LoRA"]
     assert method_name("lora(rank=4)") == "lora"
     assert method_name("lora(rank=4) + bitfit") == "lora(rank=4) + bitfit"
+
+
+def test_a_row_of_the_bridge_says_which_tuner_of_peft_it_is() -> None:
+    alone, combined = "hf(type='ia3')", "bitfit + hf(type='ia3')"
+    assert labels_of(alone, combined, "lora(rank=4)") == ["peft(type='ia3')", combined, "LoRA"]
 
 
 @pytest.mark.parametrize("spec", ["glora + arc", "qgoft + kadaptation(terms=4)", "mlae + kadaptation(terms=4)"])
