@@ -10,7 +10,6 @@ message, and the run goes on.
 
 import sys
 from collections.abc import Callable, Sequence
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -46,38 +45,42 @@ class RunLog:
     """All logs of one run."""
 
     def __init__(self, kinds: Sequence[LogKind], results: Path, run: "PlannedRun") -> None:
+        self.kinds: list[LogKind] = [*kinds]
+        """The logs that are still written."""
+        self._folder, self._run = results / "logs", run
         self._logs: dict[LogKind, Log] = {}
-        for kind in kinds:
-            self._try(partial(self._open, kind, results / "logs", run))
+        self._epochs = 0
+        self._each(self._begin)
 
     def __enter__(self) -> "RunLog":
         return self
 
     def __exit__(self, *_: object) -> None:
-        for log in self._logs.values():
-            self._try(log.close)
-
-    @property
-    def kinds(self) -> list[LogKind]:
-        """The logs that are still written."""
-        return list(self._logs)
+        self._each(self._close)
 
     def write(self, number: int, epoch: EpochFacts) -> None:
-        """Add the epoch with this number, from 1."""
-        for kind, log in list(self._logs.items()):
-            if not self._try(partial(log.write, number, epoch)):
-                del self._logs[kind]
+        """Add the epoch with this number, from 1; a second first one begins new logs."""
+        if number <= self._epochs:  # the training began again in smaller batches
+            self._each(self._begin)
+        self._epochs = number
+        self._each(lambda kind: self._logs[kind].write(number, epoch))
 
-    def _open(self, kind: LogKind, folder: Path, run: "PlannedRun") -> None:
-        self._logs[kind] = _KINDS[kind](folder, run)
+    def _begin(self, kind: LogKind) -> None:
+        self._close(kind)
+        self._logs[kind] = _KINDS[kind](self._folder, self._run)
 
-    def _try(self, action: Callable[[], None]) -> bool:
-        try:
-            action()
-        except Exception as error:  # of the disk, the network or a package; the run is worth more
-            print(f"a log is given up: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            return False
-        return True
+    def _close(self, kind: LogKind) -> None:
+        if kind in self._logs:
+            self._logs.pop(kind).close()
+
+    def _each(self, action: Callable[[LogKind], None]) -> None:
+        """Do something with each log, and give up those that fail."""
+        for kind in [*self.kinds]:
+            try:
+                action(kind)
+            except Exception as error:  # of the disk, the network or a package; the run is worth more
+                self.kinds.remove(kind)
+                print(f"a log is given up: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
 
 def values_of(epoch: EpochFacts) -> dict[str, float]:
@@ -96,7 +99,6 @@ class CsvLog:
     def write(self, number: int, epoch: EpochFacts) -> None:
         values = values_of(epoch)
         if number == 1:
-            self._file.truncate(self._file.seek(0))  # the training began again in smaller batches
             self._file.write(",".join(["epoch", *values]) + "\n")
         self._file.write(",".join(map(str, [number, *values.values()])) + "\n")
         self._file.flush()
@@ -111,7 +113,7 @@ class TensorBoardLog:
     def __init__(self, folder: Path, run: "PlannedRun") -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self._writer = SummaryWriter(str(folder / "tensorboard" / run.spec.run_id()))
+        self._writer = SummaryWriter(str(folder / "tensorboard" / run.spec.run_id()), purge_step=1)  # of earlier tries
         self._writer.add_text("run", str(run))
 
     def write(self, number: int, epoch: EpochFacts) -> None:

@@ -95,10 +95,42 @@ def test_trackers_get_every_epoch(
     assert [path for path in (tmp_path / "logs" / kind).rglob("*") if path.is_file()]
 
 
-def test_a_training_that_begins_again_replaces_its_log(fake: Any, tmp_path: Path) -> None:
+def steps_of_csv(folder: Path) -> list[int]:
+    return [int(row["epoch"]) for row in rows(folder)]
+
+
+def steps_of_tensorboard(folder: Path) -> list[int]:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    (events,) = (folder / "logs" / "tensorboard").iterdir()
+    accumulator = EventAccumulator(str(events))
+    accumulator.Reload()
+    return [event.step for event in accumulator.Scalars("loss")]
+
+
+@pytest.mark.parametrize(("kind", "steps_of"), [("csv", steps_of_csv), ("tensorboard", steps_of_tensorboard)])
+def test_a_training_that_begins_again_replaces_its_log(
+    kind: Any, steps_of: Callable[[Path], list[int]], fake: Any, tmp_path: Path
+) -> None:
     """A training begins again with smaller batches when memory runs out after an epoch."""
+    if kind != "csv" and find_spec(kind) is None:
+        pytest.skip(f"{kind} is not installed")
     run: Any = PlannedRun(fake.spec(), *[None] * 3, 1.0)  # type: ignore[arg-type]
-    with RunLog(["csv"], tmp_path, run) as log:
+    for epochs in ((1, 2, 1), (1,)):  # the run is also repeated
+        with RunLog([kind], tmp_path, run) as log:
+            for epoch in epochs:
+                log.write(epoch, EpochFacts(0.5, 1e-3, 100, 2.0))
+        assert log.kinds == [kind]
+        assert steps_of(tmp_path) == [1]
+
+
+def test_a_second_try_has_a_run_of_its_own_in_wandb(fake: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights & Biases takes no smaller step than it has."""
+    if find_spec("wandb") is None:
+        pytest.skip("wandb is not installed")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    run: Any = PlannedRun(fake.spec(), *[None] * 3, 1.0)  # type: ignore[arg-type]
+    with RunLog(["wandb"], tmp_path, run) as log:
         for epoch in (1, 2, 1):
             log.write(epoch, EpochFacts(0.5, 1e-3, 100, 2.0))
-    assert [row["epoch"] for row in rows(tmp_path)] == ["1"]
+    assert len(list((tmp_path / "logs" / "wandb").rglob("*.wandb"))) == 2
