@@ -45,7 +45,7 @@ class RunLog:
     """All logs of one run."""
 
     def __init__(self, kinds: Sequence[LogKind], results: Path, run: "PlannedRun") -> None:
-        self.kinds: list[LogKind] = [*kinds]
+        self.kinds: list[LogKind] = list(kinds)
         """The logs that are still written."""
         self._folder, self._run = results / "logs", run
         self._logs: dict[LogKind, Log] = {}
@@ -75,7 +75,7 @@ class RunLog:
 
     def _each(self, action: Callable[[LogKind], None]) -> None:
         """Do something with each log, and give up those that fail."""
-        for kind in [*self.kinds]:
+        for kind in list(self.kinds):
             try:
                 action(kind)
             except Exception as error:  # of the disk, the network or a package; the run is worth more
