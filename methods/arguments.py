@@ -48,7 +48,9 @@ DESCRIPTIONS: dict[Any, str] = {
     float: "a number",
     bool: "True or False",
     str: "a text in quotes",
-    dict: "a dictionary of plain values",
+    dict: "a dictionary of plain values with text as keys",
+    list: "a list of plain values",
+    **dict.fromkeys((tuple, set, frozenset), "a list, annotated as list (run IDs hold no tuples and sets)"),
     NoneType: "None",
 }
 """Types as error messages name them."""

@@ -30,6 +30,11 @@ def later(*, default: Any) -> Any:
     return field(default=default, metadata={"later": True})
 
 
+def default_of(argument: Field[Any]) -> Any:
+    """Return the default of a hyper-parameter; lists and dictionaries have a factory of it."""
+    return argument.default if argument.default_factory is MISSING else argument.default_factory()
+
+
 @dataclass(frozen=True)
 class Method:
     """Base class of PEFT methods: fields are hyper-parameters, and `inject` puts the method into a model.
@@ -194,7 +199,7 @@ class Method:
                     raise ValueError(
                         f"{self.spec()}: its `search` has a wrong value, correct it in the class: {error}"
                     ) from None
-        free = [f.name for f in fields(self) if f.name in self.search and getattr(self, f.name) == f.default]
+        free = [f.name for f in fields(self) if f.name in self.search and getattr(self, f.name) == default_of(f)]
         found = {self.spec(): self}
         for values in product(*(self.search[name] for name in free)):
             try:
@@ -206,7 +211,8 @@ class Method:
 
     def spec(self) -> str:
         """Return the shortest text that `parse` turns back into this method, such as `lora(rank=4)`."""
-        changed = [f"{f.name}={getattr(self, f.name)!r}" for f in fields(self) if getattr(self, f.name) != f.default]
+        values = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != default_of(f)]
+        changed = [f"{name}={value!r}" for name, value in values]
         name = method_name(type(self))
         return f"{name}({', '.join(changed)})" if changed else name
 

@@ -7,8 +7,10 @@ split "val", which use train800 and val200 only.  Refits are ordinary runs of sp
 name, so that they have their own leaderboard.
 """
 
+import ast
 import re
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import product
 from math import log10
@@ -85,14 +87,22 @@ def parse_grid(texts: Sequence[str]) -> Grid | None:
         tried = [checked(name, literal(v), "--grid") if kind == "fields" else _argument(v) for v in split_list(values)]
         if name in found[kind]:
             raise ValueError(f"--grid has {name!r} twice; give it once with all its values")
-        found[kind][name] = tuple(sorted(set(tried), key=lambda value: (str(type(value)), value)))
+        found[kind][name] = tuple(sorted({repr(value): value for value in tried}.values(), key=_place))
     return Grid(**found) if texts else None
 
 
 def _argument(text: str) -> Any:
     """Return an argument's value, spelled as in a spec or as `literal` reads it; 8.0 and 8 are one value."""
+    if text[0] in "[{":
+        with suppress(ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            return ast.literal_eval(text)
     value = SPELLED[text] if text in SPELLED else literal(text)
     return int(value) if isinstance(value, float) and value.is_integer() and abs(value) < 2**53 else value
+
+
+def _place(value: Any) -> tuple[str, Any]:
+    """Return the key by which values of a grid are sorted."""
+    return str(type(value)), value if isinstance(value, int | float | str) else repr(value)
 
 
 def check_grid(grid: Grid, methods: Sequence[MethodInfo]) -> None:
@@ -130,7 +140,9 @@ def settings(method: MethodInfo, recipe: Recipe, grid: Grid | None = None) -> li
     first = [default, *(replace(default, lr=lr) for lr in by_distance if lr != default.lr)]
     rest = {}
     for variant, (position, lr), decay, other in product(method.variants, enumerate(rates), decays, others):
-        changed = {name: value for name, value in variant.ref.args.items() if value != method.ref.args[name]}
+        changed = {
+            name: value for name, value in variant.ref.args.items() if (name, value) not in method.ref.args.items()
+        }
         setting = Setting(variant, lr, decay, other)
         if setting not in first:
             rest[fingerprint([changed, position, decay, *other])] = setting

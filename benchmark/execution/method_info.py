@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ...datasets.task import nearest
 from ..canonical import canonical_json
 from ..plan import MethodInfo
+from ..recipes import ALIASES, FIELDS
 from ..spec import MethodRef
 
 if TYPE_CHECKING:
@@ -49,11 +50,12 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
     Raises:
         ValueError: the method lacks an argument of the grid, has another value for it, or does not take a value.
     """
+    from ...methods.base import default_of
     from ...methods.composed import Composed
 
     if grid is None:
         return method.variants()
-    own, default = method.args(), {f.name: f.default for f in fields(method)}
+    own, default = method.args(), {f.name: default_of(f) for f in fields(method)}
     if grid and isinstance(method, Composed):
         raise ValueError(
             f"--grid tries no arguments of a combination, so not {next(iter(grid))} of {method.spec()}; write them in "
@@ -61,8 +63,9 @@ def variants_of(method: "Method", grid: Mapping[str, Sequence[Any]] | None) -> l
         )
     for name in grid:
         if name not in own:
+            near = nearest(ALIASES.get(name, name), [*own, *FIELDS])
             raise ValueError(
-                f"--grid: {method.spec()} has no argument {name!r}{nearest(name, own)}; it takes: "
+                f"--grid: {method.spec()} has no argument {name!r}{near}; it takes: "
                 f"{', '.join(own) or 'no arguments'}.  Tune methods without it in another command"
             )
         if own[name] != default[name]:

@@ -1,7 +1,7 @@
 """Test which spec strings and registrations are refused, and that the errors name what helps."""
 
 from collections.abc import Iterator
-from dataclasses import MISSING, FrozenInstanceError, fields
+from dataclasses import MISSING, FrozenInstanceError, field, fields
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from raises import raises_naming
 from refusal import assert_refused
 from timm.models.vision_transformer import VisionTransformer
+from vtab_peft.benchmark.execution.method_info import variants_of
 from vtab_peft.methods import METHODS, LinearUpdateMethod, Method, method, parse
 from vtab_peft.methods.arguments import PositiveInt, coerce
 from vtab_peft.methods.base import Paper
@@ -203,10 +204,39 @@ def test_a_linear_update_without_sites_is_refused() -> None:
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_defaults_and_search_values_have_their_type(name: str) -> None:
     cls = METHODS[name]
-    coerce(cls, {field.name: field.default for field in fields(cls) if field.default is not MISSING})
-    for field, values in cls.search.items():
+    coerce(cls, {own.name: own.default for own in fields(cls) if own.default is not MISSING})
+    for searched, values in cls.search.items():
         for value in values:
-            coerce(cls, {field: value})
+            coerce(cls, {searched: value})
+
+
+def test_lists_and_dictionaries_have_defaults_and_are_searched() -> None:
+    with patch.dict(METHODS):
+
+        @method("listed")
+        class Listed(Method):
+            ranks: list[int] = field(default_factory=lambda: [2, 2])
+            options: dict[str, float] = field(default_factory=dict)
+            search = {"ranks": ([2, 2], [4, 4]), "options": ({}, {"scale": 2.0})}
+
+        assert Listed().spec() == "listed"
+        assert [variant.spec() for variant in Listed(options={"scale": 3.0}).variants()] == [
+            "listed(options={'scale': 3.0})",
+            "listed(ranks=[4, 4], options={'scale': 3.0})",
+        ]
+        assert len(Listed().variants()) == 4
+        assert len(variants_of(Listed(), {"ranks": [[1, 1], [2, 2]]})) == 2
+
+
+def test_a_tuple_is_refused_with_advice() -> None:
+    with patch.dict(METHODS):
+
+        @method("tupled")
+        class Tupled(Method):
+            ranks: tuple[int, int] = (2, 2)
+
+        with raises_naming(ValueError, "ranks", "annotated as list", "(2, 2)"):
+            Tupled()
 
 
 def test_an_unresolved_annotation_leaves_other_fields_checked() -> None:

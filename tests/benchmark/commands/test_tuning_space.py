@@ -190,6 +190,28 @@ def test_grids_share_trials_and_not_leaderboards(resolve, data: CachedTask) -> N
     assert refits[0].spec.recipe.name == "smoke_tuned2(lr=0.001/0.01)"
 
 
+def test_arguments_added_later_are_tried(resolve) -> None:
+    grid = grid_of("start=torch,released", "lr=1e-3,1e-2")
+    _, (mona,) = resolve("mona", grid=grid.arguments)
+    tried = {(setting.method.ref.spec, setting.lr) for setting in settings(mona, UNIFORM, grid)}
+    assert tried == {(spec, lr) for spec in ("mona", "mona(start='released')") for lr in (1e-3, 1e-2)}
+
+
+def test_lists_and_dictionaries_are_tried(resolve) -> None:
+    grid = grid_of("options={'r': 4},{'r': 8, 'lora_alpha': 8},{'r':4}")
+    assert grid.arguments == {"options": ({"r": 4}, {"r": 8, "lora_alpha": 8})}
+    _, (lora,) = resolve("hf(type='lora')", grid=grid.arguments)
+    tried = [setting.method.ref.args["options"] for setting in settings(lora, UNIFORM, grid)]
+    assert sorted(map(len, tried)) == [1, 2]
+    assert grid_of("ranks=[4,4],[2,2]", "open=[4").arguments == {"ranks": ([2, 2], [4, 4]), "open": ("[4",)}
+
+
+def test_a_field_of_the_recipe_is_suggested(resolve) -> None:
+    for name in ("wd", "weigth_decay"):
+        with pytest.raises(ValueError, match=f"{name}.*weight_decay"):
+            resolve("lora", grid=grid_of(f"{name}=0,1").arguments)
+
+
 def test_budget_larger_than_a_grid_is_refused(resolve) -> None:
     _, methods = resolve("lora", "linear")
     assert budget(None, UNIFORM, methods) == fair_budget(UNIFORM) == 15
