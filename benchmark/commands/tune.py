@@ -31,7 +31,7 @@ from .run import (
     resolve_names,
     sweep,
 )
-from .tuning_space import Grid, Search, Setting, Trials, budget, check_grid, parse_grid, tuned
+from .tuning_space import Grid, Search, Setting, Trials, budget, check_grid, choose, parse_grid, tuned
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -59,8 +59,8 @@ def tune(options: argparse.Namespace) -> int:
     for result in results:
         say_outcome(result, store)
     pairs = sum(map(bool, refits))
-    if pairs < len(trials):
-        say(f"no setting is chosen yet for {len(trials) - pairs} of {len(trials)} pairs of method and task")
+    if len(refits) < len(trials):
+        say(f"no setting is chosen yet for {len(trials) - len(refits)} of {len(trials)} pairs of method and task")
     if pairs:
         write_report(options.results, runs=list(chain(*refits)))
     broken = [run for result in results for run, _ in result.failed if not store.diverged(run.spec)]
@@ -114,6 +114,9 @@ def _choose(search: Search, trials: Sequence[Trials], result: SweepResult, store
             known.append((own, accuracies))
     if any(refits):
         print(f"{choices_table(known)}\n", flush=True)
+    for own in (own for own, accuracies in known if choose(accuracies) is None):
+        tried = f"all {len(own.runs)} trials of {own.method.ref.spec} on {_task_of(own)} failed or diverged"
+        say(f"{tried}, so it has no setting and no test result; give --grid other values, such as lower rates")
     pairs = pluralize(sum(map(bool, refits)), "pair")
     say(f"settings chosen for {pairs} of method and task, see {store.root / 'chosen'}")
     return refits
@@ -132,10 +135,14 @@ def choices_table(known: Sequence[tuple[Trials, list[float | None]]]) -> str:
         near = sum(best - value <= error for _, value in ranked[1:])
         shown = [text for own, value in ranked[:2] for text in (_in_words(own, trials), f"{100 * value:.1f}")]
         shown += [""] * (4 - len(shown))
-        task = trials.data.task.label if isinstance(trials.data, FewShotTask) else trials.data.task.name
-        rows.append((trials.method.ref.spec, task, *shown, f"{near} of {len(ranked) - 1}"))
+        rows.append((trials.method.ref.spec, _task_of(trials), *shown, f"{near} of {len(ranked) - 1}"))
     header = ("method", "task", "chosen", "val200", "second", "val200", "within 1 s.e.")
     return text_table(header, rows, "lllrlrr")
+
+
+def _task_of(trials: Trials) -> str:
+    """Return the name of the task, with the draw of few shots."""
+    return trials.data.task.label if isinstance(trials.data, FewShotTask) else trials.data.task.name
 
 
 def _in_words(setting: Setting, trials: Trials) -> str:

@@ -13,7 +13,7 @@ Rebuilding it gives the same bytes, whatever the order of the files.
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +52,7 @@ class Report:
     """All written files; the index is the last."""
     leaderboards: tuple[Leaderboard, ...]
     problems: tuple[str, ...]
-    """Damaged records, duplicate runs, and folders of `out` that belong to no leaderboard."""
+    """Damaged records, duplicate runs, outdated refits, and folders of `out` that belong to no leaderboard."""
     text: str
     """The tables for the terminal, or why there are none."""
     others: int
@@ -102,6 +102,7 @@ def _write(
     problems += bad_shifts
     shifted: dict[str, shift.ShiftTable] = {}
     entries = [(leaderboard(identity, runs, costs), runs) for identity, runs in by_leaderboard(stored)]
+    problems += outdated_refits(stored, [runs for _, runs in entries])
     drawing = replace(drawing, methods=tuple(labels_of(drawing.methods, [entry for entry, _ in entries])))
     for entry, runs in entries:
         identity = entry.id
@@ -163,6 +164,18 @@ def _published(parts: Sequence[LeaderboardReport]) -> list[str]:
     silent = pluralize(len(parts) - len(found), "leaderboard")
     rest = f"{published_vs_measured.HEADING}: nothing to show for {silent}; the page says why.\n"
     return found if len(found) == len(parts) else [*found, rest]
+
+
+def outdated_refits(stored: Sequence[Run], shown: Iterable[Sequence[Run]]) -> list[str]:
+    """Report the refits that no leaderboard has, because `tune` chose another setting later."""
+    ids = {run.run_id for runs in shown for run in runs}
+    outdated = sorted(run.run_id for run in stored if run.spec.split == "test" and run.run_id not in ids)
+    if not outdated:
+        return []
+    return [
+        f"{pluralize(len(outdated), 'refit')} left out, as `tune` repeated failed trials and chose another setting: "
+        f"{', '.join(outdated)}"
+    ]
 
 
 def duplicate_runs(identity: LeaderboardId, runs: Sequence[Run]) -> list[str]:

@@ -15,7 +15,7 @@ import numpy as np
 from ..escaping import one_line
 from ..spec import RunSpec
 from ..storage.schema import Failure, Run
-from .leaderboard_id import LeaderboardId
+from .leaderboard_id import LeaderboardId, by_leaderboard
 from .stats import LEAST_SEEDS, TIE, Interval, levels, over_seeds
 
 WITHIN = 0.01
@@ -229,7 +229,7 @@ def _slice(field: str, table: Mapping[Point, np.ndarray]) -> Slice | None:
 def _gains(runs: Sequence[Run]) -> Mapping[tuple[Any, ...], list[Gain]]:
     """Return the gains of tuning by conditions of the trials and method."""
     trials = {run.run_id: run for run in runs if run.spec.split == "val"}
-    tests = [run for run in runs if run.spec.split == "test"]
+    tests = [run for _, own in by_leaderboard(runs) for run in own]
     defaults: dict[tuple[Any, ...], dict[Task, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     tuned: dict[tuple[Any, ...], dict[Task, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for run in tests:

@@ -167,3 +167,15 @@ def test_a_trial_that_two_methods_share_runs_once(
     main([*ask, "--methods", "partial", "partial(blocks=2)", "--max-configs", "15", "--seeds", "0"])
     assert 15 < len(planned) == len({*planned}) < 30
     assert f"{len(planned)} trials of {len(planned)}" in capsys.readouterr().err
+
+
+def test_a_pair_whose_trials_all_failed_is_named(
+    make_task: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, InProcessBackend)
+    monkeypatch.setattr(commands, "sweep", lambda runs, *_: SweepResult(failed=[(run, "no") for run in runs]))
+    ask = [*BASE, "--tasks", str(make_task()), "--results", str(tmp_path / "results"), "--seeds", "0"]
+    assert main([*ask, "--methods", "linear", "--max-configs", "2"]) == 1
+    err = capsys.readouterr().err
+    assert "all 2 trials of linear on colours failed or diverged" in err
+    assert "yet" not in err

@@ -1,7 +1,9 @@
 """Leaderboards of tuned recipes, and the best test epoch."""
 
+import numpy as np
 import pytest
 from leaderboards import only
+from vtab_peft.benchmark.reporting.report import write
 
 
 def put_tuned(put, task, accuracy, *, lr, args, spec, asked="lora", seed=0):
@@ -19,6 +21,26 @@ def test_tuned_method_is_one_row(store, put):
     assert [(row["lr"], row["args"]) for row in board.rows] == [(None, None), (0.01, '{"rank":4}')]
     assert [row["configurations"] for row in board.rows] == [15, 15]
     assert board.tuning == "tuned: best of 15 per task on val200"
+
+
+def test_only_refits_of_the_last_choice_count(store, fake, tmp_path):
+    """A trial that failed at first is repeated, and wins."""
+
+    def put_refit(seed, accuracy, lr, trial, val_accuracy, task="flowers"):
+        spec = fake.spec(task, seed=seed, tuned=True, lr=lr, asked="lora")
+        record = fake.record(accuracy)
+        record["facts"]["tuning"] = {"val_key": trial, "val_accuracy": val_accuracy, "configurations": 2}
+        store.save(spec, record, np.zeros(10, dtype=np.int64))
+        return spec.run_id()
+
+    old = [put_refit(seed, 0.9, 1e-3, "a" * 16, 0.5) for seed in (0, 1, 2)]
+    for seed in (0, 1):
+        put_refit(seed, 0.6, 1e-2, "b" * 16, 0.7)
+    put_refit(0, 0.8, 1e-3, "c" * 16, 0.4, task="cars")
+    board = only(store)
+    assert [(row["seeds"], row["mean_tasks"], row["lr"]) for row in board.rows] == [(1, 0.7, None)]
+    (problem,) = write(store, tmp_path / "out").problems
+    assert all(run_id in problem for run_id in old)
 
 
 def test_recipe_with_task_table_is_one_row(store, put):
