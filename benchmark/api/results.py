@@ -286,5 +286,22 @@ def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.
     paths = dict.fromkeys(Path(path).resolve() for path in frame["path"])
     if gone := next((path for path in paths if not path.exists()), None):
         raise ValueError(f"{gone} does not exist; paths are relative to the folder in which the table was made")
-    records = [read_run(path) for path in paths]
+    records = _latest([read_run(path) for path in paths])
     return [(leaderboards.leaderboard(identity, own), own) for identity, own in by_leaderboard(records)]
+
+
+def _latest(records: Sequence[Run]) -> list[Run]:
+    """Return one record per run, the latest repetition, as for one results folder; rows may come from several folders.
+
+    Raises:
+        ValueError: two folders have different results for one run.
+    """
+    latest: dict[str, Run] = {}
+    for run in records:
+        other = latest.setdefault(run.run_id, run)
+        if run.repetition > other.repetition:
+            latest[run.run_id] = run
+        elif run.repetition == other.repetition and run.accuracy != other.accuracy:
+            accuracies = f"{100 * other.accuracy:.2f} % in {other.path}, {100 * run.accuracy:.2f} % in {run.path}"
+            raise ValueError(f"run {run.run_id} has two results, {accuracies}; keep the rows of one")
+    return list(latest.values())

@@ -1,6 +1,8 @@
 """`run`, `load_results`, `leaderboard`, `compare` and `published`: the numbers of the commands, as tables."""
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -52,6 +54,30 @@ def test_public_names_are_there_and_listed() -> None:
 def test_the_package_and_its_tables_need_no_torch() -> None:
     code = "import sys, vtab_peft; vtab_peft.run, vtab_peft.Recipe; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_run_of_two_folders_counts_once(two_methods: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(two_methods, copy)
+    once = next(copy.rglob("*.json"))
+    for suffix in (".json", ".npz"):
+        shutil.copy(once.with_suffix(suffix), once.with_suffix(f".2{suffix}"))
+    own, hers = vtab_peft.load_results(two_methods), vtab_peft.load_results(copy)
+    both = pd.concat([own[own["seed"] < 2], hers[hers["seed"] > 0]])
+    pd.testing.assert_frame_equal(vtab_peft.leaderboard(both), vtab_peft.leaderboard(two_methods))
+    assert str(vtab_peft.compare("lora", "bitfit", both)) == str(vtab_peft.compare("lora", "bitfit", own))
+
+
+def test_different_results_for_one_run_are_refused(two_methods: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(two_methods, copy)
+    edited = next(copy.rglob("*.json"))
+    record = json.loads(edited.read_text())
+    record["result"]["accuracy"] = 0.125
+    edited.write_text(json.dumps(record))
+    both = pd.concat([vtab_peft.load_results(two_methods), vtab_peft.load_results(copy)])
+    with raises_naming(ValueError, edited.stem, "12.50 %", copy, two_methods):
+        vtab_peft.leaderboard(both)
 
 
 @pytest.mark.slow
