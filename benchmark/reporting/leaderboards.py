@@ -280,7 +280,7 @@ def _task_columns(identity: LeaderboardId, runs: list[Run]) -> list[TaskColumn]:
 
 
 def method_labels(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """Return a short and unique label for each row; that of the bridge `hf` has its arguments, which say what it is."""
+    """Return a short and unique label for each row: its title, with the arguments that are not the defaults."""
     specs = [one_line(row["spec"]) for row in rows]
     titles = [row["method"] for row in rows]
     with_arguments = [
@@ -289,10 +289,6 @@ def method_labels(rows: Sequence[dict[str, Any]]) -> list[str]:
     ]
     columns = ("method", "spec", "method_version", "plugin", "args", "lr")
     return distinct(
-        [
-            longer if " + hf(" in f" + {spec}" else title
-            for title, longer, spec in zip(titles, with_arguments, specs, strict=True)
-        ],
         with_arguments,
         specs,
         [spec if row["lr"] is None else f"{spec} lr {row['lr']:g}" for spec, row in zip(specs, rows, strict=True)],

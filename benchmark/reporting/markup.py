@@ -4,6 +4,7 @@ The best value of a column is bold and the second best underlined, compared as p
 equal.  Names are escaped, so none can break the markup.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -78,9 +79,11 @@ def to_latex(leaderboard: Leaderboard) -> str:
 
 
 def _cite(row: Mapping[str, Any]) -> str:
-    """Return the citation of a row's method; empty for plug-ins and methods without a paper."""
-    reference = None if row["plugin"] else papers.load().get(row["spec"].partition("(")[0])
-    return rf"~\cite{{{reference.key}}}" if reference else ""
+    """Return the citation of a row's methods, several for a combination; empty for plug-ins and without a paper."""
+    known = {} if row["plugin"] else papers.load()
+    names = re.findall(r"(?:^| \+ )(\w+)", row["spec"])
+    keys = dict.fromkeys(known[name].key for name in names if name in known)
+    return rf"~\cite{{{','.join(keys)}}}" if keys else ""
 
 
 def task_name(suite: str, task: TaskColumn) -> str:

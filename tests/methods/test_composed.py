@@ -145,14 +145,14 @@ def labels_of(*specs: str) -> list[str]:
 
 def test_labels_and_published_rows_tell_combinations_apart() -> None:
     specs = ("lora(rank=4) + bitfit", "lora + bitfit", "lora(rank=4)")
-    assert labels_of(*specs) == ["lora(rank=4) + bitfit", "lora + bitfit", "LoRA"]
+    assert labels_of(*specs) == ["lora(rank=4) + bitfit", "lora + bitfit", "LoRA(rank=4)"]
     assert method_name("lora(rank=4)") == "lora"
     assert method_name("lora(rank=4) + bitfit") == "lora(rank=4) + bitfit"
 
 
 def test_a_row_of_the_bridge_says_which_tuner_of_peft_it_is() -> None:
     alone, combined = "hf(type='ia3')", "bitfit + hf(type='ia3')"
-    assert labels_of(alone, combined, "lora(rank=4)") == ["peft(type='ia3')", combined, "LoRA"]
+    assert labels_of(alone, combined, "lora(rank=4)") == ["peft(type='ia3')", combined, "LoRA(rank=4)"]
 
 
 @pytest.mark.parametrize("spec", ["glora + arc", "qgoft + kadaptation(terms=4)", "mlae + kadaptation(terms=4)"])

@@ -39,3 +39,15 @@ def test_rows_cite_their_papers_and_plugins_do_not(store, put) -> None:
     assert re.findall(r"\\cite\{(\w+)\}", text) == ["hu2022lora"]
     assert r"LoRA~\cite{hu2022lora}" in text
     assert r"\caption{\tablecaption}" in text
+
+
+def test_a_combination_cites_the_paper_of_each_part_once(store, put) -> None:
+    put("flowers", "lora+ssf", 0, 0.5, title="LoRA + SSF", spec="lora(rank=4) + ssf")
+    put("flowers", "linear+fact", 0, 0.4, title="FacT", spec="linear + fact_tt + fact_tk(rank=8)")
+    found = re.findall(r"\\cite\{([^}]*)\}", to_latex(only(store)))
+    assert found == ["hu2022lora,lian2022ssf", "jie2023fact"]
+
+
+def test_a_lone_row_shows_the_arguments_that_are_not_the_defaults(store, put) -> None:
+    put("flowers", "lora", 0, 0.5, title="LoRA", spec="lora(rank=1)")
+    assert r"LoRA(rank=1)~\cite{hu2022lora}" in to_latex(only(store))
