@@ -87,7 +87,7 @@ def import_task(
     splits = draw(images, train, val_share, seed)
     total = sum(map(len, splits.values()))
     warnings = [*images.left_out, *_examine(splits, lambda done: progress(done, 2 * total))]
-    facts = _facts(folder.name, f"imported from {images.name}: {train} images in train and val, seed {seed}")
+    facts = _facts(folder.name, f"imported from {images.name}: {_drawn(splits)} images in train and val, seed {seed}")
     row = Task(
         suite="own",
         name=folder.name,
@@ -140,7 +140,7 @@ def image_folder_task(path: Path) -> Task:
         f"{split}.txt": "".join(f"images/{key} {label}\n" for key, label in zip(part.keys, part.labels, strict=True))
         for split, part in splits.items()
     }
-    facts = _facts(root.name, f"class folders: {TRAIN} images in train and val, seed 0")
+    facts = _facts(root.name, f"class folders: {_drawn(splits)} images in train and val, seed 0")
     texts = {**lists, "classes.txt": "".join(f"{name}\n" for name in images.class_names), "task.toml": facts}
     folder = default_root() / IMAGE_FOLDERS / hashlib.sha256(str(root).encode(errors="surrogateescape")).hexdigest()
     try:
@@ -158,6 +158,11 @@ def image_folder_task(path: Path) -> Task:
             "or set VTAB_PEFT_CACHE to another folder"
         ) from None
     return replace(folder_task(folder), left_out=images.left_out)
+
+
+def _drawn(splits: Splits) -> int:
+    """Return the number of images in train and val: fewer than asked for if the source has fewer."""
+    return len(splits["train"]) + len(splits["val"])
 
 
 def _facts(name: str, source: str) -> str:

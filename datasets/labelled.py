@@ -6,6 +6,7 @@ Each source becomes `LabelledImages`; draw.py makes the splits of a task from it
 import csv
 import io
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
@@ -26,6 +27,8 @@ SUBSETS: dict[str, Subset] = {
 """Names of folders, and of splits of CSV files and Hugging Face data sets."""
 COLUMNS = ("path", "label", "split")
 """Columns of a CSV file that are read; `split` is optional."""
+PICTURES = {"", ".arw", ".avif", ".cr2", ".cr3", ".dng", ".heic", ".heif", ".hif", ".jxl", ".nef", ".raw", ".svg"}
+"""Extensions of pictures that the installed Pillow may not read (our choice); other files are no pictures."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ def from_class_folders(root: Path) -> LabelledImages:
         left_out += [f"{folder} has no images, so it is no class" for folder, files in by_class.items() if not files]
         links = [link for folder in by_class for link in _linked_folders(folder)]
         left_out += [f"{link} is a link to a folder, which is not followed; move its images here" for link in links]
+        if kinds := _unknown_pictures(chain(*below.values())):
+            left_out.append(
+                f"left out below {place}, because Pillow does not know their extension: {kinds}; convert them"
+            )
         beside = [path for path in place.iterdir() if not path.name.startswith(".")]
         lost = _lost_links(chain(beside, *below.values()))
         left_out += [f"{link} is a link that leads nowhere; restore its target or remove it" for link in lost]
@@ -179,6 +186,13 @@ def _images(files: Iterable[Path]) -> list[Path]:
     endings = Image.registered_extensions()
     images = [path for path in files if path.suffix.lower() in endings]
     return sorted(path for path in images if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
+
+
+def _unknown_pictures(files: Iterable[Path]) -> str:
+    """Return the extensions of files that may be pictures, but not for Pillow, with their numbers: `2 .heic`."""
+    endings = PICTURES - Image.registered_extensions().keys()
+    counts = Counter(path.suffix.lower() for path in files if path.suffix.lower() in endings and path.is_file())
+    return ", ".join(f"{number} {ending or 'without any'}" for ending, number in counts.most_common())
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

@@ -213,6 +213,21 @@ def test_images_without_a_class_are_counted(class_folders: Callable[..., Path], 
     assert loose.startswith("1 ")
 
 
+def test_pictures_that_pillow_does_not_know_are_counted(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    source = class_folders({"a": 10, "b": 10})
+    for name in ("1.heic", "2.HEIC", "3", "Thumbs.db", "notes.txt", ".hidden.heic"):
+        (source / "a" / name).write_bytes(b"x")
+    (warning,) = import_task(str(source), tmp_path / "task").warnings
+    assert ": 2 .heic, 1 without any;" in warning
+    assert image_folder_task(source).left_out == (warning,)
+
+
+def test_the_source_states_the_images_that_were_drawn(class_folders: Callable[..., Path], tmp_path: Path) -> None:
+    source = class_folders({"a": 10, "b": 10})
+    for task in (import_task(str(source), tmp_path / "task").task, image_folder_task(source)):
+        assert "16 images in train and val" in task.source
+
+
 def test_an_empty_test_folder_gives_no_image_to_two_splits(class_folders: Callable[..., Path]) -> None:
     class_folders({"a": 12, "b": 12}, subset="train")
     source = class_folders({"a": 6, "b": 6}, subset="val", first=24)
