@@ -210,8 +210,8 @@ def to_terminal(leaderboard: Leaderboard) -> str:
     pairs = zip((name.replace("\n", " ") for name in names), leaderboard.tasks, strict=True)
     short = "" if many else ", ".join(f"{name} = {task.label}" for name, task in pairs if name != task.label)
     notes = f"{unit(leaderboard)}. {DASH}: {GAPS}.{common_note(leaderboard)}{origin_notes(leaderboard)}"
-    above = [line for text in heading(leaderboard) for line in _wrap(text)]
-    below = [line for text in (notes, f"Tasks: {short}." if short else "") if text for line in _wrap(text)]
+    above = [line for text in heading(leaderboard) for line in wrap_line(text)]
+    below = [line for text in (notes, f"Tasks: {short}." if short else "") if text for line in wrap_line(text)]
     return "\n".join([*above, "", table, "", *below]) + "\n"
 
 
@@ -225,7 +225,8 @@ def _plain(table: Sequence[Column], method_width: int) -> str:
     return "\n".join([*body[:depth], "-" * max(map(len, body)), *body[depth:]])
 
 
-def _wrap(line: str) -> list[str]:
+def wrap_line(line: str) -> list[str]:
+    """Break a line of text at `TERMINAL_WIDTH` columns."""
     return textwrap.wrap(line, TERMINAL_WIDTH, break_on_hyphens=False)
 
 

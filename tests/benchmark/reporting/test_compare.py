@@ -24,7 +24,7 @@ def fill(store, fake):
     def fill(method: str, level: float, seeds: int = 3, task: str = "flowers", keep: bool = True) -> list[np.ndarray]:
         bits = [easy + 0.1 * np.random.default_rng(seed).random(IMAGES) < level for seed in range(seeds)]
         for seed, correct in enumerate(bits):
-            record = fake.record(float(correct.mean()), title=method)
+            record = fake.record(float(correct.mean()), title=method.partition("(")[0])
             spec = fake.spec(task, method, seed)
             store.save(spec, record, np.zeros(IMAGES, dtype=int), correct if keep else None)
         return bits
