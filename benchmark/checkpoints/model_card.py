@@ -44,7 +44,8 @@ WHAT = {
 def _how(model: TrainedModel, form: str, folder: str) -> str:
     name, arguments = timm_arguments(model.backbone, model.checkpoint.head.out_features)
     if form == "adapter":
-        return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {terminal(shlex.quote(folder))}\n```"
+        plugin = " --plugin FILE" if model.spec.method.plugin else ""
+        return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {terminal(shlex.quote(folder))}{plugin}\n```"
     if form == "merged":
         lines = ["import timm", "", f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()"]
         lines += ["transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"]
@@ -84,6 +85,7 @@ def _training(model: TrainedModel) -> list[tuple[str, Any]]:
     return [
         ("run ID", spec.run_id()),
         ("method", f"{spec.method.spec}, version {spec.method.version}"),
+        *([("SHA-256 of its plug-in file", spec.method.plugin)] if spec.method.plugin else []),
         ("all arguments", json.dumps(spec.method.args)),
         ("backbone", spec.backbone.name),
         ("SHA-256 of its weights", spec.backbone.sha256),

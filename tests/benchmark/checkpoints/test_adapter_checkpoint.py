@@ -14,6 +14,7 @@ from raises import raises_naming
 from safetensors import safe_open
 from safetensors.torch import save_file
 from vtab_peft.benchmark.checkpoints import adapter_checkpoint
+from vtab_peft.benchmark.checkpoints.model_card import card
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine import backbone as backbones
 from vtab_peft.benchmark.engine.injection import inject
@@ -90,6 +91,13 @@ def test_a_file_that_is_not_there_or_not_safetensors_is_named(tmp_path: Path) ->
     (tmp_path / "pickle.safetensors").write_bytes(b"\x80\x04K\x01.")
     with raises_naming(InvalidFile, "pickle.safetensors"):
         adapter_checkpoint.read(tmp_path / "pickle.safetensors")
+
+
+def test_card_of_a_plugin_has_its_option_and_hash(make_trained: Callable[..., Any]) -> None:
+    text = card(make_trained("lora", plugin="ab" * 32), "adapter", "mine")
+    assert "--adapter mine --plugin FILE\n" in text
+    assert "ab" * 32 in text
+    assert "plug" not in card(make_trained("lora"), "adapter", "mine")
 
 
 def restored(spec: str, fake: SimpleNamespace, plugin: str | None = None) -> tuple[torch.Tensor, torch.Tensor]:
