@@ -123,6 +123,8 @@ def parse_settings(settings: Sequence[str], option: str = "--set") -> dict[str, 
         name, equals, text = setting.partition("=")
         if not equals:
             raise ValueError(f"{option} {setting!r} is not FIELD=VALUE, such as lr=3e-4")
+        if "," in text and "=" in text:
+            raise ValueError(f"{option} {setting!r}: separate settings by spaces, as in lr=3e-4 epochs=20")
         if name in values:
             raise ValueError(f"{option} has {name!r} twice; give it once")
         values[name] = checked(name, literal(text), option)

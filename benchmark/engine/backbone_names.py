@@ -10,7 +10,9 @@ SHOWN = 3
 
 
 def nearest_backbones(name: str, known: Sequence[str]) -> list[str]:
-    """Return the names that are spelt alike, or else those that share most words, at least two."""
+    """Return the shortest names that begin so, or else those spelt alike, or those that share two words or more."""
+    if begun := [other for other in known if other.startswith(name)]:
+        return sorted(begun, key=lambda other: (len(other), other))[:SHOWN]
     if close := difflib.get_close_matches(name, known, n=SHOWN):
         return close
     wanted = _words(name)

@@ -102,6 +102,7 @@ def test_tables_hold_for_their_task_alone(write: Callable[[str], str]) -> None:
     ("settings", "fact"),
     [
         (["lr"], "FIELD=VALUE"),
+        (["epochs=3,lr=1e-3"], "by spaces"),
         (["lrr=1"], "did you mean lr"),
         (["learning_rate=1"], "did you mean lr"),
         (["name=mine"], "cannot be set"),

@@ -153,6 +153,15 @@ def test_nearest_backbones_are_named(name: str, near: str) -> None:
     assert nearest_backbones("qqqq", names()) == []
 
 
+def test_backbones_that_begin_as_typed_come_first() -> None:
+    known = [
+        "vit_pe_core_tiny_patch16_384.fb",
+        "vit_tiny_r_s16_p8_224.augreg_in21k",
+        "vit_tiny_patch16_224.augreg_in21k",
+    ]
+    assert nearest_backbones("vit_tiny", known) == [known[2], known[1]]
+
+
 def test_one_method_has_a_page(capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("lora", "LoRA"):
         assert main(["list", "methods", name]) == 0
