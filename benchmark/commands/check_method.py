@@ -87,10 +87,13 @@ def _report(name: str, file: Path, checks: Sequence[Check]) -> bool:
         if reason:
             _explain(f"does not apply: {reason}")
         failed, skipped = failed + any(problems.values()), skipped + bool(reason)
+    warnings = list(likely_slips(METHODS[name]))
     if missing := missing_facts(METHODS[name]):
-        _explain(f"warning: {', '.join(missing)} missing; lists and tables have a gap there")
-    for slip in likely_slips(METHODS[name]):
-        _explain(f"warning: {slip}")
+        warnings.insert(0, f"{', '.join(missing)} missing; lists and tables have a gap there")
+    if warnings:
+        print()  # they are of the class, not of the last check
+    for text in warnings:
+        print(textwrap.fill(f"warning: {text}", WIDTH, subsequent_indent="    ", break_long_words=False))
     print(f"\n{name}: {_verdict(len(checks) - skipped, failed, skipped)}\n")
     return failed > 0
 

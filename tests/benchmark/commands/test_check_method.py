@@ -176,7 +176,7 @@ def test_missing_facts_only_warn(quick: None, capsys, tmp_path: Path) -> None:
     )
     status, printed = check_file(capsys, file)
     assert status == 0
-    assert "warning: `title`, `targets`, `evidence` missing" in printed
+    assert "\n\nwarning: `title`, `targets`, `evidence` missing" in printed, "it is not of the last check"
 
 
 @pytest.fixture
