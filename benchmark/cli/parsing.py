@@ -13,6 +13,15 @@ COMMANDS = {"train": "run", "fit": "run", "benchmark": "run", "eval": "run", "ev
 COMMANDS |= {"resume": "run", "sweep": "tune", "search": "tune", "hpo": "tune", "show": "list", "ls": "list"}
 COMMANDS |= {"leaderboard": "report", "table": "report", "results": "report", "diff": "compare", "infer": "predict"}
 """Names of other programs for commands."""
+OPTIONS = {
+    **dict.fromkeys(("--output", "--output-dir", "--out", "--save-dir"), "--results"),
+    **dict.fromkeys(("--dataset", "--datasets", "--data-set"), "--tasks"),
+    **dict.fromkeys(("--data-dir", "--data-path", "--root"), "--data"),
+    **dict.fromkeys(("--model", "--arch"), "--backbone"),
+    **dict.fromkeys(("--checkpoint", "--ckpt", "--pretrained"), "--weights"),
+    **dict.fromkeys(("--gpu", "--gpus", "--cuda"), "--device"),
+}
+"""Names of other programs for options."""
 LONG_USAGE = 6
 """Number of options from which the usage is one line without them (ours)."""
 
@@ -65,7 +74,10 @@ class Parser(argparse.ArgumentParser):
             if field in FIELDS and "--set" in self._option_string_actions:
                 shown = value if equals else following if following and not following.startswith("-") else "VALUE"
                 self.error(f"{option} is a field of the recipe: use --set {field}={shown}")
-            self.error(f"unknown option {option}{_nearest(option, self._option_string_actions)}")
+            meant = OPTIONS.get(option)
+            known = meant in self._option_string_actions
+            near = f" (did you mean {meant}?)" if known else _nearest(option, self._option_string_actions)
+            self.error(f"unknown option {option}{near}")
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         try:

@@ -95,6 +95,22 @@ def test_the_nearest_command_is_named(words: list[str], near: str, capsys: pytes
 
 
 @pytest.mark.parametrize(
+    ("words", "near"),
+    [
+        ("run --model toy_vit", "--backbone"),
+        ("run --output folder", "--results"),
+        ("predict --model toy_vit", "--backbone"),
+        ("run --method lora", "--methods"),
+        ("verify --output folder", "--results"),
+    ],
+)
+def test_the_option_of_other_programs_is_named(words: str, near: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(words.split())
+    assert f"did you mean {near}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
     ("text", "parts"),
     [
         ("lora,ssf", ["lora", "ssf"]),
