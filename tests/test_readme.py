@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+from vtab_peft.methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
@@ -47,15 +48,26 @@ def test_readme_recommends_the_first_of_the_leaderboard_it_shows() -> None:
     assert "Begin with LoRA" in readme
 
 
-def test_loras_rivals_in_the_readme_are_those_of_the_table() -> None:
-    """`test_results.py` compares the table in docs/results.md with the records."""
-    table = (ROOT / "docs" / "results.md").read_text().partition("|   minus LoRA |")[2].partition("\n\n")[0]
-    ends = [(float(low), float(high)) for low, high in re.findall(r"([+-][\d.]+) to ([+-][\d.]+)", table)]
-    readme = (ROOT / "README.md").read_text()
-    shown = re.search(r"None of (\d+) rivals of LoRA .*?(\d+) are\s+below", readme, re.DOTALL)
+def table_against_lora(after: str) -> list[tuple[str, float, float]]:
+    """Return method and interval in a table of docs/results.md, which a test compares with the records."""
+    table = (ROOT / "docs" / "results.md").read_text().partition(after)[2].partition("\n* ")[0]
+    rows = re.findall(r"^\| `(\w+)` .*? ([+-][\d.]+) to ([+-][\d.]+) ", table, re.MULTILINE)
+    return [(method, float(low), float(high)) for method, low, high in rows]
+
+
+def test_comparisons_with_lora_in_the_readme_are_those_of_the_tables() -> None:
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    rivals = table_against_lora("The methods that change q and v alone, compared")
+    shown = re.search(r"None of (\d+) rivals of LoRA .*?(\d+) are below", readme)
     assert shown
-    assert [int(count) for count in shown.groups()] == [len(ends), sum(high < 0 for _, high in ends)]
-    assert not any(low > 0 for low, _ in ends)
+    assert [*map(int, shown.groups())] == [len(rivals), sum(high < 0 for _, _, high in rivals)]
+    assert not any(low > 0 for _, low, _ in rivals)
+    above = table_against_lora("What is above LoRA")
+    page = " ".join((ROOT / "docs" / "results.md").read_text().split())
+    total, below = re.findall(r"Of (\d+) methods with three seeds, .*?and (\d+) are below", page)[0]
+    assert f"{len(above)} of {total} methods are above LoRA there**, untuned, and {below} are below" in readme
+    assert f"None of the {len(above)} changes q and v alone" in readme
+    assert not {METHODS[method].targets for method, _, _ in above} & {"q, v"}
 
 
 def test_differences_after_100_epochs_are_those_of_the_leaderboard() -> None:

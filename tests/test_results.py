@@ -209,22 +209,39 @@ def aligned(table: pd.DataFrame, names: int) -> str:
     return text_table([*shown], shown.to_numpy().tolist(), "l" * names + "r" * (table.shape[1] - names), "pipe")
 
 
-def test_table_of_loras_rivals_is_what_the_records_say() -> None:
+def test_tables_against_lora_are_what_the_records_say() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
-    table = rivals_table(stored_runs())
-    assert table in page, f"put this into docs/results.md:\n{table}"
+    compared = against_lora(stored_runs())
+    above, below = (compared[compared[end] * sign > 0] for end, sign in (("low", 1), ("high", -1)))
+    counts = f"{len(compared)} methods with three seeds, {len(above)} are above LoRA with rank 8 in q and v"
+    unclear = f"{len(compared) - len(above) - len(below)} cannot be told apart from it, and {len(below)} are below"
+    text = " ".join(page.split())
+    for expected in (versus_lora(above), versus_lora(rivals_of_lora(compared)), f"Of {counts}, {unclear}"):
+        assert " ".join(expected.split()) in text, f"put this into docs/results.md:\n{expected}"
 
 
-def rivals_table(runs: pd.DataFrame) -> str:
-    """Compare the methods that change q and v alone, but for AOFT, with LoRA where three seeds are common."""
+def against_lora(runs: pd.DataFrame) -> pd.DataFrame:
+    """Compare every method at its defaults with LoRA where three seeds are common, the highest difference first."""
     runs = toy_runs(runs)
-    names = {name for name, cls in METHODS.items() if cls.targets == "q, v"} - {"lora", *FAMILIES["AOFT"]}
-    own = runs[runs["spec"].isin(names)]
-    found = differences(by_task(runs), [(name, "lora") for name in sorted(set(own["spec"]))])
-    params = own.groupby("spec")["trainable_params"].max()
-    found.insert(1, "parameters", [f"{params[a[1:-1]]:,.0f}" for a in found["A"]])
-    found = found.query("seeds >= 3").sort_values("A - B", ascending=False, kind="stable").drop(columns=["B", "seeds"])
-    return aligned(found.rename(columns={"A": "method", "A - B": "minus LoRA", "A better on": "better on"}), 1)
+    own = runs[runs["spec"].isin(METHODS.keys() - {"lora"})]
+    found = differences(by_task(runs), [(name, "lora") for name in sorted(set(own["spec"]))]).query("seeds >= 3")
+    names = found["A"].str.strip("`")
+    low, high = found["95 % over seeds"].str.split(" to ").str[0], found["95 % over seeds"].str.split(" to ").str[1]
+    found = found.assign(parameters=own.groupby("spec")["trainable_params"].max()[names].to_numpy())
+    found = found.assign(low=low.astype(float), high=high.astype(float), targets=[METHODS[n].targets for n in names])
+    return found.sort_values("A - B", ascending=False, kind="stable")
+
+
+def rivals_of_lora(compared: pd.DataFrame) -> pd.DataFrame:
+    """Return the methods that change q and v alone, but for AOFT."""
+    return compared[(compared["targets"] == "q, v") & ~compared["A"].str.strip("`").isin(FAMILIES["AOFT"])]
+
+
+def versus_lora(compared: pd.DataFrame) -> str:
+    parameters = compared["parameters"].map("{:,.0f}".format)
+    columns = {"A": "method", "parameters": "parameters", "A - B": "minus LoRA", "95 % over seeds": "95 % over seeds"}
+    shown = compared.assign(parameters=parameters)[[*columns, "A better on"]]
+    return aligned(shown.rename(columns=columns | {"A better on": "better on"}), 1)
 
 
 def oracle_table(runs: pd.DataFrame) -> str:
