@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from vtab_peft.benchmark.checkpoints.adapter_checkpoint import in_order
+from vtab_peft.benchmark.checkpoints.header import with_metadata
 from vtab_peft.benchmark.spec import RunSpec
 
 JUNK = (
@@ -58,15 +58,12 @@ def adapter_places(file: bytes) -> list[tuple[Any, ...]]:
 
 def mutated_adapter(file: bytes, place: tuple[Any, ...], junk: str) -> bytes:
     """Return an adapter file with one value of its metadata replaced, and the run ID of its spec if it has one."""
-    end = 8 + struct.unpack("<Q", file[:8])[0]
-    header, (name, *inside) = json.loads(file[8:end]), place
-    metadata = header["__metadata__"]
+    metadata, (name, *inside) = _metadata(file), place
     metadata[name] = mutated(metadata[name], tuple(inside), junk) if inside else junk
     with contextlib.suppress(Exception):
         if name == "spec":
             metadata["key"] = RunSpec.from_json(json.loads(metadata["spec"])).run_id()
-    text = json.dumps(header).encode()
-    return in_order(struct.pack("<Q", len(text)) + text + file[end:])
+    return with_metadata(file, metadata)
 
 
 def _metadata(file: bytes) -> dict[str, str]:

@@ -31,7 +31,7 @@ from ..engine.trainer import Trained
 from ..spec import RunSpec
 from ..storage.json_io import StoreError
 from ..storage.layout import LARGEST_CLASSES
-from .header import Header, parse_header, read_intact, tensors_sha256
+from .header import Header, parse_header, read_intact, tensors_sha256, with_metadata
 
 _HEAD, _ADAPTER = "head.", "adapter."
 ADVICE = "train the run with --save-adapters (of `vtab-peft run` or `tune`)"
@@ -68,25 +68,12 @@ def _to_bytes(
     spec: RunSpec, tensors: dict[str, Tensor], classes: Sequence[str], record: dict[str, Any] | None
 ) -> bytes:
     """Return the file; raise `Invalid` if a reader would refuse it."""
-    facts: dict[str, Any] = {"tensors": tensors_sha256(io.BytesIO(save(tensors)))}
+    file = save(tensors)
+    facts: dict[str, Any] = {"tensors": tensors_sha256(io.BytesIO(file))}
     facts |= ({"classes": list(classes)} if classes else {}) | ({"record": record} if record else {})
     texts = {"key": spec.run_id(), "spec": canonical_json(spec.to_json()), "facts": canonical_json(facts)}
     parse_header(texts, Path(f"{spec.run_id()}.safetensors"))
-    return in_order(save(tensors, texts))
-
-
-def in_order(file: bytes) -> bytes:
-    """Return a safetensors file with sorted metadata, so that equal content gives equal bytes.
-
-    The format is 8 bytes with the length of a JSON header, the header, and the tensors (safetensors' README).
-    """
-    end = 8 + int.from_bytes(file[:8], "little")
-    header = json.loads(file[8:end])
-    if "__metadata__" in header:
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
-    return len(text).to_bytes(8, "little") + text + file[end:]
+    return with_metadata(file, texts)
 
 
 def read(path: Path) -> AdapterCheckpoint:

@@ -1,7 +1,9 @@
 """The metadata of an adapter file, read and checked without torch."""
 
 import hashlib
+import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
@@ -70,16 +72,30 @@ def read_intact(path: Path) -> Header:
 
 
 def tensors_sha256(file: BinaryIO) -> str:
-    """Return the hash of the names, types, shapes and bytes of a valid safetensors file, without its metadata.
-
-    The format is 8 bytes with the length of a JSON header, the header, and the tensors (safetensors' README).
-    """
-    entries = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-    entries.pop("__metadata__", None)
-    digest = hashlib.sha256(canonical_json(entries).encode())
+    """Return the hash of the names, types, shapes and bytes of a valid safetensors file, without its metadata."""
+    digest = hashlib.sha256(canonical_json(_read_entries(file)).encode())
     while block := file.read(1 << 20):
         digest.update(block)
     return digest.hexdigest()
+
+
+def with_metadata(file: bytes, metadata: Mapping[str, str]) -> bytes:
+    """Return a safetensors file with these metadata, sorted, so that equal content gives equal bytes."""
+    stream = io.BytesIO(file)
+    header = {"__metadata__": dict(sorted(metadata.items())), **_read_entries(stream)}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + stream.read()
+
+
+def _read_entries(file: BinaryIO) -> dict[str, Any]:
+    """Read names, types, shapes and places of the tensors, to which the file is then positioned.
+
+    The format is 8 bytes with the length of a JSON header, the header, and the tensors (safetensors' README).
+    """
+    header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    header.pop("__metadata__", None)
+    return header
 
 
 def parse_header(metadata: dict[str, str], path: Path) -> Header:

@@ -18,7 +18,7 @@ from safetensors.torch import save
 
 from ...datasets.raw.atomic_folder import atomic_folder
 from ..checkpoints import peft_format
-from ..checkpoints.adapter_checkpoint import in_order
+from ..checkpoints.header import with_metadata
 from ..checkpoints.lookup import EXPORTED
 from ..checkpoints.model_card import card
 from ..checkpoints.restore import NotMergeable, TrainedModel, head_name, load_trained, timm_arguments, with_head
@@ -26,6 +26,9 @@ from ..storage.json_io import unwritable
 
 CROPS = {"squash": ("squash", 1.0), "squash_crop": ("squash", 0.875), "square_crop": ("center", 0.875)}
 """Our resize modes as timm's `crop_mode` and `crop_pct`."""
+
+FORMAT = {"format": "pt"}
+"""Metadata by which readers of safetensors files know weights of PyTorch."""
 
 FIRST_CONV = "patch_embed.proj"
 """The layer of ViTs and Swin Transformers that timm adapts to another number of input channels."""
@@ -78,7 +81,7 @@ def merged(run: TrainedModel) -> dict[str, bytes]:
     plain = with_head(run.backbone, run.merged(), run.checkpoint.head)
     state = {name: tensor.detach().contiguous() for name, tensor in plain.state_dict().items()}
     config = timm_config(run, head_name(plain))
-    return {"model.safetensors": in_order(save(state, {"format": "pt"})), "config.json": _json(config)}
+    return {"model.safetensors": with_metadata(save(state), FORMAT), "config.json": _json(config)}
 
 
 def timm_config(run: TrainedModel, classifier: str) -> dict[str, Any]:
@@ -115,7 +118,7 @@ def peft(run: TrainedModel) -> dict[str, bytes]:
     """Return what `PeftModel.from_pretrained` loads onto the plain timm model with a head."""
     config, tensors = peft_format.lora(run)
     return {
-        "adapter_model.safetensors": in_order(save(tensors, {"format": "pt"})),
+        "adapter_model.safetensors": with_metadata(save(tensors), FORMAT),
         "adapter_config.json": _json(config),
     }
 
