@@ -30,7 +30,7 @@ WITHOUT_TORCH = (
         f"commands.{n}"
         for n in (
             *("agreement", "ensemble", "list", "messages", "method_cache", "published", "report", "rerun", "run"),
-            *("sensitivity", "status", "tune", "tuning_space", "verify"),
+            *("sensitivity", "status", "tune", "tuning_grid", "tuning_space", "verify"),
         )
     ),
     *(f"execution.{n}" for n in ("local_pool", "locks", "messages", "pool", "progress", "ray_pool", "scheduler")),

@@ -31,7 +31,8 @@ from .run import (
     resolve_names,
     sweep,
 )
-from .tuning_space import Grid, Search, Setting, Trials, budget, check_grid, choose, parse_grid, tuned
+from .tuning_grid import Grid, check_grid, parse_grid
+from .tuning_space import Search, Setting, Trials, budget, tuned
 
 
 def tune(options: argparse.Namespace) -> int:
@@ -114,7 +115,7 @@ def _choose(search: Search, trials: Sequence[Trials], result: SweepResult, store
             known.append((own, accuracies))
     if any(refits):
         print(f"{choices_table(known)}\n", flush=True)
-    for own in (own for own, accuracies in known if choose(accuracies) is None):
+    for own in (own for (own, _), planned in zip(known, refits, strict=True) if not planned):
         tried = f"all {len(own.runs)} trials of {own.method.ref.spec} on {_task_of(own)} failed or diverged"
         say(f"{tried}, so it has no setting and no test result; give --grid other values, such as lower rates")
     pairs = pluralize(sum(map(bool, refits)), "pair")

@@ -5,16 +5,8 @@ from pathlib import Path
 import pytest
 from vtab_peft.benchmark.commands import tuning_space as searching
 from vtab_peft.benchmark.commands.tune import rates_table
-from vtab_peft.benchmark.commands.tuning_space import (
-    Grid,
-    Search,
-    budget,
-    choose,
-    fair_budget,
-    parse_grid,
-    settings,
-    tuned,
-)
+from vtab_peft.benchmark.commands.tuning_grid import Grid, parse_grid
+from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
 from vtab_peft.benchmark.plan import MethodInfo, SweepConfig
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
@@ -153,6 +145,7 @@ def test_arguments_are_spelled_as_in_specs(resolve) -> None:
 def test_spellings_of_a_number_are_one_grid() -> None:
     one, other = (tuned(UNIFORM, 2, grid_of(text)) for text in ("alpha=8,16", "alpha=8.0,1.6e1"))
     assert one.base == other.base
+    assert grid_of("weight_decay=-0.0,0,0e3").fields == {"weight_decay": (0.0,)}
 
 
 @pytest.mark.parametrize(
