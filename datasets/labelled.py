@@ -192,7 +192,13 @@ def _unknown_pictures(files: Iterable[Path]) -> str:
     """Return the extensions of files that may be pictures, but not for Pillow, with their numbers: `2 .heic`."""
     endings = PICTURES - Image.registered_extensions().keys()
     counts = Counter(path.suffix.lower() for path in files if path.suffix.lower() in endings and path.is_file())
-    return ", ".join(f"{number} {ending or 'without any'}" for ending, number in counts.most_common())
+    return endings_in_words(counts)
+
+
+def endings_in_words(counts: Counter[str], shown: int | None = None) -> str:
+    """Return numbers and extensions of files, such as `2 .heic, 1 without any`: the most frequent ones, or all."""
+    known = [f"{number} {ending or 'without any'}" for ending, number in counts.most_common(shown)]
+    return ", ".join([*known, *(["..."] if len(counts) > len(known) else [])])
 
 
 def _visible_files(folder: Path) -> Iterator[Path]:

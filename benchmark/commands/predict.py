@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from ...datasets.labelled import endings_in_words
 from ...datasets.pixels import CORES, decode, in_order
 from ...datasets.task import DataError
 from ..checkpoints.restore import TrainedModel, load_trained
@@ -80,9 +81,8 @@ class FolderContent:
     @property
     def notes(self) -> list[str]:
         """Return sentences about files that were left out without an error."""
-        kinds = ", ".join(f"{n} {extension or 'without any'}" for extension, n in self.others.most_common(SHOWN))
-        more = ", ..." if len(self.others) > SHOWN else ""
-        unknown = f"{pluralize(self.others.total(), 'file')} without an image extension ({kinds}{more})"
+        kinds = endings_in_words(self.others, SHOWN)
+        unknown = f"{pluralize(self.others.total(), 'file')} without an image extension ({kinds})"
         return [*self.linked_twice, *([unknown] if self.others else [])]
 
     def add(self, file: Path) -> None:

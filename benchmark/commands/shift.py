@@ -159,7 +159,9 @@ class Evaluator:
         is_shown = sys.stderr.isatty()
         if total and not is_shown:
             say(f"{data.task.label}: {pluralize(total, 'evaluation')} {purpose}")
-        self.bar = tqdm(desc=f"{data.task.name} {purpose}", total=total, leave=False, disable=not is_shown)
+        self.bar = tqdm(
+            desc=f"{data.task.name} {purpose}", total=total, unit=" evaluations", leave=False, disable=not is_shown
+        )
         return self.bar
 
     def choose_alphas(

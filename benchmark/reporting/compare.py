@@ -13,7 +13,7 @@ from .differences import Row, cells, differences, mean_of
 from .leaderboard_id import by_leaderboard, distinct_titles
 from .leaderboards import Leaderboard, leaderboard
 from .stats import ALPHA, InsufficientData, PairOverTasks
-from .tables import DASH, heading, percent, wrap_line
+from .tables import DASH, heading, percent, wrapped
 from .text_table import text_table
 
 SHOWN = 4
@@ -59,9 +59,8 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         *([MISSING, *missing] if missing else []),
         _over_tasks(leaderboard, a, b),
     ]
-    above = [line for text in heading(leaderboard) for line in wrap_line(text)]
-    below = [line for text in notes for line in wrap_line(text)]
-    return "\n".join([*above, "", f"A = {a['label']}, B = {b['label']}", "", table, "", *below])
+    names = f"A = {a['label']}, B = {b['label']}"
+    return "\n".join([*wrapped(heading(leaderboard)), "", names, "", table, "", *wrapped(notes)])
 
 
 def over_tasks(leaderboard: Leaderboard, a: Row, b: Row) -> PairOverTasks:

@@ -139,13 +139,15 @@ def current_refits(identity: LeaderboardId, runs: Sequence[Run]) -> list[Run]:
     `tune` repeats trials that failed, and may then choose another setting.  That has the higher accuracy on val200,
     because it is the best of more trials.  Of equals the newest counts.
     """
-    choices: dict[tuple[Any, ...], tuple[float, str, str]] = {}
-    placed = [(run, (*identity.row_identity(run), *run.task_id)) for run in runs]
-    for run, place in placed:
-        if trial := run.tuning.get("val_key"):
-            choice = run.tuning.get("val_accuracy") or 0.0, run.created, trial
-            choices[place] = max(choice, choices.get(place, choice))
-    return [run for run, place in placed if not (trial := run.tuning.get("val_key")) or trial == choices[place][-1]]
+    refits: dict[tuple[Any, ...], list[Run]] = defaultdict(list)
+    for run in runs:
+        if run.tuning.get("val_key"):
+            refits[(*identity.row_identity(run), *run.task_id)].append(run)
+    outdated: set[str] = set()
+    for own in refits.values():
+        last = max(own, key=lambda run: (run.tuning.get("val_accuracy") or 0.0, run.created, run.tuning["val_key"]))
+        outdated |= {run.run_id for run in own if run.tuning["val_key"] != last.tuning["val_key"]}
+    return [run for run in runs if run.run_id not in outdated]
 
 
 def table_order(suite: str) -> list[str]:

@@ -5,7 +5,7 @@ Accuracies are in percent here.  markup.py formats the same columns as Markdown 
 
 import re
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import copysign, inf
 from typing import Any, Literal
@@ -210,9 +210,8 @@ def to_terminal(leaderboard: Leaderboard) -> str:
     pairs = zip((name.replace("\n", " ") for name in names), leaderboard.tasks, strict=True)
     short = "" if many else ", ".join(f"{name} = {task.label}" for name, task in pairs if name != task.label)
     notes = f"{unit(leaderboard)}. {DASH}: {GAPS}.{common_note(leaderboard)}{origin_notes(leaderboard)}"
-    above = [line for text in heading(leaderboard) for line in wrap_line(text)]
-    below = [line for text in (notes, f"Tasks: {short}." if short else "") if text for line in wrap_line(text)]
-    return "\n".join([*above, "", table, "", *below]) + "\n"
+    below = wrapped([notes, f"Tasks: {short}." if short else ""])
+    return "\n".join([*wrapped(heading(leaderboard)), "", table, "", *below]) + "\n"
 
 
 def _plain(table: Sequence[Column], method_width: int) -> str:
@@ -225,9 +224,9 @@ def _plain(table: Sequence[Column], method_width: int) -> str:
     return "\n".join([*body[:depth], "-" * max(map(len, body)), *body[depth:]])
 
 
-def wrap_line(line: str) -> list[str]:
-    """Break a line of text at `TERMINAL_WIDTH` columns."""
-    return textwrap.wrap(line, TERMINAL_WIDTH, break_on_hyphens=False)
+def wrapped(texts: Iterable[str]) -> list[str]:
+    """Return the lines of texts, broken at `TERMINAL_WIDTH` columns; none for an empty text."""
+    return [line for text in texts for line in textwrap.wrap(text, TERMINAL_WIDTH, break_on_hyphens=False)]
 
 
 def short_names(tasks: Sequence[TaskColumn], width: int) -> list[str]:

@@ -36,9 +36,7 @@ def check_writable(path: Path) -> None:
     try:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "it is a folder")
-        make_folder(path.parent)
-        with TemporaryFile(prefix=PREFIX, dir=path.parent):
-            pass
+        _try_to_write(path.parent)
     except OSError as error:
         raise ValueError(f"cannot write {path}: {error.strerror}; give another file") from None
 
@@ -54,11 +52,16 @@ def create_new(path: Path, data: bytes) -> bool:
 def require_writable(folder: Path) -> None:
     """Create a folder of results if necessary; raise `StoreError` if it cannot be written, before time is spent."""
     try:
-        make_folder(folder)
-        with TemporaryFile(prefix=PREFIX, dir=folder):
-            pass
+        _try_to_write(folder)
     except OSError as error:
         raise unwritable(folder, error) from None
+
+
+def _try_to_write(folder: Path) -> None:
+    """Create a folder if necessary; raise `OSError` if no file can be written in it."""
+    make_folder(folder)
+    with TemporaryFile(prefix=PREFIX, dir=folder):
+        pass
 
 
 @contextmanager
