@@ -128,11 +128,13 @@ def test_alphas_are_not_chosen_again_after_an_interruption(
         assert ask(task, results, "--methods", "lora", "--wise-ft") == 130
     chosen = records(results)["lora"].wise_ft
     assert chosen
-    monkeypatch.setattr(shift_command, "ALPHAS", ())
-    assert ask(task, results, "--methods", "lora") == 0
+    predictions, predict = [], shift_command.predict
+    monkeypatch.setattr(shift_command, "predict", lambda *given: predictions.append(predict(*given)) or predictions[-1])
+    assert ask(task, results, "--methods", "lora", "--wise-ft") == 0
     wise = records(results)["lora"].wise_ft
     assert wise
     assert (wise.alpha, wise.val, len(wise.tests)) == (chosen.alpha, chosen.val, 6)
+    assert len(predictions) == 2 * 6  # the run's model and the one of its alpha, on each test and not on val
 
 
 def test_a_damaged_record_is_announced_once_and_written_again(
