@@ -17,11 +17,14 @@ VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
 COMPILED := --batch 64 32 256 --engine compiled_graphs
 MEASURED := linear lora aoft_lora adaptformer vpt_deep ssf full
-# The package under its name without an installation.  Nine minutes for all that a command runs, then what runs is ended;
-# what it measured is stored.  What fails is told at the end and stops nothing.
-ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$link/vtab_peft"; export PYTHONPATH="$$link"; \
-	SECONDS=0; status=0; timed() { timeout --foreground $$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
-	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
+# The package under its name without an installation.  Nine minutes for all that a command runs, then what runs is
+# interrupted, so that pytest tells what has failed; what it measured is stored.  What fails is told at the end and
+# stops nothing.
+ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$link/vtab_peft"; \
+	export PYTHONPATH="$$link$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	SECONDS=0; status=0; timed() { timeout --foreground --signal=INT --kill-after=20 \
+	$$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
+	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 -a $$code != 137 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
 .PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile gpu-streams docs docs-site format clean
 
@@ -86,7 +89,7 @@ gpu-compare:  ## whole cells against the loop that users write, on a CUDA device
 
 gpu-profile:  ## where the time of a step goes on a CUDA device, and what would change it: no network, no pip
 	@$(ON_GPU) try perf/profile_step.py --batch 64 --engine compiled_graphs eager --methods lora aoft_lora; \
-	try perf/ablation.py$(VIT_B) --batch 64; try perf/vmap_runs.py; exit $$status
+	try perf/ablation.py $(VIT_B) --batch 64; try perf/vmap_runs.py; exit $$status
 
 gpu-streams:  ## if several runs in one process gain on a CUDA device, each on its stream: no network, no pip
 	@$(ON_GPU) try perf/streams.py; try perf/streams.py --compiled; try perf/roofline.py; exit $$status

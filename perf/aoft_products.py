@@ -95,10 +95,11 @@ def main() -> None:
             print(
                 "  ".join(
                     f"{key} {value:.3g}" if isinstance(value, float) else f"{key} {value}" for key, value in row.items()
-                )
+                ),
+                flush=True,
             )
-    found = {"unit": "ms, forward and backward", "batch": batch, "tokens": TOKENS, "rows": rows}
-    save(f"aoft_products_{device.type}", found, device)
+            found = {"unit": "ms, forward and backward", "batch": batch, "tokens": TOKENS, "rows": rows}
+            save(f"aoft_products_{device.type}", found, device, more=len(rows) < 2 * len(SHAPES))
 
 
 if __name__ == "__main__":

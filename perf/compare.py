@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -61,7 +61,7 @@ def peer(options: argparse.Namespace, method: str, folder: Path, form: str, test
     command += ["--threads", str(options.threads), "--workers", str(options.workers), "--test-every", str(test_every)]
     if options.weights != "random":
         command += ["--weights", options.weights]
-    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+    return json.loads(_output(command).splitlines()[-1])
 
 
 def synthetic_task(folder: Path, test: int = 2000, classes: int = 10) -> Path:
@@ -82,8 +82,17 @@ def synthetic_task(folder: Path, test: int = 2000, classes: int = 10) -> Path:
 
 def _seconds(command: list[str], environment: dict[str, str]) -> float:
     began = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env={**os.environ, **environment})
+    _output(command, environment)
     return time.perf_counter() - began
+
+
+def _output(command: list[str], environment: Mapping[str, str] = {}) -> str:
+    """Return what a command prints; if it fails, print the end of all its output before the error is raised."""
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
+    if done.returncode:
+        print((done.stdout + done.stderr)[-5000:], file=sys.stderr, flush=True)
+        done.check_returncode()
+    return done.stdout
 
 
 def main() -> None:

@@ -55,7 +55,7 @@ class Window:
         activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * (device.type == "cuda")
         self.device, self.profiler, self.seconds = device, profile(activities=activities), 0.0
 
-    def __call__(self, phase: str, done: int, of: int) -> None:
+    def __call__(self, phase: str, done: int, of: int, *_: object) -> None:
         if phase == "train" and done == 1:
             self.profiler.start()
             self.seconds = -now(self.device)

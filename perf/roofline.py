@@ -37,6 +37,7 @@ KERNELS = {
     "cudnn": SDPBackend.CUDNN_ATTENTION,
 }
 """Fused kernels of torch on a GPU; `fused` is the one that torch chooses."""
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 COPY_BYTES = {"cpu": 2**28, "cuda": 2**31}
 """Size of a copy, larger than any cache."""
 
@@ -105,30 +106,31 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    products = []
+    name, found = f"roofline_{device.type}", {"products": (products := [])}
     for shape in SHAPES[device.type]:
-        rates = {
-            name: product(shape, kind, device) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))
-        }
+        rates = {kind: product(shape, dtype, device) for kind, dtype in PRECISIONS.items()}
         products.append({"shape": shape, **rates})
         print(
             " x ".join(map(str, shape)),
-            *(f"{name} {rate / 1e12:.3f} TFLOP/s" for name, rate in rates.items()),
+            *(f"{kind} {rate / 1e12:.3f} TFLOP/s" for kind, rate in rates.items()),
             sep="  ",
+            flush=True,
         )
-    attentions = {name: attention(kind, device) for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16))}
-    for name, ways in attentions.items():
+        save(name, found, device, more=True)
+    found["attention_seconds"] = (attentions := {"images, heads, tokens, width": HEADS[device.type]})
+    for kind, dtype in PRECISIONS.items():
+        attentions[kind] = ways = attention(dtype, device)
         print(
-            "attention", name, *(f"{way} {1000 * seconds:.2f} ms" for way, seconds in ways.items() if seconds), sep="  "
+            "attention",
+            kind,
+            *(f"{way} {1000 * seconds:.2f} ms" for way, seconds in ways.items() if seconds),
+            sep="  ",
+            flush=True,
         )
-    bandwidth = copy(device)
+        save(name, found, device, more=True)
+    found["copy_bytes_per_second"] = bandwidth = copy(device)
     print(f"copy  {bandwidth / 1e9:.1f} GB/s")
-    found = {
-        "products": products,
-        "attention_seconds": {"images, heads, tokens, width": HEADS[device.type], **attentions},
-        "copy_bytes_per_second": bandwidth,
-    }
-    save(f"roofline_{device.type}", found, device)
+    save(name, found, device)
 
 
 if __name__ == "__main__":

@@ -159,7 +159,8 @@ def main() -> None:
             rows.append(row)
             rates = ", ".join(f"{way} {rate:,.0f}" for way, rate in row["images_per_second"].items())
             print(f"{spec}, {options.runs} runs of batch {batch}: images/s {rates}; gain {row['gain']:.2f}", flush=True)
-    save(f"vmap_runs_{device.type}", {"backbone": options.backbone, "rows": rows}, device)
+            more = len(rows) < len(options.methods) * len(options.batch)
+            save(f"vmap_runs_{device.type}", {"backbone": options.backbone, "rows": rows}, device, more=more)
 
 
 if __name__ == "__main__":
