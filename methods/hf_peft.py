@@ -173,12 +173,16 @@ class FromPeft(LinearUpdateMethod):
 
     def inject_peft(self, vit: VisionTransformer) -> Any:
         """Inject the tuner and return peft's model object."""
+        names, split = self.module_names(vit), []
         for ref in blocks_of(vit):
             attention = cast(Any, ref.block.get_submodule("attn"))
-            attention.qkv = SplitQKV(attention.qkv)
-        handle = adapt(vit, self.module_names(vit), *self.tuner())
-        for ref in blocks_of(vit):
-            cast(SplitQKV, ref.block.get_submodule("attn.qkv")).view_rows()
+            tuned = any(name.startswith(f"{ref.path}.attn.qkv.") for name in ([] if isinstance(names, str) else names))
+            if tuned or isinstance(attention.qkv, nn.Linear):  # not what another method of a combination has put there
+                attention.qkv = SplitQKV(attention.qkv)
+                split.append(attention.qkv)
+        handle = adapt(vit, names, *self.tuner())
+        for qkv in split:
+            qkv.view_rows()
         return handle
 
     def module_names(self, vit: nn.Module) -> list[str] | str:
@@ -186,16 +190,17 @@ class FromPeft(LinearUpdateMethod):
         return [f"{ref.path}.{_PATHS[site]}" for ref in blocks_of(vit) for site in parse_sites(self.sites)]
 
     def merge(self, vit: VisionTransformer) -> None:
-        for ref in blocks_of(vit):
-            cast(SplitQKV, ref.block.get_submodule("attn.qkv")).copy_rows()
+        attentions = [cast(Any, ref.block.get_submodule("attn")) for ref in blocks_of(vit)]
+        split = [attention for attention in attentions if isinstance(attention.qkv, SplitQKV)]
+        for attention in split:
+            attention.qkv.copy_rows()
         for name, layer in tuned_layers(vit).items():
             try:
                 layer.requires_grad_(False).merge()
             except NotImplementedError:
                 raise TypeError(f"{self.spec()} cannot be merged into the plain model") from None
             vit.set_submodule(name, layer.get_base_layer())
-        for ref in blocks_of(vit):
-            attention = cast(Any, ref.block.get_submodule("attn"))
+        for attention in split:
             attention.qkv.view_rows()
             attention.qkv = attention.qkv.fused
 

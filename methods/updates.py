@@ -178,13 +178,14 @@ def update_linears(vit: VisionTransformer, sites: str, make: MakeUpdate, fused: 
     wanted = parse_sites(sites, fused)
     for ref in blocks_of(vit):
         for parent_name, name, parts in _LINEARS:
+            parts = ("".join(parts),) if fused else parts
+            if not {*parts} & {*wanted}:
+                continue  # another method of a combination may have replaced this map
             parent = ref.block.get_submodule(parent_name)
             linear = cast(nn.Linear, getattr(parent, name))
-            parts = ("".join(parts),) if fused else parts
             made = {part: make(*rows) for part, rows in _rows(linear, parts).items() if part in wanted}
-            if made:
-                transforms = any(isinstance(module, Transform) for module in made.values())
-                setattr(parent, name, (TransformedLinear if transforms else UpdatedLinear)(linear, parts, made))
+            transforms = any(isinstance(module, Transform) for module in made.values())
+            setattr(parent, name, (TransformedLinear if transforms else UpdatedLinear)(linear, parts, made))
 
 
 def merge_linears(vit: VisionTransformer) -> None:

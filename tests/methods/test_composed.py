@@ -17,6 +17,11 @@ FITTING = (
     "lora + dyt",
     "bitfit + adaptformer + linear",
     "lora + hst",
+    "lora + rslora(sites='fc1,fc2')",
+    "dora(sites='o,fc2') + lora",
+    "lora + miss(sites='fc1')",
+    "ia3(sites='k,v') + miss(sites='fc1')",
+    "lora + hf(type='ln_tuning')",
 )
 
 
