@@ -263,7 +263,7 @@ def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[lead
     found = _leaderboards(runs)
     if not found:
         raise ValueError("there are no test runs, so there is no leaderboard; validation runs are on none")
-    entries = [entry for entry in found if name in entry[0].id.slug]
+    entries = [entry for entry in found if entry[0].id.is_named(name)]
     if not entries:
         raise ValueError(
             f"no leaderboard name contains {name!r}; leaderboards: {', '.join(e.id.slug for e, _ in found)}"

@@ -6,6 +6,7 @@ import math
 import os
 import tempfile
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -223,13 +224,20 @@ def check_folder(store: Store) -> Iterator[str]:
 
 def check_derived(store: Store) -> Iterator[str]:
     """Yield tables that differ from those of the stored records."""
+    from ..reporting.drawing import REPORT
+    from ..reporting.markup import chosen_rows
     from ..reporting.report import write
 
     boards = store.root / "boards"
     published = any(boards.rglob("published.md"))
     axes = [name for name in COLUMNS if any(boards.rglob(f"accuracy_vs_{name}.svg"))]
+    tables = [path.read_bytes().decode(errors="replace") for path in sorted(boards.rglob("table.tex"))]
+    rows = tuple(dict.fromkeys(label for table in tables for label in chosen_rows(table)))
     with tempfile.TemporaryDirectory() as folder:
-        report = write(store, Path(folder), published, axes=axes)
+        try:
+            report = write(store, Path(folder), published, axes=axes, drawing=replace(REPORT, methods=rows))
+        except ValueError:  # a chosen row has gone, or has another label
+            report = write(store, Path(folder), published, axes=axes)
         yield from report.problems
         for path in report.paths:
             existing = store.root / path.relative_to(folder)

@@ -115,7 +115,7 @@ def find_leaderboard(
     """
     if not found:
         raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or set --results to another folder")
-    named = [entry for entry in found if name in entry[0].id.slug]
+    named = [entry for entry in found if entry[0].id.is_named(name)]
     if not named:
         slugs = ", ".join(entry[0].id.slug for entry in found)
         raise ValueError(f"no leaderboard name contains {name!r}; leaderboards: {slugs}")

@@ -47,6 +47,8 @@ class FewShotTable:
     """Shots, ascending -> number of draws."""
     seeds: int
     """Fewest training seeds of a method on a draw."""
+    epochs: str
+    """`Leaderboard.epochs` of all rows."""
     rows: tuple[tuple[str, str, dict[int, Point]], ...]
     """Label, spec, and shots -> accuracy; without the shots of which a draw or a task is missing.  Best last point
     first."""
@@ -61,7 +63,8 @@ class FewShotTable:
         """The content and the conditions of the table, as plain text."""
         low, high = min(self.draws.values()), max(self.draws.values())
         draws = pluralize(low, "draw") if low == high else f"{low} to {high} draws"
-        facts = f"{self.id.title} · {draws} of the images, {pluralize(self.seeds, 'training seed')} each"
+        seeds = pluralize(self.seeds, "training seed")
+        facts = f"{self.id.title} · {self.epochs} · {draws} of the images, {seeds} each"
         return one_line(f"{facts} · mean over {', '.join(self.tasks)}")
 
 
@@ -143,7 +146,9 @@ def _table(identity: LeaderboardId, parts: dict[int, list[Leaderboard]]) -> FewS
     by_place = sorted(zip(-places, found, strict=True), key=lambda pair: (pair[0], labels[pair[1]]))
     rows = [(labels[row_id], one_line(known[row_id]["spec"]), found[row_id]) for _, row_id in by_place]
     seeds = min(row["seeds"] for entry in entries for row in entry.rows)
-    return FewShotTable(identity, tasks, {shots: len(own) for shots, own in parts.items()}, seeds, tuple(rows))
+    every = replace(entries[0], rows=tuple(row | {"label": labels[row_id]} for row_id, row in known.items()))
+    draws = {shots: len(own) for shots, own in parts.items()}
+    return FewShotTable(identity, tasks, draws, seeds, every.epochs, tuple(rows))
 
 
 def _points(row_id: Any, parts: dict[int, list[Leaderboard]], tasks: Sequence[str]) -> dict[int, Point]:

@@ -72,10 +72,12 @@ class LeaderboardId:
     @property
     def slug(self) -> str:
         """Readable and unique name that is safe as a file name."""
-        names = (
-            re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)[:64] for name in (self.suite, self.backbone, self.recipe)
-        )
+        names = (_safe(name)[:64] for name in (self.suite, self.backbone, self.recipe))
         return "--".join((*names, fingerprint(asdict(self), 6)))
+
+    def is_named(self, text: str) -> bool:
+        """Return True if a text is part of the slug, or of the names in it as users write them: `toy@4shot.seed0`."""
+        return _safe(text) in self.slug
 
     @property
     def title(self) -> str:
@@ -101,6 +103,11 @@ class LeaderboardId:
             "recipe_base": f"recipe {self.recipe_base}",
             "backbone_sha256": f"weights {self.backbone_sha256[:16]}",
         }
+
+
+def _safe(name: str) -> str:
+    """Replace the characters that may not be in a file name."""
+    return re.sub(r"[^\w.+-]", "_", name, flags=re.ASCII)
 
 
 def distinct_titles(boards: Sequence[LeaderboardId]) -> list[str]:

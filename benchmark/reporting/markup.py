@@ -4,6 +4,7 @@ The best value of a column is bold and the second best underlined, compared as p
 equal.  Names are escaped, so none can break the markup.
 """
 
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
@@ -18,6 +19,8 @@ from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, h
 
 WIDEST = 16
 """Columns of a LaTeX table that fit a page at about 0.43 inches each; wider tables are scaled down."""
+CHOSEN = "% rows: "
+"""What stands before the labels of the chosen rows, in `table.tex`."""
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:
@@ -36,10 +39,12 @@ def to_markdown(leaderboard: Leaderboard) -> str:
     return "\n".join([*lines, "", notes, ""])
 
 
-def to_latex(leaderboard: Leaderboard) -> str:
+def to_latex(leaderboard: Leaderboard, is_choice: bool = False) -> str:
     r"""Return `table.tex`: a floating table that needs the packages booktabs and graphicx, and cites `papers.bib`.
 
     A document that defines `\tablecaption` before it reads the file has its own caption.
+
+    is_choice: the rows are those of `report --methods`; a comment lists them, for `chosen_rows`.
     """
     labels = [task_name(leaderboard.id.suite, task) for task in leaderboard.tasks]
     table = [column for column in columns(leaderboard, labels, mean_decimals=2) if column.role != "spec"]
@@ -57,6 +62,7 @@ def to_latex(leaderboard: Leaderboard) -> str:
     return "\n".join(
         [
             r"% \usepackage{booktabs,graphicx}; \bibliography{papers}; \newcommand{\tablecaption}{your caption}",
+            *([CHOSEN + json.dumps([row["label"] for row in leaderboard.rows])] if is_choice else []),
             r"\begin{table*}[t]",
             r"\centering\small\setlength{\tabcolsep}{3pt}",
             rf"\providecommand{{\tablecaption}}{{{caption}}}",
@@ -76,6 +82,15 @@ def to_latex(leaderboard: Leaderboard) -> str:
             "",
         ]
     )
+
+
+def chosen_rows(table: str) -> list[str]:
+    """Return the labels of the chosen rows of a `table.tex`; empty if it has all rows."""
+    found = re.search(rf"^{CHOSEN}(\[.*\])$", table, re.MULTILINE)
+    try:
+        return [str(label) for label in json.loads(found[1])] if found else []
+    except ValueError:  # edited
+        return []
 
 
 def _cite(row: Mapping[str, Any]) -> str:

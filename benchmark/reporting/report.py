@@ -151,11 +151,11 @@ def _files(out: Path, part: LeaderboardReport) -> str:
 
 def _undrawn(axes: Sequence[str], parts: Sequence[LeaderboardReport]) -> list[str]:
     """Name the requested figures that no leaderboard has."""
-    return [
-        f"accuracy_vs_{axis} was not drawn: no leaderboard has two ranked rows with it; `vtab-peft cost` measures it\n"
-        for axis in axes
-        if not any(f"accuracy_vs_{axis}" in part.figures for part in parts)
-    ]
+    reason = "no leaderboard has two ranked rows with it; `vtab-peft cost` measures it"
+    if all(few_shots.is_draw(part.entry) for part in parts):
+        reason = "draws of few shots have one figure, of accuracy against shots; leaderboard.csv of each has its costs"
+    drawn = {name for part in parts for name in part.figures}
+    return [f"accuracy_vs_{axis} was not drawn: {reason}\n" for axis in axes if f"accuracy_vs_{axis}" not in drawn]
 
 
 def _published(parts: Sequence[LeaderboardReport]) -> list[str]:
@@ -199,7 +199,7 @@ def _texts(
     return {
         "leaderboard.csv": to_csv(entry).encode(),
         "table.md": to_markdown(entry).encode(),
-        "table.tex": to_latex(chosen if chosen.rows else entry).encode(),
+        "table.tex": (to_latex(chosen, chosen is not entry) if chosen.rows else to_latex(entry)).encode(),
         "significance.md": to_page(entry, found).encode(),
         **(shift.texts(shifted) if shifted else {}),
     }

@@ -1,8 +1,10 @@
 """Few-shot tables and their figure, from fake runs with known accuracies."""
 
 import csv
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from vtab_peft.benchmark.reporting.drawing import REPORT
@@ -95,6 +97,16 @@ def test_tasks_without_a_common_one_have_no_table(store: Store, put) -> None:
     put_draw(put, 1, 0, 0.5)
     put_draw(put, 2, 0, 0.5, task="cars")
     assert tables(store) == []
+
+
+def test_heading_names_the_epochs_of_each_method(store: Store, put, fake) -> None:
+    put_draw(put, 1, 0, 0.5)
+    probe = fake.spec("flowers", "linear", suite="own@2shot.seed0", data="20" * 8)
+    longer = replace(probe, recipe=replace(probe.recipe, epochs=30))
+    store.save(longer, fake.record(0.5, title="linear"), np.zeros(10, dtype=np.int64))
+    (table,) = tables(store)
+    assert table.epochs == "3 epochs (linear: 30)"
+    assert table.epochs in table.heading
 
 
 def test_one_number_of_shots_has_no_curve(store: Store, put) -> None:

@@ -37,6 +37,13 @@ def test_official_and_own_tasks_of_one_name_never_mix(store, put):
     assert official.rows[0]["mean_tasks"] == 0.9
 
 
+@pytest.mark.parametrize("text", ["", "own@4shot.seed0", "own_4shot", "@4shot", "uniform"])
+def test_a_leaderboard_is_found_by_the_names_in_it(store, put, text):
+    put("flowers", "lora", 0, 0.5, suite="own@4shot.seed0")
+    assert only(store).id.is_named(text)
+    assert not only(store).id.is_named("own@4shot.seed1")
+
+
 def board_of(spec):
     normalisation = f"mean {spec.mean} std {spec.std}"
     return LeaderboardId.of(SimpleNamespace(spec=spec, normalisation=normalisation))

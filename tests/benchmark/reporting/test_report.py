@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 from mini_suite import build
 from report_speed import fill
+from vtab_peft.benchmark.commands.verify import check_derived
 from vtab_peft.benchmark.reporting.drawing import Drawing
+from vtab_peft.benchmark.reporting.markup import chosen_rows
 from vtab_peft.benchmark.reporting.report import write
 from vtab_peft.benchmark.storage.garbage import without_collection
 from vtab_peft.benchmark.storage.json_io import StoreError, alone, to_text
@@ -141,6 +143,26 @@ def test_a_latex_table_of_chosen_methods_ranks_them_among_themselves(store, put,
     csv = (folder / "leaderboard.csv").read_text().splitlines()
     assert len(csv) == 5
     assert len(report.leaderboards[0].rows) == 4
+
+
+def test_verify_reads_the_chosen_rows_from_the_latex_table(store, put):
+    for spec, accuracy in {"lora": 0.9, "ssf": 0.8, "linear": 0.6}.items():
+        put("flowers", spec, 0, accuracy)
+    write(store, store.root, drawing=Drawing(methods=("linear", "ssf")))
+    (table,) = store.root.rglob("table.tex")
+    assert chosen_rows(table.read_text()) == ["ssf", "linear"]
+    assert list(check_derived(store)) == []
+    table.write_text(table.read_text().replace("80.0", "81.0"))
+    assert [text.partition(":")[0] for text in check_derived(store)] == [str(table)]
+    table.write_text(table.read_text().replace('"linear"', '"gone"'))  # as if its runs were deleted
+    assert [text.partition(":")[0] for text in check_derived(store)] == [str(table)]
+
+
+def test_a_cost_that_draws_of_few_shots_have_is_not_called_missing(store, put, tmp_path):
+    put("flowers", "lora", 0, 0.5, suite="own@1shot.seed0")
+    text = write(store, tmp_path, axes=("train_memory_mb",)).text
+    assert "accuracy_vs_train_memory_mb was not drawn" in text
+    assert "vtab-peft cost" not in text
 
 
 @pytest.mark.slow
