@@ -36,7 +36,10 @@ from .tuning_space import Search, Setting, Trials, budget, tuned
 
 
 def tune(options: argparse.Namespace) -> int:
-    """Run `vtab-peft tune`: missing trials, then the choice, then missing refits, then the report."""
+    """Run `vtab-peft tune`: missing trials, then the choice, then missing refits, then the report.
+
+    Return 1 if a run failed or all trials of a pair did, but not for runs left to other commands or for lack of time.
+    """
     deadline = deadline_in(options.max_minutes)  # first, because the limit of a job includes the start of the worker
     tasks = find(options.tasks, options.suite, options.data)
     check_task_folders(tasks)
@@ -59,13 +62,12 @@ def tune(options: argparse.Namespace) -> int:
         pool.stop()
     for result in results:
         say_outcome(result, store)
-    pairs = sum(map(bool, refits))
     if len(refits) < len(trials):
         say(f"no setting is chosen yet for {len(trials) - len(refits)} of {len(trials)} pairs of method and task")
-    if pairs:
+    if any(refits):
         write_report(options.results, runs=list(chain(*refits)))
     broken = [run for result in results for run, _ in result.failed if not store.diverged(run.spec)]
-    return 1 if broken or pairs < len(trials) else 0
+    return 1 if broken or not all(refits) else 0
 
 
 def _search(
