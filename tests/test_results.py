@@ -1,13 +1,12 @@
 """The repository's own results: every record is sound, and what people read is what the records say."""
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from scipy import stats
+from measured import RESULTS, ROOT, aligned, by_task, differences, ends, stored_runs, toy_runs
 from tabulate import tabulate
 from toy_vit_transfer import transfer_table
 from vtab_peft.benchmark.reporting.compare import compare
@@ -17,18 +16,10 @@ from vtab_peft.benchmark.reporting.leaderboards import leaderboard
 from vtab_peft.benchmark.reporting.report import write
 from vtab_peft.benchmark.reporting.tables import percent
 from vtab_peft.benchmark.reporting.text_table import text_table
-from vtab_peft.benchmark.storage.schema import to_frame
 from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.benchmark.toy_vit import WEIGHTS
 from vtab_peft.datasets.tasks import suite_tasks
 from vtab_peft.methods import METHODS
-
-ROOT = Path(__file__).parents[1]
-RESULTS = ROOT / "results"
-
-
-def stored_runs() -> pd.DataFrame:
-    return to_frame(Store(RESULTS).load_runs()[0])
 
 
 def test_every_record_is_sound() -> None:
@@ -87,12 +78,6 @@ def ahead(differences: pd.Series) -> str:
     """Their mean and its interval; nothing for the default itself."""
     known = differences.dropna()
     return f"{known.mean():+z.1f} ({ends(known)})" if known.any() else ""
-
-
-def ends(differences: pd.Series) -> str:
-    """Of Student's 95 % interval of their mean."""
-    low, high = stats.t.interval(0.95, len(differences) - 1, differences.mean(), stats.sem(differences))
-    return f"{low:+.1f} to {high:+.1f}"
 
 
 def test_table_of_the_oracle_is_what_the_records_say() -> None:
@@ -155,27 +140,6 @@ PAIRS = [
 ]
 
 
-def toy_runs(runs: pd.DataFrame) -> pd.DataFrame:
-    of_suite = (runs["suite"] == "toy") & (runs["recipe"] == "toy") & (runs["split"] == "test")
-    return runs[of_suite & (runs["backbone_sha256"] == hashlib.sha256(WEIGHTS.read_bytes()).hexdigest())]
-
-
-def by_task(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return the accuracies of specs and seeds that have every task, a column for each task."""
-    return runs.pivot_table(index=["spec", "seed"], columns="task", values="accuracy").dropna()
-
-
-def differences(accuracy: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.DataFrame:
-    """Compare the means over tasks, in points; intervals are over shared seeds."""
-    rows = []
-    for a, b in pairs:
-        change = 100 * (accuracy.loc[a] - accuracy.loc[b]).dropna()
-        means, wins = change.mean(axis=1), int((change.mean() > 0).sum())
-        ahead_on = f"{wins} of {change.shape[1]}"
-        rows.append([f"`{a}`", f"`{b}`", len(means), means.mean(), ends(means) if len(means) >= 3 else "—", ahead_on])
-    return pd.DataFrame(rows, columns=["A", "B", "seeds", "A - B", "95 % over seeds", "A better on"])
-
-
 def test_table_of_aoft_on_photographs_is_what_the_records_say() -> None:
     page = (ROOT / "docs" / "results.md").read_text()
     table = photographs_table(stored_runs())
@@ -202,11 +166,6 @@ def photographs_table(runs: pd.DataFrame) -> str:
     for name, table in tables.items():
         table.insert(2, "images", name)
     return aligned(pd.concat(tables.values()).sort_index(kind="stable"), 3)
-
-
-def aligned(table: pd.DataFrame, names: int) -> str:
-    shown = table.map(lambda value: f"{value:+.1f}" if isinstance(value, float) else value)
-    return text_table([*shown], shown.to_numpy().tolist(), "l" * names + "r" * (table.shape[1] - names), "pipe")
 
 
 def test_tables_against_lora_are_what_the_records_say() -> None:
