@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from measured import RESULTS, ROOT, aligned, by_task, differences, ends, stored_runs, toy_runs
+from own_results import RESULTS, ROOT, aligned, by_task, differences, ends, stored_runs, toy_runs
 from tabulate import tabulate
 from toy_vit_transfer import transfer_table
 from vtab_peft.benchmark.reporting.compare import compare

@@ -5,7 +5,7 @@ import re
 
 import vtab_peft
 from leaderboards import leaderboards
-from measured import RESULTS, ROOT, by_task, ends, stored_runs, toy_runs
+from own_results import RESULTS, ROOT, by_task, ends, stored_runs, toy_runs
 from vtab_peft.benchmark.reporting import tables
 from vtab_peft.benchmark.reporting.sensitivity import sensitivities
 from vtab_peft.benchmark.reporting.stats import Interval

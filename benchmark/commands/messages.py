@@ -97,8 +97,9 @@ def load_latest(store: Store, spec: RunSpec) -> Run | None:
 
 
 def say_resumable(store: Store) -> None:
-    """Print that an interrupted command can be continued."""
-    say(f"every finished run is stored in {store.root}/; the same command continues from there")
+    """Print that an interrupted command can be continued, if it has stored something."""
+    if store.root.exists():
+        say(f"every finished run is stored in {store.root}/; the same command continues from there")
 
 
 def say_all(lines: Iterable[str]) -> None:

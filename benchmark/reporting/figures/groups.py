@@ -39,7 +39,8 @@ def draw(leaderboard: Leaderboard, intervals: Intervals, part: slice = slice(Non
         axes.set_yticks(range(len(names)), names if number == 0 else [""] * len(names), fontsize=6)
     has_intervals = any(isinstance(interval, Interval) for interval in intervals.values())
     label = "Group mean of accuracy (%); filled: best" + ("; bars: 95 % over seeds" if has_intervals else "")
-    add_text(figure, width - 0.06, 0.06, label, ha="right", va="bottom")
+    middle = min((left + width - 0.1) / 2, width - 0.06 - text_width([label]) / 2)  # of the panels if there is room
+    add_text(figure, middle, 0.06, label, ha="center", va="bottom")
     write_title(figure, leaderboard)
     return figure
 

@@ -179,3 +179,16 @@ def test_a_pair_whose_trials_all_failed_is_named(
     err = capsys.readouterr().err
     assert "all 2 trials of linear on colours failed or diverged" in err
     assert "yet" not in err
+
+
+def test_an_interruption_before_the_first_run_names_no_results_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(commands, "resolve_names", interrupt)
+    results = tmp_path / "results"
+    assert main([*BASE, "--suite", "toy", "--results", str(results), *METHODS]) == 130
+    assert str(results) not in capsys.readouterr().err
+
+
+def interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
