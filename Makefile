@@ -13,6 +13,7 @@ LOWER_BOUNDS := import tomllib; known = tomllib.load(open("pyproject.toml", "rb"
 
 DOCS := import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["docs"])
 
+CARRIED_PYTHON ?= 3.12
 VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
 COMPILED := --batch 64 32 256 --engine compiled_graphs
@@ -21,12 +22,13 @@ MEASURED := linear lora aoft_lora adaptformer vpt_deep ssf full
 # interrupted, so that pytest tells what has failed; what it measured is stored.  What fails is told at the end and
 # stops nothing.
 ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$link/vtab_peft"; \
-	export PYTHONPATH="$$link$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	carried="$(CURDIR)/carry/python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
+	export PYTHONPATH="$$link:$$carried$${PYTHONPATH:+:$$PYTHONPATH}"; \
 	SECONDS=0; status=0; timed() { timeout --foreground --signal=INT --kill-after=20 \
 	$$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 -a $$code != 137 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };
 
-.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke gpu-check gpu-speed gpu-compare gpu-profile gpu-streams docs docs-site format clean
+.PHONY: help benchmark test test-slow test-golden test-browser test-oldest package campaign lint types smoke carry gpu-check gpu-speed gpu-compare gpu-profile gpu-streams docs docs-site format clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -72,6 +74,10 @@ types: $(VENV)/installed-dev  ## static types
 	$(BIN)/pyright
 
 smoke: benchmark  ## the same as `make benchmark`
+
+carry:  ## put packages that a GPU machine without network may lack into carry/; CARRIED_PYTHON is its version of Python
+	@$(PYTHON) -m pip install --quiet --upgrade --target carry/python$(CARRIED_PYTHON) --no-deps --only-binary=:all: \
+	--python-version $(CARRIED_PYTHON) msgspec
 
 gpu-check:  ## the tests that need a CUDA device, with the Python at hand: no network, no pip
 	@$(ON_GPU) try -m pytest -m gpu tests/methods/test_method_checks.py tests/benchmark/engine; exit $$status
