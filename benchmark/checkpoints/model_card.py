@@ -44,14 +44,16 @@ WHAT = {
 def _how(model: TrainedModel, form: str, folder: str) -> str:
     name, arguments = timm_arguments(model.backbone, model.checkpoint.head.out_features)
     if form == "adapter":
-        plugin = " --plugin FILE" if model.spec.method.plugin else ""
+        plugin = " --plugin FILE" if model.spec.method.plugin or model.backbone.plugin else ""
         return f"```\nvtab-peft predict FOLDER_OF_IMAGES --adapter {terminal(shlex.quote(folder))}{plugin}\n```"
+    first = f"# first import the plug-in file that registers {name}; its SHA-256 is below"
+    head = [*([first] if model.backbone.plugin else []), "import timm"]
     if form == "merged":
-        lines = ["import timm", "", f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()"]
+        lines = [*head, "", f"model = timm.create_model({f'local-dir:{folder}'!r}, pretrained=True).eval()"]
         lines += ["transform = timm.data.create_transform(**timm.data.resolve_model_data_config(model))"]
         return "```python\n" + "\n".join(lines) + "\n```"
     given = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
-    lines = ["import timm", "from peft import PeftModel", ""]
+    lines = [*head, "from peft import PeftModel", ""]
     lines += [f'plain = timm.create_model("{name}", {given})  # and the weights named below']
     lines += [f"model = PeftModel.from_pretrained(plain, {folder!r}).eval()"]
     return "```python\n" + "\n".join(lines) + "\n```\n\n" + _preparation(model)
@@ -88,7 +90,8 @@ def _training(model: TrainedModel) -> list[tuple[str, Any]]:
         *([("SHA-256 of its plug-in file", spec.method.plugin)] if spec.method.plugin else []),
         ("all arguments", json.dumps(spec.method.args)),
         ("backbone", spec.backbone.name),
-        ("SHA-256 of its weights", spec.backbone.sha256),
+        *([("SHA-256 of its plug-in file", plugin)] if (plugin := model.backbone.plugin) else []),
+        ("SHA-256 of its weights" + (" and that file" if plugin else ""), spec.backbone.sha256),
         ("task", f"{spec.task.suite}/{spec.task.name}, version {spec.task.version}"),
         ("data fingerprint", f"{spec.task.data} ({spec.task.provenance})"),
         ("recipe", f"{spec.recipe_base}: {epochs}, lr {recipe.lr:g}, batch {recipe.batch_size}"),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
+from ...datasets.few_shots import split_suite
 from ...datasets.task import nearest
 from ...datasets.tasks import suite_tasks
 from ..recipes import TABLES
@@ -107,7 +108,9 @@ def table(paper: Paper, spec: str, runs: Sequence[Run]) -> str:
     rows: list[tuple[str, PublishedRange | None, BySeed, BySeed | None]] = []
     for task in last:
         printed = published_range(published, task.name) if task.suite in MEANS else None
-        rows.append((task.name, printed, last[task], best[task] if oracle else None))
+        _, draw = split_suite(task.suite)
+        name = f"{task.name} · {draw}" if draw else task.name
+        rows.append((name, printed, last[task], best[task] if oracle else None))
     for mean in means_of(last):
         printed = recomputed_range(published, mean) or published_range(published, mean)
         rows.append((mean, printed, mean_by_seed(last, runs, mean), mean_by_seed(best, runs, mean) if oracle else None))

@@ -13,7 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from multiprocessing.reduction import ForkingPickler
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ..engine.epoch import EpochFacts
 from ..escaping import escaped_output
@@ -183,6 +183,9 @@ class Worker:
             facts["data_warnings"] = list(run.data.warnings)
         if spec.split == "test":
             facts["test_images"] = len(predictions)
+        plugins: list[dict[str, Any]] = [
+            {**own, "backbone": True} if own["sha256"] == backbone.plugin else {**own} for own in loaded_plugins()
+        ]
         record = {
             "result": result.to_json(),
             "facts": facts,
@@ -190,7 +193,7 @@ class Worker:
                 **origin,
                 "concurrent_runs": workers_sharing(self.config.device, self.config.number, self.config.concurrent_runs),
                 **({"weights": list(backbone.notes)} if backbone.notes else {}),
-                **({"plugins": plugins} if (plugins := loaded_plugins()) else {}),
+                **({"plugins": plugins} if plugins else {}),
             },
         }
         labels = run.data.labels(spec.split)

@@ -70,11 +70,15 @@ def plugin_notes(runs: Iterable[Run]) -> list[str]:
 
 
 def _other_plugins(run: Run) -> tuple[str, ...]:
-    """Return names and hashes of the plug-in files that were loaded and do not define the method of the run."""
+    """Return names and hashes of the plug-in files that were loaded and define neither method nor backbone of the run.
+
+    The hash of a backbone's weights covers its file.
+    """
     files, own = _environment(run.environment)[1], run.spec.method.plugin
-    if own and own not in [sha256 for _, sha256 in files]:
+    if own and own not in [sha256 for _, sha256, _ in files]:
         return ()  # a combination of methods from several files, whose hash is that of their hashes
-    return tuple(one_line(f"{file} ({sha256[:12]})") for file, sha256 in files if sha256 != own)
+    others = [(file, sha256) for file, sha256, of_backbone in files if sha256 != own and not of_backbone]
+    return tuple(one_line(f"{file} ({sha256[:12]})") for file, sha256 in others)
 
 
 def _titles(runs: Iterable[Run]) -> str:
@@ -82,10 +86,15 @@ def _titles(runs: Iterable[Run]) -> str:
 
 
 @lru_cache(maxsize=4096)
-def _environment(text: str) -> tuple[str, tuple[tuple[str, str], ...]]:
-    """Return the version of Pillow, or an empty text, and names and hashes of the plug-in files of a provenance."""
+def _environment(text: str) -> tuple[str, tuple[tuple[str, str, bool], ...]]:
+    """Return the version of Pillow, or an empty text, and the plug-in files of a provenance.
+
+    Of each file: name, hash, and True if it defines the backbone.
+    """
     origin = json.loads(text)
-    files = tuple((plugin["file"], plugin["sha256"]) for plugin in origin.get("plugins", []))
+    files = tuple(
+        (plugin["file"], plugin["sha256"], plugin.get("backbone", False)) for plugin in origin.get("plugins", [])
+    )
     return origin.get("versions", {}).get("pillow", ""), files
 
 

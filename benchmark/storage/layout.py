@@ -1,6 +1,6 @@
 """The schemas of the JSON files in `runs/` and `failed/`; `schema.py` turns them into `Run` and `Failure`."""
 
-from typing import Annotated, TypedDict
+from typing import Annotated, NotRequired, TypedDict
 
 import msgspec
 
@@ -60,6 +60,8 @@ class _Numerics(TypedDict, total=False):
 class _Plugin(TypedDict):
     file: str
     sha256: str
+    backbone: NotRequired[bool]
+    """True if it defines the backbone; missing in records of older versions."""
 
 
 class Provenance(TypedDict, total=False):

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
+from vtab_peft.benchmark.checkpoints.model_card import card
 from vtab_peft.benchmark.checkpoints.restore import TrainedModel, timm_arguments
 from vtab_peft.benchmark.commands import export as exporting
 from vtab_peft.benchmark.method_checks.tiny_models import sample_images
@@ -215,3 +216,18 @@ def test_a_merge_that_leaves_more_than_weights_is_refused(
     for form in (exporting.merged, exporting.peft):
         with pytest.raises(ValueError, match=r"more than weights.*--as adapter"):
             form(make_trained("lora"))
+
+
+@pytest.mark.parametrize(
+    ("form", "line"),
+    [("adapter", "--plugin FILE"), ("merged", "# first import"), ("peft", "# first import")],
+)
+def test_the_card_names_the_plug_in_of_the_backbone(
+    form: str, line: str, make_trained: Callable[[str], TrainedModel]
+) -> None:
+    trained, sha256 = make_trained("lora"), "ab" * 32
+    assert line not in card(trained, form, "out")
+    plugged = replace(trained, backbone=replace(trained.backbone, plugin=sha256))
+    text = card(plugged, form, "out")
+    assert line in text
+    assert sha256 in text

@@ -97,6 +97,13 @@ def test_each_line_has_its_number_of_seeds(whole_suite: list[Run]) -> None:
     assert counts == dict.fromkeys(VTAB, "3") | {"dtd": "2", "mean_19": "2", "mean_groups": "2"}
 
 
+def test_lines_of_draws_are_told_apart(put: Callable[..., Any], store: Store) -> None:
+    for seed in range(2):
+        put("dtd", "lora", 0, 0.5, suite=f"vtab1k@4shot.seed{seed}", oracle_accuracy=0.5)
+    lines = table(PAPERS["osu"], "lora", store.load_runs()[0]).splitlines()[3:]
+    assert [f"dtd · 4 shots, shot seed {seed}" in line for seed, line in enumerate(lines)] == [True, True]
+
+
 def test_means_weigh_tasks_and_groups(whole_suite: list[Run]) -> None:
     tasks = by_task(whole_suite)
     assert means_of(tasks) == ("mean_19", "mean_groups")

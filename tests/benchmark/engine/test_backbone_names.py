@@ -15,6 +15,8 @@ from raises import raises_naming
 from timm.models.vision_transformer import VisionTransformer
 from vtab_peft.benchmark.cli import main
 from vtab_peft.benchmark.engine.backbone import MODULES, BackboneError, load, names, refusal
+from vtab_peft.benchmark.reporting.origins import plugin_notes
+from vtab_peft.benchmark.storage.store import Store
 from vtab_peft.methods.plugin import load_plugin
 
 PLUGIN = Path(__file__).parents[2] / "plugins" / "own_backbone.py"
@@ -134,7 +136,8 @@ def test_methods_of_the_suite_run_on_a_backbone_of_a_plug_in(
     assert {record["spec"]["method"]["name"] for record in records} == {"linear", "lora"}
     for record in records:
         assert record["spec"]["backbone"]["name"] == "vit_mini_patch8_32"
-        assert [plugin["file"] for plugin in record["provenance"]["plugins"]] == [PLUGIN.name]
+        assert [(own["file"], own["backbone"]) for own in record["provenance"]["plugins"]] == [(PLUGIN.name, True)]
+    assert plugin_notes(Store(tmp_path / "r").load_runs()[0]) == []  # their run IDs cover the file
     changed = tmp_path / "changed.py"
     changed.write_text(PLUGIN.read_text() + "\n# another file\n")
     capsys.readouterr()

@@ -98,3 +98,15 @@ def test_versions_of_a_plugin_have_its_hash_in_their_labels(store: Store, save: 
     entry = only_leaderboard(store)
     assert {row["label"] for row in entry.rows} == {"mine #aaaaaa", "mine #bbbbbb"}
     assert entry.origins == ()
+
+
+def test_the_plug_in_of_the_backbone_is_not_called_another(store: Store, save: Save) -> None:
+    """The hash of the weights, and so the run ID, covers the file."""
+    backbone = {"file": "vit.py", "sha256": "cd" * 32, "backbone": True}
+    save("flowers", "lora", "13.0.0", [backbone])
+    save("flowers", "mine", "13.0.0", [*PLUGINS, backbone], plugin=PLUGINS[0]["sha256"])
+    assert only_leaderboard(store).origins == ()
+    beside = save("flowers", "ssf", "13.0.0", [*PLUGINS, backbone])
+    (note,) = only_leaderboard(store).origins
+    assert beside in note
+    assert "vit.py" not in note
