@@ -71,7 +71,7 @@ def _result(model: TrainedModel) -> list[tuple[str, Any]]:
     if model.record is None:
         return [("accuracy", "not stored with this file")]
     result = model.record["result"]
-    where = "test" if model.spec.split == "test" else "val200"
+    where = "test" if model.spec.split == "test" else "val"
     return [
         (f"accuracy, {where}, after the last epoch", f"{100 * result['accuracy']:.2f} % (seed {model.spec.seed})"),
         ("trainable parameters, without the head", f"{result['trainable_params']:,}"),

@@ -122,7 +122,7 @@ def add_settings(options: Options) -> None:
 def add_split(command: argparse.ArgumentParser) -> None:
     """Add the options of `run`, `retry` and `status` that `tune` does not have."""
     add = group(command, RUNS).add_argument
-    split = "test: train on all 1000 images; val: train on train800, evaluate on val200 (default: test)"
+    split = "test: train on train and val, evaluate on test; val: train on train, evaluate on val (default: test)"
     add("--split", choices=["test", "val"], default="test", help=split)
     add("--shard", type=part, default=(1, 1), metavar="I/N", help="run part I of N parts of equal cost")
     add = group(command, STORED).add_argument
@@ -136,7 +136,7 @@ def add_sweep(command: argparse.ArgumentParser) -> None:
     results, execution, ray = (group(command, title) for title in (STORED, EXECUTION, "with Ray"))
     add_results(results)
     results.add_argument("--dry-run", action="store_true", help="print the plan, its progress and a time estimate")
-    logs = "log loss and learning rate of each epoch; of runs on val200 also the accuracy"
+    logs = "log loss and learning rate of each epoch; of runs on val also the accuracy"
     with_commas(results.add_argument("--log", nargs="+", choices=LOGS, default=[], help=logs))
     add = execution.add_argument
     add("--max-minutes", type=minutes, metavar="N", help="start no run that is expected to end after N minutes")

@@ -48,7 +48,7 @@ def declare(commands: Commands) -> None:
     agreement.add_argument("--by-task", action="store_true", help="print the tables of each task too")
     agreement.set_defaults(work="commands.agreement:run")
 
-    ensemble = commands.add_parser("ensemble", help="average models that val200 chooses, and test the ensemble once")
+    ensemble = commands.add_parser("ensemble", help="average models that val chooses, and test the ensemble once")
     _add_rows(ensemble)
     members = "number of methods in an ensemble (default: the number of seeds)"
     ensemble.add_argument("--size", type=positive, metavar="N", help=members)

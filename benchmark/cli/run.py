@@ -54,7 +54,7 @@ def declare(commands: Commands) -> None:
     add_results(rerun)
     rerun.set_defaults(work="commands.rerun:rerun")
 
-    tune = commands.add_parser("tune", help="search settings on val200 per method and task, then refit and test once")
+    tune = commands.add_parser("tune", help="search settings on val per method and task, then refit and test once")
     add_runs(tune)
     configs = "settings per method and task (default: learning rates x weight decays of the recipe)"
     add = group(tune, RECIPE).add_argument

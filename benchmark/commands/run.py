@@ -57,7 +57,7 @@ def run_missing(options: argparse.Namespace) -> int:
         write_report(options.results, runs=runs)
     elif found := stored_runs(Store(options.results), runs):
         seeds = " ".join(map(str, sorted({run.spec.seed for run in found})))
-        print(f"{accuracy_table(found, 1)}\n\nAccuracy on val200 in percent, seeds {seeds}; it ranks nothing.")
+        print(f"{accuracy_table(found, 1)}\n\nAccuracy on val in percent, seeds {seeds}; it ranks nothing.")
     return 1 if result.failed else 0
 
 

@@ -21,7 +21,7 @@ from .messages import say, say_all
 SHOWN = (1, 2, 4, 8, 16, 32)
 """Numbers of trials in the table."""
 ABOUT = """\
-Accuracies are in percent, on val200, means over tasks; with 200 images a point is two of them. A slice has the trials
+Accuracies are in percent, on val, means over tasks; a point is two of VTAB-1k's 200 images. A slice has the trials
 that differ in one field alone. Plateau: the neighbouring values around the best within one point of it; width: its
 highest value over its lowest, or their difference if the lowest is 0. Expected best: of k trials drawn at random from
 those stored (Dodge et al., EMNLP 2019). Gain: tuned minus default test accuracy, with Student's 95 % interval over
@@ -37,7 +37,7 @@ def sensitivity(options: argparse.Namespace) -> int:
     found = sensitivities(runs, failures)
     if not found:
         raise ValueError(
-            f"{options.results} holds no method with two trials on val200; make some with `vtab-peft tune`"
+            f"{options.results} holds no method with two trials on val; make some with `vtab-peft tune`"
         )
     folder = options.to or options.results / "sensitivity"
     for identity, methods in found.items():

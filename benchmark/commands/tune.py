@@ -1,4 +1,4 @@
-"""The command `tune`: search settings on val200 per method and task, refit with the best, test once."""
+"""The command `tune`: search settings on val per method and task, refit with the best, test once."""
 
 import argparse
 import math
@@ -139,7 +139,7 @@ def choices_table(known: Sequence[tuple[Trials, list[float | None]]]) -> str:
         shown = [text for own, value in ranked[:2] for text in (_in_words(own, trials), f"{100 * value:.1f}")]
         shown += [""] * (4 - len(shown))
         rows.append((trials.method.ref.spec, _task_of(trials), *shown, f"{near} of {len(ranked) - 1}"))
-    header = ("method", "task", "chosen", "val200", "second", "val200", "within 1 s.e.")
+    header = ("method", "task", "chosen", "on val", "second", "on val", "within 1 s.e.")
     return text_table(header, rows, "lllrlrr")
 
 
@@ -180,7 +180,7 @@ def _dry_run(search: Search, tasks: Sequence[Task], methods: Sequence[MethodInfo
     seeds = " ".join(map(str, search.config.seeds))
     print(
         f"{search.backbone.ref.name}, recipe {search.config.recipe.name}: "
-        f"{pluralize(search.configurations, 'setting')} per method and task on val200, "
+        f"{pluralize(search.configurations, 'setting')} per method and task on val, "
         f"then seeds {seeds} on test; {pluralize(len(tasks), 'task')}, on {search.backbone.device}\n"
     )
     header = ("method", "grid", "trials done", "to do", "chosen", "refits done", "to do", "estimate")

@@ -1,10 +1,10 @@
-"""Ensembles of stored models: chosen on val200, tested once.  Logits in, accuracies with intervals out.
+"""Ensembles of stored models: chosen on val, tested once.  Logits in, accuracies with intervals out.
 
-Runs with `--split val` (trained on train800) decide; the runs with `--split test` of the same methods and seeds are
+Runs with `--split val` (trained on train) decide; the runs with `--split test` of the same methods and seeds are
 refits on all 1,000 images.  `choose` gets validation predictions alone, and `test` opens the test predictions after
 all choices are made.
 
-The members of `chosen` are added one by one, each the one that raises the accuracy on val200 most (Caruana et al.,
+The members of `chosen` are added one by one, each the one that raises the accuracy on val most (Caruana et al.,
 Ensemble selection from libraries of models, ICML 2004; here each method at most once).  Its rivals of the same size are
 seeds of one method (Lakshminarayanan et al., NeurIPS 2017).
 
@@ -25,7 +25,7 @@ from .leaderboards import Leaderboard, TaskColumn
 from .stats import InsufficientData, Interval, levels
 
 STRATEGIES = {
-    "single": "best method on val200",
+    "single": "best method on val",
     "seeds": "its seeds, averaged",
     "chosen": "chosen methods, averaged",
     "all": "all methods, averaged",

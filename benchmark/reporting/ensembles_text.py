@@ -24,11 +24,11 @@ def to_text(found: Ensembles, entry: Leaderboard, style: str = "simple") -> str:
     ]
     names = ("task", "best", "its seeds", "chosen", "all", "vote", "gain of chosen (95 %)")
     each = text_table(names, tasks, "l" + "r" * 6, style)
-    heads = ("task", "best on val200", "chosen on val200 (in how many ensembles)")
+    heads = ("task", "best on val", "chosen on val (in how many ensembles)")
     chosen = text_table(heads, choices, "lll", style)
     notes = [
-        "Accuracy in percent.  averaged: the mean of the probabilities.  Choices were made on val200, by runs trained",
-        "on train800, and each ensemble was tested once.  gain: over the best method on val200, mean over seeds.",
+        "Accuracy in percent.  averaged: the mean of the probabilities.  Choices were made on val, by runs trained",
+        "on train, and each ensemble was tested once.  gain: over the best method on val, mean over seeds.",
         "Members have the seeds in turn.  Intervals: 95 %, over images alone; they say nothing about other seeds.",
     ]
     seeds = " ".join(map(str, found.seeds))

@@ -99,7 +99,7 @@ class Leaderboard:
         tried = max((row["configurations"] or 0 for row in self.rows), default=0)
         if not self.id.tuned:
             return "untuned"
-        return f"tuned: best of {tried} per task on val200" if tried else "settings per task as published"
+        return f"tuned: best of {tried} per task on val" if tried else "settings per task as published"
 
     @property
     def epochs(self) -> str:

@@ -1,7 +1,7 @@
-"""How sensitive methods are to their settings, from the stored trials on val200; no choice looks at a test image.
+"""How sensitive methods are to their settings, from the stored trials on val; no choice looks at a test image.
 
 Only the gain of tuning reads test runs: those at the default settings, and the refits whose settings `tune` had chosen
-on val200.
+on val.
 """
 
 from collections import defaultdict
@@ -39,7 +39,7 @@ class Slice:
     values: tuple[float, ...]
     """Values of the field, in rising order."""
     accuracies: np.ndarray
-    """[tasks, values] on val200; a diverged trial has 0."""
+    """[tasks, values] on val; a diverged trial has 0."""
     others: Point
     """The other settings."""
 
@@ -91,9 +91,9 @@ class MethodSensitivity:
     slices: tuple[Slice, ...]
     """One per numeric field with at least two values, learning rate first."""
     best: float
-    """Best accuracy on val200 of each task, mean over tasks."""
+    """Best accuracy on val of each task, mean over tasks."""
     expected: np.ndarray
-    """[trials] expected best accuracy on val200 of k = 1, 2, ... random trials, mean over tasks."""
+    """[trials] expected best accuracy on val of k = 1, 2, ... random trials, mean over tasks."""
     gains: tuple[Gain, ...]
 
 

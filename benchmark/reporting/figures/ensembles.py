@@ -33,7 +33,7 @@ def draw(found: Ensembles, entry: Leaderboard) -> "Figure":
     axes.tick_params(axis="y", length=0, pad=2)
     axes.tick_params(axis="x", labelsize=6, pad=2)
     axes.spines["left"].set_visible(False)
-    text = "Gain over the best method on val200 (points); bars: 95 %, dots: tasks"
+    text = "Gain over the best method on val (points); bars: 95 %, dots: tasks"
     add_text(figure, COLUMN - 0.06, 0.06, text, ha="right", va="bottom", fontsize=5.5)
     write_title(figure, entry)
     return figure

@@ -50,7 +50,7 @@ def draw_slices(methods: Sequence[MethodSensitivity], title: str) -> "Figure | N
             )
     write_title(figure, title)
     middle = bottom + (rows * HEIGHT + (rows - 1) * ROW) / 2
-    add_text(figure, 0.06, middle, "Accuracy on val200 (%)", rotation=90, ha="left", va="center")
+    add_text(figure, 0.06, middle, "Accuracy on val (%)", rotation=90, ha="left", va="center")
     add_text(figure, 0.06, 0.06, _note(shown), va="bottom")
     return figure
 
@@ -108,7 +108,7 @@ def draw_expected(methods: Sequence[MethodSensitivity], title: str) -> "Figure |
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     axes.set_xlim(left=1)
     axes.set_xlabel("Random trials")
-    axes.set_ylabel("Expected best on val200 (%)")
+    axes.set_ylabel("Expected best on val (%)")
     axes.grid(axis="y", color=INK, alpha=0.12, lw=0.4)
     write_legend(figure, *axes.get_legend_handles_labels(), 2, 0.22, handlelength=2.4, handletextpad=0.8)
     write_title(figure, title)

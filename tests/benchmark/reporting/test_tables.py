@@ -87,8 +87,8 @@ def test_tuned_table_shows_the_number_of_configurations(store, put):
     put("flowers", "lora", 0, 0.5, tuned=True, configurations=15, lr=1e-3)
     board = only(store)
     for text in (" ".join(table(board).split()) for table in (to_terminal, to_markdown, to_latex)):
-        assert "tuned: best of 15 per task on val200" in text
-        assert "best of 15" in text.split("per task on val200", 1)[1]
+        assert "tuned: best of 15 per task on val" in text
+        assert "best of 15" in text.split("per task on val", 1)[1]
     assert parsed(to_csv(board))[0]["configurations"] == "15"
 
 

@@ -20,7 +20,7 @@ def test_tuned_method_is_one_row(store, put):
     assert [(row["spec"], row["mean_tasks"]) for row in board.rows] == [("lora", 0.7), ("lora(rank=4)", 0.6)]
     assert [(row["lr"], row["args"]) for row in board.rows] == [(None, None), (0.01, '{"rank":4}')]
     assert [row["configurations"] for row in board.rows] == [15, 15]
-    assert board.tuning == "tuned: best of 15 per task on val200"
+    assert board.tuning == "tuned: best of 15 per task on val"
 
 
 def test_only_refits_of_the_last_choice_count(store, fake, tmp_path):
