@@ -36,9 +36,7 @@ def sensitivity(options: argparse.Namespace) -> int:
     say_all([*problems, *unread])
     found = sensitivities(runs, failures)
     if not found:
-        raise ValueError(
-            f"{options.results} holds no method with two trials on val; make some with `vtab-peft tune`"
-        )
+        raise ValueError(f"{options.results} holds no method with two trials on val; make some with `vtab-peft tune`")
     folder = options.to or options.results / "sensitivity"
     for identity, methods in found.items():
         files = render(identity, methods)
