@@ -1,4 +1,4 @@
-"""The command `ensemble`: average the logits of several models, chosen on val200 and tested once."""
+"""The command `ensemble`: average the logits of several models, chosen on val and tested once."""
 
 import argparse
 from collections import defaultdict

@@ -175,8 +175,9 @@ def _failed(store: Store, failures: Sequence[Failure]) -> list[str]:
         name = f"{spec.run_id()}, {spec.task.name} · {spec.method.spec} · seed {spec.seed}"
         lines.append(f"failed: {one_line(f'{name}: {failure.reason}')} ({store.failure_path(spec)}){note}")
     advice = (
-        "To run failed runs again, use `vtab-peft retry` with the options of `run`.  If the method or its plug-in file "
-        "has changed since, it is another run: delete the record of the failure."
+        "To run failed runs again, use `vtab-peft retry` with the options of `run`; those of `tune` are repeated by "
+        "the same `tune`.  If the method or its plug-in file has changed since, it is another run: delete the record "
+        "of the failure."
     )
     return [*_shorten(lines), *([advice] if retry else [])]
 
