@@ -12,6 +12,7 @@ import numpy as np
 
 from .archive import HELP, MANIFEST, Problem, examine, manifest, origin, provenance, splits_of, with_real_paths
 from .cache import default_root
+from .first_of import first_of
 from .labels import label_warnings
 from .manifest import manifests
 from .pixels import CORES, decode, in_order, probe
@@ -97,8 +98,7 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
                 else:
                     hashes[split].append(result)
     if damaged:
-        more = f" and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
-        text = f"{len(damaged)} damaged image{'s' * (len(damaged) > 1)}: {'; '.join(damaged[:SHOWN])}{more}"
+        text = f"{len(damaged)} damaged image{'s' * (len(damaged) > 1)}: {first_of(damaged, SHOWN, '; ')}"
         return [Problem("wrong", text)], []
     if changed := _changed(task, splits, hashes):
         return [Problem("wrong", changed)], []
@@ -106,7 +106,7 @@ def _check_images(task: Task, splits: dict[SplitName, Split], threads: int) -> t
     doubled = [str(image) for image, key in zip(splits["test"].images, hashes["test"], strict=True) if key in seen]
     if not doubled:
         return [], []
-    shown = with_real_paths(", ".join(doubled[:SHOWN]), task.folder) if task.folder else "(procedural)"
+    shown = with_real_paths(first_of(doubled, SHOWN), task.folder) if task.folder else "(procedural)"
     return [], [f"{len(doubled)} test images are byte for byte in train or val: {shown}"]
 
 

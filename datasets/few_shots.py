@@ -18,6 +18,7 @@ import numpy as np
 
 from .archive import read, read_list
 from .cache import CachedTask
+from .first_of import first_of
 from .task import DataError, SplitName
 
 SUITE = re.compile(r"(?P<suite>.+)@(?P<shots>[1-9][0-9]*)shot\.seed(?P<seed>[0-9]+)")
@@ -140,11 +141,10 @@ def _check_classes(data: CachedTask, shots: int, sizes: np.ndarray) -> None:
     if not (small := np.flatnonzero(sizes < 2 * shots).tolist()):
         return
     names = data.task.class_names or tuple(map(str, range(data.classes)))
-    named = ", ".join(f"{names[label]} ({sizes[label]})" for label in small[:SHOWN])
-    more = f" and {len(small) - SHOWN} more" if len(small) > SHOWN else ""
+    named = first_of([f"{names[label]} ({sizes[label]})" for label in small], SHOWN)
     most = int(sizes.min()) // 2
     raise DataError(
         f"{data.task.label} has too few images for --shots {shots}: every class needs {2 * shots} in train and val "
-        f"together, half of them for validation, but {len(small)} of {data.classes} classes have fewer: {named}{more}; "
+        f"together, half of them for validation, but {len(small)} of {data.classes} classes have fewer: {named}; "
         + (f"at most {most} are possible" if most else "no number of shots is possible")
     )

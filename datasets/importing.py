@@ -14,6 +14,7 @@ from .archive import IMAGE_FOLDERS, LISTS, read
 from .atomic_io import atomic_write
 from .cache import default_root
 from .draw import TRAIN, VAL_SHARE, draw
+from .first_of import first_of
 from .folder import folder_task
 from .huggingface import PREFIX, from_huggingface
 from .labelled import LabelledImages, from_class_folders, from_csv
@@ -194,14 +195,12 @@ def _examine(splits: Splits, progress: Callable[[int], None]) -> list[str]:
             if known != split:
                 doubled.append(f"{examples.keys[position]} in {split} is {key} in {known}")
     if damaged:
-        more = f"\n  and {len(damaged) - SHOWN} more" if len(damaged) > SHOWN else ""
-        text = "\n  ".join(damaged[:SHOWN])
-        raise DataError(f"{len(damaged)} of {len(jobs)} images cannot be read; repair or remove them:\n  {text}{more}")
+        text = first_of(damaged, SHOWN, "\n  ")
+        raise DataError(f"{len(damaged)} of {len(jobs)} images cannot be read; repair or remove them:\n  {text}")
     if not doubled:
         return []
-    more = f" and {len(doubled) - SHOWN} more" if len(doubled) > SHOWN else ""
     named = "1 image is" if len(doubled) == 1 else f"{len(doubled)} images are"
-    return [f"{named} byte for byte in two splits: {', '.join(doubled[:SHOWN])}{more}"]
+    return [f"{named} byte for byte in two splits: {first_of(doubled, SHOWN)}"]
 
 
 def _checked_hash(job: tuple[SplitName, Examples, int]) -> str:

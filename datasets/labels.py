@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 
+from .first_of import first_of
 from .task import SUITES, SplitName, Task
 
 SHOWN = 10
@@ -27,7 +28,7 @@ def label_warnings(
     untrained = sorted(used.get("test", set()) - used.get("train", set()) - used.get("val", set()))
     found = []
     if twice := [name for name, times in Counter(task.class_names).items() if times > 1]:
-        found.append(f"classes.txt names {len(twice)} classes more than once: {', '.join(twice[:SHOWN])}")
+        found.append(f"classes.txt names {len(twice)} classes more than once: {first_of(twice, SHOWN)}")
     if unused == [0]:
         found.append(f"no image has label 0: the labels are 1 to {max(everywhere)}, but should start at 0; subtract 1")
     elif unused:

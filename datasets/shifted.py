@@ -17,6 +17,7 @@ from .archive import read, read_list
 from .atomic_io import temporary_name, write_array
 from .cache import CachedTask, default_root
 from .corruptions import CORRUPTIONS, SEVERITIES, VERSION, corrupt
+from .first_of import first_of
 from .pixels import CORES, decode, in_order, probe
 from .raw.atomic_folder import remove_abandoned
 from .task import DataError
@@ -137,8 +138,7 @@ def _further_list(data: CachedTask, name: str, path: Path) -> ShiftedTest:
     splits = read(data.task)
     learned = {file for split in ("train", "val") for file in splits[split].files}
     if both := [file for file in listing.files if file in learned]:
-        more = f" and {len(both) - SHOWN} more" if len(both) > SHOWN else ""
-        raise DataError(f"{path}: {', '.join(both[:SHOWN])}{more} are in train or val too; remove their lines")
+        raise DataError(f"{path}: {first_of(both, SHOWN)} are in train or val too; remove their lines")
     files = [path.parent / file for file in listing.files]
     with ThreadPoolExecutor(CORES) as pool:
         infos = list(_sound(in_order(probe, files, pool)))

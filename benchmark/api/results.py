@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...datasets.first_of import first_of
 from ...datasets.reading import expanded
 from ..commands.run import execute
 from ..reporting import compare as comparisons
@@ -265,13 +266,16 @@ def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[lead
         raise ValueError("there are no test runs, so there is no leaderboard; validation runs are on none")
     entries = [entry for entry in found if entry[0].id.is_named(name)]
     if not entries:
-        raise ValueError(
-            f"no leaderboard name contains {name!r}; leaderboards: {', '.join(e.id.slug for e, _ in found)}"
-        )
+        raise ValueError(f"no leaderboard name contains {name!r}; there are\n  {_slugs(found)}")
     if len(entries) > 1:
-        slugs = "".join(f"\n  {entry.id.slug}" for entry, _ in entries)
-        raise ValueError(f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:{slugs}")
+        raise ValueError(
+            f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:\n  {_slugs(entries)}"
+        )
     return entries[0]
+
+
+def _slugs(entries: Sequence[tuple[leaderboards.Leaderboard, Any]]) -> str:
+    return first_of([entry.id.slug for entry, _ in entries], comparisons.LISTED, "\n  ")
 
 
 def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:

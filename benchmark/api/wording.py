@@ -8,7 +8,7 @@ from contextlib import contextmanager
 def in_python(message: str) -> str:
     """Return a message with options as arguments: `--plugin FILE` as `plugin=FILE`; commands in backticks stay."""
     message = re.sub(r"--set (\w+)=(\S+)", r"set={'\1': \2}", message)
-    return re.sub(r"(`[^`]*`)|--([a-z][a-z-]*)( [A-Z]+\b)?", _argument, message)
+    return re.sub(r"(`[^`]*`)|(?<![\w.+-])--([a-z][a-z-]*)( [A-Z]+\b)?", _argument, message)
 
 
 def _argument(found: re.Match[str]) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from ...datasets.first_of import first_of
 from ...datasets.reading import expanded, read_json
 from ..storage.json_io import StoreError
 from ..storage.layout import LARGEST_RECORD
@@ -76,8 +77,8 @@ def _suggested(text: str, runs: Sequence[Path]) -> str:
 
 
 def _shown(runs: Sequence[Path]) -> str:
-    lines = [f"\n  {run.name.removesuffix('.json')}  {' · '.join(run.parts[-5:-1])}" for run in runs[:SHOWN]]
-    return "".join(lines) + (f"\n  and {len(runs) - SHOWN} more" if len(runs) > SHOWN else "")
+    lines = [f"{run.name.removesuffix('.json')}  {' · '.join(run.parts[-5:-1])}" for run in runs]
+    return "\n  " + first_of(lines, SHOWN, "\n  ")
 
 
 def record_of(file: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ from ...datasets import cache
 from ...datasets.archive import HELP
 from ...datasets.cache import CachedTask, Preprocessing
 from ...datasets.few_shots import Draw
+from ...datasets.first_of import first_of
 from ...datasets.task import DataError, Task, nearest
 from ...datasets.tasks import find, table
 from ..execution.messages import ResolveRequest
@@ -105,8 +106,7 @@ def check_task_folders(tasks: Sequence[Task]) -> None:
     """Raise `DataError` if folders of tasks do not exist, before a worker is started and weights are downloaded."""
     missing = [str(task.folder) for task in tasks if task.folder is not None and not task.folder.is_dir()]
     if missing:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
-        raise DataError(f"there is no folder {', '.join(missing[:SHOWN])}{more}; {HELP}")
+        raise DataError(f"there is no folder {first_of(missing, SHOWN)}; {HELP}")
 
 
 def sweep_config(options: argparse.Namespace) -> SweepConfig:

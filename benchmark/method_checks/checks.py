@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
+from ...datasets.first_of import first_of
 from ...methods import Method
 from ..engine.fast_path import prepare_for_bf16, prune_last_block_to_cls
 from ..engine.injection import Injected, inject
@@ -314,6 +315,4 @@ def _distance(features: Tensor, expected: Tensor) -> str:
 
 
 def _some(names: Iterable[str]) -> str:
-    """Return the first three names and the number of the others."""
-    every = list(names)
-    return ", ".join(every[:3]) + (f" and {len(every) - 3} more" if len(every) > 3 else "")
+    return first_of([*names], 3)

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from ...datasets.first_of import first_of
 from ..storage.predictions import Predictions, PredictionsDamaged, PredictionsMissing, load_predictions
 from ..storage.schema import Run
 from .leaderboards import Leaderboard, TaskColumn
@@ -182,9 +183,8 @@ def predictions_by_row(
         except PredictionsDamaged as error:
             raise InsufficientData(f"{error}; make it again with `vtab-peft rerun {run.run_id}`") from None
     if missing:
-        more = f" and {len(missing) - SHOWN} more" if len(missing) > SHOWN else ""
         raise InsufficientData(
-            f"the predictions of {', '.join(missing[:SHOWN])}{more} are not stored ({task.label}); restore those of a "
+            f"the predictions of {first_of(missing, SHOWN)} are not stored ({task.label}); restore those of a "
             "run with `vtab-peft rerun RUN_ID`"
         )
     return found

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 
+from ...datasets.first_of import first_of
 from ..storage.schema import Run
 from ..storage.store import Store
 from . import stats
@@ -18,6 +19,8 @@ from .text_table import text_table
 
 SHOWN = 4
 """Run IDs without predictions that are named for each task (ours)."""
+LISTED = 12
+"""Leaderboards that a message names (ours)."""
 MISSING = (
     "Over images there is no result for these tasks, because the predictions (.npz) of these runs are not stored.\n"
     "To restore those of a run: vtab-peft rerun RUN_ID"
@@ -45,8 +48,7 @@ def compare(leaderboard: Leaderboard, runs: Sequence[Run], a: Row, b: Row) -> st
         shown = [DASH if mean is None else percent(mean) for mean in (one.a, one.b)]
         lines.append([one.task, *shown, *cells(one)[: 2 if one.task == mean_of(leaderboard) else None]])
         if one.missing:
-            more = f" and {len(one.missing) - SHOWN} more" if len(one.missing) > SHOWN else ""
-            missing.append(f"  {one.task}: {', '.join(one.missing[:SHOWN])}{more}")
+            missing.append(f"  {one.task}: {first_of(one.missing, SHOWN)}")
         if one.reason:
             reasons.append(f"{one.task}: {one.reason}.")
     heads = ("task", "A", "B", "A - B", "95 %\nover seeds", "95 % over seeds\nand images", "McNemar's p\nby seed")
@@ -117,17 +119,17 @@ def find_leaderboard(
         raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or set --results to another folder")
     named = [entry for entry in found if entry[0].id.is_named(name)]
     if not named:
-        slugs = ", ".join(entry[0].id.slug for entry in found)
-        raise ValueError(f"no leaderboard name contains {name!r}; leaderboards: {slugs}")
+        slugs = first_of([entry[0].id.slug for entry in found], LISTED, "\n  ")
+        raise ValueError(f"no leaderboard name contains {name!r}; there are\n  {slugs}")
     labels_of(methods, [leaderboard for leaderboard, _ in named])
     fits = [entry for entry in named if all(_matches(entry[0], method) for method in methods)]
     if len(fits) != 1:
         boards = [entry[0].id for entry in fits or named]
         titles = zip(boards, distinct_titles(boards), strict=True)
-        slugs = "; ".join(f"{board.slug} ({title})" for board, title in titles)
+        slugs = first_of([f"{board.slug} ({title})" for board, title in titles], LISTED, "\n  ")
         raise ValueError(
             f"{len(fits) or 'no'} leaderboards have {' and '.join(map(repr, methods)) or 'runs'}; "
-            + (f"choose one with --leaderboard: {slugs}" if fits else f"searched: {slugs}")
+            + (f"choose one with --leaderboard:\n  {slugs}" if fits else f"searched:\n  {slugs}")
         )
     ((chosen, runs),) = fits
     return chosen, runs, [_row(chosen, method) for method in methods]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
+from ...datasets.first_of import first_of
 from ..escaping import one_line
 from ..storage.schema import Run
 from .wording import pluralize
@@ -104,5 +105,4 @@ def _order(version: str) -> tuple[tuple[int, str], ...]:
 
 
 def _named(runs: Sequence[Run]) -> str:
-    more = f" and {len(runs) - SHOWN} more" if len(runs) > SHOWN else ""
-    return ", ".join(run.run_id for run in runs[:SHOWN]) + more
+    return first_of([run.run_id for run in runs], SHOWN)

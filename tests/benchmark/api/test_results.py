@@ -155,7 +155,7 @@ def test_compare_returns_the_numbers_of_the_command(two_methods: Path, capsys: p
 def test_the_leaderboard_of_a_comparison_is_asked_for_in_words_of_python(two_methods: Path, put: Any) -> None:
     for method in ("lora", "bitfit"):
         put("flowers", method, 0, 0.5, suite="other")
-    with raises_naming(ValueError, "2 leaderboards", "with leaderboard: ") as raised:
+    with raises_naming(ValueError, "2 leaderboards", "with leaderboard:\n", "\n  other--vit_tiny") as raised:
         vtab_peft.compare("lora", "bitfit", two_methods)
     assert "--leaderboard" not in str(raised.value)
 
