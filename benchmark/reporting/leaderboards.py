@@ -19,7 +19,7 @@ from ..storage.schema import Run
 from .costs import COLUMNS as COST_COLUMNS
 from .costs import costs_of_rows
 from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
-from .origins import decoder_notes, plugin_notes
+from .origins import decoder_notes, plugin_notes, same_data_notes
 from .stats import LEAST_SEEDS, levels, over_seeds
 from .wording import pluralize
 
@@ -72,7 +72,7 @@ class Leaderboard:
     if the runs have the epochs that recipes give to linear probes.
     """
     origins: tuple[str, ...] = ()
-    """Notes on mixed decoders and loaded plug-in files, see origins.py."""
+    """Notes on tasks with the same data, mixed decoders and loaded plug-in files, see origins.py."""
     cost_setup: Setup | None = None
     """How the costs of the rows were measured; None without any."""
 
@@ -148,7 +148,8 @@ def leaderboard(identity: LeaderboardId, runs: Iterable[Run], costs: Iterable[Co
     for row, cost in zip(ordered, found, strict=True):
         row |= {name: cost and column.value(cost) for name, column in COST_COLUMNS.items()}
         row["cost_setup"] = cost and str(setup)
-    origins = (*decoder_notes(runs), *plugin_notes(runs))
+    notes = same_data_notes({task.task_id: task.label for task in tasks})
+    origins = (*notes, *decoder_notes(runs), *plugin_notes(runs))
     return Leaderboard(identity, tuple(tasks), tuple(groups), common, ordered, origins, setup)
 
 

@@ -1,8 +1,8 @@
-"""Notes on runs that the tables would hide: images of an older Pillow, and plug-in files loaded beside a run."""
+"""Notes on what the tables would hide: tasks with the same data, images of an older Pillow, and plug-in files."""
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -12,6 +12,8 @@ from ..escaping import one_line
 from ..storage.schema import Run
 from .wording import pluralize
 
+TaskId = tuple[str, int, str]
+"""Name, version and data hash, as `Run.task_id`."""
 SHOWN = 10
 """Runs that a note names (our choice)."""
 
@@ -53,6 +55,21 @@ def decoder_notes(runs: Iterable[Run]) -> list[str]:
         f"{found.task}: Pillow {found.older} decoded the images of {pluralize(len(found.runs), 'run')}, and "
         f"{found.newest} those of others; pixels of photos may differ: {_named(found.runs)}"
         for found in older_decoders(runs)
+    ]
+
+
+def same_data_notes(labels: Mapping[TaskId, str]) -> list[str]:
+    """Return a sentence on tasks of a leaderboard with the same data, such as a folder that was renamed or imported.
+
+    labels: of each task, its label in the tables.
+    """
+    groups: dict[str, list[str]] = defaultdict(list)
+    for (_, _, data), label in labels.items():
+        groups[data].append(label)
+    return [
+        f"tasks {' and '.join(same)} have the same images and labels, which means over tasks count {len(same)} times"
+        for same in groups.values()
+        if len(same) > 1
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,7 @@ def fake_spec(
     seed: int = 0,
     *,
     suite: str = "own",
-    data: str = "d0" * 32,
+    data: str | None = None,
     version: int = 1,
     provenance: str = "own",
     args: dict[str, Any] | None = None,
@@ -57,7 +58,13 @@ def fake_spec(
     named = replace(RECIPES[recipe], tuned=tuned)
     return RunSpec(
         backbone=backbone,
-        task=TaskRef(suite=suite, name=task, version=version, data=data, provenance=provenance),
+        task=TaskRef(
+            suite=suite,
+            name=task,
+            version=version,
+            data=data or sha256(task.encode()).hexdigest()[:16],
+            provenance=provenance,
+        ),
         method=MethodRef(
             name=method, args=args or {}, version=method_version, plugin=plugin, spec=spec or method, asked=asked
         ),

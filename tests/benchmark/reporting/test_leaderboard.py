@@ -232,8 +232,8 @@ def test_title_and_group_are_those_of_the_newest_run(store, fake):
 
 
 def test_task_versions_are_separate_columns(store, put):
-    put("flowers", "lora", 0, 0.5, version=1)
-    put("flowers", "lora", 0, 0.9, version=2)
+    put("flowers", "lora", 0, 0.5, version=1, data="d0" * 8)
+    put("flowers", "lora", 0, 0.9, version=2, data="d0" * 8)
     assert [task.label for task in only(store).tasks] == ["flowers@d0d0d0.v1", "flowers@d0d0d0.v2"]
 
 

@@ -66,6 +66,19 @@ def test_other_images_or_preprocessing_may_have_another_pillow(store: Store, sav
     assert only_leaderboard(store).origins == ()
 
 
+def test_tasks_with_the_same_data_are_named(store: Store, save: Save) -> None:
+    """A renamed or imported folder has the data of the first; its accuracy counts twice in the means."""
+    for task in ("pets", "animals", "flowers"):
+        save(task, "lora", None, data=("d2" if task == "flowers" else "d1") * 8)
+    save("flowers", "lora", None, data="d2" * 8, version=2)
+    entry = only_leaderboard(store)
+    first, second = entry.origins
+    assert first.startswith("tasks animals and pets have the same images")
+    assert second.startswith("tasks flowers@d2d2d2.v1 and flowers@d2d2d2.v2 have the same images")
+    for text in (to_terminal(entry), to_markdown(entry), to_latex(entry)):
+        assert "animals and pets have the same" in re.sub(r"\s+", " ", text.replace("\n%", ""))
+
+
 def test_the_index_tells_leaderboards_with_an_older_pillow(store: Store, save: Save) -> None:
     save("flowers", "lora", "12.3.0", recipe="uniform")
     save("flowers", "lora", "13.0.0")
