@@ -20,6 +20,7 @@ from .costs import COLUMNS as COST_COLUMNS
 from .costs import costs_of_rows
 from .leaderboard_id import VTAB_GROUPS, LeaderboardId, table_order
 from .origins import decoder_notes, plugin_notes, same_data_notes
+from .papers import cited
 from .stats import LEAST_SEEDS, levels, over_seeds
 from .wording import pluralize
 
@@ -68,8 +69,8 @@ class Leaderboard:
     """One row per method, best first, with the values of `columns` and:
 
     label: short name, unique in the leaderboard; identity: `LeaderboardId.row_identity`; devices: list of devices;
-    train_seconds: sum over tasks of the mean over seeds; epochs: `30`, or `30 to 100` if tasks differ; is_probe: True
-    if the runs have the epochs that recipes give to linear probes.
+    papers: keys in `papers.bib`; train_seconds: sum over tasks of the mean over seeds; epochs: `30`, or `30 to 100` if
+    tasks differ; is_probe: True if the runs have the epochs that recipes give to linear probes.
     """
     origins: tuple[str, ...] = ()
     """Notes on tasks with the same data, mixed decoders and loaded plug-in files, see origins.py."""
@@ -202,6 +203,7 @@ def _row(
         **{name: values.pop() if len(values) == 1 else None for name, values in shared.items()},
         "spec": runs[0].method_spec,
         "method": one_line(runs[0].title),
+        "papers": cited(runs[0].spec.method),
         "trainable_params": round(without),
         "trainable_params_with_head": round(without + head),
         **{f"accuracy_{task.label}": value for task, value in accuracy.items()},

@@ -6,14 +6,12 @@ equal.  Names are escaped, so none can break the markup.
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import groupby
-from typing import Any
 
 from ...datasets.task import SUITES
 from ...datasets.tasks import suite_tasks
 from ..escaping import latex, markdown
-from . import papers
 from .leaderboards import Leaderboard, TaskColumn
 from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, heading, marks, origin_notes, unit
 
@@ -49,8 +47,8 @@ def to_latex(leaderboard: Leaderboard, is_choice: bool = False) -> str:
     labels = [task_name(leaderboard.id.suite, task) for task in leaderboard.tasks]
     table = [column for column in columns(leaderboard, labels, mean_decimals=2) if column.role != "spec"]
     rows = _styled_rows(table, {"best": r"\textbf{{{}}}", "second": r"\underline{{{}}}", "": "{}"}, latex)
-    cited = zip(rows, leaderboard.rows, strict=True)
-    rows = [[cells[0], cells[1] + _cite(row), *cells[2:]] for cells, row in cited]
+    citations = [rf"~\cite{{{','.join(row['papers'])}}}" if row["papers"] else "" for row in leaderboard.rows]
+    rows = [[cells[0], cells[1] + cite, *cells[2:]] for cells, cite in zip(rows, citations, strict=True)]
     title, conditions = map(latex, heading(leaderboard))
     caption = (
         rf"{title}; {conditions}. {latex(unit(leaderboard))}; \textbf{{bold}}: best of its column; "
@@ -91,14 +89,6 @@ def chosen_rows(table: str) -> list[str]:
         return [str(label) for label in json.loads(found[1])] if found else []
     except ValueError:  # edited
         return []
-
-
-def _cite(row: Mapping[str, Any]) -> str:
-    """Return the citation of a row's methods, several for a combination; empty for plug-ins and without a paper."""
-    known = {} if row["plugin"] else papers.load()
-    names = re.findall(r"(?:^| \+ )(\w+)", row["spec"])
-    keys = dict.fromkeys(known[name].key for name in names if name in known)
-    return rf"~\cite{{{','.join(keys)}}}" if keys else ""
 
 
 def task_name(suite: str, task: TaskColumn) -> str:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from ..spec import MethodRef
+
 BIBTEX = Path(__file__).resolve().parents[2] / "methods" / "papers.bib"
 
 
@@ -30,3 +32,16 @@ def load() -> dict[str, Reference]:
         reference = Reference(key, int(fields["year"]), fields.get("eprint", ""), fields.get("code", ""))
         found |= dict.fromkeys(fields["methods"].split(), reference)
     return found
+
+
+def cited(method: MethodRef) -> list[str]:
+    """Return the keys of a method's papers: of each part of a combination, and of the tuner that `hf` applies.
+
+    A plug-in has none; one may even have the name of a method of the suite.
+    """
+    names = method.name.split("+")
+    args = method.args if len(names) > 1 else {method.name: method.args}
+    tuner = args["hf"].get("type") if isinstance(args.get("hf"), dict) else ""  # registered under peft's names
+    known = [load()[name] for name in (str(tuner) if name == "hf" else name for name in names) if name in load()]
+    are_all_known = len(known) == len(names)
+    return [] if method.plugin and are_all_known else list(dict.fromkeys(reference.key for reference in known))
