@@ -52,6 +52,8 @@ class MethodInfo:
     """Closed-form number of trainable parameters for this backbone, without head."""
     variants: tuple["MethodInfo", ...] = ()
     """`Method.variants`, the method itself first, if requested."""
+    arguments: tuple[str, ...] = ()
+    """Names of all arguments; `ref` lacks those added `later` that have their default."""
 
 
 @dataclass(frozen=True)

@@ -126,8 +126,8 @@ def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) 
     made_by = shlex.join(run.argv) if run else ""
     hint = f"; the stored command is: {made_by}" if made_by else ""
     method, recipe = spec.method, spec.recipe
-    if method.plugin and not options.plugin:
-        raise ValueError(f"{method.spec} needs its plug-in file {method.plugin[:12]}: give it with --plugin{hint}")
+    if missing := _missing(before, options):
+        raise ValueError("; ".join(missing) + hint)
     request = ResolveRequest(spec.backbone.name, options.weights, recipe.image_size, recipe.precision, [method.spec])
     backbone, (found,) = pool.resolve(request)
     if backbone.ref != spec.backbone:
@@ -162,16 +162,26 @@ def _plan(before: Run | Failure, options: argparse.Namespace, pool: WorkerPool) 
     )
 
 
+def _missing(before: Run | Failure, options: argparse.Namespace) -> list[str]:
+    """Return what a record needs beside itself and the options do not give: plug-in files and data."""
+    spec, plugins = before.spec, before.provenance.get("plugins", []) if isinstance(before, Run) else []
+    method, (suite, _) = spec.method, split_suite(spec.task.suite)
+    files = [f"{method.spec} needs its plug-in file {method.plugin[:12]}"] if method.plugin else []
+    files += [f"{spec.backbone.name} needs {plugin['file']}" for plugin in plugins if plugin.get("backbone")]
+    missing = [f"{file}: give it with --plugin" for file in files if not options.plugin]
+    if suite not in PROCEDURAL_SUITES and options.data is None:
+        missing.append(
+            f"{suite}/{spec.task.name} is a task on disk: give its folder with --data FOLDER, "
+            f"or with --data {IMAGE_FOLDER}FOLDER if it has class folders"
+        )
+    return missing
+
+
 def _data(spec: RunSpec, folder: Path | None, hint: str) -> CachedTask:
     """Return the decoded task of a spec."""
     (suite, _), name = split_suite(spec.task.suite), spec.task.name
-    if suite in SUITES and (folder is not None or suite in PROCEDURAL_SUITES):
+    if suite in SUITES or folder is None:
         (task,) = find([name], suite, folder)
-    elif folder is None:
-        raise ValueError(
-            f"{suite}/{name} is a task on disk; give its folder with --data FOLDER, "
-            f"or with --data {IMAGE_FOLDER}FOLDER if it has class folders{hint}"
-        )
     elif str(folder).startswith(IMAGE_FOLDER):
         (task,) = find([str(folder)], None, None)
     else:

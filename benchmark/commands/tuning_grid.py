@@ -66,7 +66,7 @@ def _place(value: Any) -> tuple[str, Any]:
 def check_grid(grid: Grid, methods: Sequence[MethodInfo]) -> None:
     """Raise `ValueError` if the grid has a field of the recipe that is also an argument of a method."""
     for method in methods:
-        for name in grid.fields.keys() & method.ref.args.keys():
+        for name in grid.fields.keys() & set(method.arguments):
             value = text_of(grid.fields[name][0])
             raise ValueError(
                 f"--grid: {name} is a field of the recipe and an argument of {method.ref.name}, which differ; leave it "

@@ -140,4 +140,5 @@ def method_info(method: "Method", backbone: "Backbone") -> MethodInfo:
         lr=method.lr,
         frozen_features=method.frozen_features,
         trainable_params=trainable_params(method, backbone),
+        arguments=tuple(method.args()),
     )

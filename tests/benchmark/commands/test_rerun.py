@@ -65,6 +65,25 @@ def test_run_of_a_plugin_needs_its_file(
     assert all(fact in err for fact in ("mine", "abababababab", "--plugin"))
 
 
+def test_all_that_is_missing_is_named_at_once(
+    store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(LOCAL_BACKEND, lambda *_: SimpleNamespace(close=lambda: None))
+    files = [("mine.py", "ab" * 32, False), ("vit.py", "cd" * 32, True)]
+    record = fake.record()
+    record["provenance"]["plugins"] = [{"file": f, "sha256": sha, "backbone": of} for f, sha, of in files]
+    spec = fake.spec("pets", "mine", plugin="ab" * 32)
+    store.save(spec, record, np.zeros(4, dtype=np.int16))
+    again = ["rerun", spec.run_id(), "--results", str(store.root)]
+    assert main(again) == 2
+    err = capsys.readouterr().err
+    assert all(fact in err for fact in ("abababababab", "vit.py", "--plugin", "own/pets", "--data"))
+    assert main([*again, "--data", str(store.root)]) == 2
+    err = capsys.readouterr().err
+    assert "--plugin" in err
+    assert "--data FOLDER" not in err
+
+
 def test_the_stored_command_is_quoted_for_a_shell(
     store: Store, fake: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,17 +1,20 @@
 """Search space of `tune`: the grid, the budget and the choice."""
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 from vtab_peft.benchmark.commands import tuning_space as searching
 from vtab_peft.benchmark.commands.tune import rates_table
-from vtab_peft.benchmark.commands.tuning_grid import Grid, parse_grid
+from vtab_peft.benchmark.commands.tuning_grid import Grid, check_grid, parse_grid
 from vtab_peft.benchmark.commands.tuning_space import Search, budget, choose, fair_budget, settings, tuned
 from vtab_peft.benchmark.plan import MethodInfo, SweepConfig
 from vtab_peft.benchmark.recipes import RECIPES, UNIFORM
 from vtab_peft.benchmark.spec import Recipe
 from vtab_peft.datasets.cache import CachedTask
 from vtab_peft.methods import METHODS, parse
+from vtab_peft.methods.base import later
+from vtab_peft.methods.base import method as register
 
 SMOKE = RECIPES["smoke"]
 
@@ -188,6 +191,19 @@ def test_arguments_added_later_are_tried(resolve) -> None:
     _, (mona,) = resolve("mona", grid=grid.arguments)
     tried = {(setting.method.ref.spec, setting.lr) for setting in settings(mona, UNIFORM, grid)}
     assert tried == {(spec, lr) for spec in ("mona", "mona(start='released')") for lr in (1e-3, 1e-2)}
+
+
+def test_an_argument_added_later_may_not_be_a_field_of_the_recipe_in_a_grid(resolve) -> None:
+    with patch.dict(METHODS):
+
+        @register("drops")
+        class Drops(METHODS["bitfit"]):
+            drop_path: float = later(default=0.0)
+
+        _, methods = resolve("drops", grid={})
+    with pytest.raises(ValueError, match="drop_path"):
+        check_grid(grid_of("drop_path=0,0.1"), methods)
+    check_grid(grid_of("lr=1e-3,1e-2"), methods)
 
 
 def test_lists_and_dictionaries_are_tried(resolve) -> None:
