@@ -4,8 +4,10 @@ import contextlib
 import io
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
+from ...datasets.reading import expanded
 from ..cli import parser
 from .wording import in_python
 
@@ -39,6 +41,14 @@ def parse_arguments(command: str, options: Mapping[str, Any]) -> Any:
             elif complaint.startswith("expected") and options[name] is True:
                 message = f"argument {name}: expected a value, not True"
         raise ValueError(in_python(message)) from None
+
+
+def folder_of(value: Any, name: str) -> Path:
+    """Return the folder that an argument gives; raise `ValueError` if the value is no path."""
+    try:
+        return expanded(value)
+    except TypeError:
+        raise ValueError(f"{name} must be the path of a folder, not {value!r:.80}") from None
 
 
 def _plain(value: Any) -> Any:

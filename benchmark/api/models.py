@@ -10,7 +10,6 @@ import torch
 from timm.models.eva import Eva
 from torch import Tensor, nn
 
-from ...datasets.reading import expanded
 from ...methods import Method, parse
 from ...methods.base import check_backbone
 from ..checkpoints.restore import head_name, load_trained
@@ -18,6 +17,7 @@ from ..commands.export import timm_config
 from ..engine.backbone import refusal
 from ..engine.eva import plain_vit as plain_vit
 from ..engine.injection import wants_examples
+from .arguments import folder_of
 from .wording import python_wording
 
 APPLIED, TENSORS = "peft_method", "peft_tensors"
@@ -168,7 +168,7 @@ def load_adapter(
     files = [plugin] if isinstance(plugin, str | Path) else plugin or ()
     with python_wording():
         given = None if weights is None else str(weights)
-        trained = load_trained(str(run), expanded(results), given, [Path(file) for file in files], backbone)
+        trained = load_trained(str(run), folder_of(results, "results"), given, [Path(file) for file in files], backbone)
     model = trained.injected.vit
     classifier = head_name(model)
     model.set_submodule(classifier, trained.checkpoint.head)

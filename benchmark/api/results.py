@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...datasets.first_of import first_of
-from ...datasets.reading import expanded
 from ..commands.run import execute
 from ..reporting import compare as comparisons
 from ..reporting import leaderboards
@@ -19,7 +18,7 @@ from ..reporting.stats import InsufficientData, Interval, PairOverTasks
 from ..spec import Recipe
 from ..storage.schema import Run, read_run, to_frame
 from ..storage.store import Store
-from .arguments import parse_arguments, word
+from .arguments import folder_of, parse_arguments, word
 from .wording import python_wording
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def load_results(folder: str | Path = "results") -> "pd.DataFrame":
     Raises:
         ValueError: The folder holds no results.
     """
-    store = Store(expanded(folder))
+    store = Store(folder_of(folder, "folder"))
     with python_wording():
         store.require_results_folder()
     runs, problems = store.load_runs()
@@ -160,7 +159,7 @@ def compare(
 
     where = runs if isinstance(runs, str | Path) else "the given runs"
     with python_wording():
-        found = comparisons.find_rows(_leaderboards(runs), word(a), word(b), leaderboard, where)
+        found = comparisons.find_rows(_leaderboards(runs, leaderboard), word(a), word(b), leaderboard, where)
     entry, _, row_a, row_b = found
     try:
         over_tasks = comparisons.over_tasks(entry, row_a, row_b)
@@ -261,7 +260,7 @@ def to_bencheval(runs: "str | Path | pd.DataFrame" = "results", leaderboard: str
 
 def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[leaderboards.Leaderboard, list[Run]]:
     """Return the only leaderboard whose name contains `name`, with its runs; raise `ValueError` for none or several."""
-    found = _leaderboards(runs)
+    found = _leaderboards(runs, name)
     if not found:
         raise ValueError("there are no test runs, so there is no leaderboard; validation runs are on none")
     entries = [entry for entry in found if entry[0].id.is_named(name)]
@@ -278,9 +277,15 @@ def _slugs(entries: Sequence[tuple[leaderboards.Leaderboard, Any]]) -> str:
     return first_of([entry.id.slug for entry, _ in entries], comparisons.LISTED, "\n  ")
 
 
-def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
-    """Return the leaderboards of a results folder or of the records that a table names, with their runs."""
+def _leaderboards(runs: "str | Path | pd.DataFrame", name: str) -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
+    """Return the leaderboards of a results folder or of the records that a table names, with their runs.
+
+    name: only checked to be a text.
+    """
     import pandas as pd
+
+    if not isinstance(name, str):
+        raise ValueError(f"give a leaderboard by part of its name, or leave it out, not by {name!r:.80}")
 
     frame = load_results(runs) if isinstance(runs, str | Path) else runs
     if not isinstance(frame, pd.DataFrame):

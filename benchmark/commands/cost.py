@@ -65,14 +65,15 @@ def cost(options: argparse.Namespace) -> int:
         batches=tuple(sorted(set(options.batch))),
     )
     methods = _methods(options.methods, backbone)
-    require_writable(options.results / "costs")
     images = max((options.images or IMAGES[device.type]) // setup.train_batch, 2) * setup.train_batch
+    paths = [path_of(options.results, backbone.ref.name, method_ref(method), setup) for method in methods]
+    known = [None if options.again else _stored(path, images if options.images else 0) for path in paths]
+    if None in known:
+        require_writable(options.results / "costs")
     found: list[Cost] = []
     with noise({"train": images, "val": 1, "test": 1}, backbone.image_size) as data:
-        for method in methods:
-            path = path_of(options.results, backbone.ref.name, method_ref(method), setup)
-            stored = _stored(path) if not options.again else None
-            if stored is None or (options.images and (stored.training.images or 0) < images):
+        for method, stored in zip(methods, known, strict=True):
+            if stored is None:
                 stored = measure_cost(method, backbone, setup, data, device)
                 save_cost(options.results, stored)
             found.append(stored)
@@ -82,12 +83,17 @@ def cost(options: argparse.Namespace) -> int:
     return 0
 
 
-def _stored(path: Path) -> Cost | None:
-    """Return a stored record; raise `ValueError` with advice if it is damaged."""
+def _stored(path: Path, images: int) -> Cost | None:
+    """Return a stored record, or None if there is none of so many images.
+
+    Raises:
+        ValueError: the record is damaged; the message has advice.
+    """
     try:
-        return load_cost(path) if path.exists() else None
+        cost = load_cost(path) if path.exists() else None
     except InvalidFile as error:
         raise ValueError(f"{error}; delete it, or measure again with --repeat") from None
+    return cost if cost and (cost.training.images or 0) >= images else None
 
 
 def _methods(names: Sequence[str], backbone: Backbone) -> list[Method]:

@@ -5,6 +5,7 @@ import json
 import shutil
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,13 +205,21 @@ def test_bencheval_makes_a_leaderboard_of_the_rows(two_methods: Path) -> None:
     assert list(board["rank"]) == [1.0, 2.0]
 
 
-def test_arguments_of_other_types_are_refused() -> None:
+def test_arguments_of_other_types_are_refused(two_methods: Path) -> None:
     with raises_naming(ValueError, "set", "dictionary"):
         vtab_peft.run(methods="linear", backbone="toy_vit", suite="toy", set="epochs=1")  # pyright: ignore
     with raises_naming(ValueError, "yes", "True or False"):
         vtab_peft.run(methods="linear", backbone="toy_vit", suite="toy", save_adapters="yes")
     with raises_naming(ValueError, "results folder"):
         vtab_peft.leaderboard(None)  # pyright: ignore
+    read: Any
+    for read in (vtab_peft.leaderboard, vtab_peft.to_bencheval, partial(vtab_peft.compare, "lora", "bitfit")):
+        with raises_naming(ValueError, "None", "leaderboard", "name"):
+            read(two_methods, None)
+    with raises_naming(ValueError, "folder", "None"):
+        vtab_peft.load_results(None)  # pyright: ignore
+    with raises_naming(ValueError, "results", "None"):
+        vtab_peft.load_adapter("ab12", None)  # pyright: ignore
 
 
 def test_a_missing_results_folder_is_named_in_words_of_python(tmp_path: Path) -> None:

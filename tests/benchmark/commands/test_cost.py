@@ -121,6 +121,17 @@ def test_costs_are_stored_once(stored: tuple[Path, list[str]], monkeypatch: pyte
     assert len(measured) == 3
 
 
+def test_stored_costs_are_shown_from_a_folder_that_cannot_be_written(
+    stored: tuple[Path, list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, words = stored
+    monkeypatch.setattr(command, "require_writable", lambda folder: 1 / 0)
+    assert main(words) == 0
+    assert "lora" in capsys.readouterr().out
+    with pytest.raises(ZeroDivisionError):
+        main([*words, "--repeat"])
+
+
 def test_all_and_other_methods_are_each_measured_once(monkeypatch: pytest.MonkeyPatch, backbone: Backbone) -> None:
     monkeypatch.setattr(command, "all_methods", lambda _: ([parse("lora"), parse("linear")], []))
     names = ["all", "LoRA", "lora(rank=4)", "lora(rank=8)"]
