@@ -1,6 +1,7 @@
 """Load the frozen backbone and check its weights."""
 
 import hashlib
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -106,13 +107,15 @@ def load(
         try:
             vit = known.build(size)
         except Exception as error:  # a model without an image size, a size that does not fit, an error of a plug-in
+            module = _module(name)
+            if module.startswith("timm.models.") and module.rpartition(".")[2] not in MODULES:
+                raise _unsupported(name, f"it is defined in {module}") from None
+            if plugin_of(module):
+                _built(name)  # raises another error if the model is of another kind
             reason = f"it cannot be built for {size} pixels ({type(error).__name__}: {str(error)[:200]})"
-            family = _module(name)
-            if family.startswith("timm.models.") and family.rpartition(".")[2] not in MODULES:
-                reason = f"it is no {KINDS}, but defined in {family}"
             raise BackboneError(f"backbone {name!r}: {reason}; see `list backbones`") from None
     if reason := refusal(vit):
-        raise BackboneError(f"backbone {name!r} is no {KINDS}: {reason}; see `list backbones`")
+        raise _unsupported(name, reason)
     vit = cast(VisionModel | Eva, vit)
     patch = cast(tuple[int, int], vit.patch_embed.patch_size)[0]
     if image_size and image_size % patch:  # timm would ignore the pixels that are left over
@@ -139,6 +142,15 @@ def _file_of(weights: str | None, known: "Facts", on_progress: ProgressFn, downl
     if weights is None:
         return known.default_weights(on_progress, download)
     return hub.download_address(weights, on_progress) if weights.startswith(hub.HUB) else expanded(weights)
+
+
+def _unsupported(name: str, reason: str) -> BackboneError:
+    """Return the error for a model that methods cannot modify."""
+    module, advice = _module(name), "see `list backbones`"
+    if plugin_of(module):
+        file = Path(str(sys.modules[module].__file__)).name
+        advice = f"let {file} return timm's own VisionTransformer, Eva or SwinTransformer, as in docs/backbones.md"
+    return BackboneError(f"backbone {name!r} is no {KINDS}: {reason}; {advice}")
 
 
 def refusal(vit: nn.Module) -> str:
@@ -199,12 +211,23 @@ def facts(name: str) -> Facts:
 
 def _built_cfg(name: str) -> PretrainedCfg:
     """Return timm's default preprocessing at the image size of a model that has no configuration."""
+    return PretrainedCfg(input_size=(3, *cast(Any, _built(name)).patch_embed.img_size))
+
+
+def _built(name: str) -> nn.Module:
+    """Return a model of timm or a plug-in without values, at its own image size.
+
+    Raises:
+        BackboneError: its code raises an error, or the model is not supported.
+    """
     try:
         with torch.device("meta"):
-            size = cast(Any, timm.create_model(name, pretrained=False, num_classes=0)).patch_embed.img_size
+            vit = timm.create_model(name, pretrained=False, num_classes=0)
     except Exception as error:  # of a plug-in
         raise BackboneError(f"backbone {name!r} cannot be built: {type(error).__name__}: {str(error)[:200]}") from None
-    return PretrainedCfg(input_size=(3, *size))
+    if reason := refusal(vit):
+        raise _unsupported(name, reason)
+    return vit
 
 
 def _from_hub(name: str, repository: str | None, on_progress: ProgressFn, may_download: bool) -> Path:

@@ -204,3 +204,40 @@ def test_weights_come_from_a_repository_of_the_hub(
     (tmp_path / "pytorch_model.bin").unlink()
     with raises_naming(BackboneError, f"hf:owner/name{revision}", "model.safetensors", "--weights FILE"):
         load("test_vit.r160_in1k", f"hf:owner/name{revision}")
+
+
+OTHERS = """
+from timm.models import build_model_with_cfg, register_model
+from timm.models.resnet import BasicBlock, ResNet
+from timm.models.vision_transformer import VisionTransformer
+
+default_cfgs = {"own_resnet32": {"input_size": (3, 32, 32), "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}}
+
+
+class Changed(VisionTransformer):
+    pass
+
+
+@register_model
+def own_resnet(pretrained=False, **kwargs):
+    return build_model_with_cfg(ResNet, "own_resnet", pretrained, block=BasicBlock, layers=[1, 1, 1, 1], **kwargs)
+
+
+@register_model
+def own_resnet32(pretrained=False, **kwargs):
+    return own_resnet(pretrained, **kwargs)
+
+
+@register_model
+def own_changed(pretrained=False, **kwargs):
+    sizes = {"img_size": 32, "patch_size": 8, "embed_dim": 32, "depth": 2, "num_heads": 2}
+    return build_model_with_cfg(Changed, "own_changed", pretrained, **(sizes | kwargs))
+"""
+
+
+def test_a_plug_in_with_a_model_of_another_kind_is_told_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "others.py").write_text(OTHERS)
+    load_plugin(tmp_path / "others.py")
+    for name, kind in (("own_resnet", "ResNet"), ("own_resnet32", "ResNet"), ("own_changed", "Changed")):
+        with raises_naming(BackboneError, name, f"its class is {kind}", "others.py", "docs/backbones.md"):
+            load(name, "random")
