@@ -31,6 +31,15 @@ def test_intervals_in_the_readme_are_those_of_the_comparisons() -> None:
     assert shown <= known
 
 
+def test_the_readme_counts_for_whom_the_comparisons_of_aoft_speak() -> None:
+    readme = (ROOT / "README.md").read_text()
+    table = readme.partition("**Is AOFT better than LoRA?**")[2].partition("\n\nThe last row")[0].split("|--:|\n")[1]
+    found = [(float(low), float(high)) for low, high in re.findall(r"\((-?[\d.]+) to (-?[\d.]+)\)", table)]
+    aoft, lora = sum(high < 0 for _, high in found), sum(low > 0 for low, _ in found)
+    assert (len(found), aoft, lora) == (12, 1, 8)
+    assert "One of these twelve comparisons says so, eight say the opposite" in " ".join(readme.split())
+
+
 def test_few_shots_in_the_readme_are_those_of_the_table() -> None:
     lines = csv.DictReader((ROOT / "docs" / "few-shot" / "few_shots_toy.csv").read_text().splitlines())
     probe = {line["shots"]: line for line in lines if line["spec"] == "linear"}

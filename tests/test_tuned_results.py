@@ -51,8 +51,13 @@ def test_tables_of_tuned_methods_on_toy_are_what_the_records_say() -> None:
         assert table in page, f"put this into docs/tuning.md:\n{table}"
 
 
+ON_FOUR = "lora(rank=1, sites='qv,fc1,fc2')"
 PAIRS = [
     ("lora", "aoft_lora"),
+    ("lora", "aoft_lora_dagger"),
+    (ON_FOUR, "aoft_lora_dagger"),
+    ("lora", ON_FOUR),
+    ("aoft_lora_dagger", "aoft_lora"),
     ("lora", "adaptformer"),
     ("convpass", "lora"),
     ("adaptformer", "aoft_lora"),
