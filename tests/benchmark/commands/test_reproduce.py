@@ -100,7 +100,8 @@ def test_each_line_has_its_number_of_seeds(whole_suite: list[Run]) -> None:
 def test_lines_of_draws_are_told_apart(put: Callable[..., Any], store: Store) -> None:
     for seed in range(2):
         put("dtd", "lora", 0, 0.5, suite=f"vtab1k@4shot.seed{seed}", oracle_accuracy=0.5)
-    lines = table(PAPERS["osu"], "lora", store.load_runs()[0]).splitlines()[3:]
+    runs = sorted(store.load_runs()[0], key=lambda run: run.spec.task.suite)
+    lines = table(PAPERS["osu"], "lora", runs).splitlines()[3:]
     assert [f"dtd · 4 shots, shot seed {seed}" in line for seed, line in enumerate(lines)] == [True, True]
 
 
