@@ -58,9 +58,7 @@ def test_a_removed_ray_node_loses_no_run(tmp_path: Path, monkeypatch: pytest.Mon
     finally:
         cluster.shutdown()
     assert find_problems(work, undisturbed, results) == []
-    noticed = (
-        "tried again|its worker was lost right after that|the worker cannot be reached"  # during a run, after, before
-    )
+    noticed = "tried again|its worker was lost right after that|the worker cannot be reached"  # in a run, after, before
     assert re.search(noticed, output_of(results).read_text())
 
 
