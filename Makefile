@@ -18,12 +18,13 @@ VIT_B := --backbone vit_base_patch16_224.augreg_in21k
 SPEED := run_benchmark.py speed $(VIT_B) --threads 8
 COMPILED := --batch 64 32 256 --engine compiled_graphs
 MEASURED := linear lora aoft_lora adaptformer vpt_deep ssf full
-# The package under its name without an installation.  Nine minutes for all that a command runs, then what runs is
-# interrupted, so that pytest tells what has failed; what it measured is stored.  What fails is told at the end and
-# stops nothing.
+# The package under its name without an installation, beside what `make carry` took along for this version of Python.
+# Nine minutes for all that a command runs, then what runs is interrupted, so that pytest tells what has failed; what it
+# measured is stored.  What fails is told at the end and stops nothing.
 ON_GPU := link=$$(mktemp -d); trap 'rm -rf "$$link"' EXIT; ln -s "$(CURDIR)" "$$link/vtab_peft"; \
 	carried="$(CURDIR)/carry/python$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])')"; \
-	export PYTHONPATH="$$link:$$carried$${PYTHONPATH:+:$$PYTHONPATH}"; \
+	[ ! -d "$$carried" ] || ln -s "$$carried"/* "$$link"; \
+	export PYTHONPATH="$$link$${PYTHONPATH:+:$$PYTHONPATH}"; \
 	SECONDS=0; status=0; timed() { timeout --foreground --signal=INT --kill-after=20 \
 	$$((SECONDS < 540 ? 540 - SECONDS : 1)) $(PYTHON) "$$@"; }; \
 	try() { timed "$$@" || { code=$$?; status=1; [ $$code != 124 -a $$code != 137 ] || echo "cut off, the nine minutes are over: $$*" >&2; }; };

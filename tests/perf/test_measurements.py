@@ -1,4 +1,4 @@
-"""What `make gpu-...` and the scripts of perf/ measure can be measured and stored, without a GPU to see it."""
+"""Test on a CPU that the GPU targets of make and the scripts of perf/ run, and store what they measure."""
 
 import os
 import subprocess
@@ -29,7 +29,8 @@ def made(tmp_path: Path) -> Any:
 
     def calls(target: str) -> list[tuple[str, list[str]]]:
         log, python = tmp_path / "calls", tmp_path / "python"
-        python.write_text(f'#!/bin/sh\necho "$PYTHONPATH $*" >>"{log}"\n')
+        asked = f'[ "$1" != -c ] || exec "{sys.executable}" "$@"'  # for its version
+        python.write_text(f'#!/bin/sh\n{asked}\necho "$PYTHONPATH $*" >>"{log}"\n')
         python.chmod(0o755)
         environment = {**os.environ, "PYTHONPATH": "carried"}
         subprocess.run(["make", "-C", str(ROOT), target, f"PYTHON={python}"], check=True, env=environment)
@@ -72,7 +73,7 @@ class Cut(Exception):
 
 @pytest.fixture
 def stored(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the scripts have stored, at each time."""
+    """Return a list of what the scripts store, in order."""
     found: list[dict[str, Any]] = []
     for script in (aoft_products, roofline, vmap_runs):
         monkeypatch.setattr(script, "save", lambda _, row, *__, **___: found.append(row))
