@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...datasets.first_of import first_of
 from ..commands.run import execute
 from ..reporting import compare as comparisons
 from ..reporting import leaderboards
@@ -159,7 +158,7 @@ def compare(
 
     where = runs if isinstance(runs, str | Path) else "the given runs"
     with python_wording():
-        found = comparisons.find_rows(_leaderboards(runs, leaderboard), word(a), word(b), leaderboard, where)
+        found = comparisons.find_rows(_leaderboards(runs), word(a), word(b), leaderboard, where)
     entry, _, row_a, row_b = found
     try:
         over_tasks = comparisons.over_tasks(entry, row_a, row_b)
@@ -260,32 +259,19 @@ def to_bencheval(runs: "str | Path | pd.DataFrame" = "results", leaderboard: str
 
 def _one_leaderboard(runs: "str | Path | pd.DataFrame", name: str) -> tuple[leaderboards.Leaderboard, list[Run]]:
     """Return the only leaderboard whose name contains `name`, with its runs; raise `ValueError` for none or several."""
-    found = _leaderboards(runs, name)
+    found = _leaderboards(runs)
     if not found:
         raise ValueError("there are no test runs, so there is no leaderboard; validation runs are on none")
-    entries = [entry for entry in found if entry[0].id.is_named(name)]
-    if not entries:
-        raise ValueError(f"no leaderboard name contains {name!r}; there are\n  {_slugs(found)}")
+    entries = comparisons.named(found, name)
     if len(entries) > 1:
-        raise ValueError(
-            f"{len(entries)} leaderboards hold these runs; filter them, or give part of one name:\n  {_slugs(entries)}"
-        )
+        advice = "filter them, or give part of one name"
+        raise ValueError(f"{len(entries)} leaderboards hold these runs; {advice}:\n  {comparisons.slugs(entries)}")
     return entries[0]
 
 
-def _slugs(entries: Sequence[tuple[leaderboards.Leaderboard, Any]]) -> str:
-    return first_of([entry.id.slug for entry, _ in entries], comparisons.LISTED, "\n  ")
-
-
-def _leaderboards(runs: "str | Path | pd.DataFrame", name: str) -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
-    """Return the leaderboards of a results folder or of the records that a table names, with their runs.
-
-    name: only checked to be a text.
-    """
+def _leaderboards(runs: "str | Path | pd.DataFrame") -> list[tuple[leaderboards.Leaderboard, list[Run]]]:
+    """Return the leaderboards of a results folder or of the records that a table names, with their runs."""
     import pandas as pd
-
-    if not isinstance(name, str):
-        raise ValueError(f"give a leaderboard by part of its name, or leave it out, not by {name!r:.80}")
 
     frame = load_results(runs) if isinstance(runs, str | Path) else runs
     if not isinstance(frame, pd.DataFrame):

@@ -117,22 +117,33 @@ def find_leaderboard(
     """
     if not found:
         raise ValueError(f"no test results in {root}: use `vtab-peft run` first, or set --results to another folder")
-    named = [entry for entry in found if entry[0].id.is_named(name)]
-    if not named:
-        slugs = first_of([entry[0].id.slug for entry in found], LISTED, "\n  ")
-        raise ValueError(f"no leaderboard name contains {name!r}; there are\n  {slugs}")
-    labels_of(methods, [leaderboard for leaderboard, _ in named])
-    fits = [entry for entry in named if all(_matches(entry[0], method) for method in methods)]
+    entries = named(found, name)
+    labels_of(methods, [leaderboard for leaderboard, _ in entries])
+    fits = [entry for entry in entries if all(_matches(entry[0], method) for method in methods)]
     if len(fits) != 1:
-        boards = [entry[0].id for entry in fits or named]
+        boards = [entry[0].id for entry in fits or entries]
         titles = zip(boards, distinct_titles(boards), strict=True)
-        slugs = first_of([f"{board.slug} ({title})" for board, title in titles], LISTED, "\n  ")
+        listed = first_of([f"{board.slug} ({title})" for board, title in titles], LISTED, "\n  ")
         raise ValueError(
             f"{len(fits) or 'no'} leaderboards have {' and '.join(map(repr, methods)) or 'runs'}; "
-            + (f"choose one with --leaderboard:\n  {slugs}" if fits else f"searched:\n  {slugs}")
+            + (f"choose one with --leaderboard:\n  {listed}" if fits else f"searched:\n  {listed}")
         )
     ((chosen, runs),) = fits
     return chosen, runs, [_row(chosen, method) for method in methods]
+
+
+def named(found: Sequence[tuple[Leaderboard, list[Run]]], name: str) -> list[tuple[Leaderboard, list[Run]]]:
+    """Return the leaderboards that have a text in their name; raise `ValueError` for none, or if it is no text."""
+    if not isinstance(name, str):
+        raise ValueError(f"give a leaderboard by part of its name, or leave it out, not by {name!r:.80}")
+    if entries := [entry for entry in found if entry[0].id.is_named(name)]:
+        return entries
+    raise ValueError(f"no leaderboard name contains {name!r}; there are\n  {slugs(found)}")
+
+
+def slugs(entries: Sequence[tuple[Leaderboard, list[Run]]]) -> str:
+    """Return the names of leaderboards, a line each; all lines but the first are indented."""
+    return first_of([entry.id.slug for entry, _ in entries], LISTED, "\n  ")
 
 
 def labels_of(methods: Sequence[str], leaderboards: Sequence[Leaderboard]) -> list[str]:
