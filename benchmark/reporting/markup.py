@@ -18,7 +18,7 @@ from .tables import DASH, GAPS, Column, best_epoch_note, columns, common_note, h
 WIDEST = 16
 """Columns of a LaTeX table that fit a page at about 0.43 inches each; wider tables are scaled down."""
 CHOSEN = "% rows: "
-"""What stands before the labels of the chosen rows, in `table.tex`."""
+"""Prefix of the comment of `table.tex` that lists the labels of the chosen rows."""
 
 
 def to_markdown(leaderboard: Leaderboard) -> str:

@@ -1,4 +1,4 @@
-"""Which specs and arguments are refused, and that the errors name what helps."""
+"""Test which specs and arguments are refused, and that the errors name what helps."""
 
 from collections.abc import Iterator
 from dataclasses import MISSING, FrozenInstanceError, field, fields

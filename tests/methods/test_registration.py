@@ -1,4 +1,4 @@
-"""What may be registered as a method, and what the decorator makes of a class."""
+"""Test what may be registered as a method, and what the decorator makes of a class."""
 
 from typing import Any
 from unittest.mock import patch

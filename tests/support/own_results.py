@@ -42,7 +42,7 @@ def differences(accuracy: pd.DataFrame, pairs: list[tuple[str, str]]) -> pd.Data
 
 
 def ends(differences: pd.Series) -> str:
-    """Of Student's 95 % interval of their mean."""
+    """Return the ends of Student's 95 % interval of the mean."""
     low, high = stats.t.interval(0.95, len(differences) - 1, differences.mean(), stats.sem(differences))
     return f"{low:+.1f} to {high:+.1f}"
 
